@@ -1,0 +1,199 @@
+"""Priming algorithms: what one outer step does to the gradients, and to the heads."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, PlainSerializer, PlainValidator
+from torch import Tensor
+
+from pemeta.data.encoding import Encoded
+from pemeta.devices import to_device
+from pemeta.methods.base import PEMethod
+from pemeta.model import PEModel
+from pemeta.registry import Named
+from pemeta.tasks import Episode
+from pemeta.typing import Batch
+
+AnyMethod = Annotated[PEMethod, PlainValidator(PEMethod.parse), PlainSerializer(lambda method: method.to_config())]
+"""A PE method in a configuration: by name, or as a mapping with the key ``name``."""
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Mean losses over the tasks of one outer step.
+
+    Attributes:
+        inner: on the support sets at each inner step, before that step's update.
+        outer: on what the outer gradient is taken of.
+    """
+
+    inner: tuple[float, ...]
+    outer: float
+
+
+class PrimingAlgorithm(Named):
+    """The outer loop's settings, shared by all algorithms, and one outer step's gradients.
+
+    Attributes:
+        outer_steps: number of outer steps; 1000, our choice: the paper says "while not converged".
+        outer_lr: β of AdamW; 5e-5 (§4.2), falling linearly to zero.
+        weight_decay: of AdamW; 0.01 (PyTorch's default), our choice.
+        warmup_steps: in which the rate first rises linearly; 0, our choice.
+        max_grad_norm: norm that the outer gradient is scaled down to; 1.0, our choice; null leaves it.
+        support_size: sentences in a support set; 16, our choice.
+        query_size: sentences in a query set; 16, our choice.
+        tasks_per_batch: source tasks in a meta-batch; all of them where null, our choice.
+        outer_dropout: dropout in the pass that the outer gradient is taken of; on, our choice.
+        checkpoint_every: outer steps between two checkpoints.
+    """
+
+    kind: ClassVar[str] = "priming algorithm"
+
+    outer_steps: int = Field(1000, gt=0)
+    outer_lr: float = Field(5e-5, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    max_grad_norm: float | None = Field(1.0, gt=0)
+    support_size: int = Field(16, gt=0)
+    query_size: int = Field(16, gt=0)
+    tasks_per_batch: int | None = Field(None, gt=0)
+    outer_dropout: bool = True
+    checkpoint_every: int = Field(100, gt=0)
+
+    def prepare(self, model: PEModel, seed: int) -> None:
+        """Make the model ready for :meth:`accumulate`, such as by attaching another method."""
+
+    @abstractmethod
+    def trained(self, model: PEModel) -> tuple[str, ...]:
+        """Names of the parameters that the outer optimiser moves."""
+
+    @abstractmethod
+    def accumulate(self, model: PEModel, episodes: Sequence[Episode]) -> StepLosses:
+        """Add the outer gradient of a meta-batch, summed over its tasks, to the parameters' ``grad``.
+
+        Heads that the algorithm does not train by gradient get their new values here.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """What a record says of the inner loop: its method and its number of steps, None without one."""
+        return {"inner_method": None, "inner_steps": None}
+
+
+class MetaPriming(PrimingAlgorithm):
+    """Priming by meta-learning (paper, Algorithm 1).
+
+    For each task the inner loop takes ``inner_steps`` steps of SGD on the support set, in θ_a and θ_h
+    only; the outer gradient is that of the query loss at the adapted values, for θ_a and θ_p. Each
+    source task's head takes its adapted value (line 11; one head per source task, §4).
+
+    Attributes:
+        inner_method: what the inner loop adapts; null is the method of the fine-tuning to come (the
+            paper's proposal), ``full`` is MAML's own loop (§5.1).
+        inner_steps: S; 5 (§4.2).
+        inner_lr: α; 0.03 (§4.2), and 1e-4 for the MAML loop (§5.1).
+        first_order: take the inner gradients as constants, as the paper does (§4.2).
+        inner_dropout: dropout in the inner loop's passes; off, our choice.
+    """
+
+    name: ClassVar[str] = "meta"
+
+    inner_method: AnyMethod | None = None
+    inner_steps: int = Field(5, gt=0)
+    inner_lr: float = Field(0.03, gt=0)
+    first_order: bool = True
+    inner_dropout: bool = False
+
+    def prepare(self, model: PEModel, seed: int) -> None:
+        """Attach the inner loop's method where it is another than fine-tuning's."""
+        if self.inner_method is not None:
+            model.attach(self.inner_method, seed=seed)
+
+    def trained(self, model: PEModel) -> tuple[str, ...]:
+        """θ_p ∪ θ_a."""
+        parts = model.partition(self.inner_method)
+        return parts.theta_p + parts.theta_a
+
+    def accumulate(self, model: PEModel, episodes: Sequence[Episode]) -> StepLosses:
+        """Lines 3-11 of Algorithm 1."""
+        from pemeta.learner import PrimingLearner, explain_second_order  # here: it needs learn2learn
+
+        learner = PrimingLearner(model, self.inner_lr, method=self.inner_method, first_order=self.first_order)
+        inner, outer = [], []
+        adapted_heads: dict[str, Tensor] = {}
+        for episode in episodes:
+            task = episode.task.name
+            clone = learner.clone(task)
+            inner.append(self._inner_loop(clone, to_device(episode.support, model.device), task))
+            clone.module.train(self.outer_dropout)
+            loss = clone.loss(to_device(episode.query, model.device), task)
+            with explain_second_order():
+                loss.backward()
+            outer.append(loss.item())
+            head_names = set(model.head_names(task))
+            adapted_heads |= {n: p.detach() for n, p in clone.adapted_parameters().items() if n in head_names}
+        model.load_state(adapted_heads)
+        return StepLosses(tuple(_mean(step) for step in zip(*inner, strict=True)), _mean(outer))
+
+    def _inner_loop(self, clone: Any, support: Batch, task: str) -> list[float]:
+        """S steps of SGD on the clone; returns the support loss before each."""
+        clone.module.train(self.inner_dropout)
+        if clone.module.reuses_trunk(self.inner_method) and not self.inner_dropout:
+            # The steps differ in θ_a and θ_h only. In second order θ_p's meta-gradient passes through here.
+            with torch.set_grad_enabled(not self.first_order):
+                support = {**support, "trunk": clone.module.trunk(support)}
+        losses = []
+        for _ in range(self.inner_steps):
+            loss = clone.loss(support, task)
+            losses.append(loss.detach())
+            clone.adapt(loss)
+        return torch.stack(losses).tolist()
+
+    def describe(self) -> dict[str, Any]:
+        """The inner loop's method, None where it is fine-tuning's own, and S."""
+        name = None if self.inner_method is None else self.inner_method.name
+        return {"inner_method": name, "inner_steps": self.inner_steps}
+
+
+class FineTunePriming(PrimingAlgorithm):
+    """Priming by plain fine-tuning of θ_p ∪ θ_a ∪ θ_h on the same episodes (paper, §4.3, setting 5).
+
+    Attributes:
+        sentences: take the gradient of ``both`` halves of each episode, so that it sees the same data as
+            meta-priming, or of the ``query`` half alone, so that θ_p's gradient sees as many sentences as
+            in meta-priming. Both, our choice: the paper says "the same data that would have constructed
+            the meta dataset".
+    """
+
+    name: ClassVar[str] = "finetune"
+
+    sentences: Literal["both", "query"] = "both"
+
+    def trained(self, model: PEModel) -> tuple[str, ...]:
+        """All parameters, the heads included."""
+        parts = model.partition()
+        return parts.theta_p + parts.theta_a + parts.theta_h
+
+    def accumulate(self, model: PEModel, episodes: Sequence[Episode]) -> StepLosses:
+        """The gradient of the tasks' summed losses."""
+        model.train(self.outer_dropout)
+        losses = []
+        for episode in episodes:
+            loss = model.loss(to_device(self._batch(episode), model.device), episode.task.name)
+            loss.backward()
+            losses.append(loss.item())
+        return StepLosses((), _mean(losses))
+
+    def _batch(self, episode: Episode) -> Batch:
+        data: Encoded = episode.task.train
+        if self.sentences == "query":
+            return episode.query
+        return data.batch(episode.support_indices + episode.query_indices)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,55 @@
+"""The state of a priming run between two outer steps, in one safetensors file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pemeta.errors import OutputError
+from pemeta.files import read_tensors, write_tensors
+from pemeta.model import PEModel
+from pemeta.optimization import Optimization
+from pemeta.typing import State
+
+
+def save_checkpoint(path: Path, model: PEModel, optimization: Optimization, about: dict[str, Any]) -> None:
+    """Save parameters, optimiser, schedule and random generators, and ``about`` (a JSON value) beside them.
+
+    Raises:
+        OutputError: the file cannot be written; the last checkpoint is as it was.
+    """
+    tensors: State = {f"model.{name}": value for name, value in model.state().items()}
+    for index, state in optimization.optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer.{index}.{key}": value.detach().cpu() for key, value in state.items()})
+    tensors["random.cpu"] = torch.get_rng_state()
+    if model.device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(model.device)
+    groups = optimization.optimizer.state_dict()["param_groups"]
+    write_tensors(path, tensors, {**about, "groups": groups, "schedule": optimization.scheduler.state_dict()})
+
+
+def load_checkpoint(path: Path, model: PEModel, optimization: Optimization) -> dict[str, Any]:
+    """Restore what :func:`save_checkpoint` saved, and return its ``about``.
+
+    Raises:
+        OutputError: the file is not whole, or is of another run.
+        ModelError: the model's parameters are others.
+    """
+    tensors, about = read_tensors(path)
+    model.load_state({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+    state: dict[int, State] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+    try:
+        optimization.optimizer.load_state_dict({"state": state, "param_groups": about["groups"]})
+        optimization.scheduler.load_state_dict(about["schedule"])
+    except (KeyError, ValueError) as error:
+        raise OutputError(f"{path} is of another run ({error}); remove it to start again") from None
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and model.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], model.device)
+    return dict(about)

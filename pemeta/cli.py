@@ -1,0 +1,114 @@
+"""The command line: thin verbs over the library, one sentence and exit code 2 on an error."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pemeta.errors import PemetaError
+
+app = typer.Typer(
+    help="Prime a pretrained model for parameter-efficient fine-tuning, fine-tune it on many tasks, and compare.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file that describes the run.", metavar="CONFIG")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Values in place of the file's, such as finetuning.epochs=3.", metavar="[KEY=VALUE]..."),
+]
+
+
+@app.command()
+def run(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Prime, fine-tune and test every cell of CONFIG that is not done yet, then report."""
+    from pemeta.config import load_config
+    from pemeta.report import write_report
+    from pemeta.runner import Runner
+
+    runner = Runner(load_config(config, overrides or ()), say=typer.echo)
+    runner.run()
+    _show(runner.folder, write_report(runner.folder))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A run's output folder.", metavar="DIR")]) -> None:
+    """Make the tables of a run anew: on screen, in DIR/report.md and in DIR/report.html."""
+    from pemeta.report import write_report
+
+    _show(folder, write_report(folder))
+
+
+def _show(folder: Path, text: str) -> None:
+    typer.echo(f"\n{text}\n\nWritten to {folder / 'report.md'} and {folder / 'report.html'}")
+
+
+@app.command()
+def methods() -> None:
+    """List the PE methods, with their fields, defaults and papers."""
+    from pemeta.methods import PEMethod
+
+    for name, method in PEMethod.members().items():
+        typer.echo(f"{name}: {(method.__doc__ or '').splitlines()[0]}")
+        for key, field in method.model_fields.items():
+            typer.echo(f"    {key} = {field.default!r}")
+        typer.echo(f"    paper: {method.paper}")
+
+
+@app.command()
+def validate(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    load: Annotated[bool, typer.Option(help="Also load the backbone and read all data.")] = False,
+) -> None:
+    """Check CONFIG without running it, and say what it would do."""
+    from pemeta.config import load_config
+
+    checked = load_config(config, overrides or ())
+    primed = {checked.primed_name(c.setting, c.seed) for c in checked.cells if checked.settings[c.setting].priming}
+    typer.echo(
+        f"{config} is valid: {len(primed)} priming runs and {len(checked.cells)} fine-tuning runs "
+        f"({len(checked.settings)} settings x {len(checked.targets)} targets x {len(checked.seeds)} seeds) "
+        f"into {checked.output}"
+    )
+    if load:
+        from pemeta.runner import Runner
+
+        runner = Runner(checked, say=typer.echo)
+        runner.check_data(checked.cells)
+        runner.workshop.model(next(iter(checked.settings)), checked.seeds[0])
+        typer.echo("the backbone loads and all data can be read")
+
+
+@app.command(
+    "setup-learn2learn",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def setup_learn2learn(context: typer.Context) -> None:
+    """Build and install learn2learn, which priming needs. Further options go to pip."""
+    from pemeta.learn2learn_setup import install_learn2learn
+
+    install_learn2learn(context.args)
+
+
+def main() -> None:
+    """Entry point: exit code 0, 2 on an error, 130 when interrupted."""
+    try:
+        app()
+    except PemetaError as error:
+        typer.echo(f"pemeta: error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt as interruption:
+        what = str(interruption) or "stopped"
+        typer.echo(f"\npemeta: {what}. What is finished is saved: the same command goes on from there.", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

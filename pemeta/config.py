@@ -1,0 +1,213 @@
+"""A run's configuration: frozen pydantic models, read from YAML and overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import yaml
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
+from typing_extensions import Self
+
+from pemeta.algorithms import AnyMethod, PrimingAlgorithm
+from pemeta.backbones import Backbone
+from pemeta.data.sources import DataSource
+from pemeta.errors import ConfigError, unknown_name
+from pemeta.finetuning import FineTuning
+from pemeta.registry import Frozen, describe
+from pemeta.results import config_digest
+
+_to_config = PlainSerializer(lambda value: value.to_config())
+AnyAlgorithm = Annotated[PrimingAlgorithm, PlainValidator(PrimingAlgorithm.parse), _to_config]
+AnyBackbone = Annotated[Backbone, PlainValidator(Backbone.parse), _to_config]
+AnyData = Annotated[DataSource, PlainValidator(DataSource.parse), _to_config]
+
+DEFAULTED = ("priming", "finetuning")
+"""Top-level keys whose mappings are the settings' defaults."""
+
+
+class Sizes(Frozen):
+    """How many sentences of each split are used, from its beginning; all of them where null."""
+
+    train: int | None = Field(None, gt=0)
+    validation: int | None = Field(None, gt=0)
+    test: int | None = Field(None, gt=0)
+
+
+class Setting(Frozen):
+    """One row of the table: a fine-tuning method, and the priming before it if there is any.
+
+    Attributes:
+        method: what fine-tuning adapts.
+        priming: how the model is primed; not at all where null.
+        finetuning: fine-tuning's settings.
+        label: the row's name in tables; by default the setting's key.
+    """
+
+    method: AnyMethod
+    priming: AnyAlgorithm | None = None
+    finetuning: FineTuning = FineTuning()
+    label: str | None = None
+
+
+class Cell(NamedTuple):
+    """One fine-tuning run of a grid."""
+
+    setting: str
+    target: str
+    seed: int
+
+
+class RunConfig(Frozen):
+    """A grid of settings × targets × seeds on one backbone and one collection of data.
+
+    The top-level keys ``priming`` and ``finetuning`` hold defaults for those of the settings, and are merged
+    into them when a configuration is read.
+
+    Attributes:
+        output: folder for everything that the run writes.
+        backbone: the pretrained encoder.
+        data: where the sentences come from.
+        targets: languages to fine-tune on.
+        settings: rows of the table, in their order.
+        sources: languages to prime on.
+        seeds: one run of every cell per seed.
+        max_length: word pieces per sentence, special tokens included; 128, our choice.
+        source_sizes: limits on the source languages' data.
+        target_sizes: limits on the target languages' data.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
+    """
+
+    output: Path
+    backbone: AnyBackbone
+    data: AnyData
+    targets: tuple[str, ...] = Field(min_length=1)
+    settings: dict[str, Setting] = Field(min_length=1)
+    sources: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    max_length: int = Field(128, ge=3)
+    source_sizes: Sizes = Sizes()
+    target_sizes: Sizes = Sizes()
+    device: str = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge_defaults(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or not isinstance(value.get("settings"), Mapping):
+            return value
+        rest = {key: item for key, item in value.items() if key not in DEFAULTED}
+        rest["settings"] = {
+            name: _with_defaults(str(name), setting, value) for name, setting in value["settings"].items()
+        }
+        return rest
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for what, values in (("targets", self.targets), ("sources", self.sources), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{what} holds a value twice: {list(values)}")
+        primed = [name for name, setting in self.settings.items() if setting.priming is not None]
+        if primed and not self.sources:
+            raise ValueError(f"setting {primed[0]!r} primes the model, but there are no sources; add sources: [...]")
+        return self
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every fine-tuning run; those that share a primed model follow each other."""
+        return [Cell(setting, target, s) for s in self.seeds for setting in self.settings for target in self.targets]
+
+    def priming_config(self, setting: str, seed: int) -> dict[str, Any]:
+        """All that a setting's primed model depends on."""
+        row = self.settings[setting].model_dump(mode="json")
+        whole = self.model_dump(mode="json")
+        shared = {key: whole[key] for key in ("backbone", "data", "sources", "source_sizes", "max_length")}
+        return {**shared, "method": row["method"], "priming": row["priming"], "seed": seed}
+
+    def cell_config(self, cell: Cell) -> dict[str, Any]:
+        """All that a cell's record depends on."""
+        row = self.settings[cell.setting].model_dump(mode="json")
+        whole = self.model_dump(mode="json")
+        keys = ["backbone", "data", "max_length", "target_sizes"]
+        if row["priming"] is not None:
+            keys += ["sources", "source_sizes"]
+        shared = {key: whole[key] for key in keys}
+        return {"setting": cell.setting, **row, **shared, "target": cell.target, "seed": cell.seed}
+
+    def primed_name(self, setting: str, seed: int) -> str:
+        """Folder name of a primed model; settings that are primed alike share it."""
+        algorithm = self.settings[setting].priming
+        assert algorithm is not None
+        return f"{algorithm.name}-seed{seed}-{config_digest(self.priming_config(setting, seed))}"
+
+
+def _with_defaults(name: str, setting: Any, whole: Mapping[str, Any]) -> Any:
+    """A setting with the top-level defaults of its own keys under it."""
+    if not isinstance(setting, Mapping):
+        return setting
+    merged = dict(setting)
+    for key in DEFAULTED:
+        default = whole.get(key)
+        if default is None or (key == "priming" and setting.get(key) is None):
+            continue
+        if not isinstance(default, Mapping):
+            raise ConfigError(f"{key}: expected a mapping of defaults; found {default!r}")
+        own = setting.get(key) or {}
+        own = {"name": own} if isinstance(own, str) else own
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"settings.{name}.{key}: expected a name or a mapping; found {own!r}")
+        merged[key] = {**default, **own}
+    return merged
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """A configuration from a YAML file and ``key=value`` overrides.
+
+    Args:
+        path: the file.
+        overrides: such as ``finetuning.epochs=3``; keys are dotted paths, values YAML.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is wrong; its path is named.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping with {', '.join(RunConfig.model_fields)}; found {raw!r}")
+    for override in overrides:
+        _override(raw, override)
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {describe(error, RunConfig)}") from None
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"expected key=value, such as finetuning.epochs=3; found {override!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{override!r}: the value is not YAML; put quotes around it") from None
+    settings = raw.get("settings")
+    if parts[0] == "settings" and len(parts) > 2 and isinstance(settings, dict) and parts[1] not in settings:
+        raise ConfigError(f"{override!r}: {unknown_name('setting', parts[1], map(str, settings))}")
+    place = raw
+    for depth, part in enumerate(parts[:-1]):
+        here = ".".join(parts[: depth + 1])
+        below = place.setdefault(part, {})
+        if isinstance(below, str):  # a name stands for a mapping with only that name
+            below = place[part] = {"name": below}
+        if not isinstance(below, dict):
+            raise ConfigError(f"{override!r}: {here} is {below!r} and has no keys")
+        place = below
+    place[parts[-1]] = value

@@ -1,0 +1,129 @@
+"""Sentences as word pieces: alignment, truncation that is counted, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
+
+from pemeta.data.sentences import LabelSet, Sentence
+from pemeta.errors import ConfigError, DataError, ModelError
+from pemeta.typing import IGNORE_INDEX, Batch
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Sentences ready for a backbone.
+
+    Attributes:
+        sentences: as they were read, with their gold tags in full length.
+        labels: the label set that the label indices refer to.
+        input_ids: word-piece indices with special tokens, one sequence per sentence.
+        label_ids: for each piece the label index of the word that starts there, or -100.
+        first_pieces: for each sentence, word index to the position of its first piece; a word that was
+            cut off, or that has no piece in this vocabulary, has none.
+        pad_id: index that fills up shorter sentences of a batch.
+        num_truncated: sentences that were longer than ``max_length`` pieces.
+        num_cut_words: words that were cut off in them.
+        trunk: for each sentence its last hidden states (T, D), where they have been computed before.
+    """
+
+    sentences: Sequence[Sentence]
+    labels: LabelSet
+    input_ids: tuple[torch.Tensor, ...]
+    label_ids: tuple[torch.Tensor, ...]
+    first_pieces: tuple[dict[int, int], ...]
+    pad_id: int
+    num_truncated: int
+    num_cut_words: int
+    trunk: tuple[torch.Tensor, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The sentences at ``indices`` as (B, T) tensors on the CPU."""
+        ids = [self.input_ids[i] for i in indices]
+        batch = {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_id),
+            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+            "labels": pad_sequence([self.label_ids[i] for i in indices], batch_first=True, padding_value=IGNORE_INDEX),
+        }
+        if self.trunk is not None:
+            batch["trunk"] = pad_sequence([self.trunk[i] for i in indices], batch_first=True)
+        return batch
+
+    def by_length(self, size: int) -> Iterator[list[int]]:
+        """Indices of all sentences in batches of up to ``size`` of similar length, longest first."""
+        order = sorted(range(len(self)), key=lambda i: -len(self.input_ids[i]))
+        return (order[start : start + size] for start in range(0, len(order), size))
+
+
+def encode(
+    sentences: Sequence[Sentence], labels: LabelSet, tokenizer: PreTrainedTokenizerBase, max_length: int = 128
+) -> Encoded:
+    """Word pieces and their labels: the first piece of a word carries its label (Devlin et al., 2019, §5.3).
+
+    Args:
+        sentences: words and tags.
+        labels: the label set; every tag must be in it.
+        tokenizer: a fast tokenizer; only those tell which word a piece is from.
+        max_length: pieces per sentence, special tokens included; longer sentences are cut, and counted.
+
+    Raises:
+        ModelError: the tokenizer is not a fast one.
+        ConfigError: ``max_length`` is longer than the tokenizer's model takes, or below 3.
+        DataError: a tag is not in the label set.
+    """
+    if not tokenizer.is_fast:
+        raise ModelError(f"{type(tokenizer).__name__} does not align pieces with words; use a fast tokenizer")
+    if not 3 <= max_length <= tokenizer.model_max_length:
+        raise ConfigError(f"max_length must be from 3 to the model's {tokenizer.model_max_length}; found {max_length}")
+    if not sentences:
+        return Encoded((), labels, (), (), (), tokenizer.pad_token_id or 0, 0, 0)
+    pieces = tokenizer(
+        [list(s.words) for s in sentences], is_split_into_words=True, truncation=True, max_length=max_length
+    )
+    first_pieces = tuple(_first_pieces(pieces.word_ids(i)) for i in range(len(sentences)))
+    # A sentence was cut where the tokenizer kept the rest aside.
+    cut = [bool(encoding.overflowing) for encoding in pieces.encodings]
+    return Encoded(
+        sentences=sentences,
+        labels=labels,
+        input_ids=tuple(torch.tensor(ids) for ids in pieces["input_ids"]),
+        label_ids=tuple(
+            _label_ids(s, first, len(ids), labels)
+            for s, first, ids in zip(sentences, first_pieces, pieces["input_ids"], strict=True)
+        ),
+        first_pieces=first_pieces,
+        pad_id=tokenizer.pad_token_id or 0,
+        num_truncated=sum(cut),
+        num_cut_words=sum(
+            len(s.words) - 1 - max(first, default=-1)
+            for s, first, c in zip(sentences, first_pieces, cut, strict=True)
+            if c
+        ),
+    )
+
+
+def _first_pieces(word_ids: list[int | None]) -> dict[int, int]:
+    """Word index to the position of its first piece."""
+    first: dict[int, int] = {}
+    for position, word in enumerate(word_ids):
+        if word is not None:
+            first.setdefault(word, position)
+    return first
+
+
+def _label_ids(sentence: Sentence, first: dict[int, int], length: int, labels: LabelSet) -> torch.Tensor:
+    ids = torch.full((length,), IGNORE_INDEX)
+    for word, position in first.items():
+        tag = sentence.tags[word]
+        if tag not in labels.index:
+            raise DataError(f"{labels.problem('O', tag)}; in the sentence {' '.join(sentence.words)[:80]!r}")
+        ids[position] = labels.index[tag]
+    return ids

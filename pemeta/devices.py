@@ -1,0 +1,33 @@
+"""Which device a run is on, and moving batches to it."""
+
+from __future__ import annotations
+
+import torch
+
+from pemeta.errors import ConfigError
+from pemeta.typing import Batch
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device of a name: ``auto`` is CUDA, else MPS, else the CPU.
+
+    >>> resolve_device("cpu")
+    device(type='cpu')
+
+    Raises:
+        ConfigError: the name is not a device, or there is none of that kind here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used here: {reason}; use device: auto or cpu") from None
+    return device
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device; without waiting for the copy where the batch is in pinned memory."""
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}

@@ -1,0 +1,118 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from pemeta.errors import OutputError
+from pemeta.typing import State
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside the target, flush to disk, rename over it."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        remove(temporary)
+        raise unwritable(path, error) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file, whole or not at all.
+
+    Raises:
+        OutputError: the folder is read-only or full; the old file, if any, is as it was.
+    """
+    _replace(path, lambda temporary: _write(temporary, text))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: State, about: Any = None) -> None:
+    """Write a safetensors file, whole or not at all, with a JSON value beside the tensors.
+
+    Raises:
+        OutputError: the folder is read-only or full; the old file, if any, is as it was.
+    """
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    _replace(path, lambda temporary: save_file(contiguous, temporary, metadata={"about": json.dumps(about)}))
+
+
+def read_tensors(path: Path) -> tuple[State, Any]:
+    """The tensors of :func:`write_tensors`, on the CPU, and the value beside them.
+
+    Raises:
+        OutputError: the file is missing or is not whole.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("about", "null"))
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError, ValueError) as error:
+        raise OutputError(f"cannot read {path}: {error}; remove it to have it made again") from None
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of ``path`` when the block ends well.
+
+    Raises:
+        OutputError: the folder is read-only or full; the old folder, if any, is as it was.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise unwritable(path, error) from None
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or say nothing where it cannot be removed: it is only ever a leftover."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def unwritable(path: Path, error: Exception) -> OutputError:
+    """The error for an output that could not be written."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return OutputError(f"cannot write {path}: {reason}; give another folder with output=..., or make room there")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """:func:`write_text` of indented JSON with a final newline."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OutputError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot read {path}: {error}; remove it to have it made again") from None

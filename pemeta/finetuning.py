@@ -1,0 +1,156 @@
+"""Fine-tuning θ_a ∪ θ_h on one target task, best-on-validation."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+from pydantic import Field
+from tqdm.auto import tqdm
+
+from pemeta.data.encoding import Encoded
+from pemeta.devices import to_device
+from pemeta.errors import DataError
+from pemeta.evaluation import evaluate, with_trunk
+from pemeta.model import PEModel
+from pemeta.optimization import Optimization, check_finite
+from pemeta.partition import only_trainable
+from pemeta.registry import Frozen
+from pemeta.seeding import numpy_generator, seeded
+from pemeta.tasks import Task
+
+
+class FineTuning(Frozen):
+    """Settings of fine-tuning; the paper gives none of them, so all are our choice.
+
+    Attributes:
+        epochs: passes over the training sentences.
+        batch_size: sentences in a batch.
+        lr: AdamW's highest learning rate, falling linearly to zero; 1e-3 suits adapters and heads,
+            5e-5 full fine-tuning.
+        weight_decay: of AdamW.
+        warmup_steps: in which the rate first rises linearly.
+        max_grad_norm: norm that the gradient is scaled down to; null leaves it.
+        dropout: dropout in the training passes.
+    """
+
+    epochs: int = Field(15, gt=0)
+    batch_size: int = Field(16, gt=0)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    max_grad_norm: float | None = Field(1.0, gt=0)
+    dropout: bool = False
+
+
+@dataclass(frozen=True)
+class FineTuningHistory:
+    """What happened in a fine-tuning run.
+
+    Attributes:
+        losses: mean training loss of each epoch.
+        validation_f1: after each epoch.
+        best_epoch: the first epoch with the highest validation F1, counted from 1; its values are kept.
+        seconds: wall time.
+    """
+
+    losses: tuple[float, ...]
+    validation_f1: tuple[float, ...]
+    best_epoch: int
+    seconds: float
+
+
+def finetune(
+    model: PEModel,
+    task: Task,
+    validation: Encoded,
+    settings: FineTuning | None = None,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+) -> FineTuningHistory:
+    """Fine-tune θ_a and a fresh head for a task, in place, and keep the values that are best on validation.
+
+    All other parameters are frozen: they are afterwards what they were. Where θ_a acts on the backbone's output
+    only and there is no dropout, the backbone runs once per sentence and not once per epoch.
+
+    Args:
+        model: pretrained or primed, on the device that it is to be fine-tuned on.
+        task: with its training sentences. It gets a new head, in place of one of the same name.
+        validation: sentences that decide which epoch's values are kept.
+        settings: by default :class:`FineTuning`'s own.
+        seed: of the head, the order of sentences, and dropout.
+        progress: show a progress bar with the loss and validation F1.
+
+    Raises:
+        DataError: there is no training or no validation sentence.
+        TrainingError: the loss is not finite; the epoch is named.
+    """
+    settings = settings or FineTuning()
+    was_training, started = model.training, time.perf_counter()
+    for what, data in (("training", task.train), ("validation", validation)):
+        if not len(data):
+            raise DataError(f"task {task.name!r} has no {what} sentence; fine-tuning needs some")
+    model.add_head(task.name, task.make_head, seed)
+    names = model.stored_names(task.name)
+    validation = with_trunk(model, validation)
+    if not settings.dropout:
+        task = dataclasses.replace(task, train=with_trunk(model, task.train))
+    steps = settings.epochs * -(-len(task.train) // settings.batch_size)
+    losses: list[float] = []
+    scores: list[float] = []
+    best = model.state(names)
+    bar = tqdm(
+        total=steps,
+        desc=f"fine-tuning {task.name}",
+        unit="batch",
+        leave=False,
+        disable=None if progress else True,
+        dynamic_ncols=True,
+    )
+    with bar, seeded(seed, "finetuning", device=model.device), only_trainable(model, names) as trained:
+        optimization = Optimization(
+            trained.values(),
+            settings.lr,
+            steps,
+            settings.weight_decay,
+            settings.warmup_steps,
+            settings.max_grad_norm,
+        )
+        for epoch in range(settings.epochs):
+            losses.append(_epoch(model, task, settings, optimization, epoch, seed, bar))
+            scores.append(evaluate(model, validation, task.name).f1)
+            if scores[-1] == max(scores) and scores.index(scores[-1]) == epoch:
+                best = model.state(names)
+            bar.set_postfix_str(f"loss {losses[-1]:.3f}, validation F1 {100 * scores[-1]:.1f}")
+        optimization.zero_grad()
+    model.load_state(best)
+    model.train(was_training)
+    return FineTuningHistory(tuple(losses), tuple(scores), scores.index(max(scores)) + 1, time.perf_counter() - started)
+
+
+def _epoch(
+    model: PEModel,
+    task: Task,
+    settings: FineTuning,
+    optimization: Optimization,
+    epoch: int,
+    seed: int,
+    bar: tqdm[None],
+) -> float:
+    """One pass over the training sentences in a new order; returns the mean loss."""
+    model.train(settings.dropout)
+    order = numpy_generator(seed, "epoch", task.name, epoch).permutation(len(task.train))
+    total = 0.0
+    for start in range(0, len(order), settings.batch_size):
+        batch = to_device(task.train.batch(order[start : start + settings.batch_size]), model.device)
+        optimization.zero_grad()
+        loss = model.loss(batch, task.name)
+        value = loss.item()
+        check_finite(value, f"fine-tuning {task.name}, epoch {epoch + 1}: the loss", f"lower lr (now {settings.lr})")
+        loss.backward()
+        optimization.step()
+        total += value
+        bar.update()
+    return total / -(-len(order) // settings.batch_size)

@@ -1,0 +1,35 @@
+"""Stopping between two steps and not inside one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Within the block the first Ctrl-C (SIGINT) or SIGTERM is only noted; the value given tells whether one came.
+
+    The block asks between its steps, saves, and leaves; a second signal interrupts at once. Outside the main
+    thread, where Python delivers no signals, nothing is noted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    seen: list[int] = []
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(kind: int, frame: FrameType | None) -> None:
+        seen.append(kind)
+        signal.signal(kind, signal.default_int_handler)
+
+    for kind in before:
+        signal.signal(kind, note)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

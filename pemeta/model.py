@@ -1,0 +1,224 @@
+"""A backbone, the PE methods attached to it, and one head per task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from pemeta.errors import ModelError, unknown_name
+from pemeta.heads import Head
+from pemeta.methods.base import PEMethod
+from pemeta.partition import Partition, count
+from pemeta.seeding import seeded
+from pemeta.typing import Batch, State
+
+
+class PEModel(nn.Module):
+    """``h(g(f(x; θ_p); θ_a); θ_h)``: backbone f, PE method g, and a head h for each task (paper, §4).
+
+    Args:
+        backbone: a Hugging Face encoder without a pooler; it is changed in place.
+        method: the method that fine-tuning uses; its modules are attached here.
+        seed: of the method's new parameters.
+
+    Raises:
+        ModelError: a method cannot be attached to this backbone.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, method: PEMethod, *, seed: int = 0) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = nn.ModuleDict()
+        self.method = method
+        self.attached: tuple[PEMethod, ...] = ()
+        self.attach(method, seed=seed)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, method: PEMethod, *, seed: int = 0) -> PEModel:
+        """A model on a pretrained encoder from a folder or the Hugging Face hub.
+
+        Raises:
+            ModelError: there is no model at ``path``, or it cannot be loaded.
+        """
+        return cls(load_backbone(path), method, seed=seed)
+
+    def attach(self, method: PEMethod, *, seed: int = 0) -> None:
+        """Attach a method beside those that are: the one that the inner loop simulates, where it is another.
+
+        A method that is attached already stays as it is.
+
+        Raises:
+            ModelError: the method cannot be attached to this backbone.
+        """
+        if method not in self.attached:
+            with seeded(seed, "theta_a", method.name):
+                method.attach(self.backbone)
+            self.attached += (method,)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width D of the hidden states."""
+        return int(self.backbone.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def add_head(self, task: str, make: Callable[[int], Head], seed: int = 0) -> None:
+        """Give a task a new head, in place of the one it may have.
+
+        Args:
+            task: the task's name.
+            make: the head for hidden states of a given width.
+            seed: of the head's initial values; the same seed and task give the same head.
+        """
+        with seeded(seed, "head", task):
+            head = make(self.hidden_size)
+        reference = next(self.backbone.parameters())
+        self.heads[_key(task)] = head.to(device=reference.device, dtype=reference.dtype)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that have a head."""
+        return tuple(map(_task, self.heads))
+
+    def head(self, task: str) -> Head:
+        """The head of a task.
+
+        Raises:
+            ModelError: the task has no head.
+        """
+        if _key(task) not in self.heads:
+            raise ModelError(f"{unknown_name('task', task, self.tasks)}; give it a head with add_head")
+        head = self.heads[_key(task)]
+        assert isinstance(head, Head)  # only add_head puts one there
+        return head
+
+    def drop_heads(self) -> None:
+        """Forget every head: a target task starts with one of its own."""
+        self.heads.clear()
+
+    def head_names(self, task: str) -> tuple[str, ...]:
+        """Names of the parameters of one task's head."""
+        return tuple(f"heads.{_key(task)}.{name}" for name, _ in self.head(task).named_parameters())
+
+    def partition(self, method: PEMethod | None = None) -> Partition:
+        """θ_p, θ_a and θ_h, where ``method`` (by default the fine-tuning method) declares θ_a.
+
+        A tied parameter is named once. θ_h holds the heads of all tasks.
+        """
+        declared = (method or self.method).theta_a(self.backbone)
+        heads = [name for name, _ in self.named_parameters(remove_duplicate=False) if name.startswith("heads.")]
+        return Partition.of(self, theta_a=[f"backbone.{name}" for name in declared], theta_h=heads)
+
+    def stored_names(self, task: str) -> tuple[str, ...]:
+        """θ_a and the task's own head: what fine-tuning changes and a task keeps."""
+        return self.partition().theta_a + self.head_names(task)
+
+    def num_stored(self, task: str) -> int:
+        """Number of parameters that one fine-tuned task stores."""
+        return count(self, self.stored_names(task))
+
+    def fraction_stored(self, task: str) -> float:
+        """What a task stores over all parameters of the model with this head (Table 1's percentages)."""
+        parts = self.partition()
+        return self.num_stored(task) / count(self, parts.theta_p + parts.theta_a + self.head_names(task))
+
+    def trunk(self, batch: Batch) -> Tensor:
+        """The backbone's last hidden states (B, T, D), before any method transforms them."""
+        if "trunk" in batch:
+            return batch["trunk"]
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        return self.backbone(**inputs).last_hidden_state  # type: ignore[no-any-return]
+
+    def reuses_trunk(self, method: PEMethod | None = None) -> bool:
+        """Whether moving the θ_a of ``method`` (by default the fine-tuning method) leaves :meth:`trunk` as it is."""
+        return (method or self.method).output_only
+
+    def forward(self, batch: Batch, task: str) -> Tensor:
+        """Logits of a task: (B, T, C) for token classification."""
+        hidden = self.trunk(batch)
+        for method in self.attached:
+            hidden = method.transform(self.backbone, hidden)
+        logits = self.head(task)(hidden)
+        assert isinstance(logits, Tensor)
+        return logits
+
+    def loss(self, batch: Batch, task: str) -> Tensor:
+        """The task's loss on a batch, a scalar."""
+        return self.head(task).loss(self(batch, task), batch)
+
+    def state(self, names: tuple[str, ...] | None = None) -> State:
+        """Copies of the named parameters (of all, by default), on the CPU."""
+        wanted = None if names is None else set(names)
+        return {
+            name: parameter.detach().to("cpu", copy=True)
+            for name, parameter in self.named_parameters()
+            if wanted is None or name in wanted
+        }
+
+    def load_state(self, state: State) -> None:
+        """Copy values into the parameters of the same names.
+
+        Raises:
+            ModelError: a name is not here, or has another shape.
+        """
+        parameters = dict(self.named_parameters())
+        for name, value in state.items():
+            if name not in parameters:
+                raise ModelError(f"the model has no parameter {name}; this state is from another model or method")
+            if parameters[name].shape != value.shape:
+                raise ModelError(
+                    f"{name} has the shape {tuple(parameters[name].shape)} here and {tuple(value.shape)} in the "
+                    "state; this state is from another model or method"
+                )
+        with torch.no_grad():
+            for name, value in state.items():
+                parameters[name].copy_(value)
+
+
+def load_backbone(path: str | Path, attention: str | None = None) -> PreTrainedModel:
+    """A pretrained encoder in float32, without a pooler: token tasks do not use one, and an unused θ_a gets no gradient.
+
+    Args:
+        path: a folder or a name on the Hugging Face hub.
+        attention: ``eager`` or ``sdpa``; by default transformers chooses.
+
+    Raises:
+        ModelError: there is no model at ``path``, or it cannot be loaded.
+    """
+    options = {"attn_implementation": attention} if attention else {}
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # the pooler that we leave out is not worth a warning
+    try:
+        try:
+            model = AutoModel.from_pretrained(path, add_pooling_layer=False, dtype=torch.float32, **options)
+        except TypeError as error:  # an architecture without a pooler does not know the argument
+            if "add_pooling_layer" not in str(error):
+                raise
+            model = AutoModel.from_pretrained(path, dtype=torch.float32, **options)
+    except Exception as error:  # transformers, the hub and safetensors raise nearly anything here
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"cannot load a model from {str(path)!r}: {reason} "
+            "Give a folder with config.json and model.safetensors, or a name on the Hugging Face hub"
+        ) from None
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def _key(task: str) -> str:
+    """A task's name as a key of a ModuleDict, which takes no dots and no names of its own attributes."""
+    return "task_" + task.replace(".", "·")
+
+
+def _task(key: str) -> str:
+    return key.removeprefix("task_").replace("·", ".")

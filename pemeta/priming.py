@@ -1,0 +1,189 @@
+"""The outer loop of Algorithm 1: from a pretrained model to a primed one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from pemeta.algorithms import MetaPriming, PrimingAlgorithm, StepLosses
+from pemeta.checkpoint import load_checkpoint, save_checkpoint
+from pemeta.errors import OutputError, PemetaError, TrainingError
+from pemeta.interrupts import deferred_interrupt
+from pemeta.model import PEModel
+from pemeta.optimization import Optimization, check_finite
+from pemeta.partition import only_trainable
+from pemeta.results import config_digest
+from pemeta.seeding import seeded
+from pemeta.tasks import EpisodeSampler, Task
+
+
+@dataclass
+class PrimingHistory:
+    """What happened in a priming run.
+
+    Attributes:
+        losses: of each outer step.
+        seconds: wall time, over all the sessions that the run took.
+        sentences: support and query sentences seen.
+    """
+
+    losses: list[StepLosses] = field(default_factory=list)
+    seconds: float = 0.0
+    sentences: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that :meth:`from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> PrimingHistory:
+        """The inverse of :meth:`to_json`."""
+        losses = [StepLosses(tuple(step["inner"]), step["outer"]) for step in value["losses"]]
+        return cls(losses, value["seconds"], value["sentences"])
+
+
+def prime(
+    model: PEModel,
+    tasks: Sequence[Task],
+    algorithm: PrimingAlgorithm | None = None,
+    *,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> PrimingHistory:
+    """Prime a model, in place, on source tasks (paper, Algorithm 1).
+
+    Afterwards the model holds θ_p* and θ_a*, and each source task's last head.
+
+    Args:
+        model: on the device that it is to be primed on. Tasks without a head get one.
+        tasks: the source tasks.
+        algorithm: by default :class:`~pemeta.MetaPriming` with the paper's settings.
+        seed: of the heads, the episodes and dropout.
+        checkpoint: a file that the run is saved to now and then and when it is interrupted, and that the
+            same call continues from. It is removed at the end.
+        progress: show a progress bar with the losses, sentences per second and time left.
+
+    Raises:
+        DataError: a task has fewer sentences than an episode needs.
+        TrainingError: a loss is not finite; the step is named.
+        OutputError: the checkpoint cannot be written, or is of another run.
+        KeyboardInterrupt: the run was interrupted, between two steps and after saving.
+    """
+    algorithm = algorithm or MetaPriming()
+    sampler = EpisodeSampler(tasks, algorithm.support_size, algorithm.query_size, algorithm.tasks_per_batch, seed)
+    algorithm.prepare(model, seed)
+    for task in tasks:
+        if task.name not in model.tasks:
+            model.add_head(task.name, task.make_head, seed)
+    was_training = model.training
+    with seeded(seed, "priming", device=model.device), only_trainable(model, algorithm.trained(model)) as trained:
+        optimization = Optimization(
+            trained.values(),
+            algorithm.outer_lr,
+            algorithm.outer_steps,
+            algorithm.weight_decay,
+            algorithm.warmup_steps,
+            algorithm.max_grad_norm,
+        )
+        run = _Run(model, sampler, algorithm, optimization, seed, None if checkpoint is None else Path(checkpoint))
+        try:
+            return run.to_the_end(progress)
+        finally:
+            optimization.zero_grad()
+            model.train(was_training)
+
+
+@dataclass
+class _Run:
+    """One priming run's parts, between :func:`prime`'s preparation and its end."""
+
+    model: PEModel
+    sampler: EpisodeSampler
+    algorithm: PrimingAlgorithm
+    optimization: Optimization
+    seed: int
+    checkpoint: Path | None
+    history: PrimingHistory = field(default_factory=PrimingHistory)
+
+    def to_the_end(self, progress: bool) -> PrimingHistory:
+        """Take the outer steps that are left."""
+        self.resume()
+        started = time.perf_counter() - self.history.seconds
+        done, total = len(self.history.losses), self.algorithm.outer_steps
+        with (
+            deferred_interrupt() as interrupted,
+            tqdm(
+                total=total,
+                initial=done,
+                desc="priming",
+                unit="step",
+                disable=None if progress else True,
+                dynamic_ncols=True,
+            ) as bar,
+        ):
+            for step in range(done, total):
+                before = time.perf_counter()
+                sentences = self.step(step)
+                bar.set_postfix_str(self.postfix(sentences / (time.perf_counter() - before)), refresh=False)
+                bar.update()
+                self.history.seconds = time.perf_counter() - started
+                if interrupted():
+                    self.save()
+                    raise KeyboardInterrupt(f"priming stopped after step {step + 1} of {total}")
+                if (step + 1) % self.algorithm.checkpoint_every == 0 and step + 1 < total:
+                    self.save()
+        return self.history
+
+    def step(self, number: int) -> int:
+        """One outer step; returns the number of sentences it saw."""
+        episodes = self.sampler[number]
+        self.optimization.zero_grad()
+        remedy = f"lower outer_lr (now {self.algorithm.outer_lr}) or the inner loop's learning rate"
+        try:
+            losses = self.algorithm.accumulate(self.model, episodes)
+            check_finite(losses.outer, "the outer loss", remedy)
+        except TrainingError as error:
+            raise TrainingError(f"priming, step {number + 1}: {error}") from None
+        self.optimization.step()
+        sentences = sum(map(len, episodes))
+        self.history.losses.append(losses)
+        self.history.sentences += sentences
+        return sentences
+
+    def postfix(self, speed: float) -> str:
+        """Losses and speed for the progress bar."""
+        last = self.history.losses[-1]
+        inner = f"inner {last.inner[0]:.3f}→{last.inner[-1]:.3f}, " if last.inner else ""
+        return f"{inner}outer {last.outer:.3f}, {speed:.0f} sentences/s"
+
+    @property
+    def digest(self) -> str:
+        """Of what must not change between a checkpoint and its continuation."""
+        sizes = [(task.name, len(task.train)) for task in self.sampler.tasks]
+        return config_digest([self.algorithm.to_config(), self.model.method.to_config(), sizes, self.seed])
+
+    def save(self) -> None:
+        """Write the checkpoint, where one was asked for."""
+        if self.checkpoint is not None:
+            about = {"digest": self.digest, "history": self.history.to_json()}
+            save_checkpoint(self.checkpoint, self.model, self.optimization, about)
+
+    def resume(self) -> None:
+        """Continue from the checkpoint, where there is one."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        try:
+            about = load_checkpoint(self.checkpoint, self.model, self.optimization)
+        except OutputError:
+            raise
+        except PemetaError as error:
+            raise OutputError(f"cannot continue from {self.checkpoint}: {error}; remove it to start again") from None
+        if about.get("digest") != self.digest:
+            raise OutputError(f"{self.checkpoint} is of a run with other settings; remove it to start again")
+        self.history = PrimingHistory.from_json(about["history"])

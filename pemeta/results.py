@@ -1,0 +1,153 @@
+"""One JSON record per fine-tuning run, with all that is needed to know where its number comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from pemeta.errors import OutputError
+from pemeta.files import read_json, write_json
+from pemeta.registry import Frozen, describe
+
+PACKAGES = ("pemeta", "torch", "learn2learn", "transformers", "tokenizers", "datasets", "seqeval", "pydantic")
+
+
+class Record(Frozen):
+    """The outcome of fine-tuning and testing one setting on one target with one seed.
+
+    Scores are fractions from 0 to 1; ``fraction_adapted`` is what a task stores (θ_a and its head) over all
+    parameters of the model with that head; ``seconds`` is wall time of fine-tuning and evaluation.
+    """
+
+    setting: str
+    label: str
+    """The setting's name in tables, such as ``meta-primed → adapter``."""
+    method: str
+    priming: str | None
+    """The priming algorithm's name, or None without priming."""
+    inner_method: str | None
+    inner_steps: int | None
+    sources: tuple[str, ...]
+    target: str
+    seed: int
+    f1: float
+    precision: float
+    recall: float
+    f1_per_type: dict[str, float]
+    f1_unseen: float
+    """F1 on the test sentences whose words are not also a train sentence of this run."""
+    num_unseen: int
+    validation_f1: float
+    best_epoch: int
+    num_test: int
+    num_truncated: int
+    """Test sentences that were longer than the model's limit; their cut words are scored as ``O``."""
+    num_adapted: int
+    fraction_adapted: float
+    seconds: float
+    priming_seconds: float | None
+    config: dict[str, Any]
+    """The resolved configuration of this one run."""
+    digest: str
+    """Of ``config``: equal digests, equal configurations."""
+    data_digest: str
+    packages: dict[str, str]
+    hardware: dict[str, str | int]
+
+    @property
+    def filename(self) -> str:
+        """The record's file name: readable, and different for different (setting, target, seed)."""
+        return self.filename_of(self.setting, self.target, self.seed)
+
+    @staticmethod
+    def filename_of(setting: str, target: str, seed: int) -> str:
+        """The file name of a record that may not be there yet."""
+        return f"{slug(setting)}__{slug(target)}__seed{seed}.json"
+
+
+def slug(text: str) -> str:
+    """A file name for a setting or target: letters, digits, ``.``, ``_`` and ``-`` stay.
+
+    Where anything had to be replaced, a digest keeps different texts apart.
+
+    >>> slug("adapter")
+    'adapter'
+    >>> slug("a/b") != slug("a_b")
+    True
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text)
+    return safe if safe == text else f"{safe}-{config_digest(text)[:6]}"
+
+
+def config_digest(value: Any) -> str:
+    """Twelve hexadecimal digits of a JSON value, whatever the order of its keys.
+
+    >>> config_digest({"a": 1, "b": 2}) == config_digest({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide a result; ``missing`` where one is not installed."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "missing"
+    return versions
+
+
+def hardware(device: torch.device) -> dict[str, str | int]:
+    """What the run ran on: processor architecture, cores, threads, device."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "machine": platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "device": name,
+    }
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    """Write a record under ``folder/records`` and return its path."""
+    path = folder / "records" / record.filename
+    write_json(path, record.model_dump(mode="json"))
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """A record from its file.
+
+    Raises:
+        OutputError: the file is missing, is not JSON, or is not a record.
+    """
+    try:
+        return Record.model_validate(read_json(path))
+    except ValidationError as error:
+        raise OutputError(
+            f"{path} is not a record of this version: {describe(error, Record)}; remove it to have it made again"
+        ) from None
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Every record of a run folder, in file name order.
+
+    Raises:
+        OutputError: there is no record, or one of them cannot be read.
+    """
+    paths = sorted((folder / "records").glob("*.json"))
+    if not paths:
+        raise OutputError(f"no records in {folder / 'records'}; run `pemeta run CONFIG` with output={folder} first")
+    return [read_record(path) for path in paths]

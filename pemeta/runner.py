@@ -1,0 +1,219 @@
+"""Running a configuration: prime once, fine-tune many, and do nothing twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from pemeta.build import Target, Workshop
+from pemeta.config import Cell, RunConfig
+from pemeta.errors import OutputError
+from pemeta.evaluation import predict
+from pemeta.files import read_json, read_tensors, remove, write_json, write_tensors, write_text
+from pemeta.finetuning import FineTuningHistory, finetune
+from pemeta.metrics import entity_scores
+from pemeta.model import PEModel
+from pemeta.priming import PrimingHistory, prime
+from pemeta.results import Record, config_digest, hardware, package_versions, read_record, write_record
+from pemeta.typing import State
+
+Say = Callable[[str], None]
+
+
+class Runner:
+    """One run of a configuration, in its output folder.
+
+    The folder holds ``config.yaml`` (the resolved configuration), ``backbone/`` if one was pretrained here,
+    ``primed/NAME/`` for each primed model, and ``records/*.json``, one for each fine-tuning run. What is there
+    and of the same configuration is not done again.
+
+    Args:
+        config: what to run.
+        say: takes one line for each thing that is done.
+        progress: show progress bars.
+
+    Raises:
+        OutputError: the output folder cannot be written.
+    """
+
+    def __init__(self, config: RunConfig, say: Say = print, progress: bool = True) -> None:
+        self.config = config
+        self.say = say
+        self.progress = progress
+        self.folder = Path(config.output)
+        resolved = config.model_dump(mode="json")
+        write_text(self.folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+        self.workshop = Workshop(config, self.folder)
+
+    def run(self) -> None:
+        """Do every cell that has no record yet."""
+        cells = self.config.cells
+        left = [cell for cell in cells if not self.is_done(cell)]
+        if len(left) < len(cells):
+            self.say(f"{len(cells) - len(left)} of {len(cells)} runs are done already")
+        if left:
+            self.check_data(left)
+        started = time.perf_counter()
+        for group in {(cell.setting, cell.seed): None for cell in left}:
+            targets = [cell for cell in left if (cell.setting, cell.seed) == group]
+            model, initial, priming = self.start(*group)
+            for cell in targets:
+                record = self.cell(cell, model, initial, priming)
+                done = left.index(cell) + 1
+                self.say(
+                    f"[{done}/{len(left)}] {record.label} → {cell.target}, seed {cell.seed}: F1 {100 * record.f1:.1f} "
+                    f"({record.seconds:.0f} s; {_left(started, done, len(left))})"
+                )
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether the cell's record is there and of this configuration."""
+        path = self.record_path(cell)
+        if not path.exists():
+            return False
+        return read_record(path).digest == config_digest(self.config.cell_config(cell))
+
+    def record_path(self, cell: Cell) -> Path:
+        """Where a cell's record is, or will be."""
+        return self.folder / "records" / Record.filename_of(cell.setting, cell.target, cell.seed)
+
+    def check_data(self, cells: list[Cell]) -> None:
+        """Read and encode all data before the first long stage, and say what was cut."""
+        self.say(f"device {self.workshop.device}; reading data and backbone")
+        encoded = []
+        if any(self.config.settings[cell.setting].priming for cell in cells):
+            encoded += [(f"{task.name} train", task.train) for task in self.workshop.sources()[0]]
+        for language in dict.fromkeys(cell.target for cell in cells):
+            target = self.workshop.target(language)
+            parts = {"train": target.task.train, "validation": target.validation, "test": target.test}
+            encoded += [(f"{language} {split}", data) for split, data in parts.items()]
+        for what, data in encoded:
+            if data.num_truncated:
+                self.say(
+                    f"{what}: {data.num_truncated} of {len(data)} sentences are longer than {self.config.max_length} "
+                    f"word pieces; {data.num_cut_words} words were cut and are scored as O"
+                )
+
+    def start(self, setting: str, seed: int) -> tuple[PEModel, State, PrimingHistory | None]:
+        """The model that a setting's fine-tuning starts from, its values, and how it was primed."""
+        model = self.workshop.model(setting, seed)
+        algorithm = self.config.settings[setting].priming
+        priming = None
+        if algorithm is not None:
+            algorithm.prepare(model, seed)
+            priming = self.primed(model, setting, seed)
+        model.drop_heads()
+        return model, model.state(), priming
+
+    def primed(self, model: PEModel, setting: str, seed: int) -> PrimingHistory:
+        """Prime the model, or load the values that an earlier run found."""
+        folder = self.folder / "primed" / self.config.primed_name(setting, seed)
+        tasks, digested = self.workshop.sources()
+        if (folder / "priming.json").exists():
+            about = read_json(folder / "priming.json")
+            if about.get("data_digest") != digested:
+                raise OutputError(
+                    f"the source data changed since {folder} was primed; remove that folder or restore it"
+                )
+            model.load_state(read_tensors(folder / "model.safetensors")[0])
+            return PrimingHistory.from_json(about["history"])
+        self.say(f"priming for {self.config.settings[setting].label or setting}, seed {seed}")
+        checkpoint = folder / "checkpoint.safetensors"
+        algorithm = self.config.settings[setting].priming
+        history = prime(model, tasks, algorithm, seed=seed, checkpoint=checkpoint, progress=self.progress)
+        write_tensors(folder / "model.safetensors", _without_heads(model))
+        # Last, because it tells that the folder is whole.
+        about = {"config": self.config.priming_config(setting, seed), "data_digest": digested}
+        write_json(folder / "priming.json", {**about, "history": history.to_json()})
+        remove(checkpoint)
+        return history
+
+    def cell(self, cell: Cell, model: PEModel, initial: State, priming: PrimingHistory | None) -> Record:
+        """Fine-tune, test, and write the record."""
+        model.drop_heads()
+        model.load_state(initial)
+        started = time.perf_counter()
+        target = self.workshop.target(cell.target)
+        settings = self.config.settings[cell.setting].finetuning
+        history = finetune(model, target.task, target.validation, settings, seed=cell.seed, progress=self.progress)
+        scores = self.scores(model, target)
+        seconds = time.perf_counter() - started
+        record = self.record(cell, model, target, history, priming, {**scores, "seconds": seconds})
+        write_record(self.folder, record)
+        return record
+
+    def scores(self, model: PEModel, target: Target) -> dict[str, object]:
+        """The record's fields that come from the test sentences."""
+        gold = [list(sentence.tags) for sentence in target.test.sentences]
+        predicted = predict(model, target.test, target.task.name)
+        types = target.test.labels.types
+        whole = entity_scores(gold, predicted, types)
+        unseen = entity_scores([gold[i] for i in target.unseen], [predicted[i] for i in target.unseen], types)
+        return {
+            "f1": whole.f1,
+            "precision": whole.precision,
+            "recall": whole.recall,
+            "f1_per_type": whole.f1_per_type,
+            "f1_unseen": unseen.f1,
+            "num_unseen": len(target.unseen),
+            "num_test": len(gold),
+            "num_truncated": target.test.num_truncated,
+        }
+
+    def record(
+        self,
+        cell: Cell,
+        model: PEModel,
+        target: Target,
+        history: FineTuningHistory,
+        priming: PrimingHistory | None,
+        measured: dict[str, object],
+    ) -> Record:
+        """The record of a finished cell."""
+        row = self.config.settings[cell.setting]
+        config = self.config.cell_config(cell)
+        inner = row.priming.describe() if row.priming else {"inner_method": None, "inner_steps": None}
+        sources = self.workshop.sources()[1] if row.priming else ""
+        return Record.model_validate(
+            {
+                **measured,
+                "setting": cell.setting,
+                "label": row.label or cell.setting,
+                "method": row.method.name,
+                "priming": row.priming.name if row.priming else None,
+                "inner_method": inner["inner_method"] or (row.method.name if inner["inner_steps"] else None),
+                "inner_steps": inner["inner_steps"],
+                "sources": self.config.sources if row.priming else (),
+                "target": cell.target,
+                "seed": cell.seed,
+                "validation_f1": max(history.validation_f1),
+                "best_epoch": history.best_epoch,
+                "num_adapted": model.num_stored(cell.target),
+                "fraction_adapted": model.fraction_stored(cell.target),
+                "priming_seconds": priming.seconds if priming else None,
+                "config": config,
+                "digest": config_digest(config),
+                "data_digest": config_digest([sources, target.digest]),
+                "packages": package_versions(),
+                "hardware": hardware(model.device),
+            }
+        )
+
+
+def _without_heads(model: PEModel) -> State:
+    parts = model.partition()
+    return model.state(parts.theta_p + parts.theta_a)
+
+
+def _left(started: float, done: int, total: int) -> str:
+    """The time that the rest will take if it goes on like this."""
+    seconds = (time.perf_counter() - started) / done * (total - done)
+    return (
+        "done"
+        if done == total
+        else f"about {seconds / 60:.0f} min left"
+        if seconds > 90
+        else f"about {seconds:.0f} s left"
+    )

@@ -1,0 +1,391 @@
+"""Reports: hand-counted means and errors, honest gaps, refusals, and output that its readers can parse."""
+
+from __future__ import annotations
+
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pemeta.errors import OutputError
+from pemeta.report import Cell, Report, Table, build_report, table, to_html, to_markdown, to_terminal, write_report
+from pemeta.results import Record, write_record
+
+
+def make(setting: str = "adapter", target: str = "hi", seed: int = 0, f1: float = 0.5, **changes: Any) -> Record:
+    """A record with defaults; ``changes`` are any of its fields."""
+    fields: dict[str, Any] = {
+        "setting": setting,
+        "label": setting,
+        "method": "adapter",
+        "priming": None,
+        "inner_method": None,
+        "inner_steps": None,
+        "sources": (),
+        "target": target,
+        "seed": seed,
+        "f1": f1,
+        "precision": f1,
+        "recall": f1,
+        "f1_per_type": {"LOC": f1, "PER": f1},
+        "f1_unseen": f1,
+        "num_unseen": 80,
+        "validation_f1": f1,
+        "best_epoch": 1,
+        "num_test": 100,
+        "num_truncated": 0,
+        "num_adapted": 618,
+        "fraction_adapted": 0.000618,
+        "seconds": 4.0,
+        "priming_seconds": None,
+        "config": {"target": target, "seed": seed, "finetuning": {"epochs": 3, "lr": 0.001}},
+        "digest": "0" * 12,
+        "data_digest": "1" * 12,
+        "packages": {"torch": "2.13.0"},
+        "hardware": {"device": "cpu", "cores": 2},
+    }
+    return Record(**{**fields, **changes})
+
+
+def primed(setting: str, target: str = "hi", seed: int = 0, f1: float = 0.5, **changes: Any) -> Record:
+    return make(setting, target, seed, f1, priming="maml", priming_seconds=60.0, **changes)
+
+
+def cell(of: Table, label: str, column: str) -> Cell:
+    (row,) = [row for row in of.rows if row.label == label]
+    return row.cells[of.columns.index(column)]
+
+
+def titled(report: Report, start: str) -> Table:
+    (found,) = [one for one in report.tables if one.title.startswith(start)]
+    return found
+
+
+def save(folder: Path, *records: Record) -> None:
+    for record in records:
+        write_record(folder, record)
+
+
+# Means and errors
+
+
+def test_mean_and_standard_error_by_hand() -> None:
+    # Seeds 0.80, 0.82, 0.87: mean 0.83, deviations -.03 -.01 .04, s² = .0026 / 2, s / √3 = .020817.
+    result = table([make(seed=seed, f1=f1) for seed, f1 in enumerate((0.80, 0.82, 0.87))])
+    found = cell(result, "adapter", "hi")
+    assert found.text == "83.0 ± 2.1"
+    assert found.mean == pytest.approx(83.0)
+    assert found.error == pytest.approx(100 * math.sqrt(0.0013 / 3))
+
+
+def test_mean_column_has_the_error_of_seed_means() -> None:
+    # Seed means: 0.5 and 0.5. Each target moves by 0.2 between the seeds, their mean does not move at all.
+    scores = {("hi", 0): 0.4, ("af", 0): 0.6, ("hi", 1): 0.6, ("af", 1): 0.4}
+    result = table([make(target=target, seed=seed, f1=f1) for (target, seed), f1 in scores.items()])
+    assert cell(result, "adapter", "hi").text == "50.0 ± 10.0"
+    assert cell(result, "adapter", "Mean").text == "50.0 ± 0.0"
+
+
+def test_one_seed_has_no_error() -> None:
+    result = table([make(f1=0.4), make(target="af", f1=0.5)])
+    assert [entry.text for entry in result.rows[0].cells] == ["0.062 %", "50.0", "40.0", "45.0"]
+    assert "±" not in to_terminal(build_report([make()])).split("Scores:")[0]
+
+
+def test_partial_seeds_use_complete_seeds_for_the_error_and_are_named() -> None:
+    # hi: 0.2, 0.4, 0.9 → 0.5; af: 0.6, 0.8 → 0.7; Mean 0.6. Complete seeds 0 and 1: 0.4 and 0.6 → s / √2 = 0.1.
+    records = [make(seed=seed, f1=f1) for seed, f1 in enumerate((0.2, 0.4, 0.9))]
+    records += [make(target="af", seed=seed, f1=f1) for seed, f1 in enumerate((0.6, 0.8))]
+    result = table(records)
+    assert cell(result, "adapter", "Mean").text == "60.0 ± 10.0"
+    assert "1 of 6 runs missing." in result.notes
+    assert "Not every cell has all seeds (0, 1, 2): adapter on af has 0, 1." in result.notes
+
+
+def test_many_partial_cells_are_counted() -> None:
+    records = [make(target=f"t{index}") for index in range(12)]
+    (note,) = [note for note in table(records, seeds=[0, 1]).notes if note.startswith("Not every")]
+    assert note.count(" has 0") == 8
+    assert note.endswith("; and 4 more cells.")
+
+
+# Rows, groups, gaps
+
+
+def test_best_is_marked_per_group_and_column() -> None:
+    records = [make("full", f1=0.9), make("adapter", f1=0.7), make("full", "af", f1=0.6), make("adapter", "af", f1=0.8)]
+    records += [primed("meta", f1=0.3), primed("meta", "af", f1=0.2)]
+    result = table(records)
+    assert [name for name, _ in result.groups] == ["Without priming", "With priming"]
+    best = {
+        (row.label, name) for row in result.rows for name, c in zip(result.columns, row.cells, strict=True) if c.best
+    }
+    assert best >= {("full", "hi"), ("adapter", "af"), ("meta", "hi"), ("meta", "af"), ("meta", "Mean")}
+    assert best.isdisjoint({("adapter", "hi"), ("full", "af"), ("full", "Stored"), ("meta", "Stored")})
+
+
+def test_what_shows_as_equal_ties() -> None:
+    result = table([make("a", f1=0.90004), make("b", f1=0.90001), make("c", f1=0.899)])
+    assert [row.cells[1].best for row in result.rows] == [True, True, False]
+    assert [row.cells[1].text for row in result.rows] == ["90.0", "90.0", "89.9"]
+
+
+def test_missing_cells_are_shown_and_counted() -> None:
+    records = [make("a"), make("a", "af"), make("b"), primed("c", "af")]
+    result = table(records, settings_order=["a", "b", "c", "never"])
+    assert cell(result, "b", "af").text == "–"
+    assert cell(result, "b", "Mean").text == "–", "a mean over fewer targets cannot be compared"
+    assert not cell(result, "b", "af").best
+    assert "4 of 8 runs missing." in result.notes
+    assert "Not in the table, since no run of them is finished: never." in result.notes
+
+
+def test_a_full_grid_has_no_notes_on_gaps() -> None:
+    result = table([make(seed=0), make(seed=1)])
+    assert not [note for note in result.notes if "missing" in note or "seeds" in note]
+
+
+def test_a_target_and_a_seed_without_record_count() -> None:
+    result = table([make()], targets_order=["nl", "hi"], seeds=[0, 1, 2])
+    assert result.columns == ("Stored", "nl", "hi", "Mean")
+    assert "5 of 6 runs missing." in result.notes
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"), [(1.0, "100 %"), (0.00003, "0.003 %"), (0.004, "0.4 %"), (0.0000001, "0.00001 %")]
+)
+def test_stored_share(fraction: float, text: str) -> None:
+    assert cell(table([make(fraction_adapted=fraction)]), "adapter", "Stored").text == text
+
+
+def test_stored_share_is_a_range_where_heads_differ() -> None:
+    records = [make(fraction_adapted=0.001), make(target="af", fraction_adapted=0.002)]
+    assert cell(table(records), "adapter", "Stored").text == "0.1–0.2 %"
+
+
+# Refusals
+
+
+def test_differing_configurations_are_refused() -> None:
+    other = make(seed=1, config={"target": "hi", "seed": 1, "finetuning": {"epochs": 10, "lr": 0.001}})
+    with pytest.raises(OutputError) as caught:
+        table([make(), other])
+    message = str(caught.value)
+    for part in ("'adapter'", "finetuning.epochs is 3", "and 10 in", "adapter__hi__seed1.json", "remove"):
+        assert part in message
+
+
+def test_an_absent_key_is_a_difference() -> None:
+    config = {"target": "hi", "seed": 1, "finetuning": {"epochs": 3, "lr": 0.001, "warmup": 5}}
+    with pytest.raises(OutputError, match=r"finetuning\.warmup is absent in .* and 5 in"):
+        table([make(), make(seed=1, config=config)])
+
+
+def test_only_the_top_level_seed_may_differ() -> None:
+    records = [make(seed=seed, config={"seed": seed, "data": {"seed": seed}}) for seed in (0, 1)]
+    with pytest.raises(OutputError, match=r"data\.seed is 0"):
+        table(records)
+
+
+def test_settings_may_differ_from_each_other() -> None:
+    assert len(table([make("a"), make("b", config={"finetuning": {"epochs": 9}})]).rows) == 2
+
+
+def test_the_same_run_twice_is_refused() -> None:
+    with pytest.raises(OutputError, match="two records of target 'hi' with seed 0"):
+        table([make(), make(f1=0.6)])
+
+
+# The other tables and the facts
+
+
+def test_scores_per_type_are_means_over_targets() -> None:
+    records = [make(f1_per_type={"LOC": 0.2, "PER": 0.4}), make(target="af", f1_per_type={"LOC": 0.6})]
+    types = titled(build_report(records), "F1 per entity type")
+    assert [entry.text for entry in types.rows[0].cells] == ["40.0", "40.0"]
+    missing_af = titled(build_report([*records, make("b", f1_per_type={"LOC": 0.9, "PER": 0.9})]), "F1 per entity type")
+    assert [entry.text for entry in missing_af.rows[1].cells] == ["–", "90.0"]
+
+
+def test_no_types_no_table() -> None:
+    assert not [one for one in build_report([make(f1_per_type={})]).tables if "type" in one.title]
+
+
+def test_scores_on_unseen_sentences() -> None:
+    records = [make(f1=0.9, f1_unseen=0.6), make(target="af", f1_unseen=0.0, num_unseen=0)]
+    unseen = titled(build_report(records), "F1 on unseen")
+    assert [entry.text for entry in unseen.rows[0].cells] == ["–", "60.0", "–"]
+    assert "af 0 of 100, hi 80 of 100" in unseen.notes[0]
+
+
+def test_counts_that_agree_are_said_once() -> None:
+    unseen = titled(build_report([make(), make(target="af")]), "F1 on unseen")
+    assert unseen.notes[0].endswith("Test sentences: 80 of 100 on each target.")
+
+
+def test_seconds() -> None:
+    records = [make("a", seconds=2.0), make("a", seed=1, seconds=3.0), primed("b", seconds=1500.0)]
+    seconds = titled(build_report(records), "Mean seconds")
+    assert [[entry.text for entry in row.cells] for row in seconds.rows] == [["0", "2.5"], ["60", "1,500"]]
+    unknown = make("b", priming="maml")
+    assert titled(build_report([unknown]), "Mean seconds").rows[0].cells[0].text == "–"
+
+
+def test_facts() -> None:
+    one = dict(build_report([make(), make(seed=1)]).facts)
+    assert one["Seeds"] == "0, 1"
+    assert one["Truncated test sentences"] == "none"
+    assert one["Packages"] == "torch 2.13.0"
+    other = make(seed=1, num_truncated=2, packages={"torch": "2.4.0"}, hardware={"device": "H200", "cores": 2})
+    facts = dict(build_report([make(), other]).facts)
+    assert facts["Packages"] == "torch 2.13.0 / 2.4.0 (runs differ)"
+    assert facts["Hardware"] == "device H200 / cpu (runs differ), cores 2"
+    assert facts["Truncated test sentences"].startswith("hi 0–2 of 100; ")
+    assert "micro F1" in facts["Scores"]
+
+
+# What users see
+
+VOID = {"meta"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects the texts of cells and everything that could load a file."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.cells: list[str] = []
+        self.attributes: set[str] = set()
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.cells[-1] += data
+
+
+AWKWARD = "meta-primed → adapter <b>|*x*</b> & co"
+
+
+def test_html_parses_escapes_and_stands_alone() -> None:
+    report = build_report(
+        [primed("meta", "<i>", label=AWKWARD, hardware={"device": "<img>"}), make()], title="<script>alert(1)</script>"
+    )
+    text = to_html(report)
+    page = Page(text)
+    assert AWKWARD in page.cells
+    assert "<i>" in page.cells
+    assert {"table", "caption", "thead", "tbody"} <= set(page.seen)
+    assert not {"b", "i", "script", "link", "img"} & set(page.seen)
+    assert not {"src", "href"} & page.attributes
+    assert not re.search(r"https?:|url\(|@import", text)
+    assert '<meta charset="utf-8">' in text
+
+
+def test_html_rows_have_every_column() -> None:
+    for part in to_html(build_report([make("a"), make("b", "af"), primed("c")])).split("<table>")[1:]:
+        columns = part.split("</thead>")[0].count("<th ")
+        rows = re.findall(r'<tr><th scope="row">.*</tr>', part)
+        assert len(rows) == 3
+        assert {1 + row.count("<td>") for row in rows} == {columns}
+
+
+def test_markdown_marks_and_escapes() -> None:
+    text = to_markdown(build_report([primed("meta", label=AWKWARD, f1=0.8), primed("other", f1=0.7)]))
+    lines = text.splitlines()
+    assert r"| meta-primed → adapter \<b\>\|\*x\*\</b\> \& co | 0.062 % | **80.0** | **80.0** |" in lines
+    assert "| other | 0.062 % | 70.0 | 70.0 |" in lines
+    assert lines.index("| *With priming* |  |  |  |") < lines.index("| other | 0.062 % | 70.0 | 70.0 |")
+
+
+def test_markdown_leaves_underscores_inside_words() -> None:
+    text = to_markdown(build_report([make(label="x86_64 __init__ _a_")]))
+    assert r"| x86_64 \_\_init\_\_ \_a\_ |" in text
+
+
+def test_terminal_columns_are_aligned() -> None:
+    records = [primed("meta", label="日本語 → adapter", f1=0.8), primed("meta", seed=1, f1=0.9), make("x", f1=0.71)]
+    text = to_terminal(build_report(records))
+    lines = text.split("\n\n")[1].splitlines()
+    assert lines[0].startswith("F1 on all test")
+    wide, narrow = (next(line for line in lines if start in line) for start in ("日本語", "  x "))
+    assert "85.0 ± 5.0*" in wide
+    assert "71.0*" in narrow
+    # Three wide characters take six columns of the terminal, so that line has three characters fewer.
+    assert wide.index("*") + 3 == narrow.index("*")
+    assert not any(line.endswith(" ") for line in text.splitlines())
+
+
+def test_terminal_is_plain_text() -> None:
+    assert "\x1b" not in to_terminal(build_report([make(label="a\nb")]))
+    assert "  a b  " in to_terminal(build_report([make(label="a\nb")]))
+
+
+# Files
+
+
+def test_write_report(tmp_path: Path) -> None:
+    save(tmp_path, make(f1=0.75), primed("meta", label="meta-primed → adapter", f1=0.85))
+    text = write_report(tmp_path)
+    assert text == write_report(tmp_path), "a report can be made again"
+    for name in ("report.md", "report.html"):
+        assert "meta-primed → adapter" in (tmp_path / name).read_text(encoding="utf-8")
+    assert (tmp_path / "report.md").read_text(encoding="utf-8").startswith("# Results: ")
+    Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["records", "report.html", "report.md"]
+    assert re.search(r"meta-primed → adapter +0\.062 % +85\.0\* +85\.0\*", text)
+    assert f"Results: {tmp_path.name}" in text
+
+
+def test_order_from_config(tmp_path: Path) -> None:
+    save(tmp_path, make("a", "af"), make("b", "af"), make("z", "hi"), make("c", "xx"))
+    (tmp_path / "config.yaml").write_text("settings: {z: {}, b: {}, later: {}}\ntargets: [hi, af]\nseeds: [0, 1]\n")
+    text = write_report(tmp_path)
+    main = text.split("\n\n")[1]
+    assert main.splitlines()[1].split() == ["Stored", "hi", "af", "xx", "Mean"]
+    assert re.findall(r"^  ([a-z]) ", main, re.MULTILINE) == ["z", "b", "a", "c"]
+    assert "26 of 30 runs missing." in main
+    assert "finished: later." in main
+
+
+@pytest.mark.parametrize("config", [None, "", "[1, 2]", "settings: 3\ntargets: hi\nseeds: {}\n", "targets: [no, hi]\n"])
+def test_without_an_order_it_is_alphabetical(tmp_path: Path, config: str | None) -> None:
+    save(tmp_path, make("b"), make("a"))
+    if config is not None:
+        (tmp_path / "config.yaml").write_text(config)
+    main = write_report(tmp_path).split("\n\n")[1]
+    assert re.findall(r"^  ([a-z]) ", main, re.MULTILINE) == ["a", "b"]
+    assert main.splitlines()[1].split() == ["Stored", "hi", "Mean"]
+
+
+def test_broken_config_is_an_error(tmp_path: Path) -> None:
+    save(tmp_path, make())
+    (tmp_path / "config.yaml").write_text("settings: [")
+    with pytest.raises(OutputError, match=r"config\.yaml.*repair it"):
+        write_report(tmp_path)
+
+
+def test_no_folder_and_no_records(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="there is no folder"):
+        write_report(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="no records in"):
+        write_report(tmp_path)
+    assert not list(tmp_path.iterdir())
