@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from pemeta.data.encoding import Encoded
 from pemeta.devices import to_device
+from pemeta.errors import ModelError
 from pemeta.methods.base import PEMethod
 from pemeta.model import PEModel
 from pemeta.registry import Named
@@ -120,7 +122,7 @@ class MetaPriming(PrimingAlgorithm):
 
     def accumulate(self, model: PEModel, episodes: Sequence[Episode]) -> StepLosses:
         """Lines 3-11 of Algorithm 1."""
-        from pemeta.learner import PrimingLearner, explain_second_order  # here: it needs learn2learn
+        from pemeta.learner import PrimingLearner  # here: it needs learn2learn
 
         learner = PrimingLearner(model, self.inner_lr, method=self.inner_method, first_order=self.first_order)
         inner, outer = [], []
@@ -131,7 +133,7 @@ class MetaPriming(PrimingAlgorithm):
             inner.append(self._inner_loop(clone, to_device(episode.support, model.device), task))
             clone.module.train(self.outer_dropout)
             loss = clone.loss(to_device(episode.query, model.device), task)
-            with explain_second_order():
+            with _explained():
                 loss.backward()
             outer.append(loss.item())
             head_names = set(model.head_names(task))
@@ -193,6 +195,20 @@ class FineTunePriming(PrimingAlgorithm):
         if self.sentences == "query":
             return episode.query
         return data.batch(episode.support_indices + episode.query_indices)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn PyTorch's message on a missing double backward into one that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "is not implemented" in str(error) and "derivative" in str(error):
+            raise ModelError(
+                "second order needs the second derivative of the backbone's attention, which PyTorch's fused "
+                "attention (SDPA) lacks; load the backbone with attention: eager, or set first_order: true"
+            ) from error
+        raise
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -95,16 +93,14 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
 
         Raises:
             TrainingError: the loss is not finite.
-            ModelError: a parameter of θ_a has no gradient, or second order cannot pass through the
-                backbone's attention.
+            ModelError: a parameter of θ_a has no gradient.
         """
         if not torch.isfinite(loss):
             raise TrainingError(f"the inner loss is {loss.item()}; lower inner_lr (now {self.inner_lr})")
         owned = self.adapted_parameters()
-        with explain_second_order():
-            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
-                loss, list(owned.values()), create_graph=not self.first_order, allow_unused=True
-            )
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+            loss, list(owned.values()), create_graph=not self.first_order, allow_unused=True
+        )
         theta_a = set(self.partition.theta_a)
         unused = [n for n, g in zip(owned, gradients, strict=True) if g is None and n in theta_a]
         if unused:
@@ -122,20 +118,6 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         return dict(parameter_dict(self.module, self._owned))
 
 
-@contextmanager
-def explain_second_order() -> Iterator[None]:
-    """Turn PyTorch's message on a missing double backward into one that says what to do."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "is not implemented" in str(error) and "derivative" in str(error):
-            raise ModelError(
-                "second order needs the second derivative of the backbone's attention, which PyTorch's fused "
-                "attention (SDPA) lacks; load the backbone with attention: eager, or set first_order: true"
-            ) from error
-        raise
-
-
 def _refuse_unfaithful(module: nn.Module) -> None:
     """Refuse what makes a clone compute with the original's parameters without a sign of it."""
     for name, child in module.named_modules():
@@ -147,5 +129,5 @@ def _refuse_unfaithful(module: nn.Module) -> None:
         if getattr(child, "gradient_checkpointing", False):
             raise ModelError(
                 f"gradient checkpointing is on in {name or type(child).__name__}, and would recompute a clone with "
-                "the original's parameters; turn it off with gradient_checkpointing_disable()"
+                "the original's parameters; turn it off on the backbone"
             )

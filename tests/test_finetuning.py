@@ -1,0 +1,149 @@
+"""Fine-tuning: what moves, which epoch is kept, the cached trunk against the plain path; scores by hand."""
+
+import dataclasses
+
+import pytest
+import torch
+from tiny_models import TASKS, data, tiny
+
+from pemeta import Adapter, FineTuning, Full, HeadOnly, PEModel, Sentence, evaluate, finetune, predict
+from pemeta.errors import DataError, TrainingError
+from pemeta.evaluation import with_trunk
+from pemeta.metrics import entity_scores
+
+TASK, VALIDATION = TASKS[0], data(7)
+QUICK = FineTuning(epochs=4, batch_size=5, lr=0.02)
+METHODS = [Adapter(bottleneck=4), HeadOnly(), Full()]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_only_theta_a_and_the_head_move(method):
+    model = tiny(method)
+    model.add_head("es", TASKS[1].make_head)
+    before = model.state()
+    history = finetune(model, TASK, VALIDATION, QUICK, progress=False)
+    stored = set(model.stored_names("en"))
+    # Gradients of rows of embeddings that no sentence uses are zero, but weight decay moves all of θ_a.
+    moved = {n for n, p in model.named_parameters() if n not in before or not torch.equal(p, before[n])}
+    assert moved <= stored
+    assert {n for n in stored if n.startswith("heads.")} <= moved
+    assert len(history.losses) == len(history.validation_f1) == 4
+    assert history.losses[-1] < history.losses[0]
+
+
+def test_the_best_epoch_on_validation_is_kept():
+    """With labels that training cannot help, so that the best epoch is not the last."""
+    for seed in range(10):
+        model = tiny()
+        history = finetune(model, TASK, VALIDATION, FineTuning(epochs=6, lr=0.1), seed=seed, progress=False)
+        best = max(history.validation_f1)
+        assert history.best_epoch == 1 + history.validation_f1.index(best)
+        assert evaluate(model, VALIDATION, "en").f1 == best
+        if history.best_epoch < 6 and history.validation_f1[-1] != best:
+            return
+    pytest.fail("no seed in which the last epoch is not the best; choose other data")
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_the_cached_trunk_changes_nothing(method, monkeypatch):
+    fast, slow = tiny(method), tiny(method)
+    passes = []
+    fast.backbone.register_forward_pre_hook(lambda *_: passes.append("fast"))
+    slow.backbone.register_forward_pre_hook(lambda *_: passes.append("slow"))
+    histories = [finetune(fast, TASK, VALIDATION, QUICK, progress=False)]
+    monkeypatch.setattr(PEModel, "reuses_trunk", lambda *_: False)
+    histories.append(finetune(slow, TASK, VALIDATION, QUICK, progress=False))
+    assert passes.count("slow") == 4 * (3 + 1)
+    assert passes.count("fast") == (2 if method.output_only else 4 * (3 + 1))
+    for (name, a), b in zip(fast.named_parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10, msg=name)
+    assert histories[0].validation_f1 == histories[1].validation_f1
+
+
+def test_dropout_is_off_or_on_as_the_settings_say_and_never_cached_away():
+    model = tiny(dropout=0.5)
+    modes = []
+    model.backbone.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    finetune(model, TASK, VALIDATION, QUICK, progress=False)
+    assert not any(modes)
+    modes.clear()
+    finetune(model, TASK, VALIDATION, QUICK.model_copy(update={"dropout": True}), progress=False)
+    assert modes.count(True) == 4 * 3
+
+
+def test_trunks_that_would_not_fit_are_not_kept(monkeypatch):
+    monkeypatch.setattr("pemeta.evaluation.TRUNK_BYTES", 10)
+    assert with_trunk(tiny(), VALIDATION).trunk is None
+
+
+def test_a_seed_fixes_everything():
+    states = []
+    for seed, noise in ((3, 1), (3, 2), (4, 1)):
+        torch.rand(noise)
+        model = tiny()
+        finetune(model, TASK, VALIDATION, FineTuning(epochs=2, batch_size=5, dropout=True), seed=seed, progress=False)
+        states.append(model.state(model.stored_names("en")))
+    assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
+    assert not all(torch.equal(states[0][n], states[2][n]) for n in states[0])
+
+
+def test_a_fresh_head_replaces_the_old_one():
+    model = tiny()
+    finetune(model, TASK, VALIDATION, QUICK, progress=False)
+    first = model.head("en")
+    finetune(model, TASK, VALIDATION, QUICK, progress=False)
+    assert model.head("en") is not first
+
+
+def test_no_sentences_and_losses_that_are_not_finite():
+    empty = data(0, size=0)
+    with pytest.raises(DataError, match="task 'en' has no validation sentence"):
+        finetune(tiny(), TASK, empty, QUICK, progress=False)
+    with pytest.raises(DataError, match="task 'en' has no training sentence"):
+        finetune(tiny(), dataclasses.replace(TASK, train=empty), VALIDATION, QUICK, progress=False)
+    model = tiny()
+    with torch.no_grad():
+        model.backbone.embeddings.word_embeddings.weight.fill_(torch.nan)
+    with pytest.raises(TrainingError, match=r"fine-tuning en, epoch 1: the loss is nan; lower lr \(now 0.02\)"):
+        finetune(model, TASK, VALIDATION, QUICK, progress=False)
+
+
+def test_predictions_are_one_tag_per_word_and_o_where_a_word_was_cut():
+    encoded = data(7)
+    encoded = dataclasses.replace(
+        encoded, sentences=[Sentence(s.words, ("O",) * len(s.words)) for s in encoded.sentences]
+    )
+    words = len(encoded.sentences[0].words)
+    longer = Sentence(("w",) * (words + 2), ("B-PER",) + ("O",) * words + ("B-PER",))
+    encoded = dataclasses.replace(encoded, sentences=[longer, *encoded.sentences[1:]])
+    model = tiny()
+    model.add_head("en", TASK.make_head)
+    with torch.no_grad():
+        model.head("en").classifier.bias[1] = 100.0  # B-PER everywhere
+    tags = predict(model, encoded, "en", batch_size=5)
+    assert [len(t) for t in tags] == [len(s.words) for s in encoded.sentences]
+    assert tags[0] == ["B-PER"] * words + ["O", "O"]
+    # Found: one entity per kept word; right: the first; gold: the first and the one that was cut.
+    found = sum(len(s.words) for s in encoded.sentences) - 2
+    scores = evaluate(model, encoded, "en")
+    assert (scores.precision, scores.recall) == (pytest.approx(1 / found), pytest.approx(1 / 2))
+
+
+def test_scores_by_hand():
+    gold = [["B-PER", "I-PER", "O", "B-LOC"], ["B-ORG", "O", "O"], ["O", "B-LOC", "B-LOC"]]
+    guess = [["B-PER", "I-PER", "O", "B-ORG"], ["I-ORG", "O", "B-PER"], ["O", "B-LOC", "I-LOC"]]
+    # Gold 5 entities, found 5 (a lone I-ORG starts one); right: the PER and the ORG of sentence 2.
+    scores = entity_scores(gold, guess, ["PER", "ORG", "LOC", "MISC"])
+    assert (scores.precision, scores.recall, scores.f1) == (0.4, 0.4, pytest.approx(0.4))
+    assert scores.f1_per_type == {
+        "PER": pytest.approx(2 * 0.5 * 1 / 1.5),
+        "ORG": pytest.approx(2 * 0.5 * 1 / 1.5),
+        "LOC": 0.0,
+        "MISC": 0.0,
+    }
+
+
+def test_scores_where_there_is_nothing():
+    assert entity_scores([["O"]], [["O"]], ["PER"]).f1 == 0.0
+    assert entity_scores([], [], ["PER"]).f1_per_type == {"PER": 0.0}
+    assert entity_scores([["B-PER"]], [["O"]], ["PER"]).f1 == 0.0

@@ -1,0 +1,69 @@
+"""The same code on an accelerator: where the clones live, and results equal to the CPU's."""
+
+import pytest
+import torch
+from tiny_models import TASKS, data, tiny, with_heads
+
+from pemeta import Adapter, EpisodeSampler, FineTuning, Full, HeadOnly, MetaPriming, PrimingLearner, finetune, prime
+from pemeta.devices import resolve_device, to_device
+from pemeta.errors import ConfigError
+
+DEVICE = resolve_device("auto")
+METHODS = [Adapter(bottleneck=4), HeadOnly(), Full()]
+
+
+def on_device(method):
+    return with_heads(tiny(method, dropout=0.0).float()).to(DEVICE)
+
+
+def check_clones_live_on_the_device(method):
+    model = on_device(method)
+    clone = PrimingLearner(model, 0.1).clone("en")
+    episode = EpisodeSampler(TASKS, 3, 3)[0][0]
+    clone.adapt(clone.loss(to_device(episode.support, model.device), "en"))
+    assert {p.device.type for p in clone.adapted_parameters().values()} == {DEVICE.type}
+    clone.loss(to_device(episode.query, model.device), "en").backward()
+    assert all(p.grad is None or p.grad.device.type == DEVICE.type for p in model.parameters())
+
+
+def check_same_as_on_the_cpu(method, first_order):
+    algorithm = MetaPriming(inner_steps=3, first_order=first_order, outer_dropout=False)
+    there, here = on_device(method), with_heads(tiny(method, dropout=0.0).float())
+    for model in (there, here):
+        algorithm.accumulate(model, EpisodeSampler(TASKS, 3, 3)[0])
+    for (name, a), b in zip(there.named_parameters(), here.parameters(), strict=True):
+        if not name.startswith("heads."):
+            torch.testing.assert_close(a.grad.cpu(), b.grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+class TestOnWhateverDeviceThereIs:
+    """On the CPU too: the checks must not be wrong when a GPU first runs them."""
+
+    def test_clones_live_on_the_device(self, method):
+        check_clones_live_on_the_device(method)
+
+    @pytest.mark.parametrize("first_order", [True, False])
+    def test_same_as_on_the_cpu(self, method, first_order):
+        check_same_as_on_the_cpu(method, first_order)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="needs a CUDA or MPS device")
+def test_priming_and_fine_tuning_run_and_resume_on_the_device(tmp_path):
+    model = tiny(Adapter(bottleneck=4)).float().to(DEVICE)
+    path = tmp_path / "checkpoint.safetensors"
+    algorithm = MetaPriming(outer_steps=4, support_size=3, query_size=3, checkpoint_every=2)
+    whole = prime(model, TASKS, algorithm, progress=False, checkpoint=path)
+    again = tiny(Adapter(bottleneck=4)).float().to(DEVICE)
+    assert prime(again, TASKS, algorithm, progress=False, checkpoint=path).losses[:2] == whole.losses[:2]
+    finetune(model, TASKS[0], data(7), FineTuning(epochs=2), progress=False)
+    assert model.device.type == DEVICE.type
+
+
+def test_devices_that_are_not_there():
+    with pytest.raises(ConfigError, match="device 'gpu' cannot be used here"):
+        resolve_device("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=r"device 'cuda' cannot be used here: .*; use device: auto or cpu"):
+            resolve_device("cuda")

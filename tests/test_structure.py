@@ -1,0 +1,108 @@
+"""The shape of the code: imports point one way, one file imports learn2learn, public names agree."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pemeta
+
+ROOT = Path(pemeta.__file__).parent
+# Each layer may import itself and the layers above it.
+LAYERS = [
+    {"errors", "typing", "seeding", "registry", "files", "devices", "interrupts", "learn2learn_setup", "_learn2learn"},
+    {"partition", "metrics", "optimization"},
+    {"methods", "heads", "data"},
+    {"pretraining", "model", "tasks"},
+    {"learner", "checkpoint", "results", "evaluation"},
+    {"algorithms", "backbones", "finetuning"},
+    {"priming"},
+    {"config"},
+    {"build"},
+    {"runner", "report_formats", "report"},
+    {"cli"},
+    {"__main__", "__init__"},
+]
+
+
+def modules():
+    return sorted(path for path in ROOT.rglob("*.py"))
+
+
+def layer(name: str) -> int:
+    found = [i for i, names in enumerate(LAYERS) if name in names]
+    assert found, f"pemeta/{name} is in no layer: add it to LAYERS where it belongs"
+    return found[0]
+
+
+def part(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of the modules that a file imports from, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    own = layer(part(path))
+    for name in imports(path):
+        if name.startswith("pemeta."):
+            assert layer(name.split(".")[1]) <= own, f"{path.name} imports {name} from a later layer"
+        assert name.split(".")[0] not in {"benchmarks", "tests"}
+
+
+def test_methods_and_heads_do_not_know_each_other():
+    for path in modules():
+        if part(path) == "methods":
+            assert not any(name.startswith(("pemeta.heads", "pemeta.model")) for name in imports(path))
+    assert not any(name.startswith("pemeta.methods") for name in imports(ROOT / "heads.py"))
+
+
+def test_nothing_tests_which_method_it_has():
+    """Outside ``methods/`` only the abstract class is imported; public names are handed on by ``__init__``."""
+    for path in modules():
+        if part(path) not in {"methods", "__init__"}:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pemeta.methods"):
+                    assert {alias.name for alias in node.names} == {"PEMethod"}, path
+
+
+def test_one_file_imports_learn2learn():
+    named = [p.name for p in modules() if any(n.split(".")[0] == "learn2learn" for n in imports(p))]
+    loading = [p.name for p in modules() if "learn2learn.algorithms" in p.read_text(encoding="utf-8")]
+    assert (named, loading) == ([], ["_learn2learn.py"])
+
+
+def test_public_names_are_there_and_the_type_checker_is_told_the_same():
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    told = {
+        alias.asname: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pemeta.")
+        for alias in node.names
+    }
+    assert told == pemeta._HOME
+    for name in pemeta.__all__:
+        assert getattr(pemeta, name) is getattr(importlib.import_module(pemeta._HOME[name]), name)
+        assert name in dir(pemeta)
+    with pytest.raises(AttributeError, match="no attribute 'Adaptor'"):
+        _ = pemeta.Adaptor
+
+
+def test_importing_pemeta_loads_nothing_heavy():
+    code = (
+        "import sys, pemeta, pemeta.cli; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
