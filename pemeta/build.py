@@ -49,6 +49,8 @@ class Workshop:
         self.config = config
         self.folder = folder
         self.device: torch.device = resolve_device(config.device)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
         self.source = cache(self._source)
         self.target = cache(self._target)
 

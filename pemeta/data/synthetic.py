@@ -8,17 +8,29 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence, Split
-from pemeta.data.synthetic_language import CONTEXTS, FAMILY, FORMS, MEANING, SUITED, Language, language, trade_language
+from pemeta.data.synthetic_language import (
+    CONTEXTS,
+    FAMILY,
+    FORMS,
+    JOINER,
+    MEANING,
+    SUITED,
+    Language,
+    language,
+    trade_language,
+)
 from pemeta.errors import ConfigError, unknown_name
 from pemeta.registry import Frozen
 from pemeta.seeding import numpy_generator
 
 LABELS = LabelSet(("PER", "ORG", "LOC"))
 
-# How often each option of the grammar is taken; our choice.
+# How often each option of the grammar is taken; our choice. The middle row is how often a name's form, a word and a
+# name's stem are the ones that suit what they stand with: the nearer to one half for names, the less either form or
+# context says alone.
 NAME_SUBJECT, NAME_PHRASE = 0.55, 0.6
 ADVERB, SECOND_PHRASE, NUMERAL, ADJECTIVE = 0.4, 0.2, 0.1, 0.35
-SUITED_NAME, SUITED_WORD, SUITED_STEM = 0.65, 0.95, 0.7
+SUITED_NAME, SUITED_WORD, SUITED_STEM = 0.6, 0.95, 0.7
 MODIFIED_NAME, GIVEN_NAME, RELATIONAL = 0.25, 0.2, 0.1
 
 
@@ -67,15 +79,15 @@ class Speaker:
             modifiers.append(self._word(f"{self._pick(SUITED[context])} adjective"))
         if self._chance(RELATIONAL):
             speech = self._language()
-            modifiers.append((speech.relational + self._pick(speech.stems), "O"))
-        return self._ordered(modifiers, self._word(f"{context} noun"))
+            modifiers.append((speech.relational + JOINER + self._pick(speech.stems), "O"))
+        return self._ordered(modifiers, (self._pick(self._language().nouns[context]), "O"))
 
     def _name(self, context: str) -> list[tuple[str, str]]:
         """A name of one to three words; it is an entity or not by its form and ``context`` together."""
         form = self._pick(SUITED[context if self._chance(SUITED_NAME) else self._other(context)])
         speech = self._language()
         stems = speech.stems_of(form) if self._chance(SUITED_STEM) else speech.stems
-        head = self._pick(speech.affixes[form]) + self._pick(stems)
+        head = self._pick(speech.words[f"{form} affix"]) + JOINER + self._pick(stems)
         modifiers = []
         if self._chance(MODIFIED_NAME):
             modifiers.append(self._word(f"{form if self._chance(SUITED_WORD) else self._pick(FORMS)} adjective")[0])
@@ -110,9 +122,10 @@ class Speaker:
 class SyntheticWorld(Frozen):
     """A family of made-up languages with named entities, for demonstrations and tests without downloads.
 
-    Names are made of a stem and an affix. The affix leaves two readings open and so does what stands
-    around the name; only both together tell a person from an organisation, a place, or a common noun.
-    The same combinations mean the same in all languages, so a model can carry them over.
+    A name is an affix and a stem, as in *d’Arc*, with up to two words more. The affix leaves several readings open
+    and so does what stands around the name; only both together tell a person from an organisation, a place or a
+    common noun (:data:`pemeta.data.synthetic_language.MEANING`). The same combinations mean the same in all
+    languages, and all languages share some loanwords, so a model can carry over what it learnt in one.
 
     Everything is a function of (``seed``, language, split): asking for one never changes another.
 
@@ -133,7 +146,7 @@ class SyntheticWorld(Frozen):
 
     seed: int = 0
     languages: tuple[str, ...] = ("aru", "bex", "cim", "dov", "eki")
-    train: int = Field(default=300, ge=1)
+    train: int = Field(default=600, ge=1)
     validation: int = Field(default=100, ge=1)
     test: int = Field(default=300, ge=1)
     text_sentences: int = Field(default=2000, ge=1)
@@ -157,8 +170,8 @@ class SyntheticWorld(Frozen):
             ConfigError: the world has no such language.
         """
         taken: set[tuple[str, ...]] = set()
-        # Always the longest split first would tie splits to each other's sizes; test, then validation, then
-        # train keeps the test sentences the same whatever the size of the training split.
+        # Test first, train last: what is left out because it was said before never depends on the sizes to come, so
+        # the test sentences stay the same however many training sentences are asked for.
         found = {split: self._unseen(language, split, taken) for split in reversed(SPLITS)}
         return Corpus(language, LABELS, *(found[split] for split in SPLITS))
 

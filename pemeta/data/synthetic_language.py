@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from pemeta.seeding import derive_seed, numpy_generator
+from pemeta.seeding import numpy_generator
 
 CONSONANTS = "ptkbdgmnslrvzfh"
 VOWELS = "aeiou"
@@ -50,17 +50,16 @@ MEANING: Mapping[tuple[str, str], str | None] = MappingProxyType(
 SUITED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"agent": ("patronym", "byname"), "place": ("toponym", "demonym")}
 )
-"""The forms that a context is a little more often said with; see ``synthetic.SUITED_NAME``."""
+"""The forms that are a little more frequent in each context."""
 
 # How many concepts of each kind the family has words for. Nouns, verbs, adverbs and adpositions belong to a context
-# and adjectives to a form: what goes together in ordinary sentences lets a language model find the classes.
-CONCEPTS: Mapping[str, int] = MappingProxyType(
-    {f"{context} {kind}": n for kind, n in (("noun", 8), ("verb", 4), ("adverb", 2), ("adposition", 2)) for context in CONTEXTS}
-    | {f"{form} adjective": 2 for form in FORMS}
-)
-AFFIXES_PER_FORM = 2
-JOINER = "’"
+# and adjectives to a form: from what goes together in ordinary text a language model can find these classes.
+PER_CONTEXT: Mapping[str, int] = MappingProxyType({"noun": 8, "verb": 4, "adverb": 2, "adposition": 2})
+PER_FORM: Mapping[str, int] = MappingProxyType({"adjective": 2, "affix": 2})
 STEMS = 40
+
+JOINER = "’"
+"""Stands between an affix and what it is put before, as in *d’Arc*: tokenizers split there."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Traits:
 FAMILY: Mapping[str, Traits] = MappingProxyType(
     {
         "aru": Traits("latin", "SVO", True, True, ("pf", "ou")),
-        "bex": Traits("greek", "SOV", True, False, ("tdz",)),
+        "bex": Traits("greek", "SOV", False, False, ("tdz",)),
         "cim": Traits("latin", "SVO", False, True, ("kg", "ei")),
         "dov": Traits("greek", "VSO", True, True, ("bv", "aeo")),
         "eki": Traits("georgian", "SOV", True, False, ("kh", "sz")),
@@ -129,45 +128,45 @@ class Language:
         return sounds.translate(self._spelling)
 
     @cached_property
-    def affixes(self) -> dict[str, tuple[str, ...]]:
-        """The name affixes of each form; no affix ends like another."""
-        inherited = _affixes(numpy_generator(self.seed, "affixes"), set())
-        innovated = _affixes(numpy_generator(self.seed, "affixes", self.name), set(sum(inherited.values(), ())))
-        words = self._derive(inherited, innovated)
-        return {form: tuple(affix + JOINER for affix in affixes) for form, affixes in words.items()}
+    def words(self) -> dict[str, tuple[str, ...]]:
+        """The words of each kind, such as ``"agent verb"`` or ``"toponym affix"``, in the proto-lexicon's order.
+
+        No word means two things, neither within the language nor between it and the trade language.
+        """
+        roots = _roots(self.seed)
+        taken = {root for kind in roots.values() for root in kind}
+        rng = numpy_generator(self.seed, "words", self.name)
+        return {kind: self._derive(kind, roots[kind], taken, rng) for kind in roots}
+
+    def _derive(self, kind: str, roots: tuple[str, ...], taken: set[str], rng: np.random.Generator) -> tuple[str, ...]:
+        """The words of one kind: a fixed share of them loans, and some of the others new."""
+        loans = rng.permutation(len(roots))[: round(self.traits.loans * len(roots))].tolist()
+        words: list[str] = []
+        for i, root in enumerate(roots):
+            innovate = rng.random() < self.traits.innovation
+            word = root if i in loans else self.spell(_root(rng, kind) if innovate else root)
+            while word != root and word in taken:
+                word = self.spell(_root(rng, kind))
+            taken.add(word)
+            words.append(word)
+        return tuple(words)
+
+    @cached_property
+    def nouns(self) -> dict[str, tuple[str, ...]]:
+        """The common nouns of each context; one for each name affix begins with it, as in *l’eau*."""
+        affixes = [affix for form in FORMS for affix in self.words[f"{form} affix"]]
+        nouns = {}
+        for start, context in enumerate(CONTEXTS):
+            plain = self.words[f"{context} noun"]
+            own = affixes[start :: len(CONTEXTS)]
+            derived = [affix + JOINER + noun for affix, noun in zip(own, plain, strict=False)]
+            nouns[context] = (*derived, *plain[len(derived) :])
+        return nouns
 
     @cached_property
     def relational(self) -> str:
         """The affix that turns a name's stem into an ordinary adjective."""
-        return self.spell("ska") + JOINER
-
-    @cached_property
-    def words(self) -> dict[str, tuple[str, ...]]:
-        """The words of each kind of concept, in the order of the proto-lexicon."""
-        inherited = _roots(numpy_generator(self.seed, "roots"))
-        words = self._derive(inherited, _roots(numpy_generator(self.seed, "roots", self.name)))
-        prefixes = [affix for form in FORMS for affix in self.affixes[form]]
-        for start, context in enumerate(CONTEXTS):
-            nouns = words[f"{context} noun"]
-            own = prefixes[start :: len(CONTEXTS)]  # of the common nouns, one looks like a name with each prefix
-            derived = [prefix + noun for prefix, noun in zip(own, nouns, strict=False)]
-            words[f"{context} noun"] = (*derived, *nouns[len(derived) :])
-        return words
-
-    def _derive(
-        self, inherited: Mapping[str, tuple[str, ...]], innovated: Mapping[str, tuple[str, ...]]
-    ) -> dict[str, tuple[str, ...]]:
-        """This language's words: a fixed share of each kind are loans, and of the others some are new."""
-        rng = numpy_generator(self.seed, "derive", self.name, *inherited)
-        derived: dict[str, tuple[str, ...]] = {}
-        for kind, roots in inherited.items():
-            loans = set(rng.permutation(len(roots))[: round(self.traits.loans * len(roots))].tolist())
-            new = rng.random(len(roots)) < self.traits.innovation
-            derived[kind] = tuple(
-                root if i in loans else self.spell(innovated[kind][i] if new[i] else root)
-                for i, root in enumerate(roots)
-            )
-        return derived
+        return self.spell("ska")
 
     @cached_property
     def stems(self) -> tuple[str, ...]:
@@ -190,37 +189,37 @@ def _syllables(rng: np.random.Generator, count: int) -> str:
     return "".join(str(rng.choice(list(CONSONANTS))) + str(rng.choice(list(VOWELS))) for _ in range(count))
 
 
-def _affixes(rng: np.random.Generator, taken: set[str]) -> dict[str, tuple[str, ...]]:
-    """New affixes, consonant + vowel, none of them in ``taken``."""
-    found: list[str] = []
-    while len(found) < AFFIXES_PER_FORM * len(FORMS):
-        affix = _syllables(rng, 1)
-        if affix not in found and affix not in taken:
-            found.append(affix)
-    return {form: tuple(found[i :: len(FORMS)]) for i, form in enumerate(FORMS)}
+def _root(rng: np.random.Generator, kind: str) -> str:
+    """A new root: one open syllable for affixes and adpositions, two syllables for the rest."""
+    if kind.endswith(("affix", "adposition")):
+        return _syllables(rng, 1)
+    return _syllables(rng, 2) + str(rng.choice(list(CONSONANTS)))
 
 
-def _roots(rng: np.random.Generator) -> dict[str, tuple[str, ...]]:
-    """A root for every concept: short for the small words of the grammar, longer for the others."""
-    taken: set[str] = set()
-    roots: dict[str, tuple[str, ...]] = {}
-    for kind, count in CONCEPTS.items():
-        of_kind: list[str] = []
-        while len(of_kind) < count:
-            small = "adposition" in kind
-            root = _syllables(rng, 1 if small else 2) + ("" if small else str(rng.choice(list(CONSONANTS))))
-            if root not in taken:
-                taken.add(root)
-                of_kind.append(root)
-        roots[kind] = tuple(of_kind)
-    return roots
+def _roots(seed: int) -> dict[str, tuple[str, ...]]:
+    """The proto-lexicon: a root of its own for every concept of every kind."""
+    kinds = {f"{context} {kind}": count for kind, count in PER_CONTEXT.items() for context in CONTEXTS}
+    kinds |= {f"{form} {kind}": count for kind, count in PER_FORM.items() for form in FORMS}
+    rng = numpy_generator(seed, "roots")
+    roots: dict[str, str] = {}
+    for kind, count in kinds.items():
+        for _ in range(count):
+            root = _root(rng, kind)
+            while root in roots:
+                root = _root(rng, kind)
+            roots[root] = kind
+    return {kind: tuple(root for root, of in roots.items() if of == kind) for kind in kinds}
 
 
 def language(seed: int, name: str) -> Language:
-    """The language ``name`` of :data:`FAMILY` in the world of ``seed``."""
-    return Language(derive_seed(seed, "world"), name, FAMILY[name])
+    """The language ``name`` of :data:`FAMILY` in the world of ``seed``.
+
+    >>> language(0, "eki").words["agent verb"] == language(1, "eki").words["agent verb"]
+    False
+    """
+    return Language(seed, name, FAMILY[name])
 
 
 def trade_language(seed: int) -> Language:
     """The proto-language as it is still written, from which all borrow."""
-    return Language(derive_seed(seed, "world"), "trade", TRADE)
+    return Language(seed, "trade", TRADE)
