@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pemeta.data.sentences import Corpus as Corpus
     from pemeta.data.sentences import LabelSet as LabelSet
     from pemeta.data.sentences import Sentence as Sentence
+    from pemeta.data.synthetic import SyntheticWorld as SyntheticWorld
     from pemeta.errors import PemetaError as PemetaError
     from pemeta.evaluation import evaluate as evaluate
     from pemeta.evaluation import predict as predict
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from pemeta.methods import PEMethod as PEMethod
     from pemeta.model import PEModel as PEModel
     from pemeta.partition import Partition as Partition
+    from pemeta.pretraining import TinyTransformer as TinyTransformer
+    from pemeta.pretraining import pretrain as pretrain
     from pemeta.priming import prime as prime
     from pemeta.tasks import Episode as Episode
     from pemeta.tasks import EpisodeSampler as EpisodeSampler
@@ -63,12 +66,15 @@ _HOME = {
     "PrimingAlgorithm": "pemeta.algorithms",
     "PrimingLearner": "pemeta.learner",
     "Sentence": "pemeta.data.sentences",
+    "SyntheticWorld": "pemeta.data.synthetic",
     "Task": "pemeta.tasks",
+    "TinyTransformer": "pemeta.pretraining",
     "TokenClassificationHead": "pemeta.heads",
     "encode": "pemeta.data.encoding",
     "evaluate": "pemeta.evaluation",
     "finetune": "pemeta.finetuning",
     "predict": "pemeta.evaluation",
+    "pretrain": "pemeta.pretraining",
     "prime": "pemeta.priming",
 }
 

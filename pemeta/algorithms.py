@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,11 +14,10 @@ from torch import Tensor
 
 from pemeta.data.encoding import Encoded
 from pemeta.devices import to_device
-from pemeta.errors import ModelError
 from pemeta.methods.base import PEMethod
 from pemeta.model import PEModel
 from pemeta.registry import Named
-from pemeta.tasks import Episode
+from pemeta.tasks import Episode, EpisodeSampler, Task
 from pemeta.typing import Batch
 
 AnyMethod = Annotated[PEMethod, PlainValidator(PEMethod.parse), PlainSerializer(lambda method: method.to_config())]
@@ -67,6 +66,21 @@ class PrimingAlgorithm(Named):
     outer_dropout: bool = True
     checkpoint_every: int = Field(100, gt=0)
 
+    def require(self) -> None:
+        """Make sure that what the algorithm needs is installed, before anything that takes time.
+
+        Raises:
+            MissingLearn2LearnError: the algorithm has an inner loop, and learn2learn is not there.
+        """
+
+    def sampler(self, tasks: Sequence[Task], seed: int) -> EpisodeSampler:
+        """The meta-batches of a run.
+
+        Raises:
+            DataError: a task has fewer sentences than an episode needs.
+        """
+        return EpisodeSampler(tasks, self.support_size, self.query_size, self.tasks_per_batch, seed)
+
     def prepare(self, model: PEModel, seed: int) -> None:
         """Make the model ready for :meth:`accumulate`, such as by attaching another method."""
 
@@ -110,6 +124,10 @@ class MetaPriming(PrimingAlgorithm):
     first_order: bool = True
     inner_dropout: bool = False
 
+    def require(self) -> None:
+        """An inner loop needs learn2learn."""
+        importlib.import_module("pemeta.learner")
+
     def prepare(self, model: PEModel, seed: int) -> None:
         """Attach the inner loop's method where it is another than fine-tuning's."""
         if self.inner_method is not None:
@@ -133,8 +151,7 @@ class MetaPriming(PrimingAlgorithm):
             inner.append(self._inner_loop(clone, to_device(episode.support, model.device), task))
             clone.module.train(self.outer_dropout)
             loss = clone.loss(to_device(episode.query, model.device), task)
-            with _explained():
-                loss.backward()
+            loss.backward()
             outer.append(loss.item())
             head_names = set(model.head_names(task))
             adapted_heads |= {n: p.detach() for n, p in clone.adapted_parameters().items() if n in head_names}
@@ -195,20 +212,6 @@ class FineTunePriming(PrimingAlgorithm):
         if self.sentences == "query":
             return episode.query
         return data.batch(episode.support_indices + episode.query_indices)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn PyTorch's message on a missing double backward into one that says what to do."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "is not implemented" in str(error) and "derivative" in str(error):
-            raise ModelError(
-                "second order needs the second derivative of the backbone's attention, which PyTorch's fused "
-                "attention (SDPA) lacks; load the backbone with attention: eager, or set first_order: true"
-            ) from error
-        raise
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pemeta.data.sources import DataSource
-from pemeta.errors import ModelError
+from pemeta.errors import ModelError, reason
 from pemeta.files import replaced_folder
+from pemeta.hub import explained, quiet
 from pemeta.model import load_backbone
 from pemeta.pretraining import TinyTransformer, pretrain
 from pemeta.registry import Named
@@ -51,19 +52,17 @@ class Backbone(Named):
         return load_backbone(self.location(folder), self.attention)
 
     def tokenizer(self, folder: Path) -> PreTrainedTokenizerBase:
-        """The backbone's tokenizer.
+        """The backbone's tokenizer; its ``model_max_length`` is at most what the model has positions for.
 
         Raises:
-            ModelError: it cannot be loaded.
+            ModelError: it cannot be loaded, or is not this model's.
         """
         path = self.location(folder)
-        try:
-            return AutoTokenizer.from_pretrained(path)
-        except Exception as error:  # transformers and the hub raise nearly anything here
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(
-                f"cannot load a tokenizer from {path!r}: {reason}; give a folder that has its files too"
-            ) from None
+        with explained("a tokenizer", path, "give a folder with a model's and its tokenizer's files"), quiet():
+            # The configuration first: a hub that cannot be reached is then waited for once.
+            config = AutoConfig.from_pretrained(path)
+            tokenizer = AutoTokenizer.from_pretrained(path)
+            return _fitted(tokenizer, config)
 
 
 class PretrainedBackbone(Backbone):
@@ -97,11 +96,14 @@ class PackagedBackbone(Backbone):
 
     def location(self, folder: Path) -> str:
         """The folder that the package names."""
-        if importlib.util.find_spec(self.package) is None:
+        try:
+            package = importlib.import_module(self.package)
+        except Exception as error:  # importing runs whatever code the package has
             raise ModelError(
-                f"the package {self.package!r} is not installed; run `pip install {self.package.replace('_', '-')}`"
-            )
-        value = getattr(importlib.import_module(self.package), self.attribute, None)
+                f"cannot import the package {self.package!r} ({reason(error)}); "
+                f"run `pip install {self.package.replace('_', '-')}`"
+            ) from None
+        value = getattr(package, self.attribute, None)
         if value is None:
             raise ModelError(f"the package {self.package!r} has no {self.attribute}; check backbone.attribute")
         return str(value)
@@ -122,14 +124,30 @@ class TinyBackbone(Backbone):
         """Pretrain, and save model and tokenizer under ``folder``; the folder appears when it is whole."""
         target = Path(self.location(folder))
         digest = config_digest([self.to_config(), data.to_config()])
-        if target.is_dir() and (target / "digest.txt").read_text(encoding="utf-8") == digest:
+        mark = target / "digest.txt"
+        if mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == digest:
             return
         model, tokenizer = pretrain(data.unlabelled(), self.transformer)
         with replaced_folder(target) as temporary:
-            model.save_pretrained(temporary)
+            with quiet():
+                model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
             (temporary / "digest.txt").write_text(digest, encoding="utf-8")
 
     def location(self, folder: Path) -> str:
         """The folder that :meth:`prepare` makes."""
         return str(folder / "backbone")
+
+
+def _fitted(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer with a limit that the model can take; not every tokenizer's files tell one."""
+    pieces = max(tokenizer.get_vocab().values(), default=-1) + 1
+    size = getattr(config, "vocab_size", pieces)
+    if not len(tokenizer.all_special_ids) < pieces <= size:
+        raise ValueError(f"its {pieces} word pieces do not fit a model with {size}")
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        # RoBERTa and its kin count positions from behind the padding index.
+        start = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions - start)
+    return tokenizer

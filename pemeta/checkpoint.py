@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pemeta.errors import OutputError
 from pemeta.files import read_tensors, write_tensors
 from pemeta.model import PEModel
 from pemeta.optimization import Optimization
+from pemeta.seeding import generator_states, restore_generators
 from pemeta.typing import State
 
 
@@ -23,9 +22,7 @@ def save_checkpoint(path: Path, model: PEModel, optimization: Optimization, abou
     tensors: State = {f"model.{name}": value for name, value in model.state().items()}
     for index, state in optimization.optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{index}.{key}": value.detach().cpu() for key, value in state.items()})
-    tensors["random.cpu"] = torch.get_rng_state()
-    if model.device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state(model.device)
+    tensors.update({f"random.{kind}": value for kind, value in generator_states(model.device).items()})
     groups = optimization.optimizer.state_dict()["param_groups"]
     write_tensors(path, tensors, {**about, "groups": groups, "schedule": optimization.scheduler.state_dict()})
 
@@ -49,7 +46,6 @@ def load_checkpoint(path: Path, model: PEModel, optimization: Optimization) -> d
         optimization.scheduler.load_state_dict(about["schedule"])
     except (KeyError, ValueError) as error:
         raise OutputError(f"{path} is of another run ({error}); remove it to start again") from None
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and model.device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["random.cuda"], model.device)
+    random = {name.removeprefix("random."): t for name, t in tensors.items() if name.startswith("random.")}
+    restore_generators(random, model.device)
     return dict(about)

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pemeta.errors import PemetaError
 
+
+class Verbs(TyperGroup):
+    """The commands; an error becomes one sentence and an exit code.
+
+    Here and not around ``app()``, because typer turns an interrupt into an exit without its message.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except PemetaError as error:
+            typer.echo(f"pemeta: error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as interruption:
+            what = str(interruption) or "stopped"
+            typer.echo(f"\npemeta: {what}. What is finished is saved: the same command goes on from there.", err=True)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=Verbs,
     help="Prime a pretrained model for parameter-efficient fine-tuning, fine-tune it on many tasks, and compare.",
     no_args_is_help=True,
     add_completion=False,
@@ -65,7 +88,7 @@ def methods() -> None:
 def validate(
     config: ConfigFile,
     overrides: Overrides = None,
-    load: Annotated[bool, typer.Option(help="Also load the backbone and read all data.")] = False,
+    load: Annotated[bool, typer.Option(help="Also read all data and build each setting's model.")] = False,
 ) -> None:
     """Check CONFIG without running it, and say what it would do."""
     from pemeta.config import load_config
@@ -82,7 +105,10 @@ def validate(
 
         runner = Runner(checked, say=typer.echo)
         runner.check_data(checked.cells)
-        runner.workshop.model(next(iter(checked.settings)), checked.seeds[0])
+        for name, setting in checked.settings.items():
+            model = runner.workshop.model(name, checked.seeds[0])
+            if setting.priming is not None:
+                setting.priming.prepare(model, checked.seeds[0])
         typer.echo("the backbone loads and all data can be read")
 
 
@@ -99,15 +125,10 @@ def setup_learn2learn(context: typer.Context) -> None:
 
 def main() -> None:
     """Entry point: exit code 0, 2 on an error, 130 when interrupted."""
-    try:
-        app()
-    except PemetaError as error:
-        typer.echo(f"pemeta: error: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt as interruption:
-        what = str(interruption) or "stopped"
-        typer.echo(f"\npemeta: {what}. What is finished is saved: the same command goes on from there.", err=True)
-        sys.exit(130)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without → or θ is no reason to lose a run
+    app()
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import yaml
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
@@ -13,15 +14,16 @@ from typing_extensions import Self
 from pemeta.algorithms import AnyMethod, PrimingAlgorithm
 from pemeta.backbones import Backbone
 from pemeta.data.sources import DataSource
-from pemeta.errors import ConfigError, unknown_name
+from pemeta.errors import ConfigError, FieldError, excerpt, reason, unknown_name
 from pemeta.finetuning import FineTuning
-from pemeta.registry import Frozen, describe
+from pemeta.registry import Frozen, describe, problems
 from pemeta.results import config_digest
 
 _to_config = PlainSerializer(lambda value: value.to_config())
 AnyAlgorithm = Annotated[PrimingAlgorithm, PlainValidator(PrimingAlgorithm.parse), _to_config]
 AnyBackbone = Annotated[Backbone, PlainValidator(Backbone.parse), _to_config]
 AnyData = Annotated[DataSource, PlainValidator(DataSource.parse), _to_config]
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=100)]  # it becomes part of a file's name
 
 DEFAULTED = ("priming", "finetuning")
 """Top-level keys whose mappings are the settings' defaults."""
@@ -77,29 +79,33 @@ class RunConfig(Frozen):
         source_sizes: limits on the source languages' data.
         target_sizes: limits on the target languages' data.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
+        threads: processor threads of PyTorch's operations; its own choice where null. Tiny models are fastest
+            with one.
     """
 
     output: Path
     backbone: AnyBackbone
     data: AnyData
-    targets: tuple[str, ...] = Field(min_length=1)
-    settings: dict[str, Setting] = Field(min_length=1)
-    sources: tuple[str, ...] = ()
+    targets: tuple[Name, ...] = Field(min_length=1)
+    settings: dict[Name, Setting] = Field(min_length=1)
+    sources: tuple[Name, ...] = ()
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     max_length: int = Field(128, ge=3)
     source_sizes: Sizes = Sizes()
     target_sizes: Sizes = Sizes()
     device: str = "auto"
+    threads: int | None = Field(None, gt=0)
 
     @model_validator(mode="before")
     @classmethod
     def _merge_defaults(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping) or not isinstance(value.get("settings"), Mapping):
+        if not isinstance(value, Mapping):
             return value
+        _check_defaults(value)
         rest = {key: item for key, item in value.items() if key not in DEFAULTED}
-        rest["settings"] = {
-            name: _with_defaults(str(name), setting, value) for name, setting in value["settings"].items()
-        }
+        if isinstance(value.get("settings"), Mapping):
+            settings = value["settings"].items()
+            rest["settings"] = {name: _with_defaults(str(name), setting, value) for name, setting in settings}
         return rest
 
     @model_validator(mode="after")
@@ -141,6 +147,22 @@ class RunConfig(Frozen):
         return f"{algorithm.name}-seed{seed}-{config_digest(self.priming_config(setting, seed))}"
 
 
+def _check_defaults(whole: Mapping[str, Any]) -> None:
+    """Refuse defaults that no setting could take, at the path where they were given."""
+    for key in DEFAULTED:
+        if not isinstance(whole.get(key, {}), Mapping | None):
+            raise ConfigError(f"{key}: expected a mapping of defaults; found {excerpt(whole[key])}")
+    try:
+        FineTuning.model_validate(whole.get("finetuning") or {})
+    except ValidationError as error:
+        found = [(f"finetuning.{path}", text) for path, text in problems(error, FineTuning)]
+        raise FieldError("defaults", found) from None
+    known = {"name"}.union(*(member.model_fields for member in PrimingAlgorithm.members().values()))
+    unknown = [str(key) for key in whole.get("priming") or {} if key not in known]
+    if unknown:
+        raise FieldError("defaults", [(f"priming.{key}", unknown_name("key", key, known)) for key in unknown])
+
+
 def _with_defaults(name: str, setting: Any, whole: Mapping[str, Any]) -> Any:
     """A setting with the top-level defaults of its own keys under it."""
     if not isinstance(setting, Mapping):
@@ -150,14 +172,33 @@ def _with_defaults(name: str, setting: Any, whole: Mapping[str, Any]) -> Any:
         default = whole.get(key)
         if default is None or (key == "priming" and setting.get(key) is None):
             continue
-        if not isinstance(default, Mapping):
-            raise ConfigError(f"{key}: expected a mapping of defaults; found {default!r}")
         own = setting.get(key) or {}
         own = {"name": own} if isinstance(own, str) else own
         if not isinstance(own, Mapping):
-            raise ConfigError(f"settings.{name}.{key}: expected a name or a mapping; found {own!r}")
+            raise ConfigError(f"settings.{name}.{key}: expected a name or a mapping; found {excerpt(own)}")
         merged[key] = {**default, **own}
     return merged
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key given twice is an error, not the loss of the first, and text is what files can hold."""
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if re.search("[\0\ud800-\udfff]", node.value):
+            raise yaml.composer.ComposerError(
+                None, None, f"text that no file can hold, {node.value!r}", node.start_mark
+            )
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} is there twice", key.start_mark)
+            seen.add(key.value)
+        return node
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -172,15 +213,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8-sig"), _StrictLoader)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date with a 13th month, for one
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected a mapping with {', '.join(RunConfig.model_fields)}; found {raw!r}")
+        raise ConfigError(f"{path}: expected a mapping with {', '.join(RunConfig.model_fields)}; found {excerpt(raw)}")
     for override in overrides:
         _override(raw, override)
     try:
@@ -195,19 +236,21 @@ def _override(raw: dict[str, Any], override: str) -> None:
     if not equals or not all(parts):
         raise ConfigError(f"expected key=value, such as finetuning.epochs=3; found {override!r}")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"{override!r}: the value is not YAML; put quotes around it") from None
+        value = yaml.load(text, _StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or reason(error)
+        raise ConfigError(f"{override!r}: the value is not YAML ({problem}); put quotes around text") from None
     settings = raw.get("settings")
     if parts[0] == "settings" and len(parts) > 2 and isinstance(settings, dict) and parts[1] not in settings:
         raise ConfigError(f"{override!r}: {unknown_name('setting', parts[1], map(str, settings))}")
     place = raw
     for depth, part in enumerate(parts[:-1]):
         here = ".".join(parts[: depth + 1])
-        below = place.setdefault(part, {})
+        below = place.get(part, {})
         if isinstance(below, str):  # a name stands for a mapping with only that name
-            below = place[part] = {"name": below}
+            below = {"name": below}
         if not isinstance(below, dict):
-            raise ConfigError(f"{override!r}: {here} is {below!r} and has no keys")
-        place = below
+            raise ConfigError(f"{override!r}: {here} is {excerpt(below)} and has no keys")
+        place[part] = dict(below)  # a copy, because a YAML alias may have put the same mapping elsewhere too
+        place = place[part]
     place[parts[-1]] = value

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pemeta.errors import OutputError
+from pemeta.errors import OutputError, PemetaError
 from pemeta.typing import State
 
 
@@ -23,12 +23,13 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
-        with open(temporary, "rb") as file:
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        remove(temporary)
         raise unwritable(path, error) from None
+    finally:
+        remove(temporary)  # nothing is there any more when all went well
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,10 +82,13 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         shutil.rmtree(path, ignore_errors=True)
-        os.replace(temporary, path)
+        temporary.replace(path)
+    except PemetaError:
+        raise
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise unwritable(path, error) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # nothing is there any more when all went well
 
 
 def remove(path: Path) -> None:

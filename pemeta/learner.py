@@ -37,7 +37,8 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
 
     Raises:
         ConfigError: ``inner_lr`` is not positive.
-        ModelError: the module cannot be cloned faithfully (accelerate hooks, gradient checkpointing).
+        ModelError: the module cannot be cloned faithfully (accelerate hooks, gradient checkpointing), or
+            second order would have to pass through fused attention.
         MissingLearn2LearnError: on import, where learn2learn is not installed.
     """
 
@@ -57,6 +58,8 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
             if not isinstance(module, PEModel):
                 raise ConfigError(f"a {type(module).__name__} does not declare θ_a; give partition=Partition.of(...)")
             partition = module.partition(method)
+            if not first_order:
+                _refuse_fused_attention(module, method)
         _refuse_unfaithful(module)
         self.inner_lr = inner_lr
         self.partition = partition
@@ -116,6 +119,16 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
     def adapted_parameters(self) -> dict[str, Tensor]:
         """Name to current value of what this clone adapts: θ_a and its heads."""
         return dict(parameter_dict(self.module, self._owned))
+
+
+def _refuse_fused_attention(model: PEModel, method: PEMethod | None) -> None:
+    """PyTorch's fused attention has no second derivative; without this check ``backward`` would say so, at the end."""
+    attention = getattr(model.backbone.config, "_attn_implementation", "eager")
+    if attention != "eager" and not model.reuses_trunk(method):
+        raise ModelError(
+            f"second order needs the second derivative of the backbone's attention, which {attention!r} attention "
+            "lacks; load the backbone with attention: eager, or set first_order: true"
+        )
 
 
 def _refuse_unfaithful(module: nn.Module) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from pemeta.errors import ModelError, unknown_name
 from pemeta.heads import Head
+from pemeta.hub import explained, quiet
 from pemeta.methods.base import PEMethod
 from pemeta.partition import Partition, count
 from pemeta.seeding import seeded
@@ -184,7 +185,7 @@ class PEModel(nn.Module):
 
 
 def load_backbone(path: str | Path, attention: str | None = None) -> PreTrainedModel:
-    """A pretrained encoder in float32, without a pooler: token tasks do not use one, and an unused θ_a gets no gradient.
+    """A pretrained encoder in float32, without a pooler: tasks on tokens do not use it, and it would get no gradient.
 
     Args:
         path: a folder or a name on the Hugging Face hub.
@@ -193,24 +194,20 @@ def load_backbone(path: str | Path, attention: str | None = None) -> PreTrainedM
     Raises:
         ModelError: there is no model at ``path``, or it cannot be loaded.
     """
-    options = {"attn_implementation": attention} if attention else {}
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # the pooler that we leave out is not worth a warning
-    try:
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    if attention:
+        options["attn_implementation"] = attention
+    remedy = "give a folder with config.json and model.safetensors, or a name on the Hugging Face hub"
+    with explained("a model", path, remedy), quiet():
         try:
-            model = AutoModel.from_pretrained(path, add_pooling_layer=False, dtype=torch.float32, **options)
+            model, info = AutoModel.from_pretrained(path, add_pooling_layer=False, **options)
         except TypeError as error:  # an architecture without a pooler does not know the argument
             if "add_pooling_layer" not in str(error):
                 raise
-            model = AutoModel.from_pretrained(path, dtype=torch.float32, **options)
-    except Exception as error:  # transformers, the hub and safetensors raise nearly anything here
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"cannot load a model from {str(path)!r}: {reason} "
-            "Give a folder with config.json and model.safetensors, or a name on the Hugging Face hub"
-        ) from None
-    finally:
-        transformers_logging.set_verbosity(verbosity)
+            model, info = AutoModel.from_pretrained(path, **options)
+        missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+        if missing:  # transformers would only warn, and go on with random values
+            raise ValueError(f"its weights lack {len(missing)} of the model's parameters, {missing[0]} for one")
     assert isinstance(model, PreTrainedModel)
     return model
 

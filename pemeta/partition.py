@@ -65,7 +65,7 @@ class Partition:
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        """θ_a ∪ θ_h: what the inner loop and fine-tuning change."""
+        """θ_a ∪ θ_h, which the inner loop and fine-tuning change."""
         return self.theta_a + self.theta_h
 
 

@@ -192,7 +192,7 @@ def _train(
     schedule = linear_schedule(optimizer, math.ceil(description.steps / 10), description.steps)
     losses: list[float] = []
     model.train()
-    bar = tqdm(range(description.steps), desc="pretraining", unit="step", disable=not progress)
+    bar = tqdm(range(description.steps), desc="pretraining", unit="step", disable=None if progress else True)
     for step in bar:
         rows = torch.randint(len(encoded), (description.batch_size,), generator=generator)
         loss = _loss(model, *mask(_trimmed(encoded[rows]), tokenizer, description, generator))

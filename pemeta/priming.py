@@ -76,7 +76,8 @@ def prime(
         KeyboardInterrupt: the run was interrupted, between two steps and after saving.
     """
     algorithm = algorithm or MetaPriming()
-    sampler = EpisodeSampler(tasks, algorithm.support_size, algorithm.query_size, algorithm.tasks_per_batch, seed)
+    algorithm.require()
+    sampler = algorithm.sampler(tasks, seed)
     algorithm.prepare(model, seed)
     for task in tasks:
         if task.name not in model.tasks:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
 
-from pemeta.errors import ConfigError, unknown_name
+from pemeta.errors import ConfigError, FieldError, excerpt, sentence, unknown_name
 
 
 class Frozen(BaseModel):
@@ -56,7 +56,7 @@ class Named(Frozen, ABC):
             value = {"name": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
             raise ConfigError(
-                f"expected a {cls.kind}: a name, or a mapping with the key 'name'; found {value!r}. "
+                f"expected a {cls.kind}: a name, or a mapping with the key 'name'; found {excerpt(value)}. "
                 f"Known: {', '.join(cls.members())}"
             )
         fields = dict(value)
@@ -64,9 +64,9 @@ class Named(Frozen, ABC):
         if name not in cls.members():
             raise ConfigError(unknown_name(cls.kind, name, cls.members()))
         try:
-            return cls.members()[name](**fields)
+            return cls.members()[name].model_validate(fields)
         except ValidationError as error:
-            raise ConfigError(f"{cls.kind} {name!r}: {describe(error, cls.members()[name])}") from None
+            raise FieldError(f"{cls.kind} {name!r}", problems(error, cls.members()[name])) from None
 
     def to_config(self) -> dict[str, Any]:
         """The mapping that :meth:`parse` turns back into an equal description."""
@@ -75,24 +75,58 @@ class Named(Frozen, ABC):
 
 def describe(error: ValidationError, model: type[BaseModel] | None = None) -> str:
     """A pydantic error as one sentence: each key with its path, what was expected and what was found."""
-    parts = []
-    for item in error.errors():
+    return sentence(problems(error, model))
+
+
+def problems(error: ValidationError, model: type[BaseModel] | None = None) -> list[tuple[str, str]]:
+    """A pydantic error as pairs of a key's dotted path and what is wrong there.
+
+    Args:
+        error: the error.
+        model: what was validated; its keys are named where one is unknown.
+    """
+    found: list[tuple[str, str]] = []
+    items = error.errors()
+    wrong = {item["loc"][:-1] for item in items if item["loc"]}
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in wrong:
+            continue  # only because what it holds is wrong
         path = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            known = _fields_at(model, item["loc"][:-1])
-            parts.append(f"{path}: {unknown_name('key', str(item['loc'][-1]), known)}")
-        elif item["type"] == "missing":
-            parts.append(f"{path}: this key is required")
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, FieldError):
+            found += [(".".join(filter(None, (path, below))), text) for below, text in cause.problems]
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            found = "" if item["type"] == "value_error" else f"; found {item['input']!r}"
-            parts.append(f"{path}: {message[0].lower() + message[1:]}{found}" if path else message)
-    return "; ".join(parts)
+            found.append((path, _message(item, model)))
+    return found
+
+
+def _message(item: Any, model: type[BaseModel] | None) -> str:
+    """What is wrong, from one entry of a pydantic error."""
+    if item["type"] == "extra_forbidden":
+        return unknown_name("key", str(item["loc"][-1]), _fields_at(model, item["loc"][:-1]))
+    if item["type"] == "missing":
+        return "this key is required"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return message
+    if item["type"] == "path_type":
+        message = "input should be a path"
+    # YAML reads `no` as false and `1` as a number; a language may be called so.
+    quotes = "; put it in quotes" if item["type"] == "string_type" and isinstance(item["input"], int) else ""
+    return f"{message[0].lower() + message[1:]}; found {excerpt(item['input'])}{quotes}"
 
 
 def _fields_at(model: type[BaseModel] | None, path: tuple[int | str, ...]) -> list[str]:
+    """Keys that are known at a path; a mapping's or a list's own keys are passed over."""
+    within: Any = model
     for part in path:
-        field = model.model_fields.get(str(part)) if model else None
-        annotation = field.annotation if field else None
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-    return list(model.model_fields) if model else []
+        fields = getattr(within, "model_fields", None)
+        within = fields[str(part)].annotation if fields and str(part) in fields else _model_among(within)
+    return list(getattr(_model_among(within), "model_fields", {}))
+
+
+def _model_among(annotation: Any) -> Any:
+    """The pydantic model in ``Model``, ``Model | None``, ``dict[str, Model]`` ..., or None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_among, get_args(annotation))), None)

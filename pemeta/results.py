@@ -65,7 +65,7 @@ class Record(Frozen):
 
     @property
     def filename(self) -> str:
-        """The record's file name: readable, and different for different (setting, target, seed)."""
+        """The record's file name, readable, and different for different (setting, target, seed)."""
         return self.filename_of(self.setting, self.target, self.seed)
 
     @staticmethod

@@ -73,18 +73,31 @@ class Runner:
         path = self.record_path(cell)
         if not path.exists():
             return False
-        return read_record(path).digest == config_digest(self.config.cell_config(cell))
+        record = read_record(path)
+        if record.digest != config_digest(self.config.cell_config(cell)):
+            return False
+        label = self.config.settings[cell.setting].label or cell.setting
+        if record.label != label:  # it is only a name
+            write_record(self.folder, record.model_copy(update={"label": label}))
+        return True
 
     def record_path(self, cell: Cell) -> Path:
         """Where a cell's record is, or will be."""
         return self.folder / "records" / Record.filename_of(cell.setting, cell.target, cell.seed)
 
     def check_data(self, cells: list[Cell]) -> None:
-        """Read and encode all data before the first long stage, and say what was cut."""
+        """Find before the first long stage what would make a later one fail, and say what was cut from the data."""
+        settings = [self.config.settings[name] for name in {cell.setting for cell in cells}]
+        algorithms = [setting.priming for setting in settings if setting.priming is not None]
+        for algorithm in algorithms:
+            algorithm.require()
         self.say(f"device {self.workshop.device}; reading data and backbone")
         encoded = []
-        if any(self.config.settings[cell.setting].priming for cell in cells):
-            encoded += [(f"{task.name} train", task.train) for task in self.workshop.sources()[0]]
+        if algorithms:
+            sources = self.workshop.sources()[0]
+            encoded += [(f"{task.name} train", task.train) for task in sources]
+            for algorithm in algorithms:
+                algorithm.sampler(sources, self.config.seeds[0])
         for language in dict.fromkeys(cell.target for cell in cells):
             target = self.workshop.target(language)
             parts = {"train": target.task.train, "validation": target.validation, "test": target.test}
@@ -93,7 +106,7 @@ class Runner:
             if data.num_truncated:
                 self.say(
                     f"{what}: {data.num_truncated} of {len(data)} sentences are longer than {self.config.max_length} "
-                    f"word pieces; {data.num_cut_words} words were cut and are scored as O"
+                    f"word pieces; {data.num_cut_words} words were cut, which count as O in scores"
                 )
 
     def start(self, setting: str, seed: int) -> tuple[PEModel, State, PrimingHistory | None]:

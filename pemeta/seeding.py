@@ -38,9 +38,28 @@ def seeded(seed: int, *labels: str | int, device: torch.device | None = None) ->
         labels: what the block is for.
         device: an accelerator whose generator is seeded and restored too.
     """
-    kind = "cpu" if device is None else device.type
-    with torch.random.fork_rng(
-        devices=[] if kind == "cpu" else [device], device_type="cuda" if kind == "cpu" else kind
-    ):
-        torch.manual_seed(derive_seed(seed, *labels))
+    before = generator_states(device)
+    try:
+        torch.manual_seed(derive_seed(seed, *labels))  # of all devices
         yield
+    finally:
+        restore_generators(before, device)
+
+
+def generator_states(device: torch.device | None = None) -> dict[str, torch.Tensor]:
+    """The states of PyTorch's global generators: the CPU's and, where it is another, the device's."""
+    states = {"cpu": torch.get_rng_state()}
+    if device is not None and device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device is not None and device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_generators(states: dict[str, torch.Tensor], device: torch.device | None = None) -> None:
+    """Put back what :func:`generator_states` gave; a state of another kind of device is left out."""
+    torch.set_rng_state(states["cpu"])
+    if device is not None and device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device is not None and device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])

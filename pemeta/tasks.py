@@ -53,12 +53,12 @@ class Episode:
 
     @property
     def support(self) -> Batch:
-        """D^tr of the paper: tensors of shape (B, T)."""
+        """D^tr of the paper, as tensors of shape (B, T)."""
         return self.task.train.batch(self.support_indices)
 
     @property
     def query(self) -> Batch:
-        """D^ts of the paper: tensors of shape (B, T)."""
+        """D^ts of the paper, as tensors of shape (B, T)."""
         return self.task.train.batch(self.query_indices)
 
     def __len__(self) -> int:

@@ -1,0 +1,1 @@
+"""Reading labelled sentences, and encoding them for a backbone."""

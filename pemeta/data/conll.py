@@ -12,12 +12,12 @@ def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
     """The sentences of one file.
 
     Raises:
-        DataError: the file is missing, empty or not UTF-8, a line has no tab or no word, a tag is not in
+        DataError: the file is missing, empty or not UTF-8, a line is not a word, one tab and a tag, a tag is not in
             the label set, or an entity does not start with ``B-``. File, line and content are named.
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # not read_text(): it takes a lone carriage return for a line end
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
     except OSError as error:
@@ -25,7 +25,7 @@ def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
     sentences: list[Sentence] = []
     words: list[str] = []
     tags: list[str] = []
-    # Not splitlines(): words of real data hold characters that it takes for line ends (U+0085, U+2028).
+    # Not splitlines() either: words of real data hold characters that it takes for line ends (U+0085, U+2028).
     for number, line in enumerate([*text.split("\n"), ""], start=1):
         line = line.removesuffix("\r")
         if not line.strip():
@@ -33,8 +33,8 @@ def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
                 sentences.append(Sentence(tuple(words), tuple(tags)))
                 words, tags = [], []
             continue
-        word, tab, tag = line.rpartition("\t")
-        if not tab or not word.strip() or not tag.strip():
+        word, _, tag = line.partition("\t")
+        if not word.strip() or not tag.strip() or "\t" in tag:
             raise DataError(f"{path}, line {number}: expected word<TAB>tag; found {line[:80]!r}")
         problem = labels.problem(tags[-1] if tags else "O", tag)
         if problem:

@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence
-from pemeta.errors import DataError, unknown_name
+from pemeta.errors import DataError, excerpt, reason, unknown_name
+from pemeta.hub import quiet
 
 REPOSITORY = "unimelb-nlp/wikiann"
 """Parquet files with the splits of Rahimi et al. (2019), as in the paper (§4.1)."""
@@ -27,10 +28,16 @@ def read_wikiann(language: str, repository: str = REPOSITORY, revision: str | No
     """
     import datasets  # here, because it takes a second to import and CoNLL files do not need it
 
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
     try:
-        loaded = datasets.load_dataset(repository, language, revision=revision)
+        with quiet():
+            loaded = datasets.load_dataset(repository, language, revision=revision)
     except Exception as error:  # the hub, pyarrow and datasets raise nearly anything here
         raise _unloadable(repository, language, error) from None
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
     missing = [split for split in SPLITS if split not in loaded]
     if missing:
         raise DataError(f"{repository} ({language}) lacks the split {missing[0]!r}; found {', '.join(loaded)}")
@@ -46,16 +53,26 @@ def _sentences(rows: Any, where: str) -> list[Sentence]:
         raise DataError(f"{where}: expected ner_tags with the labels {', '.join(LABELS.tags)}; found {names}")
     sentences = []
     for number, row in enumerate(rows):
-        tags = tuple(names[index] for index in row["ner_tags"])
-        for previous, tag in zip(("O", *tags), tags, strict=False):
-            problem = LABELS.problem(previous, tag)
-            if problem:
-                raise DataError(f"{where}, row {number}: {problem}; the words are {' '.join(row['tokens'])[:80]!r}")
-        if tags:
-            sentences.append(Sentence(tuple(row["tokens"]), tags))
+        words, indices = row["tokens"], row["ner_tags"]
+        problem = _problem(words, indices, names)
+        if problem:
+            raise DataError(f"{where}, row {number}: {problem}; the words are {excerpt(' '.join(words))}")
+        if words:
+            sentences.append(Sentence(tuple(words), tuple(names[index] for index in indices)))
     if not sentences:
         raise DataError(f"{where} holds no sentence")
     return sentences
+
+
+def _problem(words: list[str], indices: list[int], names: list[str]) -> str | None:
+    """Why a row is not a labelled sentence, or None where it is."""
+    if len(words) != len(indices):
+        return f"{len(words)} words but {len(indices)} tags"
+    if not all(index in range(len(names)) for index in indices):  # -1 stands for a label that is not given
+        return f"a tag's index is not from 0 to {len(names) - 1}: {indices}"
+    tags = [names[index] for index in indices]
+    pairs = zip(["O", *tags], tags, strict=False)
+    return next(filter(None, (LABELS.problem(previous, tag) for previous, tag in pairs)), None)
 
 
 def _unloadable(repository: str, language: str, error: Exception) -> DataError:
@@ -63,8 +80,7 @@ def _unloadable(repository: str, language: str, error: Exception) -> DataError:
     if available:
         known = re.findall(r"[\w-]+", available[1])
         return DataError(f"{unknown_name('language', language, known)} in {repository}")
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return DataError(
-        f"cannot load {repository!r} ({language}): {reason}; check the network, or read CoNLL files from a folder "
-        "with data: {name: conll, path: ...}"
+        f"cannot load {repository!r} ({language}): {reason(error)}; check the network, or read CoNLL files from a "
+        "folder with data: {name: conll, path: ...}"
     )

@@ -23,9 +23,9 @@ class PEMethod(Named):
 
     kind: ClassVar[str] = "PE method"
     paper: ClassVar[str]
-    """Where the method comes from: (Author, year) and title."""
+    """The method's source, as (Author, year) and title."""
     output_only: ClassVar[bool] = False
-    """Whether θ_a acts on the backbone's last hidden states only, which then need not be computed anew when θ_a moves."""
+    """Whether θ_a acts on the backbone's last hidden states only, so that these stay when θ_a moves."""
 
     def attach(self, backbone: nn.Module) -> None:
         """Add the modules that hold θ_a; the backbone's own names and values stay as they are.

@@ -1,0 +1,54 @@
+"""Loading from folders and the Hugging Face hub: no noise on the terminal, and their errors as one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import ERROR
+from pathlib import Path
+
+from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from transformers.utils import logging
+
+from pemeta.errors import ModelError, reason
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block transformers and the hub show errors only; bars of downloads stay."""
+    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
+    bar, downloads = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    hub_logging.set_verbosity(ERROR)
+    logging.disable_progress_bar()  # "Loading weights"; it turns the hub's bars off too
+    if downloads:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub_verbosity)
+        if bar:
+            logging.enable_progress_bar()
+        if not downloads:
+            disable_progress_bars()
+
+
+@contextmanager
+def explained(what: str, path: str | Path, remedy: str) -> Iterator[None]:
+    """Within the block any error becomes a :class:`~pemeta.errors.ModelError`: that ``what`` cannot be loaded, and why.
+
+    Raises:
+        ModelError: ``path`` is neither a folder nor what a name on the hub can be, or the block raised an error.
+    """
+    path = str(path)
+    if not Path(path).is_dir() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path):
+        raise ModelError(f"cannot load {what} from {path!r}: there is no such folder; {remedy}")
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # transformers, the hub and safetensors raise nearly anything here
+        raise ModelError(f"cannot load {what} from {path!r}: {reason(error)}; {remedy}") from None
