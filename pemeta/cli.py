@@ -44,7 +44,7 @@ app = typer.Typer(
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file that describes the run.", metavar="CONFIG")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Values in place of the file's, such as finetuning.epochs=3.", metavar="[KEY=VALUE]..."),
+    typer.Argument(help="Values in place of the file's, such as finetuning.epochs=3.", metavar="KEY=VALUE"),
 ]
 
 
@@ -88,7 +88,7 @@ def methods() -> None:
 def validate(
     config: ConfigFile,
     overrides: Overrides = None,
-    load: Annotated[bool, typer.Option(help="Also read all data and build each setting's model.")] = False,
+    load: Annotated[bool, typer.Option("--load", help="Also read all data and build each setting's model.")] = False,
 ) -> None:
     """Check CONFIG without running it, and say what it would do."""
     from pemeta.config import load_config

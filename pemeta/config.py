@@ -75,7 +75,8 @@ class RunConfig(Frozen):
         settings: rows of the table, in their order.
         sources: languages to prime on.
         seeds: one run of every cell per seed.
-        max_length: word pieces per sentence, special tokens included; 128, our choice.
+        max_length: word pieces per sentence, special tokens included; where null 128, our choice, or the model's
+            limit if that is less.
         source_sizes: limits on the source languages' data.
         target_sizes: limits on the target languages' data.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
@@ -90,7 +91,7 @@ class RunConfig(Frozen):
     settings: dict[Name, Setting] = Field(min_length=1)
     sources: tuple[Name, ...] = ()
     seeds: tuple[int, ...] = Field((0,), min_length=1)
-    max_length: int = Field(128, ge=3)
+    max_length: int | None = Field(None, ge=3)
     source_sizes: Sizes = Sizes()
     target_sizes: Sizes = Sizes()
     device: str = "auto"
@@ -132,7 +133,7 @@ class RunConfig(Frozen):
 
     def cell_config(self, cell: Cell) -> dict[str, Any]:
         """All that a cell's record depends on."""
-        row = self.settings[cell.setting].model_dump(mode="json")
+        row = self.settings[cell.setting].model_dump(mode="json", exclude={"label"})
         whole = self.model_dump(mode="json")
         keys = ["backbone", "data", "max_length", "target_sizes"]
         if row["priming"] is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pemeta.errors import ConfigError
+from pemeta.errors import ConfigError, reason
 from pemeta.typing import Batch
 
 
@@ -21,10 +21,9 @@ def resolve_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # `meta` holds no values
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used here: {reason}; use device: auto or cpu") from None
+        raise ConfigError(f"device {name!r} cannot be used here: {reason(error)}; use device: auto or cpu") from None
     return device
 
 

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from pemeta.data.encoding import Encoded
 from pemeta.devices import to_device
-from pemeta.errors import DataError
+from pemeta.errors import DataError, TrainingError
 from pemeta.evaluation import evaluate, with_trunk
 from pemeta.model import PEModel
 from pemeta.optimization import Optimization, check_finite
@@ -148,9 +148,12 @@ def _epoch(
         optimization.zero_grad()
         loss = model.loss(batch, task.name)
         value = loss.item()
-        check_finite(value, f"fine-tuning {task.name}, epoch {epoch + 1}: the loss", f"lower lr (now {settings.lr})")
-        loss.backward()
-        optimization.step()
+        try:
+            check_finite(value, "the loss", f"lower lr (now {settings.lr})")
+            loss.backward()
+            optimization.step()
+        except TrainingError as error:
+            raise TrainingError(f"fine-tuning {task.name}, epoch {epoch + 1}: {error}") from None
         total += value
         bar.update()
     return total / -(-len(order) // settings.batch_size)

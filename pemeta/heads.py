@@ -49,8 +49,10 @@ class TokenClassificationHead(Head):
         return self.classifier(self.dropout(hidden))  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy, averaged over the labelled positions of the batch (B, T)."""
-        return F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORE_INDEX)
+        """Cross-entropy, averaged over the labelled positions of the batch (B, T); 0 where there is none."""
+        labels = batch["labels"]
+        total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
+        return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
 
     def predictions(self, logits: Tensor) -> Tensor:
         """(B, T, C) to label indices (B, T)."""

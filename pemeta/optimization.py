@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
-import torch
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
@@ -44,18 +44,23 @@ class Optimization:
         self.optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """Clip, move the parameters by their gradients, and advance the schedule."""
-        if self.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        """Clip, move the parameters by their gradients, and advance the schedule.
+
+        Raises:
+            TrainingError: the gradient is not finite; the parameters are as they were.
+        """
+        most = float("inf") if self.max_grad_norm is None else self.max_grad_norm
+        norm = nn.utils.clip_grad_norm_(self.parameters, most).item()
+        check_finite(norm, "the gradient's norm", f"lower the learning rate (now {self.optimizer.defaults['lr']})")
         self.optimizer.step()
         self.scheduler.step()
 
 
-def check_finite(loss: float, what: str, remedy: str) -> None:
-    """Refuse to go on from a loss that is not finite.
+def check_finite(value: float, what: str, remedy: str) -> None:
+    """Refuse to go on from a loss or norm that is not finite.
 
     Raises:
-        TrainingError: the loss is NaN or infinite.
+        TrainingError: it is NaN or infinite.
     """
-    if not torch.isfinite(torch.tensor(loss)):
-        raise TrainingError(f"{what} is {loss}; {remedy}")
+    if not math.isfinite(value):
+        raise TrainingError(f"{what} is {value}; {remedy}")

@@ -149,9 +149,9 @@ class _Run:
         try:
             losses = self.algorithm.accumulate(self.model, episodes)
             check_finite(losses.outer, "the outer loss", remedy)
+            self.optimization.step()
         except TrainingError as error:
             raise TrainingError(f"priming, step {number + 1}: {error}") from None
-        self.optimization.step()
         sentences = sum(map(len, episodes))
         self.history.losses.append(losses)
         self.history.sentences += sentences

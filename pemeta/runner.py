@@ -36,7 +36,7 @@ class Runner:
         progress: show progress bars.
 
     Raises:
-        OutputError: the output folder cannot be written.
+        ConfigError: the device cannot be used here.
     """
 
     def __init__(self, config: RunConfig, say: Say = print, progress: bool = True) -> None:
@@ -44,12 +44,16 @@ class Runner:
         self.say = say
         self.progress = progress
         self.folder = Path(config.output)
-        resolved = config.model_dump(mode="json")
-        write_text(self.folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         self.workshop = Workshop(config, self.folder)
 
     def run(self) -> None:
-        """Do every cell that has no record yet."""
+        """Do every cell that has no record yet.
+
+        Raises:
+            OutputError: the output folder cannot be written, or a file in it cannot be read.
+        """
+        resolved = self.config.model_dump(mode="json")
+        write_text(self.folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         cells = self.config.cells
         left = [cell for cell in cells if not self.is_done(cell)]
         if len(left) < len(cells):
@@ -87,7 +91,7 @@ class Runner:
 
     def check_data(self, cells: list[Cell]) -> None:
         """Find before the first long stage what would make a later one fail, and say what was cut from the data."""
-        settings = [self.config.settings[name] for name in {cell.setting for cell in cells}]
+        settings = [self.config.settings[name] for name in dict.fromkeys(cell.setting for cell in cells)]
         algorithms = [setting.priming for setting in settings if setting.priming is not None]
         for algorithm in algorithms:
             algorithm.require()
@@ -104,9 +108,10 @@ class Runner:
             encoded += [(f"{language} {split}", data) for split, data in parts.items()]
         for what, data in encoded:
             if data.num_truncated:
+                longest = max(map(len, data.input_ids))
                 self.say(
-                    f"{what}: {data.num_truncated} of {len(data)} sentences are longer than {self.config.max_length} "
-                    f"word pieces; {data.num_cut_words} words were cut, which count as O in scores"
+                    f"{what}: {data.num_truncated} of {len(data)} sentences are longer than {longest} word pieces; "
+                    f"{data.num_cut_words} words were cut, which count as O in scores"
                 )
 
     def start(self, setting: str, seed: int) -> tuple[PEModel, State, PrimingHistory | None]:
@@ -125,13 +130,7 @@ class Runner:
         folder = self.folder / "primed" / self.config.primed_name(setting, seed)
         tasks, digested = self.workshop.sources()
         if (folder / "priming.json").exists():
-            about = read_json(folder / "priming.json")
-            if about.get("data_digest") != digested:
-                raise OutputError(
-                    f"the source data changed since {folder} was primed; remove that folder or restore it"
-                )
-            model.load_state(read_tensors(folder / "model.safetensors")[0])
-            return PrimingHistory.from_json(about["history"])
+            return self.load_primed(folder, model, digested)
         self.say(f"priming for {self.config.settings[setting].label or setting}, seed {seed}")
         checkpoint = folder / "checkpoint.safetensors"
         algorithm = self.config.settings[setting].priming
@@ -141,6 +140,18 @@ class Runner:
         about = {"config": self.config.priming_config(setting, seed), "data_digest": digested}
         write_json(folder / "priming.json", {**about, "history": history.to_json()})
         remove(checkpoint)
+        return history
+
+    def load_primed(self, folder: Path, model: PEModel, digested: str) -> PrimingHistory:
+        """Load a primed model that an earlier run finished."""
+        about = read_json(folder / "priming.json")
+        try:
+            if about["data_digest"] != digested:
+                raise OutputError(f"the source data changed since {folder} was made; remove that folder to prime anew")
+            history = PrimingHistory.from_json(about["history"])
+        except (KeyError, TypeError, AttributeError):
+            raise OutputError(f"{folder} is not a primed model of this version; remove that folder") from None
+        model.load_state(read_tensors(folder / "model.safetensors")[0])
         return history
 
     def cell(self, cell: Cell, model: PEModel, initial: State, priming: PrimingHistory | None) -> Record:

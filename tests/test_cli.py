@@ -129,6 +129,23 @@ def test_other_fine_tuning_redoes_the_fine_tuning_and_not_the_priming(pemeta, ru
     }
 
 
+def test_a_new_label_renames_the_record_and_redoes_nothing(pemeta, run_config):
+    pemeta("run", run_config)
+    before = read_records(Path(run_config["output"]))
+    assert "2 of 2 runs are done already" in pemeta("run", run_config, "settings.plain.label=new name").out
+    after = read_records(Path(run_config["output"]))
+    assert [r.label for r in after] == ["new name", "primed"]
+    assert after == [r.model_copy(update={"label": new.label}) for r, new in zip(before, after, strict=True)]
+
+
+def test_a_primed_model_that_is_not_one_is_refused(pemeta, run_config, refused):
+    pemeta("run", run_config)
+    (about,) = Path(run_config["output"]).glob("primed/*/priming.json")
+    about.write_text("[]")
+    error = refused("run", run_config, "finetuning.epochs=1")
+    assert error.endswith("is not a primed model of this version; remove that folder")
+
+
 def test_other_priming_redoes_only_what_is_primed(pemeta, run_config, times):
     pemeta("run", run_config)
     before = times()

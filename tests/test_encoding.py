@@ -173,6 +173,12 @@ def test_no_sentence_is_no_batch(tokenizer):
     assert list(encoded.by_length(4)) == []
 
 
+def test_the_models_limit_is_the_default_where_it_is_less(tokenizer):
+    long = Sentence(("met",) * 200, ("O",) * 200)
+    assert tokenizer.model_max_length == 32
+    assert len(encode([long], LABELS, tokenizer).input_ids[0]) == 32
+
+
 @pytest.mark.parametrize("max_length", [2, 33])
 def test_a_length_that_the_model_does_not_take_is_refused(tokenizer, max_length):
     with pytest.raises(ConfigError, match=f"from 3 to the model's 32; found {max_length}"):

@@ -108,6 +108,18 @@ def test_no_sentences_and_losses_that_are_not_finite():
         finetune(model, TASK, VALIDATION, QUICK, progress=False)
 
 
+def test_a_batch_without_a_label_has_no_loss_and_others_the_mean():
+    head = TASK.make_head(8).double()
+    logits = torch.randn(2, 3, 3).double().requires_grad_()
+    labels = torch.tensor([[-100, 1, 2], [0, -100, -100]])
+    loss = head.loss(logits, {"labels": labels})
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()))
+    nothing = head.loss(logits, {"labels": torch.full((2, 3), -100)})
+    nothing.backward()
+    assert nothing.item() == 0.0
+    assert not logits.grad.any()
+
+
 def test_predictions_are_one_tag_per_word_and_o_where_a_word_was_cut():
     encoded = data(7)
     encoded = dataclasses.replace(

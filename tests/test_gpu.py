@@ -64,6 +64,8 @@ def test_priming_and_fine_tuning_run_and_resume_on_the_device(tmp_path):
 def test_devices_that_are_not_there():
     with pytest.raises(ConfigError, match="device 'gpu' cannot be used here"):
         resolve_device("gpu")
+    with pytest.raises(ConfigError, match="device 'meta' cannot be used here"):
+        resolve_device("meta")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r"device 'cuda' cannot be used here: .*; use device: auto or cpu"):
             resolve_device("cuda")

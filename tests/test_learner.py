@@ -224,6 +224,13 @@ def test_a_loss_that_is_not_finite_is_an_error():
         clone.adapt(clone(torch.full((1, 3), torch.nan).double()).sum())
 
 
+def test_second_order_through_fused_attention_is_refused_at_once():
+    with pytest.raises(ModelError, match="which 'sdpa' attention lacks; load the backbone with attention: eager"):
+        PrimingLearner(tiny_model(Full(), attention="sdpa"), first_order=False)
+    PrimingLearner(tiny_model(Full(), attention="sdpa"))
+    PrimingLearner(tiny_model(METHODS[0], attention="sdpa"), first_order=False)
+
+
 def test_wrong_arguments():
     module, partition = tied()
     with pytest.raises(ConfigError, match="inner_lr must be positive; found 0"):

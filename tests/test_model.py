@@ -98,5 +98,5 @@ def test_backbones_load_without_a_pooler_in_float32(tmp_path):
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     assert not any("pooler" in name for name, _ in loaded.named_parameters())
     assert loaded.config._attn_implementation == "eager"
-    with pytest.raises(ModelError, match=r"cannot load a model from '.*nothing.*': .* Give a folder with config\.json"):
+    with pytest.raises(ModelError, match=r"a model from '.*nothing.*': .*; give a folder with config\.json"):
         load_backbone(tmp_path / "nothing")

@@ -225,6 +225,22 @@ def test_a_loss_that_is_not_finite_names_the_step():
         prime(model, TASKS, FineTunePriming(outer_lr=0.01, support_size=3, query_size=3), progress=False)
 
 
+def test_a_gradient_that_is_not_finite_moves_nothing(monkeypatch):
+    model = tiny()
+    before = model.state(model.partition().theta_p)
+    original = MetaPriming.accumulate
+
+    def broken(self, model, episodes):
+        losses = original(self, model, episodes)
+        model.backbone.embeddings.word_embeddings.weight.grad[0, 0] = torch.inf
+        return losses
+
+    monkeypatch.setattr(MetaPriming, "accumulate", broken)
+    with pytest.raises(TrainingError, match=r"priming, step 1: the gradient's norm is inf; lower the learning rate"):
+        prime(model, TASKS, QUICK(), progress=False)
+    assert all(torch.equal(model.get_parameter(name), value) for name, value in before.items())
+
+
 def test_second_order_through_fused_attention_says_what_to_do():
     model = with_heads(tiny(Full(), attention="sdpa", dropout=0.0).float())
     with pytest.raises(ModelError, match="attention: eager"):

@@ -13,7 +13,18 @@ import pemeta
 ROOT = Path(pemeta.__file__).parent
 # Each layer may import itself and the layers above it.
 LAYERS = [
-    {"errors", "typing", "seeding", "registry", "files", "devices", "interrupts", "learn2learn_setup", "_learn2learn", "hub"},
+    {
+        "errors",
+        "typing",
+        "seeding",
+        "registry",
+        "files",
+        "devices",
+        "interrupts",
+        "learn2learn_setup",
+        "_learn2learn",
+        "hub",
+    },
     {"partition", "metrics", "optimization"},
     {"methods", "heads", "data"},
     {"pretraining", "model", "tasks"},

@@ -44,7 +44,7 @@ from pemeta import Task, encode
 
 def encoded(language, split):
     corpus = world.corpus(language)
-    return encode(corpus.split(split), corpus.labels, tokenizer, max_length=64)
+    return encode(corpus.split(split), corpus.labels, tokenizer)
 
 
 def task(language):

@@ -64,7 +64,7 @@ class Encoded:
 
 
 def encode(
-    sentences: Sequence[Sentence], labels: LabelSet, tokenizer: PreTrainedTokenizerBase, max_length: int = 128
+    sentences: Sequence[Sentence], labels: LabelSet, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
 ) -> Encoded:
     """Word pieces and their labels: the first piece of a word carries its label (Devlin et al., 2019, §5.3).
 
@@ -72,7 +72,8 @@ def encode(
         sentences: words and tags.
         labels: the label set; every tag must be in it.
         tokenizer: a fast tokenizer; only those tell which word a piece is from.
-        max_length: pieces per sentence, special tokens included; longer sentences are cut, and counted.
+        max_length: pieces per sentence, special tokens included; longer sentences are cut, and counted. By
+            default 128, our choice, or the model's limit if that is less.
 
     Raises:
         ModelError: the tokenizer is not a fast one.
@@ -81,6 +82,8 @@ def encode(
     """
     if not tokenizer.is_fast:
         raise ModelError(f"{type(tokenizer).__name__} does not align pieces with words; use a fast tokenizer")
+    if max_length is None:
+        max_length = min(128, tokenizer.model_max_length)
     if not 3 <= max_length <= tokenizer.model_max_length:
         raise ConfigError(f"max_length must be from 3 to the model's {tokenizer.model_max_length}; found {max_length}")
     if not sentences:
