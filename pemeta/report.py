@@ -288,9 +288,7 @@ def _gaps(grid: Grid) -> Iterator[str]:
 
 def _facts(grid: Grid) -> tuple[tuple[str, str], ...]:
     records = grid.all_records()
-    cut = (
-        f"{_counts(grid, lambda run: run.num_truncated)}; they are longer than max_length, cut words count as O"
-    )
+    cut = f"{_counts(grid, lambda run: run.num_truncated)}; they are longer than max_length, cut words count as O"
     return (
         ("Scores", "entity-level micro F1 as seqeval counts it; mean ± standard error over seeds (none for one seed)"),
         ("Seeds", listed(grid.seeds)),
