@@ -50,7 +50,6 @@ class PrimingAlgorithm(Named):
         query_size: sentences in a query set; 16, our choice.
         tasks_per_batch: source tasks in a meta-batch; all of them where null, our choice.
         outer_dropout: dropout in the pass that the outer gradient is taken of; on, our choice.
-        checkpoint_every: outer steps between two checkpoints.
     """
 
     kind: ClassVar[str] = "priming algorithm"
@@ -64,7 +63,6 @@ class PrimingAlgorithm(Named):
     query_size: int = Field(16, gt=0)
     tasks_per_batch: int | None = Field(None, gt=0)
     outer_dropout: bool = True
-    checkpoint_every: int = Field(100, gt=0)
 
     def require(self) -> None:
         """Make sure that what the algorithm needs is installed, before anything that takes time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -19,6 +20,9 @@ from pemeta.pretraining import TinyTransformer, pretrain
 from pemeta.registry import Named
 from pemeta.results import config_digest
 
+Say = Callable[[str], None]
+"""Takes one line for each thing that is done."""
+
 
 class Backbone(Named):
     """A pretrained encoder.
@@ -32,7 +36,7 @@ class Backbone(Named):
 
     attention: Literal["sdpa", "eager"] | None = None
 
-    def prepare(self, data: DataSource, folder: Path) -> None:
+    def prepare(self, data: DataSource, folder: Path, say: Say = print, progress: bool = True) -> None:
         """Make what :meth:`location` points to, if it has to be made; done once per run folder."""
 
     @abstractmethod
@@ -120,14 +124,15 @@ class TinyBackbone(Backbone):
 
     transformer: TinyTransformer = TinyTransformer()
 
-    def prepare(self, data: DataSource, folder: Path) -> None:
+    def prepare(self, data: DataSource, folder: Path, say: Say = print, progress: bool = True) -> None:
         """Pretrain, and save model and tokenizer under ``folder``; the folder appears when it is whole."""
         target = Path(self.location(folder))
         digest = config_digest([self.to_config(), data.to_config()])
         mark = target / "digest.txt"
         if mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == digest:
             return
-        model, tokenizer = pretrain(data.unlabelled(), self.transformer)
+        say(f"pretraining a tiny Transformer ({self.transformer.steps} steps)")
+        model, tokenizer = pretrain(data.unlabelled(), self.transformer, progress=progress)
         with replaced_folder(target) as temporary:
             with quiet():
                 model.save_pretrained(temporary)
@@ -147,7 +152,8 @@ def _fitted(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> Pre
         raise ValueError(f"its {pieces} word pieces do not fit a model with {size}")
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
-        # RoBERTa and its kin count positions from behind the padding index.
-        start = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+        # RoBERTa and its kin count positions from behind the padding index, and have two more than a round number.
+        counted = getattr(config, "pad_token_id", None)
+        start = counted + 1 if isinstance(counted, int) and positions % 8 == counted + 1 else 0
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions - start)
     return tokenizer

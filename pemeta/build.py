@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from pemeta.config import RunConfig, Sizes
+from pemeta.backbones import Say
+from pemeta.config import Cell, RunConfig, Sizes
 from pemeta.data.encoding import Encoded, encode
 from pemeta.data.sentences import SPLITS, Corpus, Sentence, digest
 from pemeta.devices import resolve_device
 from pemeta.model import PEModel
+from pemeta.results import config_digest
 from pemeta.tasks import Task
 
 
@@ -26,15 +28,14 @@ class Target:
         task: its training sentences.
         validation: sentences that decide which epoch's values are kept.
         test: sentences that are scored.
-        unseen: indices of the test sentences whose words are not also those of a training sentence.
-        digest: of all three splits.
+        unseen: indices of the test sentences whose words are not also those of a training sentence of the target or
+            of a source.
     """
 
     task: Task
     validation: Encoded
     test: Encoded
     unseen: tuple[int, ...]
-    digest: str
 
 
 class Workshop:
@@ -43,47 +44,68 @@ class Workshop:
     Args:
         config: the run's configuration.
         folder: where the backbone is kept, if it has to be made.
+        say: takes one line for each thing that is made.
+        progress: show progress bars.
     """
 
-    def __init__(self, config: RunConfig, folder: Path) -> None:
+    def __init__(self, config: RunConfig, folder: Path, say: Say = print, progress: bool = True) -> None:
         self.config = config
         self.folder = folder
+        self.say = say
+        self.progress = progress
         self.device: torch.device = resolve_device(config.device)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
+        self.corpus = cache(self._corpus)
         self.source = cache(self._source)
         self.target = cache(self._target)
+
+    def prepare(self) -> None:
+        """Make the backbone, if it has to be made."""
+        self.config.backbone.prepare(self.config.data, self.folder, self.say, self.progress)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The backbone's tokenizer."""
-        self.config.backbone.prepare(self.config.data, self.folder)
+        self.prepare()
         return self.config.backbone.tokenizer(self.folder)
 
     def model(self, setting: str, seed: int) -> PEModel:
         """A model on the pretrained backbone with a setting's method attached, on the run's device."""
-        self.config.backbone.prepare(self.config.data, self.folder)
+        self.prepare()
         backbone = self.config.backbone.model(self.folder)
         return PEModel(backbone, self.config.settings[setting].method, seed=seed).to(self.device)
 
-    def sources(self) -> tuple[list[Task], str]:
-        """The source tasks, and a digest of their sentences."""
-        built = [self.source(language) for language in self.config.sources]
-        return [task for task, _ in built], "-".join(digested for _, digested in built)
+    def sources(self) -> list[Task]:
+        """The source tasks."""
+        return [self.source(language) for language in self.config.sources]
 
-    def _source(self, language: str) -> tuple[Task, str]:
-        corpus = self._corpus(language, self.config.source_sizes)
-        return Task.token_classification(language, self._encode(corpus, corpus.train)), digest(corpus.train)
+    @cached_property
+    def source_digest(self) -> str:
+        """Of the sentences that priming draws from, and that test sentences may repeat."""
+        sizes = self.config.source_sizes
+        return config_digest([digest(self.corpus(language, sizes).train) for language in self.config.sources])
+
+    def data_digest(self, cell: Cell) -> str:
+        """Of all sentences that a cell's record depends on."""
+        corpus = self.corpus(cell.target, self.config.target_sizes)
+        splits = [digest(corpus.split(split)) for split in SPLITS]
+        return config_digest([self.source_digest, *splits])
+
+    def _source(self, language: str) -> Task:
+        corpus = self.corpus(language, self.config.source_sizes)
+        return Task.token_classification(language, self._encode(corpus, corpus.train))
 
     def _target(self, language: str) -> Target:
-        corpus = self._corpus(language, self.config.target_sizes)
-        trained_on = {sentence.words for sentence in corpus.train}
+        corpus = self.corpus(language, self.config.target_sizes)
+        # Of all settings, primed or not, so that the rows of a table are scored on the same sentences.
+        trained_on = [corpus, *(self.corpus(source, self.config.source_sizes) for source in self.config.sources)]
+        seen = {sentence.words for one in trained_on for sentence in one.train}
         return Target(
             task=Task.token_classification(language, self._encode(corpus, corpus.train)),
             validation=self._encode(corpus, corpus.validation),
             test=self._encode(corpus, corpus.test),
-            unseen=tuple(i for i, sentence in enumerate(corpus.test) if sentence.words not in trained_on),
-            digest=digest([sentence for split in SPLITS for sentence in corpus.split(split)]),
+            unseen=tuple(i for i, sentence in enumerate(corpus.test) if sentence.words not in seen),
         )
 
     def _corpus(self, language: str, sizes: Sizes) -> Corpus:

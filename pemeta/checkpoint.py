@@ -27,14 +27,22 @@ def save_checkpoint(path: Path, model: PEModel, optimization: Optimization, abou
     write_tensors(path, tensors, {**about, "groups": groups, "schedule": optimization.scheduler.state_dict()})
 
 
-def load_checkpoint(path: Path, model: PEModel, optimization: Optimization) -> dict[str, Any]:
+def load_checkpoint(path: Path, model: PEModel, optimization: Optimization, digest: str) -> dict[str, Any]:
     """Restore what :func:`save_checkpoint` saved, and return its ``about``.
+
+    Args:
+        path: the file.
+        model: what is restored.
+        optimization: what is restored.
+        digest: what ``about["digest"]`` must be; otherwise nothing is changed.
 
     Raises:
         OutputError: the file is not whole, or is of another run.
         ModelError: the model's parameters are others.
     """
     tensors, about = read_tensors(path)
+    if not isinstance(about, dict) or about.get("digest") != digest:
+        raise OutputError(f"{path} is of a run with other settings, data or backbone; remove it to start again")
     model.load_state({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
     state: dict[int, State] = {}
     for name, value in tensors.items():

@@ -27,8 +27,7 @@ class Verbs(TyperGroup):
             typer.echo(f"pemeta: error: {error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt as interruption:
-            what = str(interruption) or "stopped"
-            typer.echo(f"\npemeta: {what}. What is finished is saved: the same command goes on from there.", err=True)
+            typer.echo(f"\npemeta: {str(interruption) or 'stopped'}.", err=True)
             raise typer.Exit(130) from None
 
 
@@ -52,24 +51,31 @@ Overrides = Annotated[
 def run(config: ConfigFile, overrides: Overrides = None) -> None:
     """Prime, fine-tune and test every cell of CONFIG that is not done yet, then report."""
     from pemeta.config import load_config
-    from pemeta.report import write_report
     from pemeta.runner import Runner
 
     runner = Runner(load_config(config, overrides or ()), say=typer.echo)
-    runner.run()
-    _show(runner.folder, write_report(runner.folder))
+    try:
+        runner.run()
+    except KeyboardInterrupt as interruption:
+        what = str(interruption) or "stopped"
+        raise KeyboardInterrupt(f"{what}. What is finished is saved: the same command goes on from there") from None
+    _report(runner.folder)
 
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A run's output folder.", metavar="DIR")]) -> None:
     """Make the tables of a run anew: on screen, in DIR/report.md and in DIR/report.html."""
-    from pemeta.report import write_report
-
-    _show(folder, write_report(folder))
+    _report(folder)
 
 
-def _show(folder: Path, text: str) -> None:
-    typer.echo(f"\n{text}\n\nWritten to {folder / 'report.md'} and {folder / 'report.html'}")
+def _report(folder: Path) -> None:
+    """On screen first: it can be read where it cannot be written."""
+    from pemeta.report import read_report, to_terminal, write_report
+
+    found = read_report(folder)
+    typer.echo(f"\n{to_terminal(found)}\n")
+    write_report(folder, found)
+    typer.echo(f"Written to {folder / 'report.md'} and {folder / 'report.html'}")
 
 
 @app.command()

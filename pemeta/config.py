@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import yaml
-from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 from typing_extensions import Self
 
 from pemeta.algorithms import AnyMethod, PrimingAlgorithm
@@ -23,7 +23,18 @@ _to_config = PlainSerializer(lambda value: value.to_config())
 AnyAlgorithm = Annotated[PrimingAlgorithm, PlainValidator(PrimingAlgorithm.parse), _to_config]
 AnyBackbone = Annotated[Backbone, PlainValidator(Backbone.parse), _to_config]
 AnyData = Annotated[DataSource, PlainValidator(DataSource.parse), _to_config]
-Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=100)]  # it becomes part of a file's name
+
+
+def _printable(text: str) -> str:
+    """No control characters and line ends: they break tables, file names and YAML."""
+    if not text.isprintable():
+        raise ValueError(f"expected printable characters; found {text!r}")
+    return text
+
+
+Printable: TypeAlias = Annotated[str, AfterValidator(_printable)]
+# It becomes part of a file's name.
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 
 DEFAULTED = ("priming", "finetuning")
 """Top-level keys whose mappings are the settings' defaults."""
@@ -50,7 +61,7 @@ class Setting(Frozen):
     method: AnyMethod
     priming: AnyAlgorithm | None = None
     finetuning: FineTuning = FineTuning()
-    label: str | None = None
+    label: Printable | None = None
 
 
 class Cell(NamedTuple):
@@ -80,6 +91,7 @@ class RunConfig(Frozen):
         source_sizes: limits on the source languages' data.
         target_sizes: limits on the target languages' data.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
+        checkpoint_every: outer steps of priming between two checkpoints; 100, our choice.
         threads: processor threads of PyTorch's operations; its own choice where null. Tiny models are fastest
             with one.
     """
@@ -96,6 +108,7 @@ class RunConfig(Frozen):
     target_sizes: Sizes = Sizes()
     device: str = "auto"
     threads: int | None = Field(None, gt=0)
+    checkpoint_every: int = Field(100, gt=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -135,17 +148,16 @@ class RunConfig(Frozen):
         """All that a cell's record depends on."""
         row = self.settings[cell.setting].model_dump(mode="json", exclude={"label"})
         whole = self.model_dump(mode="json")
-        keys = ["backbone", "data", "max_length", "target_sizes"]
-        if row["priming"] is not None:
-            keys += ["sources", "source_sizes"]
+        # The sources count without priming too: test sentences that they repeat are not scored as unseen.
+        keys = ("backbone", "data", "max_length", "target_sizes", "sources", "source_sizes")
         shared = {key: whole[key] for key in keys}
         return {"setting": cell.setting, **row, **shared, "target": cell.target, "seed": cell.seed}
 
-    def primed_name(self, setting: str, seed: int) -> str:
-        """Folder name of a primed model; settings that are primed alike share it."""
+    def primed_name(self, setting: str, seed: int, data_digest: str = "") -> str:
+        """Folder name of a primed model; settings that are primed alike, on the same data, share it."""
         algorithm = self.settings[setting].priming
         assert algorithm is not None
-        return f"{algorithm.name}-seed{seed}-{config_digest(self.priming_config(setting, seed))}"
+        return f"{algorithm.name}-seed{seed}-{config_digest([self.priming_config(setting, seed), data_digest])}"
 
 
 def _check_defaults(whole: Mapping[str, Any]) -> None:
@@ -177,8 +189,16 @@ def _with_defaults(name: str, setting: Any, whole: Mapping[str, Any]) -> Any:
         own = {"name": own} if isinstance(own, str) else own
         if not isinstance(own, Mapping):
             raise ConfigError(f"settings.{name}.{key}: expected a name or a mapping; found {excerpt(own)}")
-        merged[key] = {**default, **own}
+        merged[key] = {**_suitable(key, default, own), **own}
     return merged
+
+
+def _suitable(key: str, default: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that a setting can take: a priming algorithm only those of its own keys."""
+    algorithm = PrimingAlgorithm.members().get(str(own.get("name", default.get("name"))))
+    if key != "priming" or algorithm is None:
+        return dict(default)
+    return {name: value for name, value in default.items() if name == "name" or name in algorithm.model_fields}
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -8,8 +8,10 @@ import torch
 
 from pemeta.data.encoding import Encoded
 from pemeta.devices import to_device
+from pemeta.errors import DataError
 from pemeta.metrics import Scores, entity_scores
 from pemeta.model import PEModel
+from pemeta.partition import modes_kept
 
 
 @torch.no_grad()
@@ -18,19 +20,24 @@ def predict(model: PEModel, data: Encoded, task: str, batch_size: int = 32) -> l
 
     A word that was cut off by truncation, or that has no piece in the vocabulary, is predicted ``O``.
     The model is put in evaluation mode and left in the mode it was in.
+
+    Raises:
+        DataError: the data has another number of labels than the task's head.
     """
     tags = [["O"] * len(sentence.words) for sentence in data.sentences]
-    was_training = model.training
-    model.eval()
-    try:
+    with modes_kept(model):
+        model.eval()
         for indices in data.by_length(batch_size):
             logits = model(to_device(data.batch(indices), model.device), task)
+            if logits.shape[-1] != len(data.labels):
+                raise DataError(
+                    f"the head of task {task!r} has {logits.shape[-1]} labels, but the data {len(data.labels)} "
+                    f"({', '.join(data.labels.tags)}); evaluate on data with the labels that the head was made for"
+                )
             predicted = model.head(task).predictions(logits).tolist()
             for row, index in zip(predicted, indices, strict=True):
                 for word, position in data.first_pieces[index].items():
                     tags[index][word] = data.labels.tags[row[position]]
-    finally:
-        model.train(was_training)
     return tags
 
 
@@ -48,18 +55,19 @@ TRUNK_BYTES = 2**31
 def with_trunk(model: PEModel, data: Encoded, batch_size: int = 32) -> Encoded:
     """The data with its last hidden states computed once, where θ_a does not change them and they fit in memory.
 
-    Computed in evaluation mode, so for passes without dropout. Equal to computing them anew each time, but for
-    rounding: a sentence is padded to the length of another batch.
+    For use within one fine-tuning run: they are those of the model as it is now. Computed in evaluation mode, so
+    for passes without dropout. Equal to computing them anew each time, but for rounding: a sentence is padded to
+    the length of another batch.
     """
+    data = dataclasses.replace(data, trunk=None)
     size = sum(map(len, data.input_ids)) * model.hidden_size * 4
-    if data.trunk is not None or not model.reuses_trunk() or size > TRUNK_BYTES:
+    if not model.reuses_trunk() or size > TRUNK_BYTES:
         return data
-    was_training = model.training
-    model.eval()
     trunk: dict[int, torch.Tensor] = {}
-    for indices in data.by_length(batch_size):
-        hidden = model.trunk(to_device(data.batch(indices), model.device)).cpu()
-        # Cloned, because a view would keep the whole padded batch alive.
-        trunk |= {i: row[: len(data.input_ids[i])].clone() for i, row in zip(indices, hidden, strict=True)}
-    model.train(was_training)
+    with modes_kept(model):
+        model.eval()
+        for indices in data.by_length(batch_size):
+            hidden = model.trunk(to_device(data.batch(indices), model.device)).cpu()
+            # Cloned, because a view would keep the whole padded batch alive.
+            trunk |= {i: row[: len(data.input_ids[i])].clone() for i, row in zip(indices, hidden, strict=True)}
     return dataclasses.replace(data, trunk=tuple(trunk[i] for i in range(len(data))))

@@ -91,6 +91,17 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)  # nothing is there any more when all went well
 
 
+def check_writable(folder: Path) -> None:
+    """Make the folder and a file in it, and remove the file: better now than after hours of work.
+
+    Raises:
+        OutputError: that is not possible.
+    """
+    probe = folder / ".writable"
+    write_text(probe, "")
+    remove(probe)
+
+
 def remove(path: Path) -> None:
     """Remove a file, or say nothing where it cannot be removed: it is only ever a leftover."""
     try:

@@ -15,7 +15,7 @@ from pemeta.errors import DataError, TrainingError
 from pemeta.evaluation import evaluate, with_trunk
 from pemeta.model import PEModel
 from pemeta.optimization import Optimization, check_finite
-from pemeta.partition import only_trainable
+from pemeta.partition import modes_kept, only_trainable
 from pemeta.registry import Frozen
 from pemeta.seeding import numpy_generator, seeded
 from pemeta.tasks import Task
@@ -84,50 +84,66 @@ def finetune(
         progress: show a progress bar with the loss and validation F1.
 
     Raises:
-        DataError: there is no training or no validation sentence.
+        DataError: there is no training or no validation sentence, or their labels differ.
         TrainingError: the loss is not finite; the epoch is named.
     """
-    settings = settings or FineTuning()
-    was_training, started = model.training, time.perf_counter()
-    for what, data in (("training", task.train), ("validation", validation)):
-        if not len(data):
-            raise DataError(f"task {task.name!r} has no {what} sentence; fine-tuning needs some")
+    settings, started = settings or FineTuning(), time.perf_counter()
+    _check_data(task, validation)
     model.add_head(task.name, task.make_head, seed)
     names = model.stored_names(task.name)
     validation = with_trunk(model, validation)
-    if not settings.dropout:
-        task = dataclasses.replace(task, train=with_trunk(model, task.train))
-    steps = settings.epochs * -(-len(task.train) // settings.batch_size)
+    train = dataclasses.replace(task.train, trunk=None) if settings.dropout else with_trunk(model, task.train)
+    task = dataclasses.replace(task, train=train)
     losses: list[float] = []
     scores: list[float] = []
     best = model.state(names)
-    bar = tqdm(
-        total=steps,
+    with (
+        _bar(task, settings, progress) as bar,
+        modes_kept(model),
+        seeded(seed, "finetuning", device=model.device),
+        only_trainable(model, names) as trained,
+    ):
+        optimization = Optimization(
+            trained.values(),
+            settings.lr,
+            bar.total,
+            settings.weight_decay,
+            settings.warmup_steps,
+            settings.max_grad_norm,
+        )
+        try:
+            for epoch in range(settings.epochs):
+                losses.append(_epoch(model, task, settings, optimization, epoch, seed, bar))
+                scores.append(evaluate(model, validation, task.name).f1)
+                if scores[-1] > max(scores[:-1], default=-1.0):
+                    best = model.state(names)
+                bar.set_postfix_str(f"loss {losses[-1]:.3f}, validation F1 {100 * scores[-1]:.1f}")
+        finally:
+            optimization.zero_grad()
+            model.load_state(best)
+    return FineTuningHistory(tuple(losses), tuple(scores), scores.index(max(scores)) + 1, time.perf_counter() - started)
+
+
+def _check_data(task: Task, validation: Encoded) -> None:
+    for what, data in (("training", task.train), ("validation", validation)):
+        if not len(data):
+            raise DataError(f"task {task.name!r} has no {what} sentence; fine-tuning needs some")
+    if validation.labels != task.train.labels:
+        raise DataError(
+            f"task {task.name!r} is trained on the labels {', '.join(task.train.labels.tags)} and validated on "
+            f"{', '.join(validation.labels.tags)}; encode both with one label set"
+        )
+
+
+def _bar(task: Task, settings: FineTuning, progress: bool) -> tqdm[None]:
+    return tqdm(
+        total=settings.epochs * -(-len(task.train) // settings.batch_size),
         desc=f"fine-tuning {task.name}",
         unit="batch",
         leave=False,
         disable=None if progress else True,
         dynamic_ncols=True,
     )
-    with bar, seeded(seed, "finetuning", device=model.device), only_trainable(model, names) as trained:
-        optimization = Optimization(
-            trained.values(),
-            settings.lr,
-            steps,
-            settings.weight_decay,
-            settings.warmup_steps,
-            settings.max_grad_norm,
-        )
-        for epoch in range(settings.epochs):
-            losses.append(_epoch(model, task, settings, optimization, epoch, seed, bar))
-            scores.append(evaluate(model, validation, task.name).f1)
-            if scores[-1] == max(scores) and scores.index(scores[-1]) == epoch:
-                best = model.state(names)
-            bar.set_postfix_str(f"loss {losses[-1]:.3f}, validation F1 {100 * scores[-1]:.1f}")
-        optimization.zero_grad()
-    model.load_state(best)
-    model.train(was_training)
-    return FineTuningHistory(tuple(losses), tuple(scores), scores.index(max(scores)) + 1, time.perf_counter() - started)
 
 
 def _epoch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
     def note(kind: int, frame: FrameType | None) -> None:
         seen.append(kind)
+        print("\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True)  # noqa: T201
         signal.signal(kind, signal.default_int_handler)
 
     for kind in before:

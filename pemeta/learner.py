@@ -65,15 +65,22 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         self.partition = partition
         self.first_order = first_order
         self._owned = partition.adapted
+        self._one_task = False
 
     def clone(self, task: str | None = None) -> PrimingLearner:
         """A learner on a clone of the module: θ_p the same objects, θ_a and θ_h its own.
 
         Args:
             task: for a ``PEModel``, clone only this task's head and share the others; by default clone all.
+
+        Raises:
+            ModelError: a parameter of θ_a does not require gradients.
         """
         heads = set(self.partition.theta_h if task is None else self.module.head_names(task))
         theta_a = set(self.partition.theta_a)
+        frozen = [n for n, p in self.module.named_parameters() if n in theta_a and not p.requires_grad]
+        if frozen:
+            raise ModelError(f"θ_a is frozen: {', '.join(frozen[:3])}; call requires_grad_() on it")
         memo: dict[Any, Tensor] = {}
         # clone_module looks a parameter up in its memo by the bound method `data_ptr` (upstream's own key).
         for name, parameter in self.module.named_parameters():
@@ -84,6 +91,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         clone: PrimingLearner = self.__class__.__new__(self.__class__)
         BaseLearner.__init__(clone, clone_module(self.module, memo=memo))
         clone.inner_lr, clone.first_order, clone.partition = self.inner_lr, self.first_order, self.partition
+        clone._one_task = task is not None
         clone._owned = (*self.partition.theta_a, *(name for name in self.partition.theta_h if name in heads))
         clone.training = self.training  # and each part keeps its own mode
         return clone
@@ -96,7 +104,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
 
         Raises:
             TrainingError: the loss is not finite.
-            ModelError: a parameter of θ_a has no gradient.
+            ModelError: a parameter of θ_a, or the task's head, has no gradient.
         """
         if not torch.isfinite(loss):
             raise TrainingError(f"the inner loss is {loss.item()}; lower inner_lr (now {self.inner_lr})")
@@ -104,17 +112,27 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
             loss, list(owned.values()), create_graph=not self.first_order, allow_unused=True
         )
-        theta_a = set(self.partition.theta_a)
-        unused = [n for n, g in zip(owned, gradients, strict=True) if g is None and n in theta_a]
+        self._check_used({name for name, gradient in zip(owned, gradients, strict=True) if gradient is not None})
+        for parameter, gradient in zip(owned.values(), gradients, strict=True):
+            if gradient is not None:  # the heads of other tasks
+                parameter.update = -self.inner_lr * gradient  # type: ignore[attr-defined] # update_module reads it
+        update_module(self.module)
+
+    def _check_used(self, used: set[str]) -> None:
+        """Refuse a loss that leaves something where it is that it should move."""
+        unused = [name for name in self.partition.theta_a if name not in used]
         if unused:
             raise ModelError(
                 f"θ_a without a gradient: {', '.join(unused)}; the loss does not depend on it, so leave it out of "
                 "θ_a or load the backbone without its unused parts (a pooler, for instance)"
             )
-        for parameter, gradient in zip(owned.values(), gradients, strict=True):
-            if gradient is not None:  # the heads of other tasks
-                parameter.update = -self.inner_lr * gradient  # type: ignore[attr-defined] # update_module reads it
-        update_module(self.module)
+        heads = [name for name in self._owned if name not in set(self.partition.theta_a)]
+        # A clone of all tasks' heads moves those that the loss uses; a clone for one task moves that task's.
+        if heads and (not used.intersection(heads) or (self._one_task and not used.issuperset(heads))):
+            raise ModelError(
+                f"the loss does not depend on the clone's head ({', '.join(heads[:3])}); compute it with this clone "
+                "and for the task that it was cloned for"
+            )
 
     def adapted_parameters(self) -> dict[str, Tensor]:
         """Name to current value of what this clone adapts: θ_a and its heads."""
@@ -134,10 +152,10 @@ def _refuse_fused_attention(model: PEModel, method: PEMethod | None) -> None:
 def _refuse_unfaithful(module: nn.Module) -> None:
     """Refuse what makes a clone compute with the original's parameters without a sign of it."""
     for name, child in module.named_modules():
-        if "forward" in vars(child):
+        if "forward" in vars(child) or getattr(child, "_compiled_call_impl", None) is not None:
             raise ModelError(
-                f"{name or type(child).__name__} has a forward bound to one object (an accelerate device_map does "
-                "this), so a clone of it would not adapt; load the model on one device without device_map"
+                f"{name or type(child).__name__} has a forward bound to one object (an accelerate device_map and "
+                "compile() do this), so a clone of it would not adapt; load the model without them"
             )
         if getattr(child, "gradient_checkpointing", False):
             raise ModelError(

@@ -36,6 +36,7 @@ class PEModel(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleDict()
         self.method = method
+        self.train(backbone.training)  # one mode for all; a loaded backbone is in evaluation mode
         self.attached: tuple[PEMethod, ...] = ()
         self.attach(method, seed=seed)
 
@@ -60,6 +61,21 @@ class PEModel(nn.Module):
             with seeded(seed, "theta_a", method.name):
                 method.attach(self.backbone)
             self.attached += (method,)
+            self.train(self.training)
+
+    def detach(self, method: PEMethod) -> None:
+        """Detach a method: the backbone computes what it did before.
+
+        Raises:
+            ModelError: the method is not attached.
+        """
+        self._check_attached(method)
+        method.detach(self.backbone)
+        self.attached = tuple(other for other in self.attached if other != method)
+
+    def _check_attached(self, method: PEMethod) -> None:
+        if method not in self.attached:
+            raise ModelError(f"{method!r} is not attached to this model; call attach with it first")
 
     @property
     def hidden_size(self) -> int:
@@ -81,8 +97,14 @@ class PEModel(nn.Module):
         """
         with seeded(seed, "head", task):
             head = make(self.hidden_size)
+        others = {id(p) for name, p in self.named_parameters() if not name.startswith(f"heads.{_key(task)}.")}
+        if any(id(parameter) in others for parameter in head.parameters()):
+            raise ModelError(
+                f"the head of task {task!r} shares a parameter with the backbone or another head; a parameter belongs "
+                "to one of θ_p, θ_a and one head, so make each head anew"
+            )
         reference = next(self.backbone.parameters())
-        self.heads[_key(task)] = head.to(device=reference.device, dtype=reference.dtype)
+        self.heads[_key(task)] = head.to(device=reference.device, dtype=reference.dtype).train(self.training)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -113,8 +135,13 @@ class PEModel(nn.Module):
         """θ_p, θ_a and θ_h, where ``method`` (by default the fine-tuning method) declares θ_a.
 
         A tied parameter is named once. θ_h holds the heads of all tasks.
+
+        Raises:
+            ModelError: the method is not attached.
         """
-        declared = (method or self.method).theta_a(self.backbone)
+        method = method or self.method
+        self._check_attached(method)
+        declared = method.theta_a(self.backbone)
         heads = [name for name, _ in self.named_parameters(remove_duplicate=False) if name.startswith("heads.")]
         return Partition.of(self, theta_a=[f"backbone.{name}" for name in declared], theta_h=heads)
 
@@ -214,8 +241,8 @@ def load_backbone(path: str | Path, attention: str | None = None) -> PreTrainedM
 
 def _key(task: str) -> str:
     """A task's name as a key of a ModuleDict, which takes no dots and no names of its own attributes."""
-    return "task_" + task.replace(".", "·")
+    return "task_" + task.replace("%", "%25").replace(".", "%2E")
 
 
 def _task(key: str) -> str:
-    return key.removeprefix("task_").replace("·", ".")
+    return key.removeprefix("task_").replace("%2E", ".").replace("%25", "%")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from pemeta.errors import ModelError
@@ -80,6 +82,15 @@ def count(module: nn.Module, names: Collection[str]) -> int:
     return sum(parameter.numel() for parameter in parameter_dict(module, names).values())
 
 
+def state_digest(module: nn.Module) -> str:
+    """Twelve hexadecimal digits that change when the name or a bit of a parameter does."""
+    sha = hashlib.sha256()
+    for name, parameter in module.named_parameters():
+        sha.update(name.encode())
+        sha.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()[:12]
+
+
 @contextmanager
 def only_trainable(module: nn.Module, names: Collection[str]) -> Iterator[dict[str, nn.Parameter]]:
     """Within the block exactly the named parameters require gradients; afterwards all is as before."""
@@ -92,6 +103,17 @@ def only_trainable(module: nn.Module, names: Collection[str]) -> Iterator[dict[s
     finally:
         for parameter, required in before.items():
             parameter.requires_grad_(required)
+
+
+@contextmanager
+def modes_kept(module: nn.Module) -> Iterator[None]:
+    """Within the block ``train`` and ``eval`` may be called; afterwards each part is in the mode it was in."""
+    before = {part: part.training for part in module.modules()}
+    try:
+        yield
+    finally:
+        for part in module.modules():
+            part.training = before.get(part, module.training)
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:

@@ -12,12 +12,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
-from transformers import get_linear_schedule_with_warmup as linear_schedule
 from typing_extensions import Self
 
-from pemeta.errors import DataError, TrainingError
+from pemeta.errors import DataError
+from pemeta.optimization import Optimization, check_finite
 from pemeta.registry import Frozen
 from pemeta.seeding import derive_seed
+from pemeta.typing import IGNORE_INDEX
 
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 PAD_ID = 0  # the first special token
@@ -25,7 +26,6 @@ APOSTROPHE = "’"
 CONTINUED = "##"  # marks a word piece that does not start a word
 INITIAL_STD = 0.05  # of new parameters; BERT's 0.02 suits widths near 768 and slows a narrow model's start
 NEIGHBOUR_STD = 0.1  # of the word pieces' first embeddings
-IGNORED = -100  # the label that transformers' losses leave out
 MIN_WORD_PIECES = 16  # a vocabulary smaller than this cannot even hold the special tokens and a few letters
 
 
@@ -188,8 +188,10 @@ def _train(
     ]
     _start_from_neighbours(model.bert.embeddings.word_embeddings.weight, encoded)
     generator = torch.Generator().manual_seed(derive_seed(description.seed, "pretraining", "masks"))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=description.lr, weight_decay=description.weight_decay)
-    schedule = linear_schedule(optimizer, math.ceil(description.steps / 10), description.steps)
+    steps, warmup = description.steps, math.ceil(description.steps / 10)
+    optimization = Optimization(
+        model.parameters(), description.lr, steps, description.weight_decay, warmup, max_grad_norm=1.0
+    )
     losses: list[float] = []
     model.train()
     bar = tqdm(range(description.steps), desc="pretraining", unit="step", disable=None if progress else True)
@@ -197,16 +199,11 @@ def _train(
         rows = torch.randint(len(encoded), (description.batch_size,), generator=generator)
         loss = _loss(model, *mask(_trimmed(encoded[rows]), tokenizer, description, generator))
         losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise TrainingError(
-                f"the pretraining loss is {losses[-1]} at step {step + 1} of {description.steps}; lower the learning "
-                f"rate, which is {description.lr}"
-            )
-        optimizer.zero_grad()
+        where = f"the pretraining loss at step {step + 1} of {steps}"
+        check_finite(losses[-1], where, f"lower the learning rate (now {description.lr})")
+        optimization.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        optimization.step()
         if step % 20 == 0:
             bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
     return losses
@@ -240,7 +237,7 @@ def _trimmed(ids: Tensor) -> Tensor:
 def _loss(model: BertForMaskedLM, ids: Tensor, attention: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy at the masked places; the vocabulary's logits are computed nowhere else."""
     hidden = model.bert(input_ids=ids, attention_mask=attention).last_hidden_state
-    chosen = labels != IGNORED
+    chosen = labels != IGNORE_INDEX
     return torch.nn.functional.cross_entropy(model.cls(hidden[chosen]), labels[chosen])
 
 
@@ -266,5 +263,5 @@ def mask(
     randoms = torch.randint(len(SPECIAL), len(tokenizer), ids.shape, generator=generator)
     hidden = torch.where(fate < 0.8, torch.full_like(ids, int(tokenizer.mask_token_id)), ids)
     hidden = torch.where((fate >= 0.8) & (fate < 0.9), randoms, hidden)
-    labels = torch.where(chosen, ids, torch.full_like(ids, IGNORED))
+    labels = torch.where(chosen, ids, torch.full_like(ids, IGNORE_INDEX))
     return torch.where(chosen, hidden, ids), (ids != PAD_ID).long(), labels

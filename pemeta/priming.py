@@ -16,7 +16,7 @@ from pemeta.errors import OutputError, PemetaError, TrainingError
 from pemeta.interrupts import deferred_interrupt
 from pemeta.model import PEModel
 from pemeta.optimization import Optimization, check_finite
-from pemeta.partition import only_trainable
+from pemeta.partition import modes_kept, only_trainable, state_digest
 from pemeta.results import config_digest
 from pemeta.seeding import seeded
 from pemeta.tasks import EpisodeSampler, Task
@@ -54,6 +54,7 @@ def prime(
     *,
     seed: int = 0,
     checkpoint: str | Path | None = None,
+    checkpoint_every: int = 100,
     progress: bool = True,
 ) -> PrimingHistory:
     """Prime a model, in place, on source tasks (paper, Algorithm 1).
@@ -65,8 +66,10 @@ def prime(
         tasks: the source tasks.
         algorithm: by default :class:`~pemeta.MetaPriming` with the paper's settings.
         seed: of the heads, the episodes and dropout.
-        checkpoint: a file that the run is saved to now and then and when it is interrupted, and that the
-            same call continues from. It is removed at the end.
+        checkpoint: a safetensors file that the run is saved to now and then and when it is interrupted, and that
+            the same call, on a model with the same initial values, continues from. Remove it when you have saved
+            what came of it.
+        checkpoint_every: outer steps between two checkpoints.
         progress: show a progress bar with the losses, sentences per second and time left.
 
     Raises:
@@ -82,8 +85,11 @@ def prime(
     for task in tasks:
         if task.name not in model.tasks:
             model.add_head(task.name, task.make_head, seed)
-    was_training = model.training
-    with seeded(seed, "priming", device=model.device), only_trainable(model, algorithm.trained(model)) as trained:
+    with (
+        modes_kept(model),
+        seeded(seed, "priming", device=model.device),
+        only_trainable(model, algorithm.trained(model)) as trained,
+    ):
         optimization = Optimization(
             trained.values(),
             algorithm.outer_lr,
@@ -92,12 +98,12 @@ def prime(
             algorithm.warmup_steps,
             algorithm.max_grad_norm,
         )
-        run = _Run(model, sampler, algorithm, optimization, seed, None if checkpoint is None else Path(checkpoint))
+        path = None if checkpoint is None else Path(checkpoint)
+        run = _Run(model, sampler, algorithm, optimization, seed, path, checkpoint_every)
         try:
             return run.to_the_end(progress)
         finally:
             optimization.zero_grad()
-            model.train(was_training)
 
 
 @dataclass
@@ -110,6 +116,8 @@ class _Run:
     optimization: Optimization
     seed: int
     checkpoint: Path | None
+    checkpoint_every: int
+    digest: str = ""
     history: PrimingHistory = field(default_factory=PrimingHistory)
 
     def to_the_end(self, progress: bool) -> PrimingHistory:
@@ -137,7 +145,7 @@ class _Run:
                 if interrupted():
                     self.save()
                     raise KeyboardInterrupt(f"priming stopped after step {step + 1} of {total}")
-                if (step + 1) % self.algorithm.checkpoint_every == 0 and step + 1 < total:
+                if (step + 1) % self.checkpoint_every == 0 and step + 1 < total:
                     self.save()
         return self.history
 
@@ -163,12 +171,6 @@ class _Run:
         inner = f"inner {last.inner[0]:.3f}→{last.inner[-1]:.3f}, " if last.inner else ""
         return f"{inner}outer {last.outer:.3f}, {speed:.0f} sentences/s"
 
-    @property
-    def digest(self) -> str:
-        """Of what must not change between a checkpoint and its continuation."""
-        sizes = [(task.name, len(task.train)) for task in self.sampler.tasks]
-        return config_digest([self.algorithm.to_config(), self.model.method.to_config(), sizes, self.seed])
-
     def save(self) -> None:
         """Write the checkpoint, where one was asked for."""
         if self.checkpoint is not None:
@@ -177,14 +179,21 @@ class _Run:
 
     def resume(self) -> None:
         """Continue from the checkpoint, where there is one."""
-        if self.checkpoint is None or not self.checkpoint.exists():
+        if self.checkpoint is None:
+            return
+        self.digest = self.find_digest()
+        if not self.checkpoint.exists():
             return
         try:
-            about = load_checkpoint(self.checkpoint, self.model, self.optimization)
+            about = load_checkpoint(self.checkpoint, self.model, self.optimization, self.digest)
+            self.history = PrimingHistory.from_json(about["history"])
         except OutputError:
             raise
-        except PemetaError as error:
+        except (PemetaError, KeyError, TypeError, AttributeError) as error:
             raise OutputError(f"cannot continue from {self.checkpoint}: {error}; remove it to start again") from None
-        if about.get("digest") != self.digest:
-            raise OutputError(f"{self.checkpoint} is of a run with other settings; remove it to start again")
-        self.history = PrimingHistory.from_json(about["history"])
+
+    def find_digest(self) -> str:
+        """Of all that must not change between a checkpoint and its continuation, the initial values included."""
+        data = [(task.name, task.train.digest()) for task in self.sampler.tasks]
+        methods = [method.to_config() for method in self.model.attached]
+        return config_digest([self.algorithm.to_config(), methods, data, state_digest(self.model), self.seed])

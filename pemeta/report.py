@@ -111,8 +111,8 @@ def build_report(
     return Report(title, tuple(shown for shown in tables if shown.columns), _facts(grid))
 
 
-def write_report(folder: Path) -> str:
-    """Write ``report.md`` and ``report.html`` on the records of a run folder, and return the terminal's text.
+def read_report(folder: Path) -> Report:
+    """The report on the records of a run folder.
 
     Raises:
         OutputError: the folder, its records or its ``config.yaml`` cannot be read, or the records do not fit
@@ -120,11 +120,17 @@ def write_report(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise OutputError(f"there is no folder {folder}; give the output folder of a run")
-    records = read_records(folder)
-    report = build_report(records, f"Results: {folder.resolve().name}", **_order(folder / "config.yaml"))
+    return build_report(read_records(folder), f"Results: {folder.resolve().name}", **_order(folder / "config.yaml"))
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Write ``report.md`` and ``report.html`` into a folder.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     write_text(folder / "report.md", to_markdown(report))
     write_text(folder / "report.html", to_html(report))
-    return to_terminal(report)
 
 
 def _order(path: Path) -> dict[str, list[Any]]:
@@ -175,11 +181,18 @@ def _check_same_setting(records: Sequence[Record]) -> None:
     """Refuse records whose mean would not be that of one setting."""
     first, seen = records[0], set()
     expected = _shared_config(first)
+    of_target: dict[str, Record] = {}
     for record in records:
         for path, one, other in _differences(expected, _shared_config(record)):
             raise OutputError(
                 f"setting {first.setting!r} mixes configurations: {path} is {one} in {first.filename} and {other} in "
                 f"{record.filename}; remove the records of one configuration, then run again what is missing"
+            )
+        other_seed = of_target.setdefault(record.target, record)
+        if record.data_digest != other_seed.data_digest:
+            raise OutputError(
+                f"setting {first.setting!r} mixes data: that of {other_seed.filename} and {record.filename} differ; "
+                "run the grid again, which does anew what is of other data than there is now"
             )
         if (run := (record.target, record.seed)) in seen:
             raise OutputError(
@@ -220,7 +233,7 @@ def _unseen_table(grid: Grid) -> Table:
         grid, "F1 on unseen test sentences, in percent", lambda record: record.f1_unseen if record.num_unseen else None
     )
     counts = _counts(grid, lambda record: record.num_unseen)
-    note = f"Unseen: the sentence's words are not also a train sentence of the run. Test sentences: {counts}."
+    note = f"Unseen: not, by its words, also a train sentence of the target or a source. Test sentences: {counts}."
     return Table(scored.title, scored.columns, scored.rows, (note,))
 
 

@@ -44,7 +44,7 @@ class Record(Frozen):
     recall: float
     f1_per_type: dict[str, float]
     f1_unseen: float
-    """F1 on the test sentences whose words are not also a train sentence of this run."""
+    """F1 on the test sentences that are not, by their words, also a train sentence of the target or of a source."""
     num_unseen: int
     validation_f1: float
     best_epoch: int

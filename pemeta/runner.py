@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
+from pemeta.backbones import Say
 from pemeta.build import Target, Workshop
 from pemeta.config import Cell, RunConfig
 from pemeta.errors import OutputError
 from pemeta.evaluation import predict
-from pemeta.files import read_json, read_tensors, remove, write_json, write_tensors, write_text
+from pemeta.files import check_writable, read_json, read_tensors, remove, write_json, write_tensors, write_text
 from pemeta.finetuning import FineTuningHistory, finetune
 from pemeta.metrics import entity_scores
 from pemeta.model import PEModel
 from pemeta.priming import PrimingHistory, prime
 from pemeta.results import Record, config_digest, hardware, package_versions, read_record, write_record
 from pemeta.typing import State
-
-Say = Callable[[str], None]
 
 
 class Runner:
@@ -44,7 +42,7 @@ class Runner:
         self.say = say
         self.progress = progress
         self.folder = Path(config.output)
-        self.workshop = Workshop(config, self.folder)
+        self.workshop = Workshop(config, self.folder, say, progress)
 
     def run(self) -> None:
         """Do every cell that has no record yet.
@@ -52,14 +50,16 @@ class Runner:
         Raises:
             OutputError: the output folder cannot be written, or a file in it cannot be read.
         """
-        resolved = self.config.model_dump(mode="json")
-        write_text(self.folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+        check_writable(self.folder)
         cells = self.config.cells
         left = [cell for cell in cells if not self.is_done(cell)]
         if len(left) < len(cells):
             self.say(f"{len(cells) - len(left)} of {len(cells)} runs are done already")
         if left:
             self.check_data(left)
+        # Not before all is checked: the last good configuration stays beside its records.
+        resolved = self.config.model_dump(mode="json")
+        write_text(self.folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         started = time.perf_counter()
         for group in {(cell.setting, cell.seed): None for cell in left}:
             targets = [cell for cell in left if (cell.setting, cell.seed) == group]
@@ -73,12 +73,15 @@ class Runner:
                 )
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether the cell's record is there and of this configuration."""
+        """Whether the cell's record is there, and of this configuration and data."""
         path = self.record_path(cell)
         if not path.exists():
             return False
         record = read_record(path)
         if record.digest != config_digest(self.config.cell_config(cell)):
+            return False
+        if record.data_digest != self.workshop.data_digest(cell):
+            self.say(f"the data of {record.label} → {cell.target}, seed {cell.seed}, changed: running it again")
             return False
         label = self.config.settings[cell.setting].label or cell.setting
         if record.label != label:  # it is only a name
@@ -98,7 +101,7 @@ class Runner:
         self.say(f"device {self.workshop.device}; reading data and backbone")
         encoded = []
         if algorithms:
-            sources = self.workshop.sources()[0]
+            sources = self.workshop.sources()
             encoded += [(f"{task.name} train", task.train) for task in sources]
             for algorithm in algorithms:
                 algorithm.sampler(sources, self.config.seeds[0])
@@ -127,27 +130,31 @@ class Runner:
 
     def primed(self, model: PEModel, setting: str, seed: int) -> PrimingHistory:
         """Prime the model, or load the values that an earlier run found."""
-        folder = self.folder / "primed" / self.config.primed_name(setting, seed)
-        tasks, digested = self.workshop.sources()
+        folder = self.folder / "primed" / self.config.primed_name(setting, seed, self.workshop.source_digest)
         if (folder / "priming.json").exists():
-            return self.load_primed(folder, model, digested)
+            return self.load_primed(folder, model)
         self.say(f"priming for {self.config.settings[setting].label or setting}, seed {seed}")
         checkpoint = folder / "checkpoint.safetensors"
-        algorithm = self.config.settings[setting].priming
-        history = prime(model, tasks, algorithm, seed=seed, checkpoint=checkpoint, progress=self.progress)
+        history = prime(
+            model,
+            self.workshop.sources(),
+            self.config.settings[setting].priming,
+            seed=seed,
+            checkpoint=checkpoint,
+            checkpoint_every=self.config.checkpoint_every,
+            progress=self.progress,
+        )
         write_tensors(folder / "model.safetensors", _without_heads(model))
         # Last, because it tells that the folder is whole.
-        about = {"config": self.config.priming_config(setting, seed), "data_digest": digested}
+        about = {"config": self.config.priming_config(setting, seed), "data_digest": self.workshop.source_digest}
         write_json(folder / "priming.json", {**about, "history": history.to_json()})
         remove(checkpoint)
         return history
 
-    def load_primed(self, folder: Path, model: PEModel, digested: str) -> PrimingHistory:
+    def load_primed(self, folder: Path, model: PEModel) -> PrimingHistory:
         """Load a primed model that an earlier run finished."""
         about = read_json(folder / "priming.json")
         try:
-            if about["data_digest"] != digested:
-                raise OutputError(f"the source data changed since {folder} was made; remove that folder to prime anew")
             history = PrimingHistory.from_json(about["history"])
         except (KeyError, TypeError, AttributeError):
             raise OutputError(f"{folder} is not a primed model of this version; remove that folder") from None
@@ -199,7 +206,6 @@ class Runner:
         row = self.config.settings[cell.setting]
         config = self.config.cell_config(cell)
         inner = row.priming.describe() if row.priming else {"inner_method": None, "inner_steps": None}
-        sources = self.workshop.sources()[1] if row.priming else ""
         return Record.model_validate(
             {
                 **measured,
@@ -219,7 +225,7 @@ class Runner:
                 "priming_seconds": priming.seconds if priming else None,
                 "config": config,
                 "digest": config_digest(config),
-                "data_digest": config_digest([sources, target.digest]),
+                "data_digest": self.workshop.data_digest(cell),
                 "packages": package_versions(),
                 "hardware": hardware(model.device),
             }

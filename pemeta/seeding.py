@@ -40,10 +40,20 @@ def seeded(seed: int, *labels: str | int, device: torch.device | None = None) ->
     """
     before = generator_states(device)
     try:
-        torch.manual_seed(derive_seed(seed, *labels))  # of all devices
+        _seed_generators(derive_seed(seed, *labels), device)
         yield
     finally:
         restore_generators(before, device)
+
+
+def _seed_generators(seed: int, device: torch.device | None) -> None:
+    """Seed the CPU's generator and the device's; `torch.manual_seed` would reach those of other devices too."""
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device is not None and device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def generator_states(device: torch.device | None = None) -> dict[str, torch.Tensor]:

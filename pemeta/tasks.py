@@ -100,6 +100,10 @@ class EpisodeSampler:
             )
         need = support_size + query_size
         for task in tasks:
+            if task.train.trunk is not None:
+                raise ConfigError(
+                    f"source {task.name!r} holds hidden states, which priming would not move; encode anew"
+                )
             if len(task.train) < need:
                 raise DataError(
                     f"source {task.name!r} has {len(task.train)} sentences, but an episode needs {need} "

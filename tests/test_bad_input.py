@@ -224,7 +224,7 @@ def test_an_offline_hub(refused, run_config, monkeypatch):
 def test_cuda_where_there_is_none(refused, run_config, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     if torch.cuda.is_available():  # its count was cached before the variable was set
-        monkeypatch.setattr(torch, "empty", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("No CUDA GPUs")))
+        monkeypatch.setattr(torch, "zeros", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("No CUDA GPUs")))
     message = refused("run", run_config, "device=cuda")
     assert message.startswith("device 'cuda' cannot be used here: ")
     assert message.endswith("; use device: auto or cpu")
@@ -297,6 +297,22 @@ def test_text_that_no_file_can_hold(refused, run_config, override):
 
 def full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_read_only_output_folder(refused, run_config, monkeypatch):
+    """As a read-only file system answers; permissions do not stop a test that runs as root."""
+    original = Path.mkdir
+
+    def read_only(self: Path, *arguments: object, **options: object) -> None:
+        if str(self).startswith(run_config["output"]):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        original(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    message = refused("run", run_config)
+    assert message.startswith(f"cannot write {run_config['output']}")
+    assert "Read-only file system; give another folder with output=" in message
+    assert not Path(run_config["output"]).exists()
 
 
 @pytest.mark.parametrize("where", ["text", "tensors", "sync"])

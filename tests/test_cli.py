@@ -17,6 +17,7 @@ import yaml
 
 from pemeta import priming
 from pemeta.algorithms import MetaPriming
+from pemeta.build import Workshop
 from pemeta.config import RunConfig, load_config
 from pemeta.data.conll import read_conll
 from pemeta.data.sentences import LabelSet
@@ -24,6 +25,7 @@ from pemeta.files import read_tensors
 from pemeta.methods import PEMethod
 from pemeta.results import Record, config_digest, read_record, read_records
 
+STOPPING = "\nstopping after this step; once more to stop at once\n"
 GRID = {
     "head-only": {"method": "head_only", "label": "head only"},
     "adapter": {"method": {"name": "adapter", "bottleneck": 4}},
@@ -74,9 +76,10 @@ def test_a_whole_run_does_every_cell_once_and_nothing_twice(pemeta, grid, times,
     test_size = len(read_conll(conll_dir / "cc" / "test.conll", LabelSet(("PER", "ORG", "LOC"))))
     for record in records:
         check(record, config, test_size)
-    assert sorted(path.name for path in (out / "primed").iterdir()) == sorted(
-        {config.primed_name(s, seed) for s in ("finetune-primed", "meta-primed") for seed in (0, 1)}
-    )
+    digest = Workshop(config, out).source_digest
+    assert {path.name for path in (out / "primed").iterdir()} == {
+        config.primed_name(s, seed, digest) for s in ("finetune-primed", "meta-primed") for seed in (0, 1)
+    }
     assert {path.name for path in (out / "primed").glob("*/*")} == {"model.safetensors", "priming.json"}
     assert not list(out.rglob("*.tmp"))
     assert (out / "report.md").is_file()
@@ -129,6 +132,45 @@ def test_other_fine_tuning_redoes_the_fine_tuning_and_not_the_priming(pemeta, ru
     }
 
 
+def test_changed_data_is_run_again(pemeta, run_config, own_conll_dir):
+    run_config["data"]["path"] = str(own_conll_dir)
+    pemeta("run", run_config)
+    before = read_records(Path(run_config["output"]))
+    for name in ("cc/test.conll", "aa/train.conll"):  # what is scored; then what the model is primed on
+        path = own_conll_dir / name
+        path.write_text(path.read_text(encoding="utf-8").replace("\tB-", "x\tB-", 1), encoding="utf-8")
+        out = pemeta("run", run_config).out
+        assert "the data of primed → cc, seed 0, changed: running it again" in out
+        after = read_records(Path(run_config["output"]))
+        assert [r.digest for r in after] == [r.digest for r in before]
+        assert all(new.data_digest != old.data_digest for new, old in zip(after, before, strict=True))
+        before = after
+    assert len(list(Path(run_config["output"]).glob("primed/*"))) == 2
+
+
+def test_a_run_that_is_refused_leaves_the_last_configuration(pemeta, refused, run_config):
+    pemeta("run", run_config)
+    written = (Path(run_config["output"]) / "config.yaml").read_text()
+    refused("run", run_config, "targets=[zz]")
+    assert (Path(run_config["output"]) / "config.yaml").read_text() == written
+
+
+def test_a_report_that_cannot_be_written_is_shown(pemeta, run_config):
+    pemeta("run", run_config)
+    out = Path(run_config["output"])
+    (out / "report.md").unlink()
+    (out / "report.md").mkdir()  # nothing can take its place
+    outcome = pemeta("report", out)
+    assert outcome.code == 2
+    assert "F1 on all test sentences" in outcome.out
+
+
+def test_a_priming_default_that_only_one_algorithm_knows(pemeta, run_config):
+    run_config["settings"]["fine"] = {"method": "adapter", "priming": "finetune"}
+    run_config["priming"]["inner_steps"] = 1
+    assert pemeta("validate", run_config).code == 0
+
+
 def test_a_new_label_renames_the_record_and_redoes_nothing(pemeta, run_config):
     pemeta("run", run_config)
     before = read_records(Path(run_config["output"]))
@@ -159,7 +201,6 @@ def test_other_priming_redoes_only_what_is_primed(pemeta, run_config, times):
 def test_a_run_can_be_repeated_from_the_configuration_that_it_wrote(pemeta, run_config, tmp_path):
     pemeta("run", run_config, "seeds=[4]")
     written = Path(run_config["output"]) / "config.yaml"
-    assert "1 done already" not in pemeta("run", written).out
     assert "2 of 2 runs are done already" in pemeta("run", written).out
     assert pemeta("run", written, f"output={tmp_path / 'other'}").code == 0
     assert numbers(tmp_path / "other") == numbers(Path(run_config["output"]))
@@ -232,7 +273,8 @@ def test_an_interrupted_priming_goes_on_and_ends_the_same(pemeta, run_config, tm
     stopped = pemeta("run", run_config)
     assert stopped.code == 130
     assert stopped.err == (
-        "\npemeta: priming stopped after step 3 of 5. What is finished is saved: the same command goes on from there.\n"
+        f"{STOPPING}\npemeta: priming stopped after step 3 of 5. What is finished is saved: the same command goes on "
+        "from there.\n"
     )
     assert signal.getsignal(kind) is handler
     out = Path(run_config["output"])
@@ -265,7 +307,7 @@ def test_a_second_interrupt_stops_at_once(pemeta, run_config, monkeypatch):
     monkeypatch.setattr(MetaPriming, "accumulate", accumulate)
     outcome = pemeta("run", run_config)
     assert outcome.code == 130
-    assert outcome.err.startswith("\npemeta: stopped. What is finished is saved")
+    assert outcome.err.startswith(f"{STOPPING}\npemeta: stopped. What is finished is saved")
 
 
 def test_an_interrupt_between_the_cells_keeps_those_that_are_done(pemeta, run_config, monkeypatch):
@@ -291,7 +333,8 @@ def test_an_interrupt_between_the_cells_keeps_those_that_are_done(pemeta, run_co
 
 def test_a_real_signal_to_a_process_of_its_own(run_config, tmp_path):
     run_config["settings"] = {"primed": {"method": "adapter", "priming": "meta"}}
-    run_config["priming"] |= {"outer_steps": 100_000, "checkpoint_every": 10}
+    run_config["priming"] |= {"outer_steps": 100_000}
+    run_config["checkpoint_every"] = 10
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(run_config))
     process = subprocess.Popen(
@@ -310,6 +353,6 @@ def test_a_real_signal_to_a_process_of_its_own(run_config, tmp_path):
         process.communicate()
     assert process.returncode == 130
     assert "priming for primed, seed 0" in out
-    assert err.startswith("\npemeta: priming stopped after step ")
-    assert err.count("\n") == 2
+    assert err.startswith(f"{STOPPING}\npemeta: priming stopped after step ")
+    assert err.count("\n") == 4
     assert not list(tmp_path.rglob("*.tmp"))

@@ -4,19 +4,18 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_models import TASKS, data, tiny
+from tiny_models import TASKS, data, each_method, tiny
 
-from pemeta import Adapter, FineTuning, Full, HeadOnly, PEModel, Sentence, evaluate, finetune, predict
+from pemeta import FineTuning, HeadOnly, LabelSet, PEModel, Sentence, evaluate, finetune, predict
 from pemeta.errors import DataError, TrainingError
 from pemeta.evaluation import with_trunk
 from pemeta.metrics import entity_scores
 
 TASK, VALIDATION = TASKS[0], data(7)
 QUICK = FineTuning(epochs=4, batch_size=5, lr=0.02)
-METHODS = [Adapter(bottleneck=4), HeadOnly(), Full()]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@each_method
 def test_only_theta_a_and_the_head_move(method):
     model = tiny(method)
     model.add_head("es", TASKS[1].make_head)
@@ -44,7 +43,7 @@ def test_the_best_epoch_on_validation_is_kept():
     pytest.fail("no seed in which the last epoch is not the best; choose other data")
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@each_method
 def test_the_cached_trunk_changes_nothing(method, monkeypatch):
     fast, slow = tiny(method), tiny(method)
     passes = []
@@ -69,6 +68,46 @@ def test_dropout_is_off_or_on_as_the_settings_say_and_never_cached_away():
     modes.clear()
     finetune(model, TASK, VALIDATION, QUICK.model_copy(update={"dropout": True}), progress=False)
     assert modes.count(True) == 4 * 3
+
+
+def test_the_trunk_of_another_backbone_is_not_used():
+    """Hidden states that came with the data are computed anew."""
+    stale = dataclasses.replace(TASK, train=with_trunk(tiny(HeadOnly()), TASK.train))
+    states = []
+    for task in (TASK, stale):
+        model = tiny()
+        with torch.no_grad():
+            model.backbone.embeddings.word_embeddings.weight.mul_(2)
+        finetune(model, task, VALIDATION, QUICK, progress=False)
+        states.append(model.state(model.stored_names("en")))
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_modes_are_as_they_were_whatever_happens(monkeypatch):
+    model = tiny().train()
+    model.backbone.eval()
+    model.add_head("en", TASK.make_head)
+    modes = {name: part.training for name, part in model.named_modules()}
+    predict(model, VALIDATION, "en")
+    finetune(model, TASK, VALIDATION, QUICK, progress=False)
+    assert {name: part.training for name, part in model.named_modules()} == modes
+    before = model.state(model.partition().theta_a)
+    monkeypatch.setattr("pemeta.finetuning.evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        finetune(model, TASK, VALIDATION, QUICK, progress=False)
+    assert {name: part.training for name, part in model.named_modules()} == modes
+    assert all(torch.equal(model.get_parameter(name), value) for name, value in before.items())
+
+
+def test_labels_that_differ_are_refused():
+    other = dataclasses.replace(VALIDATION, labels=LabelSet(("ORG",)))
+    with pytest.raises(DataError, match="is trained on the labels O, B-PER, I-PER and validated on O, B-ORG, I-ORG"):
+        finetune(tiny(), TASK, other, QUICK, progress=False)
+    model = tiny()
+    model.add_head("en", TASK.make_head)
+    wider = dataclasses.replace(VALIDATION, labels=LabelSet(("PER", "ORG")))
+    with pytest.raises(DataError, match="the head of task 'en' has 3 labels, but the data 5"):
+        evaluate(model, wider, "en")
 
 
 def test_trunks_that_would_not_fit_are_not_kept(monkeypatch):

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from tiny_models import TASKS, data, tiny, with_heads
+from tiny_models import TASKS, data, each_method, tiny, with_heads
 
-from pemeta import Adapter, EpisodeSampler, FineTuning, Full, HeadOnly, MetaPriming, PrimingLearner, finetune, prime
+from pemeta import Adapter, EpisodeSampler, FineTuning, MetaPriming, PrimingLearner, finetune, prime
 from pemeta.devices import resolve_device, to_device
 from pemeta.errors import ConfigError
 
 DEVICE = resolve_device("auto")
-METHODS = [Adapter(bottleneck=4), HeadOnly(), Full()]
 
 
 def on_device(method):
@@ -36,7 +35,8 @@ def check_same_as_on_the_cpu(method, first_order):
             torch.testing.assert_close(a.grad.cpu(), b.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.gpu
+@each_method
 class TestOnWhateverDeviceThereIs:
     """On the CPU too: the checks must not be wrong when a GPU first runs them."""
 
@@ -50,15 +50,23 @@ class TestOnWhateverDeviceThereIs:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="needs a CUDA or MPS device")
-def test_priming_and_fine_tuning_run_and_resume_on_the_device(tmp_path):
-    model = tiny(Adapter(bottleneck=4)).float().to(DEVICE)
+def test_priming_resumes_on_the_device_and_fine_tuning_runs(tmp_path):
+    """With dropout in both loops, so that the device's generator counts."""
+    algorithm = MetaPriming(outer_steps=4, support_size=3, query_size=3, inner_dropout=True)
+
+    def primed(**checkpoint):
+        model = tiny(Adapter(bottleneck=4)).float().to(DEVICE)
+        return model, prime(model, TASKS, algorithm, progress=False, **checkpoint)
+
     path = tmp_path / "checkpoint.safetensors"
-    algorithm = MetaPriming(outer_steps=4, support_size=3, query_size=3, checkpoint_every=2)
-    whole = prime(model, TASKS, algorithm, progress=False, checkpoint=path)
-    again = tiny(Adapter(bottleneck=4)).float().to(DEVICE)
-    assert prime(again, TASKS, algorithm, progress=False, checkpoint=path).losses[:2] == whole.losses[:2]
-    finetune(model, TASKS[0], data(7), FineTuning(epochs=2), progress=False)
-    assert model.device.type == DEVICE.type
+    whole, losses = primed()
+    primed(checkpoint=path, checkpoint_every=2)  # leaves the checkpoint of step 2
+    resumed, again = primed(checkpoint=path)
+    assert again.losses[2:] == losses.losses[2:]
+    for (name, a), b in zip(whole.named_parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+    finetune(whole, TASKS[0], data(7), FineTuning(epochs=2), progress=False)
+    assert whole.device.type == DEVICE.type
 
 
 def test_devices_that_are_not_there():

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from tiny_models import each_method, shaken
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import BertConfig, BertModel
@@ -13,7 +14,7 @@ from pemeta import Adapter, Full, HeadOnly, Partition, PEMethod, PEModel, Primin
 from pemeta.errors import ConfigError, ModelError, TrainingError
 
 INNER_LR, STEPS = 0.1, 3
-METHODS = [Adapter(bottleneck=4, init_std=0.3), HeadOnly(), Full()]
+ADAPTER = Adapter(bottleneck=4)
 
 
 class Tied(nn.Module):
@@ -55,7 +56,7 @@ def tiny_model(method: PEMethod, attention: str = "eager", seed: int = 0) -> PEM
     model = PEModel(BertModel(config, add_pooling_layer=False).double(), method)
     for task in ("en", "es"):
         model.add_head(task, lambda width: TokenClassificationHead(width, 3))
-    return model.eval()
+    return shaken(model).eval()
 
 
 def batch(seed: int) -> dict[str, Tensor]:
@@ -94,7 +95,7 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("first_order", [True, False])
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@each_method
 def test_meta_gradients_equal_the_explicit_unroll(method, first_order):
     model = tiny_model(method)
     partition, heads = model.partition(), model.head_names("en")
@@ -116,7 +117,7 @@ def test_meta_gradients_equal_the_explicit_unroll(method, first_order):
 def test_second_order_differs_from_first_order():
     gradients = []
     for first_order in (True, False):
-        model = tiny_model(METHODS[0])
+        model = tiny_model(ADAPTER)
         clone = PrimingLearner(model, INNER_LR, first_order=first_order).clone("en")
         clone.adapt(clone.loss(batch(1), "en"))
         clone.loss(batch(2), "en").backward()
@@ -169,7 +170,7 @@ def test_second_order_equals_finite_differences():
                 assert parameter.grad[index].item() == pytest.approx((ends[0] - ends[1]) / (2 * eps), abs=1e-8)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@each_method
 def test_a_clone_shares_theta_p_and_owns_the_rest(method):
     model = tiny_model(method)
     before = copy.deepcopy(model.state())
@@ -194,7 +195,7 @@ def _keys_biases(moved, partition):
 
 
 def test_clone_without_a_task_adapts_the_head_that_the_loss_uses():
-    model = tiny_model(METHODS[0])
+    model = tiny_model(ADAPTER)
     clone = PrimingLearner(model, INNER_LR).clone()
     clone.adapt(clone.loss(batch(1), "es"))
     values = dict(clone.module.named_parameters())
@@ -203,7 +204,10 @@ def test_clone_without_a_task_adapts_the_head_that_the_loss_uses():
 
 
 def test_inner_method_of_its_own():
-    model = tiny_model(METHODS[0])
+    model = tiny_model(ADAPTER)
+    with pytest.raises(ModelError, match=r"Full\(\) is not attached to this model; call attach with it first"):
+        PrimingLearner(model, INNER_LR, method=Full())
+    model.attach(Full())
     learner = PrimingLearner(model, INNER_LR, method=Full())
     assert learner.partition.theta_p == ()
     assert "backbone.pemeta_adapter.up.weight" in learner.partition.theta_a
@@ -217,6 +221,23 @@ def test_theta_a_without_gradient_is_an_error_that_names_it():
         clone.adapt(clone(torch.ones(1, 3).double()).sum())
 
 
+def test_a_loss_that_does_not_reach_the_head_of_the_clone_is_an_error():
+    model = tiny_model(HeadOnly())
+    clone = PrimingLearner(model).clone("en")
+    with pytest.raises(ModelError, match=r"does not depend on the clone's head \(heads\.task_en"):
+        clone.adapt(clone.loss(batch(1), "es"))
+    every = PrimingLearner(model).clone()
+    with pytest.raises(ModelError, match="does not depend on the clone's head"):
+        every.adapt(model.loss(batch(1), "en"))
+
+
+def test_a_frozen_theta_a_is_an_error_that_names_it():
+    model = tiny_model(ADAPTER)
+    model.get_parameter("backbone.pemeta_adapter.up.weight").requires_grad_(False)
+    with pytest.raises(ModelError, match=r"θ_a is frozen: backbone\.pemeta_adapter\.up\.weight; call"):
+        PrimingLearner(model).clone("en")
+
+
 def test_a_loss_that_is_not_finite_is_an_error():
     module, partition = tied()
     clone = PrimingLearner(module, INNER_LR, partition=partition).clone()
@@ -228,7 +249,7 @@ def test_second_order_through_fused_attention_is_refused_at_once():
     with pytest.raises(ModelError, match="which 'sdpa' attention lacks; load the backbone with attention: eager"):
         PrimingLearner(tiny_model(Full(), attention="sdpa"), first_order=False)
     PrimingLearner(tiny_model(Full(), attention="sdpa"))
-    PrimingLearner(tiny_model(METHODS[0], attention="sdpa"), first_order=False)
+    PrimingLearner(tiny_model(ADAPTER, attention="sdpa"), first_order=False)
 
 
 def test_wrong_arguments():
@@ -240,12 +261,16 @@ def test_wrong_arguments():
 
 
 def test_what_would_make_a_clone_compute_with_the_original_is_refused():
-    model = tiny_model(METHODS[0])
+    model = tiny_model(ADAPTER)
     model.backbone.activation_checkpointing_enable()
     with pytest.raises(ModelError, match="gradient checkpointing is on"):
         PrimingLearner(model)
     model.backbone.activation_checkpointing_disable()
     PrimingLearner(model)
+    model.backbone._compiled_call_impl = model.backbone._call_impl  # what compile() does
+    with pytest.raises(ModelError, match="backbone has a forward bound to one object"):
+        PrimingLearner(model)
+    model.backbone._compiled_call_impl = None
     layer = model.backbone.encoder.layer[0]
     layer.forward = layer.forward  # what accelerate's hooks do
     with pytest.raises(ModelError, match=r"backbone\.encoder\.layer\.0 has a forward bound to one object"):
@@ -253,7 +278,7 @@ def test_what_would_make_a_clone_compute_with_the_original_is_refused():
 
 
 def test_modes_of_the_parts_are_kept():
-    model = tiny_model(METHODS[0]).train()
+    model = tiny_model(ADAPTER).train()
     model.backbone.eval()
     clone = PrimingLearner(model).clone("en")
     assert clone.module.training

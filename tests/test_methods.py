@@ -1,22 +1,18 @@
-"""What every PE method promises; a new method is one more row in METHODS."""
+"""What every PE method promises; a new method is one more row in ``tiny_models.METHODS``."""
 
 import copy
 import pickle
 
 import pytest
 import torch
+from tiny_models import METHODS
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from pemeta import Adapter, Full, HeadOnly, PEMethod, PEModel, TokenClassificationHead
+from pemeta import Adapter, PEMethod, PEModel, TokenClassificationHead
 from pemeta.errors import ConfigError, ModelError
 
-D, K = 8, 4
-METHODS = {
-    "adapter": (Adapter(bottleneck=K), 2 * D * K + K + D),
-    "full": (Full(), None),
-    "head_only": (HeadOnly(), 0),
-}
+D, K = 8, 4  # what the formulas in METHODS are for
 rows = pytest.mark.parametrize(("method", "formula"), METHODS.values(), ids=METHODS)
 
 
@@ -61,10 +57,11 @@ def test_attaching_leaves_the_backbones_names_and_values(method, formula):
 def test_detaching_restores_bit_by_bit(method, formula):
     plain = backbone()
     model = with_head(method)
-    method.detach(model.backbone)
+    model.detach(method)
     assert [n for n, _ in model.backbone.named_parameters()] == [n for n, _ in plain.named_parameters()]
     assert torch.equal(model.backbone(**BATCH).last_hidden_state, plain(**BATCH).last_hidden_state)
-    model.attached = ()
+    with pytest.raises(ModelError, match="is not attached to this model"):
+        model.partition()
     model.attach(method)
     again = with_head(method)
     for (name, a), b in zip(model.named_parameters(), again.named_parameters(), strict=True):
@@ -157,6 +154,14 @@ def test_an_adapter_is_attached_once_and_needs_a_width():
         model.attach(Adapter(bottleneck=2 * K))
     with pytest.raises(ModelError, match=r"Linear has no config\.hidden_size"):
         Adapter().attach(nn.Linear(2, 2))
+
+
+def test_an_adapter_that_is_not_attached_is_no_theta_a():
+    with pytest.raises(ModelError, match="the adapter is not attached to this backbone"):
+        Adapter().theta_a(backbone())
+    model = with_head(Adapter(bottleneck=K))
+    with pytest.raises(ModelError, match=r"Adapter\(bottleneck=6.* is not attached to this model; call attach"):
+        model.partition(Adapter(bottleneck=6))
 
 
 def test_the_adapter_is_a_residual_bottleneck():

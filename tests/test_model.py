@@ -45,11 +45,21 @@ def test_heads_of_other_tasks_do_not_count():
 def test_task_names_may_be_anything():
     model = tiny()
     assert model.tasks == ("en", "zh.Hant", "keys")
+    model.add_head("zh%2EHant", lambda width: TokenClassificationHead(width, 3))
+    assert model.tasks == ("en", "zh.Hant", "keys", "zh%2EHant")
     assert len(model.head_names("zh.Hant")) == 2
     with pytest.raises(ModelError, match="unknown task 'ens'; did you mean 'en'"):
         model.head("ens")
     model.drop_heads()
     assert model.partition().theta_h == ()
+
+
+def test_a_head_that_shares_a_parameter_is_refused():
+    model = tiny()
+    shared = model.head("en")
+    with pytest.raises(ModelError, match="the head of task 'es' shares a parameter with the backbone or another head"):
+        model.add_head("es", lambda width: shared)
+    model.add_head("en", lambda width: shared)  # its own again
 
 
 def test_a_seed_fixes_a_head_whatever_was_drawn_before():

@@ -1,5 +1,6 @@
 """The outer loop: one step against an explicit unroll, what each algorithm moves, resuming, refusing."""
 
+import dataclasses
 import signal
 from functools import partial
 
@@ -23,6 +24,7 @@ from pemeta import (
 )
 from pemeta.algorithms import PrimingAlgorithm
 from pemeta.errors import ConfigError, DataError, ModelError, OutputError, TrainingError
+from pemeta.evaluation import with_trunk
 
 
 def unroll(model, algorithm, episodes):
@@ -58,6 +60,7 @@ def test_one_step_of_algorithm_1_equals_the_explicit_unroll(inner, first_order):
         inner_method=inner, inner_steps=3, inner_lr=0.1, first_order=first_order, outer_dropout=False
     )
     model = with_heads(tiny()).eval()
+    algorithm.prepare(model, seed=0)
     episodes = EpisodeSampler(TASKS, 3, 4)[0]
     expected, heads = unroll(model, algorithm, episodes)
     losses = algorithm.accumulate(model, episodes)
@@ -194,12 +197,22 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch)
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     path = tmp_path / "c.safetensors"
-    prime(tiny(), TASKS, QUICK(checkpoint_every=2), progress=False, checkpoint=path)
-    with pytest.raises(OutputError, match="of a run with other settings; remove it"):
-        prime(tiny(), TASKS, QUICK(checkpoint_every=2), seed=1, progress=False, checkpoint=path)
+    prime(tiny(), TASKS, QUICK(), progress=False, checkpoint=path, checkpoint_every=2)
+    with pytest.raises(OutputError, match="of a run with other settings, data or backbone; remove it"):
+        prime(tiny(), TASKS, QUICK(), seed=1, progress=False, checkpoint=path)
+    others = [TASKS[0], Task.token_classification("es", data(9))]  # of the same size
+    with pytest.raises(OutputError, match="of a run with other settings, data or backbone; remove it"):
+        prime(tiny(), others, QUICK(), progress=False, checkpoint=path)
+    model = tiny()
+    with torch.no_grad():
+        model.backbone.embeddings.word_embeddings.weight[3] += 1
+    before = model.state(model.partition().theta_p)
+    with pytest.raises(OutputError, match="of a run with other settings, data or backbone; remove it"):
+        prime(model, TASKS, QUICK(), progress=False, checkpoint=path)
+    assert all(torch.equal(model.get_parameter(name), value) for name, value in before.items())
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(OutputError, match="remove it to have it made again"):
-        prime(tiny(), TASKS, QUICK(checkpoint_every=2), progress=False, checkpoint=path)
+        prime(tiny(), TASKS, QUICK(), progress=False, checkpoint=path, checkpoint_every=2)
 
 
 def test_the_global_generator_and_the_model_are_left_as_they_were():
@@ -269,6 +282,12 @@ def test_part_of_the_tasks_in_a_meta_batch():
     drawn = [[e.task.name for e in sampler[step]] for step in range(40)]
     assert all(len(set(names)) == 2 for names in drawn)
     assert {name for names in drawn for name in names} == set("01234")
+
+
+def test_hidden_states_of_an_earlier_backbone_are_refused():
+    stale = with_trunk(tiny(), TASKS[0].train)
+    with pytest.raises(ConfigError, match="source 'en' holds hidden states, which priming would not move"):
+        EpisodeSampler([dataclasses.replace(TASKS[0], train=stale)], 3, 3)
 
 
 def test_sources_that_do_not_do():

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pemeta.errors import OutputError
-from pemeta.report import Cell, Report, Table, build_report, table, to_html, to_markdown, to_terminal, write_report
+from pemeta.report import Cell, Report, Table, build_report, read_report, table, to_html, to_markdown, to_terminal
+from pemeta.report import write_report as write_files
 from pemeta.results import Record, write_record
 
 
@@ -339,6 +340,20 @@ def test_terminal_is_plain_text() -> None:
 
 
 # Files
+
+
+def write_report(folder: Path) -> str:
+    report = read_report(folder)
+    write_files(folder, report)
+    return to_terminal(report)
+
+
+def test_records_on_other_data_are_refused() -> None:
+    with pytest.raises(
+        OutputError, match=r"'adapter' mixes data: .*seed0\.json and .*seed1\.json differ; run the grid"
+    ):
+        table([make(seed=0, data_digest="one"), make(seed=1, data_digest="two")])
+    table([make(target="af", data_digest="one"), make(target="hi", data_digest="two")])
 
 
 def test_write_report(tmp_path: Path) -> None:

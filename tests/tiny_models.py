@@ -1,11 +1,19 @@
-"""A tiny random BERT in float64 and made-up encoded sentences, for tests of the maths."""
+"""What tests share: the methods, a tiny random BERT in float64, and made-up encoded sentences."""
 
+import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from pemeta import Adapter, LabelSet, PEModel, Sentence, Task
+from pemeta import Adapter, Full, HeadOnly, LabelSet, PEModel, Sentence, Task
 from pemeta.data.encoding import Encoded
 
+# A row for each method: a small one, and how many parameters it adapts on a backbone of width 8; None is all of them.
+METHODS = {
+    "adapter": (Adapter(bottleneck=4), 2 * 8 * 4 + 4 + 8),
+    "full": (Full(), None),
+    "head_only": (HeadOnly(), 0),
+}
+each_method = pytest.mark.parametrize("method", [method for method, _ in METHODS.values()], ids=list(METHODS))
 LABELS = LabelSet(("PER",))
 
 
@@ -43,4 +51,14 @@ def tiny(method=ADAPTER, attention="eager", dropout=0.1) -> PEModel:
 def with_heads(model: PEModel) -> PEModel:
     for task in TASKS:
         model.add_head(task.name, task.make_head)
+    return model
+
+
+def shaken(model: PEModel) -> PEModel:
+    """The model with noise on θ_a: methods start where many of their gradients are zero."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name in model.partition().theta_a:
+            parameter = model.get_parameter(name)
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return model

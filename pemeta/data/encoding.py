@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class Encoded:
         pad_id: index that fills up shorter sentences of a batch.
         num_truncated: sentences that were longer than ``max_length`` pieces.
         num_cut_words: words that were cut off in them.
-        trunk: for each sentence its last hidden states (T, D), where they have been computed before.
+        trunk: for each sentence its last hidden states (T, D), where fine-tuning computed them before.
     """
 
     sentences: Sequence[Sentence]
@@ -56,6 +57,15 @@ class Encoded:
         if self.trunk is not None:
             batch["trunk"] = pad_sequence([self.trunk[i] for i in indices], batch_first=True)
         return batch
+
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change when any piece or label does."""
+        sha = hashlib.sha256()
+        for ids, labels in zip(self.input_ids, self.label_ids, strict=True):
+            sha.update(ids.numpy().tobytes())
+            sha.update(labels.numpy().tobytes())
+            sha.update(b"|")
+        return sha.hexdigest()[:12]
 
     def by_length(self, size: int) -> Iterator[list[int]]:
         """Indices of all sentences in batches of up to ``size`` of similar length, longest first."""

@@ -75,6 +75,8 @@ class Adapter(PEMethod):
         delattr(backbone, CHILD)
 
     def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:  # noqa: D102 - inherited
+        if not hasattr(backbone, CHILD):
+            raise ModelError("the adapter is not attached to this backbone; attach it first")
         return tuple(name for name, _ in backbone.named_parameters() if name.startswith(f"{CHILD}."))
 
     def transform(self, backbone: nn.Module, hidden: Tensor) -> Tensor:  # noqa: D102 - inherited
