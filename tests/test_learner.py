@@ -5,12 +5,11 @@ import sys
 
 import pytest
 import torch
-from tiny_models import each_method, shaken
+from tiny_models import each_method, shaken, tiny, with_heads
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import BertConfig, BertModel
 
-from pemeta import Adapter, Full, HeadOnly, Partition, PEMethod, PEModel, PrimingLearner, TokenClassificationHead
+from pemeta import Adapter, Full, HeadOnly, Partition, PEMethod, PEModel, PrimingLearner
 from pemeta.errors import ConfigError, ModelError, TrainingError
 
 INNER_LR, STEPS = 0.1, 3
@@ -42,21 +41,8 @@ def tied() -> tuple[Tied, Partition]:
     return module, Partition.of(module, theta_a=["low.weight"], theta_h=["head.weight", "head.bias"])
 
 
-def tiny_model(method: PEMethod, attention: str = "eager", seed: int = 0) -> PEModel:
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=30,
-        hidden_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=12,
-        max_position_embeddings=16,
-        attn_implementation=attention,
-    )
-    model = PEModel(BertModel(config, add_pooling_layer=False).double(), method)
-    for task in ("en", "es"):
-        model.add_head(task, lambda width: TokenClassificationHead(width, 3))
-    return shaken(model).eval()
+def tiny_model(method: PEMethod, attention: str = "eager") -> PEModel:
+    return shaken(with_heads(tiny(method, attention))).eval()
 
 
 def batch(seed: int) -> dict[str, Tensor]:
