@@ -99,6 +99,8 @@ class Runner:
         for algorithm in algorithms:
             algorithm.require()
         self.say(f"device {self.workshop.device}; reading data and backbone")
+        for cell in cells:
+            self.workshop.data_digest(cell)  # reads the data: a wrong language is found before a backbone is made
         encoded = []
         if algorithms:
             sources = self.workshop.sources()
