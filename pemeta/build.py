@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.backbones import Say
-from pemeta.config import Cell, RunConfig, Sizes
+from pemeta.config import RunConfig, Sizes
 from pemeta.data.encoding import Encoded, encode
 from pemeta.data.sentences import SPLITS, Corpus, Sentence, digest
 from pemeta.devices import resolve_device
@@ -39,7 +39,7 @@ class Target:
 
 
 class Workshop:
-    """Makes the objects that a configuration describes; data is read and encoded once.
+    """Makes the objects that a configuration describes; data is read, encoded and digested once.
 
     Args:
         config: the run's configuration.
@@ -59,6 +59,7 @@ class Workshop:
         self.corpus = cache(self._corpus)
         self.source = cache(self._source)
         self.target = cache(self._target)
+        self.data_digest = cache(self._data_digest)
 
     def prepare(self) -> None:
         """Make the backbone, if it has to be made."""
@@ -86,9 +87,9 @@ class Workshop:
         sizes = self.config.source_sizes
         return config_digest([digest(self.corpus(language, sizes).train) for language in self.config.sources])
 
-    def data_digest(self, cell: Cell) -> str:
-        """Of all sentences that a cell's record depends on."""
-        corpus = self.corpus(cell.target, self.config.target_sizes)
+    def _data_digest(self, language: str) -> str:
+        """Of all sentences that the records of a target depend on."""
+        corpus = self.corpus(language, self.config.target_sizes)
         splits = [digest(corpus.split(split)) for split in SPLITS]
         return config_digest([self.source_digest, *splits])
 

@@ -34,4 +34,4 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(seen)
     finally:
         for kind, handler in before.items():
-            signal.signal(kind, handler)
+            signal.signal(kind, signal.SIG_DFL if handler is None else handler)  # None: not set from Python

@@ -80,7 +80,7 @@ class Runner:
         record = read_record(path)
         if record.digest != config_digest(self.config.cell_config(cell)):
             return False
-        if record.data_digest != self.workshop.data_digest(cell):
+        if record.data_digest != self.workshop.data_digest(cell.target):
             self.say(f"the data of {record.label} → {cell.target}, seed {cell.seed}, changed: running it again")
             return False
         label = self.config.settings[cell.setting].label or cell.setting
@@ -100,7 +100,9 @@ class Runner:
             algorithm.require()
         self.say(f"device {self.workshop.device}; reading data and backbone")
         for cell in cells:
-            self.workshop.data_digest(cell)  # reads the data: a wrong language is found before a backbone is made
+            self.workshop.data_digest(
+                cell.target
+            )  # reads the data: a wrong language is found before a backbone is made
         encoded = []
         if algorithms:
             sources = self.workshop.sources()
@@ -227,7 +229,7 @@ class Runner:
                 "priming_seconds": priming.seconds if priming else None,
                 "config": config,
                 "digest": config_digest(config),
-                "data_digest": self.workshop.data_digest(cell),
+                "data_digest": self.workshop.data_digest(cell.target),
                 "packages": package_versions(),
                 "hardware": hardware(model.device),
             }
