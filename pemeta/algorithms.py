@@ -6,22 +6,18 @@ import importlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, PlainSerializer, PlainValidator
+from pydantic import Field
 from torch import Tensor
 
-from pemeta.data.encoding import Encoded
 from pemeta.devices import to_device
-from pemeta.methods.base import PEMethod
+from pemeta.methods.base import AnyMethod
 from pemeta.model import PEModel
 from pemeta.registry import Named
 from pemeta.tasks import Episode, EpisodeSampler, Task
 from pemeta.typing import Batch
-
-AnyMethod = Annotated[PEMethod, PlainValidator(PEMethod.parse), PlainSerializer(lambda method: method.to_config())]
-"""A PE method in a configuration: by name, or as a mapping with the key ``name``."""
 
 
 @dataclass(frozen=True)
@@ -206,10 +202,9 @@ class FineTunePriming(PrimingAlgorithm):
         return StepLosses((), _mean(losses))
 
     def _batch(self, episode: Episode) -> Batch:
-        data: Encoded = episode.task.train
         if self.sentences == "query":
             return episode.query
-        return data.batch(episode.support_indices + episode.query_indices)
+        return episode.task.train.batch(episode.support_indices + episode.query_indices)
 
 
 def _mean(values: Sequence[float]) -> float:

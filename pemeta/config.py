@@ -11,11 +11,12 @@ import yaml
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 from typing_extensions import Self
 
-from pemeta.algorithms import AnyMethod, PrimingAlgorithm
+from pemeta.algorithms import PrimingAlgorithm
 from pemeta.backbones import Backbone
 from pemeta.data.sources import DataSource
 from pemeta.errors import ConfigError, FieldError, excerpt, reason, unknown_name
 from pemeta.finetuning import FineTuning
+from pemeta.methods.base import AnyMethod
 from pemeta.registry import Frozen, describe, problems
 from pemeta.results import config_digest
 
@@ -92,6 +93,8 @@ class RunConfig(Frozen):
         target_sizes: limits on the target languages' data.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
         checkpoint_every: outer steps of priming between two checkpoints; 100, our choice.
+        save_tasks: keep each cell's fine-tuned values in ``models/``; where null, if they are at most a tenth of the
+            model's parameters or a million, our choice: full fine-tuning would fill disks.
         threads: processor threads of PyTorch's operations; its own choice where null. Tiny models are fastest
             with one.
     """
@@ -109,6 +112,7 @@ class RunConfig(Frozen):
     device: str = "auto"
     threads: int | None = Field(None, gt=0)
     checkpoint_every: int = Field(100, gt=0)
+    save_tasks: bool | None = None
 
     @model_validator(mode="before")
     @classmethod

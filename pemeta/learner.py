@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pemeta._learn2learn import BaseLearner, clone_module, update_module
+from pemeta.anatomy import attention_of
 from pemeta.errors import ConfigError, ModelError, TrainingError
 from pemeta.methods.base import PEMethod
 from pemeta.model import PEModel
@@ -141,7 +142,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
 
 def _refuse_fused_attention(model: PEModel, method: PEMethod | None) -> None:
     """PyTorch's fused attention has no second derivative; without this check ``backward`` would say so, at the end."""
-    attention = getattr(model.backbone.config, "_attn_implementation", "eager")
+    attention = attention_of(model.backbone)
     if attention != "eager" and not model.reuses_trunk(method):
         raise ModelError(
             f"second order needs the second derivative of the backbone's attention, which {attention!r} attention "

@@ -4,15 +4,67 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from pemeta import Adapter, Full, HeadOnly, LabelSet, PEModel, Sentence, Task
+from pemeta import LabelSet, PEModel, Sentence, Task
 from pemeta.data.encoding import Encoded
+from pemeta.methods import (
+    IA3,
+    Adapter,
+    BitFit,
+    Compose,
+    Full,
+    HeadOnly,
+    LayerNormTuning,
+    LoRA,
+    Peft,
+    Prefix,
+    Prompt,
+)
 
-# A row for each method: a small one, and how many parameters it adapts on a backbone of width 8; None is all of them.
+# A row for each method: a small one, and the size of θ_a from an architecture's shape (None: the whole backbone).
+D, L, F = 8, 2, 12
+LINEAR = ("query", "key", "value", "attention_output", "ffn_up", "ffn_down")
+DOWN = r".*(\d\.output\.dense|lin2|mlp\.Wo|DenseReluDense\.wo|mlp\.c_proj|down_proj|fc2)"
+DORA = {"peft_type": "LORA", "use_dora": True, "r": 2, "target_modules": DOWN}
 METHODS = {
-    "adapter": (Adapter(bottleneck=4), 2 * 8 * 4 + 4 + 8),
+    "adapter": (Adapter(bottleneck=4), lambda shape: bottleneck(4)),
+    "adapter-houlsby": (Adapter(bottleneck=4, placement="houlsby"), lambda shape: 2 * L * bottleneck(4)),
+    "adapter-pfeiffer": (Adapter(bottleneck=4, placement="pfeiffer", init_std=0), lambda shape: L * bottleneck(4)),
+    "adapter-parallel": (Adapter(bottleneck=4, placement="parallel", scale=4), lambda shape: L * bottleneck(4)),
+    "adapter-top": (Adapter(bottleneck=4, placement="houlsby", top_layers=1), lambda shape: 2 * bottleneck(4)),
+    "lora": (
+        LoRA(rank=2),
+        lambda shape: L * 2 * sum(D + out for out in {0: shape.qkv[0], len(shape.qkv) - 1: shape.qkv[-1]}.values()),
+    ),
+    "lora-everywhere": (LoRA(rank=2, targets=LINEAR, rslora=True), lambda shape: L * 2 * everywhere(shape)),
+    "bitfit": (BitFit(), lambda shape: shape.biases),
+    "prefix": (Prefix(length=3), lambda shape: L * 2 * 3 * shape.kv),
+    "prefix-network": (
+        Prefix(length=3, reparametrize=4),
+        lambda shape: 3 * D + (D + 1) * 4 + L * (4 + 1) * 2 * shape.kv,
+    ),
+    "prompt": (Prompt(length=3), lambda shape: 3 * shape.embedding),
+    "ia3": (IA3(), lambda shape: L * (sum(shape.qkv[-2:]) + F)),
+    "layer_norm": (LayerNormTuning(), lambda shape: shape.norms),
     "full": (Full(), None),
-    "head_only": (HeadOnly(), 0),
+    "head_only": (HeadOnly(), lambda shape: 0),
+    "compose": (
+        Compose(methods=(Prefix(length=2), Adapter(bottleneck=4, placement="parallel"))),
+        lambda shape: L * (2 * 2 * shape.kv + bottleneck(4)),
+    ),
+    # DoRA on the feed-forward block's map back: A, B and a magnitude for each output.
+    "peft": (Peft(config=DORA), lambda shape: L * (2 * (F + D) + D)),
 }
+
+
+def bottleneck(units: int) -> int:
+    return 2 * D * units + units + D
+
+
+def everywhere(shape) -> int:
+    """in + out, summed over all maps of a layer."""
+    return sum(D + out for out in shape.qkv) + 2 * D + shape.ups * (D + shape.inner) + F + D
+
+
 each_method = pytest.mark.parametrize("method", [method for method, _ in METHODS.values()], ids=list(METHODS))
 LABELS = LabelSet(("PER",))
 

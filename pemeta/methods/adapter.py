@@ -1,83 +1,143 @@
-"""The paper's adapter: one bottleneck after the last layer of the backbone."""
+"""Bottleneck adapters: after the backbone, as in the paper, or inside its layers."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from pemeta.anatomy import anatomy, layer_names, linear_sizes
 from pemeta.errors import ModelError
-from pemeta.methods.base import PEMethod
-
-CHILD = "pemeta_adapter"
+from pemeta.methods.inserted import Inserted, Insertion
 
 
 class Bottleneck(nn.Module):
-    """``x + W_up act(W_down x + b_down) + b_up``, mapping (..., D) to (..., D) through K units.
+    """``s (W_up act(W_down x + b_down) + b_up)``, mapping (..., D) to (..., D) through K units.
 
     ``W_up`` starts near zero (normal, ``init_std``) and the biases at zero, so that attaching the module
-    hardly changes the backbone's output (Houlsby et al., 2019, §2).
+    hardly changes what the backbone computes (Houlsby et al., 2019, §2).
     """
 
-    def __init__(self, width: int, bottleneck: int, activation: str, init_std: float) -> None:
+    def __init__(self, width: int, bottleneck: int, activation: str, init_std: float, scale: float = 1.0) -> None:
         super().__init__()
         self.down = nn.Linear(width, bottleneck)
         self.up = nn.Linear(bottleneck, width)
         self.activation = ACT2FN[activation]
+        self.scale = scale
         nn.init.zeros_(self.down.bias)
         nn.init.normal_(self.up.weight, std=init_std)
         nn.init.zeros_(self.up.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(..., D) to (..., D)."""
-        return hidden + self.up(self.activation(self.down(hidden)))  # type: ignore[no-any-return]
+        """(..., D) to (..., D), to be added to what the module stands beside."""
+        return self.up(self.activation(self.down(hidden))) * self.scale  # type: ignore[no-any-return]
 
 
-class Adapter(PEMethod):
-    """A single residual bottleneck adapter directly after the pretrained model (paper, §4 and Figure 2).
+def _serial(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+    """After a sublayer's last map, before the residual is added."""
+    return output + added(output)  # type: ignore[no-any-return]
 
-    θ_a is the bottleneck's two linear maps: ``2 D K + K + D`` parameters.
+
+def _parallel(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+    """Beside a feed-forward block that is one module."""
+    return output + added(arguments[0])  # type: ignore[no-any-return]
+
+
+def _parallel_residual(added: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Beside a feed-forward block of which the last module is called with (inner, input) and adds the input."""
+    inner, block_input = arguments
+    return inner, block_input + added(block_input)
+
+
+class Adapter(Inserted):
+    """A residual bottleneck: directly after the pretrained model (paper, §4 and Figure 2), or in each layer.
+
+    θ_a is each bottleneck's two linear maps: ``2 D K + K + D`` parameters for one at the ``output``, times
+    2 L for ``houlsby`` (L layers), and times L for ``pfeiffer`` and ``parallel``.
 
     Attributes:
         bottleneck: units K of the bottleneck; 64 (§4.2).
+        placement: ``output`` is the paper's: one, after the last layer. ``houlsby``: after the attention and the
+            feed-forward block of each layer, before the residual is added (Houlsby et al., 2019). ``pfeiffer``:
+            after the feed-forward block only (Pfeiffer et al., 2021); inserted as Houlsby's, our choice.
+            ``parallel``: beside the feed-forward block, from its input (He et al., 2022).
         activation: non-linearity between the projections; GELU, our choice: the paper does not say.
-        init_std: standard deviation of the up-projection at the start; 1e-3, our choice.
+        init_std: standard deviation of the up-projection at the start; 1e-3, our choice; 0 changes nothing at all.
+        scale: factor s on the bottleneck's output; 1, our choice. He et al. (2022) use 4 for ``parallel``.
+        top_layers: only in the last so many layers; all of them where null. Not for ``output``.
 
-    >>> Adapter(bottleneck=16).to_config()
-    {'name': 'adapter', 'bottleneck': 16, 'activation': 'gelu', 'init_std': 0.001}
+    >>> Adapter(bottleneck=16).to_config()["placement"]
+    'output'
     """
 
     name: ClassVar[str] = "adapter"
     paper: ClassVar[str] = "Houlsby et al. (2019), Parameter-Efficient Transfer Learning for NLP; placed as in Figure 2"
 
-    output_only: ClassVar[bool] = True
-
     bottleneck: int = Field(64, gt=0)
+    placement: Literal["output", "houlsby", "pfeiffer", "parallel"] = "output"
     activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
     init_std: float = Field(1e-3, ge=0)
+    scale: float = Field(1.0, gt=0)
+    top_layers: int | None = Field(None, gt=0)
 
-    def attach(self, backbone: nn.Module) -> None:  # noqa: D102 - inherited
-        if hasattr(backbone, CHILD):
-            raise ModelError("the backbone has an output adapter already; detach it before attaching another")
-        width = getattr(getattr(backbone, "config", None), "hidden_size", None)
-        if not isinstance(width, int):
-            raise ModelError(
-                f"an adapter needs the width of the hidden states, but {type(backbone).__name__} has no "
-                "config.hidden_size; give a backbone that has"
-            )
-        reference = next(backbone.parameters())
-        module = Bottleneck(width, self.bottleneck, self.activation, self.init_std)
-        backbone.add_module(CHILD, module.to(device=reference.device, dtype=reference.dtype))
+    @property
+    def child(self) -> str:
+        """One name for each placement, so that two of them can stand on one backbone."""
+        return "pemeta_adapter" if self.output_only else f"pemeta_{self.placement}"
 
-    def detach(self, backbone: nn.Module) -> None:  # noqa: D102 - inherited
-        delattr(backbone, CHILD)
+    @property
+    def output_only(self) -> bool:
+        """With the paper's placement."""
+        return self.placement == "output"
 
-    def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:  # noqa: D102 - inherited
-        if not hasattr(backbone, CHILD):
-            raise ModelError("the adapter is not attached to this backbone; attach it first")
-        return tuple(name for name, _ in backbone.named_parameters() if name.startswith(f"{CHILD}."))
+    @property
+    def identity_at_start(self) -> bool:
+        """Only where the up-projection starts at zero; otherwise nearly."""
+        return self.init_std == 0
 
-    def transform(self, backbone: nn.Module, hidden: Tensor) -> Tensor:  # noqa: D102 - inherited
-        return getattr(backbone, CHILD)(hidden)  # type: ignore[no-any-return]
+    def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
+        """One bottleneck after the backbone, or one or two in each layer."""
+        if self.placement == "output":
+            if self.top_layers is not None:
+                raise ModelError(
+                    f"top_layers is {self.top_layers}, but the adapter at the output is in no layer; leave it out"
+                )
+            return [Insertion("", self._maker(hidden_size(backbone)))]
+        parts = anatomy(backbone)
+        after = {"houlsby": (parts.attention_output, parts.ffn_down), "pfeiffer": (parts.ffn_down,), "parallel": ()}
+        found = []
+        for layer in layer_names(backbone, self.top_layers):
+            for name in after[self.placement]:
+                width = linear_sizes(backbone.get_submodule(f"{layer}.{name}"))[1]
+                found.append(Insertion(f"{layer}.{name}", self._maker(width), after=_serial))
+            if self.placement == "parallel":
+                make = self._maker(hidden_size(backbone))
+                hook = {"before": _parallel_residual} if parts.ffn_residual else {"after": _parallel}
+                found.append(Insertion(f"{layer}.{parts.ffn}", make, **hook))
+        return found
+
+    def _maker(self, width: int) -> partial[Bottleneck]:
+        return partial(Bottleneck, width, self.bottleneck, self.activation, self.init_std, self.scale)
+
+    def transform(self, backbone: nn.Module, hidden: Tensor) -> Tensor:
+        """The paper's placement acts here; the others have acted in the layers."""
+        return hidden + getattr(backbone, self.child)(hidden) if self.output_only else hidden
+
+
+def hidden_size(backbone: nn.Module) -> int:
+    """Width D of the backbone's hidden states.
+
+    Raises:
+        ModelError: its configuration does not say.
+    """
+    width = getattr(getattr(backbone, "config", None), "hidden_size", None)
+    if not isinstance(width, int):
+        raise ModelError(
+            f"an adapter needs the width of the hidden states, but {type(backbone).__name__} has no "
+            "config.hidden_size; give a backbone that has"
+        )
+    return width

@@ -14,7 +14,11 @@ class HeadOnly(PEMethod):
 
     name: ClassVar[str] = "head_only"
     paper: ClassVar[str] = "Gheini et al. (2023), Table 1, setting 2; as the inner loop, Raghu et al. (2020), ANIL"
-    output_only: ClassVar[bool] = True
+
+    @property
+    def output_only(self) -> bool:
+        """There is nothing to move."""
+        return True
 
     def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:  # noqa: D102 - inherited
         return ()

@@ -1,0 +1,86 @@
+"""Several methods at once."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from pemeta.errors import ModelError
+from pemeta.methods.base import AnyMethod, PEMethod
+
+
+class Compose(PEMethod):
+    """Several methods attached together; θ_a is the union of theirs, and its count the sum.
+
+    The mix-and-match adapter of He et al. (2022, §4.6) is a short prefix and a scaled parallel adapter::
+
+        Compose(methods=[Prefix(length=30), Adapter(placement="parallel", bottleneck=512, scale=4)])
+
+    Attributes:
+        methods: two or more, in the order in which they are attached.
+
+    >>> Compose(methods=["bitfit", {"name": "adapter", "bottleneck": 8}]).output_only
+    False
+    """
+
+    name: ClassVar[str] = "compose"
+    paper: ClassVar[str] = "He et al. (2022), Towards a Unified View of Parameter-Efficient Transfer Learning"
+
+    methods: tuple[AnyMethod, ...] = Field(min_length=2)
+
+    @property
+    def output_only(self) -> bool:
+        """Where every member is."""
+        return all(method.output_only for method in self.methods)
+
+    @property
+    def identity_at_start(self) -> bool:
+        """Where every member is."""
+        return all(method.identity_at_start for method in self.methods)
+
+    @property
+    def mergeable(self) -> bool:
+        """Where at most one member adds modules, and that one is: two on one map would depend on their order."""
+        adding = [method for method in self.methods if type(method).attach is not PEMethod.attach]
+        return len(adding) <= 1 and all(method.mergeable for method in self.methods)
+
+    def unsupported(self, backbone: nn.Module) -> str | None:
+        """The first member's reason."""
+        reasons = ((method.name, method.unsupported(backbone)) for method in self.methods)
+        return next((f"{name}: {reason}" for name, reason in reasons if reason is not None), None)
+
+    def attach(self, backbone: nn.Module) -> None:
+        """Attach every member, or none."""
+        self.require(backbone)
+        done: list[PEMethod] = []
+        try:
+            for method in self.methods:
+                method.attach(backbone)
+                done.append(method)
+        except ModelError:
+            for method in reversed(done):
+                method.detach(backbone)
+            raise
+
+    def detach(self, backbone: nn.Module) -> None:
+        """Detach every member, the last one first."""
+        for method in reversed(self.methods):
+            method.detach(backbone)
+
+    def transform(self, backbone: nn.Module, hidden: Tensor) -> Tensor:
+        """Every member's, in their order."""
+        for method in self.methods:
+            hidden = method.transform(backbone, hidden)
+        return hidden
+
+    def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:
+        """The union, each name once."""
+        return tuple(dict.fromkeys(name for method in self.methods for name in method.theta_a(backbone)))
+
+    def merge(self, backbone: nn.Module) -> None:
+        """Merge every member."""
+        super().merge(backbone)
+        for method in self.methods:
+            method.merge(backbone)

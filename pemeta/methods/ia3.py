@@ -1,0 +1,127 @@
+"""IA³: learned factors on keys, values and the feed-forward block's inner activation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from pemeta.anatomy import anatomy, layer_names, linear_sizes, transposed
+from pemeta.errors import ModelError
+from pemeta.methods.inserted import Inserted, Insertion
+from pemeta.methods.peft_targets import matched, parts_and_layers, plain
+
+CHILD = "pemeta_ia3"
+
+
+class Factors(nn.Module):
+    """One learned factor for each of a map's features; all start at 1."""
+
+    def __init__(self, width: int, of_input: bool) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+        self.of_input = of_input
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to (..., width)."""
+        return x * self.scale
+
+
+def _scale_output(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+    return added(output)  # type: ignore[no-any-return]
+
+
+def _scale_input(added: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (added(arguments[0]), *arguments[1:])
+
+
+class IA3(Inserted):
+    """Infused adapter: factors on the keys, the values and the inner activation of each feed-forward block.
+
+    θ_a is the factors: ``key + value + inner width`` parameters a layer. Where query, key and value are one fused
+    map (GPT-2, ModernBERT), its whole output is scaled, as in PEFT.
+
+    Attributes:
+        top_layers: only in the last so many layers; all of them where null.
+
+    >>> IA3(top_layers=2).to_config()
+    {'name': 'ia3', 'top_layers': 2}
+    """
+
+    name: ClassVar[str] = "ia3"
+    paper: ClassVar[str] = "Liu et al. (2022), Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than ICL"
+
+    top_layers: int | None = Field(None, gt=0)
+
+    @property
+    def child(self) -> str:
+        """Name of the added modules."""
+        return CHILD
+
+    def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
+        """Factors after the key and value maps, and before the feed-forward block's last map."""
+        parts = anatomy(backbone)
+        found = []
+        for layer in layer_names(backbone, self.top_layers):
+            for name in dict.fromkeys((parts.key, parts.value)):
+                out = linear_sizes(backbone.get_submodule(f"{layer}.{name}"))[1]
+                found.append(Insertion(f"{layer}.{name}", partial(Factors, out, False), after=_scale_output))
+            width = linear_sizes(backbone.get_submodule(f"{layer}.{parts.ffn_down}"))[0]
+            found.append(Insertion(f"{layer}.{parts.ffn_down}", partial(Factors, width, True), before=_scale_input))
+        return found
+
+    @property
+    def mergeable(self) -> bool:
+        """A factor scales a row or a column of the map's weight."""
+        return True
+
+    @torch.no_grad()
+    def merge(self, backbone: nn.Module) -> None:
+        """Scale the rows of key and value maps, and the columns of the feed-forward block's last map."""
+        for linear in self.parts(backbone):
+            factors = getattr(linear, CHILD)
+            weight, bias = linear.weight, getattr(linear, "bias", None)
+            along_rows = factors.of_input == transposed(linear)
+            weight *= factors.scale[:, None] if along_rows else factors.scale
+            if bias is not None and not factors.of_input:
+                bias *= factors.scale
+        self.detach(backbone)
+
+    def peft_config(self, backbone: nn.Module) -> dict[str, Any]:
+        """PEFT's ``IA3Config``, with each map by its full name."""
+        insertions = self.insertions(backbone)
+        return {
+            "peft_type": "IA3",
+            "target_modules": [one.path for one in insertions],
+            "feedforward_modules": [one.path for one in insertions if one.before is not None],
+            "fan_in_fan_out": transposed(backbone.get_submodule(insertions[0].path)),
+        }
+
+    def peft_names(self, backbone: nn.Module) -> dict[str, str]:
+        """``scale`` is PEFT's ``ia3_l``."""
+        return {name: name.replace(f"{CHILD}.scale", "ia3_l") for name in self.theta_a(backbone)}
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], backbone: nn.Module) -> Self | None:
+        """An IA³ on keys, values and feed-forward blocks."""
+        if config.get("peft_type") != "IA3":
+            return None
+        plain(config, ("target_modules", "feedforward_modules", "fan_in_fan_out"), {"init_ia3_weights": None})
+        wanted = matched(backbone, config)
+        top = parts_and_layers(wanted, backbone)[1]
+        found = cls(top_layers=top)
+        expected = found.insertions(backbone)
+        inner = {one.path for one in expected if one.before is not None}
+        if {one.path for one in expected} != set(wanted) or inner != set(
+            matched(backbone, config, "feedforward_modules")
+        ):
+            raise ModelError(
+                "the PEFT configuration scales other parts than keys, values and the feed-forward blocks' inner "
+                "activations; use the method peft for it"
+            )
+        return found

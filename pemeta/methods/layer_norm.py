@@ -1,0 +1,32 @@
+"""The backbone's normalisation layers adapt."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+
+from pemeta.methods.base import PEMethod, is_added
+
+
+class LayerNormTuning(PEMethod):
+    """Layer-norm tuning: θ_a is the gains and biases of every normalisation layer, whatever its kind (RMSNorm ...).
+
+    On BERT's shape that is ``2 D (2 L + 1)`` parameters: two norms a layer and the embeddings'.
+
+    >>> LayerNormTuning().to_config()
+    {'name': 'layer_norm'}
+    """
+
+    name: ClassVar[str] = "layer_norm"
+    paper: ClassVar[str] = "Zhao et al. (2024), Tuning LayerNorm in Attention"
+
+    def unsupported(self, backbone: nn.Module) -> str | None:
+        """Not where no layer normalises with parameters."""
+        return None if self.theta_a(backbone) else "it has no normalisation layer with parameters; take another method"
+
+    def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:
+        """Parameters of the modules whose class is called some kind of norm."""
+        norms = [name for name, module in backbone.named_modules() if "norm" in type(module).__name__.lower()]
+        wanted = {f"{name}.{end}" for name in norms for end in ("weight", "bias")}
+        return tuple(name for name, _ in backbone.named_parameters() if name in wanted and not is_added(name))

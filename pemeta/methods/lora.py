@@ -1,0 +1,145 @@
+"""LoRA: a low-rank addition to linear maps inside the layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from pemeta.anatomy import Part, anatomy, layer_names, linear_sizes, transposed
+from pemeta.methods.inserted import Inserted, Insertion
+from pemeta.methods.peft_targets import matched, parts_and_layers, plain
+
+CHILD = "pemeta_lora"
+
+
+class LowRank(nn.Module):
+    """``s B A dropout(x)``, mapping (..., in) to (..., out) through r units.
+
+    ``A`` (``down``, (r, in)) starts as in PEFT and the authors' code, uniform as ``nn.Linear``'s weights, and
+    ``B`` (``up``, (out, r)) at zero.
+    """
+
+    def __init__(self, width: int, out: int, rank: int, scaling: float, dropout: float) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, rank, bias=False)
+        self.up = nn.Linear(rank, out, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.scaling = scaling
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out), to be added to the linear map's output."""
+        return self.up(self.down(self.dropout(x))) * self.scaling  # type: ignore[no-any-return]
+
+
+def _add(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output + added(arguments[0])  # type: ignore[no-any-return]
+
+
+class LoRA(Inserted):
+    """Low-rank adaptation: ``W x + s B A x`` in place of ``W x``, for the chosen linear maps of each layer.
+
+    θ_a is A and B of each map: ``r (in + out)`` parameters each. Where query, key and value are one fused map
+    (GPT-2, ModernBERT), choosing one of them adapts the fused map, as in PEFT.
+
+    Attributes:
+        rank: r; 8, our choice (Hu et al. use 1 to 64).
+        alpha: s is ``alpha / r``, or ``alpha / √r`` with ``rslora``; 16, our choice.
+        targets: which maps; query and value (Hu et al., 2022, §4.2 and Table 5).
+        dropout: on the input of A while training; 0, our choice.
+        rslora: rank-stabilised scaling (Kalajdzievski, 2023).
+        top_layers: only in the last so many layers; all of them where null.
+
+    >>> LoRA(rank=4, targets=["query"]).scaling
+    4.0
+    """
+
+    name: ClassVar[str] = "lora"
+    paper: ClassVar[str] = "Hu et al. (2022), LoRA: Low-Rank Adaptation of Large Language Models"
+
+    rank: int = Field(8, gt=0)
+    alpha: float = Field(16, gt=0)
+    targets: tuple[Part, ...] = Field(("query", "value"), min_length=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    rslora: bool = False
+    top_layers: int | None = Field(None, gt=0)
+
+    @property
+    def child(self) -> str:
+        """Name of the added modules."""
+        return CHILD
+
+    @property
+    def scaling(self) -> float:
+        """The factor s."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
+        """A low-rank pair beside each chosen map."""
+        parts = anatomy(backbone)
+        names = dict.fromkeys(name for target in self.targets for name in parts.part(target))
+        found = []
+        for layer in layer_names(backbone, self.top_layers):
+            for name in names:
+                width, out = linear_sizes(backbone.get_submodule(f"{layer}.{name}"))
+                make = partial(LowRank, width, out, self.rank, self.scaling, self.dropout)
+                found.append(Insertion(f"{layer}.{name}", make, after=_add))
+        return found
+
+    @property
+    def mergeable(self) -> bool:
+        """The product B A has the shape of W."""
+        return True
+
+    @torch.no_grad()
+    def merge(self, backbone: nn.Module) -> None:
+        """``W + s B A`` in place of W, for each map."""
+        for linear in self.parts(backbone):
+            pair = getattr(linear, CHILD)
+            product = pair.up.weight @ pair.down.weight * pair.scaling
+            linear.weight += product.T if transposed(linear) else product
+        self.detach(backbone)
+
+    def peft_config(self, backbone: nn.Module) -> dict[str, Any]:
+        """PEFT's ``LoraConfig``, with each map by its full name."""
+        paths = [one.path for one in self.insertions(backbone)]
+        return {
+            "peft_type": "LORA",
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "lora_dropout": self.dropout,
+            "use_rslora": self.rslora,
+            "target_modules": paths,
+            "fan_in_fan_out": transposed(backbone.get_submodule(paths[0])),
+            "bias": "none",
+        }
+
+    def peft_names(self, backbone: nn.Module) -> dict[str, str]:
+        """``down`` is PEFT's ``lora_A`` and ``up`` its ``lora_B``."""
+        ends = {f"{CHILD}.down.": "lora_A.", f"{CHILD}.up.": "lora_B."}
+        return {name: name.replace(a, b) for name in self.theta_a(backbone) for a, b in ends.items() if a in name}
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], backbone: nn.Module) -> Self | None:
+        """A LoRA on maps that are parts of the layers, the same ones in each layer."""
+        if config.get("peft_type") != "LORA":
+            return None
+        known = ("r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "fan_in_fan_out")
+        plain(config, known, {"init_lora_weights": None})
+        targets, top = parts_and_layers(matched(backbone, config), backbone)
+        return cls(
+            rank=config["r"],
+            alpha=config["lora_alpha"],
+            targets=targets,
+            dropout=config.get("lora_dropout", 0.0),
+            rslora=config.get("use_rslora", False),
+            top_layers=top,
+        )

@@ -1,0 +1,211 @@
+"""Prefix tuning: learned keys and values before those of the sequence, in each layer's attention."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask, sdpa_mask
+
+from pemeta.anatomy import PREFIXED, anatomy, attention_of, layer_names, linear_sizes
+from pemeta.methods.inserted import Act, Inserted, Insertion
+
+CHILD = "pemeta_prefix"
+
+
+class KeysValues(nn.Module):
+    """P learned keys and values (P, W) for one layer; W is the width of its keys, over all heads."""
+
+    def __init__(self, length: int, width: int, init_std: float) -> None:
+        super().__init__()
+        self.keys = nn.Parameter(torch.randn(length, width) * init_std)
+        self.values = nn.Parameter(torch.randn(length, width) * init_std)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Keys and values (P, W)."""
+        return self.keys, self.values
+
+
+class Shared(nn.Module):
+    """What the layers of a reparametrised prefix share: P embeddings (P, D) and the first map of the network."""
+
+    def __init__(self, length: int, width: int, units: int) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(length, width))
+        self.down = nn.Linear(width, units)
+
+    def forward(self) -> Tensor:
+        """(P, H)."""
+        return torch.tanh(self.down(self.embedding))
+
+
+class Reparametrised(nn.Module):
+    """The same as :class:`KeysValues`, made by a network of one hidden layer from embeddings that all layers share.
+
+    The network's last map, of all layers at once, is split into one part for each layer.
+    """
+
+    def __init__(self, shared: Shared, width: int, units: int) -> None:
+        super().__init__()
+        self.shared = shared
+        self.up = nn.Linear(units, 2 * width)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Keys and values (P, W)."""
+        keys, values = self.up(self.shared()).chunk(2, dim=-1)
+        return keys, values
+
+
+def _prefixed(
+    attend: Act, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+) -> Any:
+    """Attention ``attend`` with the module's keys and values put before the sequence's, visible from everywhere.
+
+    Args:
+        attend: transformers' function of the same arguments.
+        module: the attention module; where it has no prefix nothing is changed.
+        query: (B, heads, T, d).
+        key: (B, key-value heads, S, d).
+        value: like ``key``.
+        mask: (B or 1, heads or 1, T, S), True or 0 where a position is seen; None where ``attend`` needs none.
+        kwargs: the function's other arguments.
+    """
+    if CHILD not in module._modules:
+        return attend(module, query, key, value, mask, **kwargs)
+    batch, heads, length, size = key.shape
+    keys, values = (x.view(-1, heads, size).transpose(0, 1) for x in getattr(module, CHILD)())
+    prefix = keys.shape[1]
+    key = torch.cat([keys.to(key.dtype).expand(batch, -1, -1, -1), key], dim=2)
+    value = torch.cat([values.to(value.dtype).expand(batch, -1, -1, -1), value], dim=2)
+    causal = kwargs.get("is_causal")
+    if mask is None and (getattr(module, "is_causal", True) if causal is None else causal) and query.shape[2] > 1:
+        # What `attend` would do by a flag, which knows nothing of a prefix.
+        positions = torch.arange(length, device=key.device)
+        mask = (positions <= positions[length - query.shape[2] :, None])[None, None]
+    if mask is not None:
+        mask = F.pad(mask, (prefix, 0), value=mask.dtype == torch.bool)
+    if kwargs.get("position_bias") is not None:  # T5 adds it to the scores
+        kwargs["position_bias"] = F.pad(kwargs["position_bias"], (prefix, 0))
+    return attend(module, query, key, value, mask, **kwargs)
+
+
+def _prefixed_sdpa(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    query, key, value, mask, kwargs = _arguments(*args, **kwargs)
+    return _prefixed(sdpa_attention_forward, module, query, key, value, mask, **kwargs)
+
+
+def _prefixed_eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    query, key, value, mask, kwargs = _arguments(*args, **kwargs)
+    return _prefixed(_eager(module), module, query, key, value, mask, **kwargs)
+
+
+def _arguments(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> Any:
+    """The arguments of an attention function; some architectures name the mask."""
+    return query, key, value, attention_mask, kwargs
+
+
+def _eager(module: nn.Module) -> Act:
+    """The eager attention of the module's architecture: each has its own."""
+    return sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[no-any-return]
+
+
+for _name, _function, _mask in (("sdpa", _prefixed_sdpa, sdpa_mask), ("eager", _prefixed_eager, eager_mask)):
+    AttentionInterface.register(PREFIXED + _name, _function)
+    AttentionMaskInterface.register(PREFIXED + _name, _mask)
+
+
+class Prefix(Inserted):
+    """Prefix tuning: P learned keys and values in each layer, which every position attends to.
+
+    They are put there through transformers' attention interface, so that no architecture needs code of its own.
+    θ_a is ``2 P W`` parameters a layer, W being the width of a layer's keys over all heads; reparametrised,
+    ``P D + (D + 1) H`` and ``2 W (H + 1)`` a layer.
+
+    Attributes:
+        length: P; 16, our choice (Li and Liang use 10 to 200).
+        reparametrize: hidden units H of the network that makes keys and values (Li and Liang, 2021, §4.3); none
+            where null, our choice.
+        init_std: standard deviation of keys and values at the start, without reparametrisation; 0.02, our choice.
+        top_layers: only in the last so many layers; all of them where null.
+
+    >>> Prefix(length=4).identity_at_start
+    False
+    """
+
+    name: ClassVar[str] = "prefix"
+    paper: ClassVar[str] = "Li and Liang (2021), Prefix-Tuning: Optimizing Continuous Prompts for Generation"
+
+    length: int = Field(16, gt=0)
+    reparametrize: int | None = Field(None, gt=0)
+    init_std: float = Field(0.02, ge=0)
+    top_layers: int | None = Field(None, gt=0)
+
+    @property
+    def child(self) -> str:
+        """Name of the added modules."""
+        return CHILD
+
+    @property
+    def identity_at_start(self) -> bool:
+        """Not: even keys and values of zero take their share of the attention."""
+        return False
+
+    def unsupported(self, backbone: nn.Module) -> str | None:
+        """Also where attention does not go through the interface, or is neither eager nor SDPA."""
+        reason = super().unsupported(backbone)
+        if reason is not None:
+            return reason
+        attention = backbone.get_submodule(f"{layer_names(backbone)[0]}.{anatomy(backbone).attention}")
+        if not hasattr(sys.modules[type(attention).__module__], "ALL_ATTENTION_FUNCTIONS"):
+            return (
+                f"{type(attention).__name__} does not go through transformers' attention interface, so keys and values "
+                "cannot be put before its own; take lora, adapter or prompt"
+            )
+        if attention_of(backbone) not in ("eager", "sdpa"):
+            return (
+                f"a prefix needs eager or sdpa attention; found {attention_of(backbone)!r}; load the backbone with "
+                "attention: sdpa"
+            )
+        return None
+
+    def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
+        """Keys and values in each layer's attention."""
+        parts = anatomy(backbone)
+        shared: list[Shared] = []  # made with the first layer's, so that making nothing draws nothing
+
+        def make(width: int) -> nn.Module:
+            if self.reparametrize is None:
+                return KeysValues(self.length, width, self.init_std)
+            if not shared:
+                shared.append(Shared(self.length, backbone.config.hidden_size, self.reparametrize))  # type: ignore[union-attr,arg-type]
+            return Reparametrised(shared[0], width, self.reparametrize)
+
+        found = []
+        for layer in layer_names(backbone, self.top_layers):
+            out = linear_sizes(backbone.get_submodule(f"{layer}.{parts.key}"))[1]
+            make_here = partial(make, out // 3 if parts.fused else out)
+            found.append(Insertion(f"{layer}.{parts.attention}", make_here))
+        return found
+
+    def attach(self, backbone: nn.Module) -> None:
+        """Insert keys and values, and let the backbone attend to them."""
+        super().attach(backbone)
+        _set_attention(backbone, PREFIXED + attention_of(backbone))
+
+    def detach(self, backbone: nn.Module) -> None:
+        """Take them out, and let the backbone attend as before."""
+        super().detach(backbone)
+        _set_attention(backbone, attention_of(backbone))
+
+
+def _set_attention(backbone: nn.Module, name: str) -> None:
+    assert isinstance(backbone, PreTrainedModel)  # it has an attention interface
+    backbone.set_attn_implementation(name)
