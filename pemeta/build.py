@@ -71,6 +71,11 @@ class Workshop:
         self.prepare()
         return self.config.backbone.tokenizer(self.folder)
 
+    @property
+    def backbone_location(self) -> str:
+        """The folder or the hub's name that the backbone is loaded from."""
+        return self.config.backbone.location(self.folder)
+
     def model(self, setting: str, seed: int) -> PEModel:
         """A model on the pretrained backbone with a setting's method attached, on the run's device."""
         self.prepare()

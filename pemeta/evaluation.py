@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 
-from pemeta.data.encoding import Encoded
+from pemeta.data.examples import Decoded, Examples, Scored
 from pemeta.devices import to_device
 from pemeta.errors import DataError
-from pemeta.metrics import Scores, entity_scores
 from pemeta.model import PEModel
 from pemeta.partition import modes_kept
 
 
 @torch.no_grad()
-def predict(model: PEModel, data: Encoded, task: str, batch_size: int = 32) -> list[list[str]]:
-    """Predicted IOB2 tags of every word of every sentence, in the order of ``data``.
+def predict(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_size: int = 32) -> list[Decoded]:
+    """What the model predicts for each example, in the order of ``data``.
 
-    A word that was cut off by truncation, or that has no piece in the vocabulary, is predicted ``O``.
-    The model is put in evaluation mode and left in the mode it was in.
+    For sentences a list of tags, one per word (``O`` for a word that was cut off, or that has no piece in the
+    vocabulary); for texts the name of a class; for blocks of running text the log-probability of each piece after
+    the first. The model is put in evaluation mode and left in the mode it was in.
 
     Raises:
-        DataError: the data has another number of labels than the task's head.
+        DataError: the task's head is for another kind of task, or for another number of labels or pieces.
     """
-    tags = [["O"] * len(sentence.words) for sentence in data.sentences]
+    decoded: dict[int, Decoded] = {}
     with modes_kept(model):
         model.eval()
         for indices in data.by_length(batch_size):
-            logits = model(to_device(data.batch(indices), model.device), task)
-            if logits.shape[-1] != len(data.labels):
-                raise DataError(
-                    f"the head of task {task!r} has {logits.shape[-1]} labels, but the data {len(data.labels)} "
-                    f"({', '.join(data.labels.tags)}); evaluate on data with the labels that the head was made for"
-                )
-            predicted = model.head(task).predictions(logits).tolist()
-            for row, index in zip(predicted, indices, strict=True):
-                for word, position in data.first_pieces[index].items():
-                    tags[index][word] = data.labels.tags[row[position]]
-    return tags
+            batch = to_device(data.batch(indices), model.device)
+            logits = model(batch, task)
+            _check_outputs(logits, data, task)
+            predicted = model.head(task).predictions(logits, batch).tolist()
+            decoded |= {i: data.decode(row, i) for i, row in zip(indices, predicted, strict=True)}
+    return [decoded[i] for i in range(len(data))]
 
 
-def evaluate(model: PEModel, data: Encoded, task: str, batch_size: int = 32) -> Scores:
-    """Entity-level scores of the model on sentences, against their gold tags in full length."""
-    predicted = predict(model, data, task, batch_size)
-    return entity_scores([list(s.tags) for s in data.sentences], predicted, data.labels.types)
+def _check_outputs(logits: torch.Tensor, data: Examples[Decoded, Scored], task: str) -> None:
+    """Refuse data that the head was not made for."""
+    if (logits.dim() == 3) != data.per_position:
+        given, needed = ("position", "example") if logits.dim() == 3 else ("example", "position")
+        raise DataError(
+            f"the head of task {task!r} predicts one thing per {given}, but {data.kind} needs one per {needed}; "
+            "evaluate on data of the kind that the head was made for"
+        )
+    if logits.shape[-1] != len(data.outputs):
+        raise DataError(
+            f"the head of task {task!r} has {logits.shape[-1]} labels, but the data {len(data.outputs)} "
+            f"({data.outputs_in_words()}); evaluate on data with the labels that the head was made for"
+        )
+
+
+def evaluate(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_size: int = 32) -> Scored:
+    """Scores of the model's predictions: of entities, of classes, or perplexity, by the kind of ``data``.
+
+    Raises:
+        DataError: the task's head is for another kind of task, or for another number of labels or pieces.
+    """
+    return data.scores(predict(model, data, task, batch_size))
 
 
 TRUNK_BYTES = 2**31
@@ -52,15 +63,15 @@ TRUNK_BYTES = 2**31
 
 
 @torch.no_grad()
-def with_trunk(model: PEModel, data: Encoded, batch_size: int = 32) -> Encoded:
+def with_trunk(model: PEModel, data: Examples[Decoded, Scored], batch_size: int = 32) -> Examples[Decoded, Scored]:
     """The data with its last hidden states computed once, where θ_a does not change them and they fit in memory.
 
     For use within one fine-tuning run: they are those of the model as it is now. Computed in evaluation mode, so
-    for passes without dropout. Equal to computing them anew each time, but for rounding: a sentence is padded to
+    for passes without dropout. Equal to computing them anew each time, but for rounding: an example is padded to
     the length of another batch.
     """
-    data = dataclasses.replace(data, trunk=None)
-    size = sum(map(len, data.input_ids)) * model.hidden_size * 4
+    data = data.holding(None)
+    size = sum(map(data.length, range(len(data)))) * model.hidden_size * 4
     if not model.reuses_trunk() or size > TRUNK_BYTES:
         return data
     trunk: dict[int, torch.Tensor] = {}
@@ -69,5 +80,5 @@ def with_trunk(model: PEModel, data: Encoded, batch_size: int = 32) -> Encoded:
         for indices in data.by_length(batch_size):
             hidden = model.trunk(to_device(data.batch(indices), model.device)).cpu()
             # Cloned, because a view would keep the whole padded batch alive.
-            trunk |= {i: row[: len(data.input_ids[i])].clone() for i, row in zip(indices, hidden, strict=True)}
-    return dataclasses.replace(data, trunk=tuple(trunk[i] for i in range(len(data))))
+            trunk |= {i: row[: data.length(i)].clone() for i, row in zip(indices, hidden, strict=True)}
+    return data.holding(tuple(trunk[i] for i in range(len(data))))

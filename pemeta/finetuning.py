@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import Field
 from tqdm.auto import tqdm
 
-from pemeta.data.encoding import Encoded
+from pemeta.data.examples import Examples
 from pemeta.devices import to_device
 from pemeta.errors import DataError, TrainingError
 from pemeta.evaluation import evaluate, with_trunk
@@ -25,8 +25,8 @@ class FineTuning(Frozen):
     """Settings of fine-tuning; the paper gives none of them, so all are our choice.
 
     Attributes:
-        epochs: passes over the training sentences.
-        batch_size: sentences in a batch.
+        epochs: passes over the training examples.
+        batch_size: examples in a batch.
         lr: AdamW's highest learning rate, falling linearly to zero; 1e-3 suits adapters and heads,
             5e-5 full fine-tuning.
         weight_decay: of AdamW.
@@ -50,13 +50,14 @@ class FineTuningHistory:
 
     Attributes:
         losses: mean training loss of each epoch.
-        validation_f1: after each epoch.
-        best_epoch: the first epoch with the highest validation F1, counted from 1; its values are kept.
+        validation_scores: the main score after each epoch, higher being better: F1 of entities, accuracy of classes,
+            or a language model's loss with its sign turned.
+        best_epoch: the first epoch with the highest validation score, counted from 1; its values are kept.
         seconds: wall time.
     """
 
     losses: tuple[float, ...]
-    validation_f1: tuple[float, ...]
+    validation_scores: tuple[float, ...]
     best_epoch: int
     seconds: float
 
@@ -64,7 +65,7 @@ class FineTuningHistory:
 def finetune(
     model: PEModel,
     task: Task,
-    validation: Encoded,
+    validation: Examples,
     settings: FineTuning | None = None,
     *,
     seed: int = 0,
@@ -73,18 +74,18 @@ def finetune(
     """Fine-tune θ_a and a fresh head for a task, in place, and keep the values that are best on validation.
 
     All other parameters are frozen: they are afterwards what they were. Where θ_a acts on the backbone's output
-    only and there is no dropout, the backbone runs once per sentence and not once per epoch.
+    only and there is no dropout, the backbone runs once per example and not once per epoch.
 
     Args:
         model: pretrained or primed, on the device that it is to be fine-tuned on.
-        task: with its training sentences. It gets a new head, in place of one of the same name.
-        validation: sentences that decide which epoch's values are kept.
+        task: with its training examples. It gets a new head, in place of one of the same name.
+        validation: examples of the same kind that decide which epoch's values are kept.
         settings: by default :class:`FineTuning`'s own.
-        seed: of the head, the order of sentences, and dropout.
-        progress: show a progress bar with the loss and validation F1.
+        seed: of the head, the order of examples, and dropout.
+        progress: show a progress bar with the loss and the validation score.
 
     Raises:
-        DataError: there is no training or no validation sentence, or their labels differ.
+        DataError: there is no training or no validation example, or they are of different kinds or labels.
         TrainingError: the loss is not finite; the epoch is named.
     """
     settings, started = settings or FineTuning(), time.perf_counter()
@@ -92,7 +93,7 @@ def finetune(
     model.add_head(task.name, task.make_head, seed)
     names = model.stored_names(task.name)
     validation = with_trunk(model, validation)
-    train = dataclasses.replace(task.train, trunk=None) if settings.dropout else with_trunk(model, task.train)
+    train = task.train.holding(None) if settings.dropout else with_trunk(model, task.train)
     task = dataclasses.replace(task, train=train)
     losses: list[float] = []
     scores: list[float] = []
@@ -114,24 +115,29 @@ def finetune(
         try:
             for epoch in range(settings.epochs):
                 losses.append(_epoch(model, task, settings, optimization, epoch, seed, bar))
-                scores.append(evaluate(model, validation, task.name).f1)
-                if scores[-1] > max(scores[:-1], default=-1.0):
+                found = evaluate(model, validation, task.name)
+                scores.append(found.main)
+                if len(scores) == 1 or scores[-1] > max(scores[:-1]):
                     best = model.state(names)
-                bar.set_postfix_str(f"loss {losses[-1]:.3f}, validation F1 {100 * scores[-1]:.1f}")
+                bar.set_postfix_str(f"loss {losses[-1]:.3f}, validation {found.summary}")
         finally:
             optimization.zero_grad()
             model.load_state(best)
     return FineTuningHistory(tuple(losses), tuple(scores), scores.index(max(scores)) + 1, time.perf_counter() - started)
 
 
-def _check_data(task: Task, validation: Encoded) -> None:
+def _check_data(task: Task, validation: Examples) -> None:
     for what, data in (("training", task.train), ("validation", validation)):
         if not len(data):
-            raise DataError(f"task {task.name!r} has no {what} sentence; fine-tuning needs some")
-    if validation.labels != task.train.labels:
+            raise DataError(f"task {task.name!r} has no {what} {data.unit}; fine-tuning needs some")
+    if validation.kind != task.train.kind:
         raise DataError(
-            f"task {task.name!r} is trained on the labels {', '.join(task.train.labels.tags)} and validated on "
-            f"{', '.join(validation.labels.tags)}; encode both with one label set"
+            f"task {task.name!r} is trained on {task.train.kind} and validated on {validation.kind}; encode both alike"
+        )
+    if validation.outputs != task.train.outputs:
+        raise DataError(
+            f"task {task.name!r} is trained on the labels {task.train.outputs_in_words()} and validated on "
+            f"{validation.outputs_in_words()}; encode both with one label set"
         )
 
 
@@ -155,7 +161,7 @@ def _epoch(
     seed: int,
     bar: tqdm[None],
 ) -> float:
-    """One pass over the training sentences in a new order; returns the mean loss."""
+    """One pass over the training examples in a new order; returns the mean loss."""
     model.train(settings.dropout)
     order = numpy_generator(seed, "epoch", task.name, epoch).permutation(len(task.train))
     total = 0.0

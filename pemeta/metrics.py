@@ -1,21 +1,47 @@
-"""Entity-level scores."""
+"""Scores of each kind of task."""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seqeval.metrics import classification_report
 
 
+class TaskScores(ABC):
+    """Scores of one task's predictions, of whatever kind."""
+
+    @property
+    @abstractmethod
+    def main(self) -> float:
+        """The one number that decides which epoch is the best, higher being better."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """The metric's name and value, as a progress bar shows them."""
+
+
 @dataclass(frozen=True)
-class Scores:
+class Scores(TaskScores):
     """Entity-level micro precision, recall and F1, and F1 per entity type; fractions from 0 to 1."""
 
     f1: float
     precision: float
     recall: float
     f1_per_type: dict[str, float]
+
+    @property
+    def main(self) -> float:
+        """F1."""
+        return self.f1
+
+    @property
+    def summary(self) -> str:
+        """F1 in per cent."""
+        return f"F1 {100 * self.f1:.1f}"
 
 
 def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], types: Sequence[str]) -> Scores:
@@ -40,3 +66,77 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
 def _any(*sequences: Sequence[Sequence[str]]) -> bool:
     """Whether any entity is there at all; seqeval fails without one."""
     return any(tag != "O" for tags in sequences for sentence in tags for tag in sentence)
+
+
+@dataclass(frozen=True)
+class ClassScores(TaskScores):
+    """Accuracy, macro-F1 and F1 per class; fractions from 0 to 1."""
+
+    accuracy: float
+    macro_f1: float
+    f1_per_class: dict[str, float]
+
+    @property
+    def main(self) -> float:
+        """Accuracy."""
+        return self.accuracy
+
+    @property
+    def summary(self) -> str:
+        """Accuracy in per cent."""
+        return f"accuracy {100 * self.accuracy:.1f}"
+
+
+def class_scores(gold: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> ClassScores:
+    """Scores of one predicted class per text.
+
+    Macro-F1 is the mean of the F1 of the classes that are in ``gold`` or were predicted, as in scikit-learn; a class
+    that is nowhere has an F1 of 0 in ``f1_per_class`` and does not count.
+
+    >>> scores = class_scores(["a", "a", "b"], ["a", "b", "b"], ["a", "b", "c"])
+    >>> round(scores.accuracy, 3), round(scores.macro_f1, 3)
+    (0.667, 0.667)
+    """
+    pairs = list(zip(gold, predicted, strict=True))
+    # F1 = 2 TP / (2 TP + FP + FN), and the two sizes add up to that denominator.
+    sizes = {name: list(gold).count(name) + list(predicted).count(name) for name in classes}
+    f1 = {name: 2 * pairs.count((name, name)) / size if size else 0.0 for name, size in sizes.items()}
+    present = [f1[name] for name, size in sizes.items() if size]
+    return ClassScores(
+        accuracy=sum(g == p for g, p in pairs) / len(pairs) if pairs else 0.0,
+        macro_f1=sum(present) / len(present) if present else 0.0,
+        f1_per_class=f1,
+    )
+
+
+@dataclass(frozen=True)
+class LanguageModelScores(TaskScores):
+    """Mean negative log-likelihood per predicted piece, in nats, and its exponential."""
+
+    loss: float
+    perplexity: float
+
+    @property
+    def main(self) -> float:
+        """The loss with its sign turned."""
+        return -self.loss
+
+    @property
+    def summary(self) -> str:
+        """Perplexity."""
+        return f"perplexity {self.perplexity:.1f}"
+
+
+def language_model_scores(log_probabilities: Sequence[Sequence[float]]) -> LanguageModelScores:
+    """Scores from the log-probability of each predicted piece; every piece weighs the same, whatever its block.
+
+    >>> language_model_scores([[math.log(0.5)], [math.log(0.5), math.log(0.25)]]).perplexity
+    2.519...
+    """
+    pieces = [value for block in log_probabilities for value in block]
+    loss = -math.fsum(pieces) / len(pieces) if pieces else 0.0
+    try:
+        perplexity = math.exp(loss)
+    except OverflowError:
+        perplexity = math.inf
+    return LanguageModelScores(loss, perplexity)

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from pemeta.algorithms import MetaPriming, PrimingAlgorithm, StepLosses
 from pemeta.checkpoint import load_checkpoint, save_checkpoint
 from pemeta.errors import OutputError, PemetaError, TrainingError
+from pemeta.heads import HeadSpec
 from pemeta.interrupts import deferred_interrupt
 from pemeta.model import PEModel
 from pemeta.optimization import Optimization, check_finite
@@ -194,6 +195,11 @@ class _Run:
 
     def find_digest(self) -> str:
         """Of all that must not change between a checkpoint and its continuation, the initial values included."""
-        data = [(task.name, task.train.digest()) for task in self.sampler.tasks]
+        data = [(task.name, task.train.digest(), _described(task)) for task in self.sampler.tasks]
         methods = [method.to_config() for method in self.model.attached]
         return config_digest([self.algorithm.to_config(), methods, data, state_digest(self.model), self.seed])
+
+
+def _described(task: Task) -> dict[str, Any] | None:
+    """How a task's head is made, where that can be told: two heads of the same shape may still compute otherwise."""
+    return task.make_head.to_config() if isinstance(task.make_head, HeadSpec) else None

@@ -5,42 +5,71 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pemeta.data.blocks import EncodedBlocks
 from pemeta.data.encoding import Encoded
+from pemeta.data.examples import Examples
+from pemeta.data.texts import EncodedTexts
 from pemeta.errors import ConfigError, DataError
-from pemeta.heads import Head, TokenClassificationHead
+from pemeta.heads import CausalLM, Head, SequenceClassification, TokenClassification
+from pemeta.heads.causal_lm import Output
+from pemeta.heads.sequence_classification import Pooling
 from pemeta.seeding import numpy_generator
 from pemeta.typing import Batch
 
 
 @dataclass(frozen=True)
 class Task:
-    """One source or target task: a name, its training sentences, and how its head is made.
+    """One source or target task: a name, its training examples, and how its head, with its loss, is made.
+
+    The tasks of one priming run may be of different kinds, label sets and losses: each keeps a head of its own.
 
     Attributes:
         name: such as a language code.
         train: what priming draws episodes from, or fine-tuning trains on.
-        make_head: from the width of the hidden states to a new head.
+        make_head: from the width of the hidden states to a new head; a :class:`~pemeta.HeadSpec` or your own function.
     """
 
     name: str
-    train: Encoded
+    train: Examples
     make_head: Callable[[int], Head]
 
     @classmethod
     def token_classification(cls, name: str, train: Encoded) -> Task:
-        """A task with a :class:`~pemeta.heads.TokenClassificationHead` for the label set of its data."""
-        return cls(name, train, TokenHeadMaker(len(train.labels)))
+        """A task with a :class:`~pemeta.TokenClassificationHead` for the label set of its data."""
+        _check_kind(name, train, TokenClassification.name)
+        return cls(name, train, TokenClassification(labels=train.outputs))
+
+    @classmethod
+    def sequence_classification(
+        cls, name: str, train: EncodedTexts, pooling: Pooling = "mean", dropout: float = 0.0
+    ) -> Task:
+        """A task with a :class:`~pemeta.SequenceClassificationHead` for the classes of its data.
+
+        Args:
+            name: of the task.
+            train: from :func:`~pemeta.encode_texts`.
+            pooling: how a text becomes one vector: ``mean`` (our choice), ``first``, or ``last``.
+            dropout: probability on that vector while training.
+        """
+        _check_kind(name, train, SequenceClassification.name)
+        return cls(name, train, SequenceClassification(labels=train.outputs, pooling=pooling, dropout=dropout))
+
+    @classmethod
+    def causal_lm(cls, name: str, train: EncodedBlocks, output: Output = "tied") -> Task:
+        """A task with a :class:`~pemeta.CausalLMHead` for the vocabulary of its data.
+
+        Args:
+            name: of the task.
+            train: from :func:`~pemeta.encode_language_model`.
+            output: ``tied`` to the backbone's word embedding, or a matrix of the task's ``own``.
+        """
+        _check_kind(name, train, CausalLM.name)
+        return cls(name, train, CausalLM(vocab_size=len(train.outputs), output=output))
 
 
-@dataclass(frozen=True)
-class TokenHeadMaker:
-    """Makes token-classification heads with a given number of labels."""
-
-    num_labels: int
-
-    def __call__(self, hidden_size: int) -> Head:
-        """A new head for hidden states of width ``hidden_size``."""
-        return TokenClassificationHead(hidden_size, self.num_labels)
+def _check_kind(name: str, train: Examples, kind: str) -> None:
+    if train.kind != kind:
+        raise DataError(f"the examples of task {name!r} are for {train.kind}, not for {kind}; use Task.{train.kind}")
 
 
 @dataclass(frozen=True)
@@ -53,12 +82,12 @@ class Episode:
 
     @property
     def support(self) -> Batch:
-        """D^tr of the paper, as tensors of shape (B, T)."""
+        """D^tr of the paper, as tensors of first dimension B."""
         return self.task.train.batch(self.support_indices)
 
     @property
     def query(self) -> Batch:
-        """D^ts of the paper, as tensors of shape (B, T)."""
+        """D^ts of the paper, as tensors of first dimension B."""
         return self.task.train.batch(self.query_indices)
 
     def __len__(self) -> int:
@@ -69,18 +98,18 @@ class EpisodeSampler:
     """Meta-batches by step: ``sampler[step]`` is a function of the seed and the step alone.
 
     So a resumed run needs no sampler state, and every priming algorithm with the same seed sees the same
-    sentences in the same order.
+    examples in the same order.
 
     Args:
         tasks: the source tasks.
-        support_size: sentences in a support set.
-        query_size: sentences in a query set.
+        support_size: examples in a support set.
+        query_size: examples in a query set.
         tasks_per_batch: tasks drawn for each meta-batch, without repetition; all of them where None.
         seed: of the draws.
 
     Raises:
         ConfigError: there is no task, two have the same name, or fewer than ``tasks_per_batch``.
-        DataError: a task has fewer sentences than a support and a query set need.
+        DataError: a task has fewer examples than a support and a query set need.
     """
 
     def __init__(
@@ -106,7 +135,7 @@ class EpisodeSampler:
                 )
             if len(task.train) < need:
                 raise DataError(
-                    f"source {task.name!r} has {len(task.train)} sentences, but an episode needs {need} "
+                    f"source {task.name!r} has {len(task.train)} {task.train.unit}s, but an episode needs {need} "
                     f"({support_size} support + {query_size} query); give more data or smaller sets"
                 )
         self.tasks = tuple(tasks)

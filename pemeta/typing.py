@@ -2,11 +2,12 @@
 
 | letter | meaning |
 |---|---|
-| B | sentences in a batch |
-| T | word pieces in the longest sentence of a batch, special tokens included |
+| B | examples in a batch: sentences, texts or blocks of running text |
+| T | word pieces in the longest example of a batch, special tokens included |
 | D | width of the backbone's hidden states |
 | K | bottleneck width of an adapter |
 | C | labels of a task |
+| V | word pieces in the vocabulary |
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import TypeAlias
 from torch import Tensor
 
 Batch: TypeAlias = dict[str, Tensor]
-"""``input_ids`` (B, T) long, ``attention_mask`` (B, T) long, ``labels`` (B, T) long with -100 where unlabelled.
+"""What the backbone takes, such as ``input_ids`` and ``attention_mask`` (B, T) long, and ``labels``.
+
+The labels are long, -100 where unlabelled: (B, T) for tokens and pieces, (B,) for sequences.
 
 ``trunk`` (B, T, D), if it is there, are the backbone's last hidden states, computed before.
 """

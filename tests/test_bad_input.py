@@ -90,7 +90,9 @@ def test_sentences_longer_than_the_limit_are_counted_and_their_words_predicted_o
 ):
     # A model that says B-PER to all it sees: it finds two of three entities, since the third is cut off, in 32 words.
     monkeypatch.setattr(
-        TokenClassificationHead, "predictions", lambda _, logits: torch.full(logits.shape[:2], 1, dtype=torch.long)
+        TokenClassificationHead,
+        "predictions",
+        lambda _, logits, batch: torch.full(logits.shape[:2], 1, dtype=torch.long),
     )
     entity = "Анна\tB-PER\n"  # one piece, as is the other word: 32 pieces hold 30 words between [CLS] and [SEP]
     other = "мет\tO\n"
@@ -201,7 +203,7 @@ def test_a_package_that_is_not_installed(refused, run_config):
 
 def test_validate_finds_a_setting_whose_methods_exclude_each_other(refused, run_config):
     inner = "settings.primed.priming.inner_method={name: adapter, bottleneck: 3}"
-    assert "the backbone has an output adapter already" in refused("validate", "--load", run_config, inner)
+    assert "the backbone has a pemeta_adapter already" in refused("validate", "--load", run_config, inner)
 
 
 def test_data_without_text_to_pretrain_on(refused, run_config):
@@ -439,7 +441,7 @@ def test_a_configuration_that_is_not_there(refused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("frobnicate",), ("run",), ("run", "--fast", "x"), ("report",), ("methods", "x")]
+    "arguments", [("frobnicate",), ("run",), ("run", "--fast", "x"), ("report",), ("methods", "--fields")]
 )
 def test_a_wrong_command_shows_its_usage(pemeta, arguments):
     outcome = pemeta(*arguments)

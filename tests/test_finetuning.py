@@ -26,7 +26,7 @@ def test_only_theta_a_and_the_head_move(method):
     moved = {n for n, p in model.named_parameters() if n not in before or not torch.equal(p, before[n])}
     assert moved <= stored
     assert {n for n in stored if n.startswith("heads.")} <= moved
-    assert len(history.losses) == len(history.validation_f1) == 4
+    assert len(history.losses) == len(history.validation_scores) == 4
     assert history.losses[-1] < history.losses[0]
 
 
@@ -35,10 +35,10 @@ def test_the_best_epoch_on_validation_is_kept():
     for seed in range(10):
         model = tiny()
         history = finetune(model, TASK, VALIDATION, FineTuning(epochs=6, lr=0.1), seed=seed, progress=False)
-        best = max(history.validation_f1)
-        assert history.best_epoch == 1 + history.validation_f1.index(best)
+        best = max(history.validation_scores)
+        assert history.best_epoch == 1 + history.validation_scores.index(best)
         assert evaluate(model, VALIDATION, "en").f1 == best
-        if history.best_epoch < 6 and history.validation_f1[-1] != best:
+        if history.best_epoch < 6 and history.validation_scores[-1] != best:
             return
     pytest.fail("no seed in which the last epoch is not the best; choose other data")
 
@@ -56,7 +56,7 @@ def test_the_cached_trunk_changes_nothing(method, monkeypatch):
     assert passes.count("fast") == (2 if method.output_only else 4 * (3 + 1))
     for (name, a), b in zip(fast.named_parameters(), slow.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10, msg=name)
-    assert histories[0].validation_f1 == histories[1].validation_f1
+    assert histories[0].validation_scores == histories[1].validation_scores
 
 
 def test_dropout_is_off_or_on_as_the_settings_say_and_never_cached_away():

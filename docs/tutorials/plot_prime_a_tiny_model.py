@@ -114,7 +114,7 @@ import matplotlib.pyplot as plt
 figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
 epochs = range(1, settings.epochs + 1)
 for name, history in (("with", primed_history), ("without", unprimed_history)):
-    f1 = [100 * value for value in history.validation_f1]
+    f1 = [100 * value for value in history.validation_scores]
     axes.plot(epochs, f1, marker="o", label=f"{name} priming")
 axes.set(xlabel="fine-tuning epoch", ylabel="validation F1 (%)")
 axes.set_title(f"Adapter on {TARGET}")

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from pemeta.data.examples import PieceExamples, checked_length
 from pemeta.data.sentences import LabelSet, Sentence
-from pemeta.errors import ConfigError, DataError, ModelError
+from pemeta.errors import DataError, ModelError
+from pemeta.metrics import Scores, entity_scores
 from pemeta.typing import IGNORE_INDEX, Batch
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Sentences ready for a backbone.
+class Encoded(PieceExamples[list[str], Scores]):
+    """Sentences with a tag for each word, ready for a backbone.
 
     Attributes:
         sentences: as they were read, with their gold tags in full length.
@@ -33,6 +35,10 @@ class Encoded:
         trunk: for each sentence its last hidden states (T, D), where fine-tuning computed them before.
     """
 
+    kind: ClassVar[str] = "token_classification"
+    unit: ClassVar[str] = "sentence"
+    per_position: ClassVar[bool] = True
+
     sentences: Sequence[Sentence]
     labels: LabelSet
     input_ids: tuple[torch.Tensor, ...]
@@ -43,34 +49,29 @@ class Encoded:
     num_cut_words: int
     trunk: tuple[torch.Tensor, ...] | None = None
 
-    def __len__(self) -> int:
-        return len(self.sentences)
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The tags."""
+        return self.labels.tags
 
-    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The sentences at ``indices`` as (B, T) tensors on the CPU."""
-        ids = [self.input_ids[i] for i in indices]
-        batch = {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_id),
-            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
-            "labels": pad_sequence([self.label_ids[i] for i in indices], batch_first=True, padding_value=IGNORE_INDEX),
-        }
-        if self.trunk is not None:
-            batch["trunk"] = pad_sequence([self.trunk[i] for i in indices], batch_first=True)
-        return batch
+    def gold(self, index: int) -> torch.Tensor:  # noqa: D102 - inherited
+        return self.label_ids[index]
 
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that change when any piece or label does."""
-        sha = hashlib.sha256()
-        for ids, labels in zip(self.input_ids, self.label_ids, strict=True):
-            sha.update(ids.numpy().tobytes())
-            sha.update(labels.numpy().tobytes())
-            sha.update(b"|")
-        return sha.hexdigest()[:12]
+    def tensors(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """``input_ids``, ``attention_mask`` and ``labels`` (B, T)."""
+        labels = pad_sequence([self.gold(i) for i in indices], batch_first=True, padding_value=IGNORE_INDEX)
+        return {**self.inputs(indices), "labels": labels}
 
-    def by_length(self, size: int) -> Iterator[list[int]]:
-        """Indices of all sentences in batches of up to ``size`` of similar length, longest first."""
-        order = sorted(range(len(self)), key=lambda i: -len(self.input_ids[i]))
-        return (order[start : start + size] for start in range(0, len(order), size))
+    def decode(self, prediction: Sequence[int], index: int) -> list[str]:
+        """A tag for each word; ``O`` where a word was cut off, or has no piece in the vocabulary."""
+        tags = ["O"] * len(self.sentences[index].words)
+        for word, position in self.first_pieces[index].items():
+            tags[word] = self.labels.tags[prediction[position]]
+        return tags
+
+    def scores(self, decoded: Sequence[list[str]]) -> Scores:
+        """Entity-level scores of predicted tags, against the gold tags in full length."""
+        return entity_scores([list(s.tags) for s in self.sentences], decoded, self.labels.types)
 
 
 def encode(
@@ -92,10 +93,7 @@ def encode(
     """
     if not tokenizer.is_fast:
         raise ModelError(f"{type(tokenizer).__name__} does not align pieces with words; use a fast tokenizer")
-    if max_length is None:
-        max_length = min(128, tokenizer.model_max_length)
-    if not 3 <= max_length <= tokenizer.model_max_length:
-        raise ConfigError(f"max_length must be from 3 to the model's {tokenizer.model_max_length}; found {max_length}")
+    max_length = checked_length(max_length, 3, tokenizer)
     if not sentences:
         return Encoded((), labels, (), (), (), tokenizer.pad_token_id or 0, 0, 0)
     pieces = tokenizer(

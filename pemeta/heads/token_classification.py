@@ -1,29 +1,15 @@
-"""Task heads: hidden states to logits, to a loss, to predictions; one class per kind of task."""
+"""A label for each word piece."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from typing import ClassVar
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pemeta.heads.base import Head, HeadSpec, Labels, new_linear
 from pemeta.typing import IGNORE_INDEX, Batch
-
-
-class Head(nn.Module, ABC):
-    """What stands on a backbone for one task: h(· ; θ_h) in the paper's notation."""
-
-    @abstractmethod
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Logits from hidden states (B, T, D)."""
-
-    @abstractmethod
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """A scalar, averaged over what the batch labels."""
-
-    @abstractmethod
-    def predictions(self, logits: Tensor) -> Tensor:
-        """Label indices."""
 
 
 class TokenClassificationHead(Head):
@@ -40,11 +26,9 @@ class TokenClassificationHead(Head):
     def __init__(self, hidden_size: int, num_labels: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(hidden_size, num_labels)
-        nn.init.normal_(self.classifier.weight, std=0.02)
-        nn.init.zeros_(self.classifier.bias)
+        self.classifier = new_linear(hidden_size, num_labels)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, batch: Batch, backbone: nn.Module) -> Tensor:
         """(B, T, D) to logits (B, T, C)."""
         return self.classifier(self.dropout(hidden))  # type: ignore[no-any-return]
 
@@ -54,6 +38,26 @@ class TokenClassificationHead(Head):
         total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
         return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
 
-    def predictions(self, logits: Tensor) -> Tensor:
+    def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """(B, T, C) to label indices (B, T)."""
         return logits.argmax(dim=-1)
+
+
+class TokenClassification(HeadSpec):
+    """Makes a :class:`TokenClassificationHead`.
+
+    Attributes:
+        labels: names of the C labels, in the order of their indices.
+        dropout: probability on the hidden states while training; 0, our choice.
+
+    >>> TokenClassification(labels=("O", "B-PER", "I-PER"))(hidden_size=8).classifier
+    Linear(in_features=8, out_features=3, bias=True)
+    """
+
+    name: ClassVar[str] = "token_classification"
+
+    labels: Labels
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    def __call__(self, hidden_size: int) -> TokenClassificationHead:  # noqa: D102 - inherited
+        return TokenClassificationHead(hidden_size, len(self.labels), self.dropout)

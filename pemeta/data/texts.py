@@ -1,0 +1,140 @@
+"""Texts with one label each, as word pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
+
+from pemeta.data.examples import PieceExamples, checked_length
+from pemeta.errors import ConfigError, DataError, excerpt, unknown_name
+from pemeta.metrics import ClassScores, class_scores
+from pemeta.typing import Batch
+
+
+@dataclass(frozen=True)
+class EncodedTexts(PieceExamples[str, ClassScores]):
+    """Texts, or pairs of texts, with one label each, ready for a backbone.
+
+    Attributes:
+        classes: the classes that the label indices refer to.
+        labels: the class of each text.
+        input_ids: word-piece indices with special tokens, one sequence per text.
+        type_ids: for each piece 0 or 1 by the text of the pair that it is from; None where the tokenizer does not
+            tell, or there are no pairs.
+        pad_id: index that fills up shorter texts of a batch.
+        num_truncated: texts that were longer than ``max_length`` pieces.
+        trunk: for each text its last hidden states (T, D), where fine-tuning computed them before.
+    """
+
+    kind: ClassVar[str] = "sequence_classification"
+    unit: ClassVar[str] = "text"
+    per_position: ClassVar[bool] = False
+
+    classes: tuple[str, ...]
+    labels: tuple[str, ...]
+    input_ids: tuple[torch.Tensor, ...]
+    type_ids: tuple[torch.Tensor, ...] | None
+    pad_id: int
+    num_truncated: int
+    trunk: tuple[torch.Tensor, ...] | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.classes
+
+    def gold(self, index: int) -> torch.Tensor:  # noqa: D102 - inherited
+        return torch.tensor(self.classes.index(self.labels[index]))
+
+    def tensors(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """``input_ids`` and ``attention_mask`` (B, T), ``labels`` (B,), and ``token_type_ids`` (B, T) for pairs."""
+        batch = self.inputs(indices)
+        if self.type_ids is not None:
+            batch["token_type_ids"] = pad_sequence([self.type_ids[i] for i in indices], batch_first=True)
+        batch["labels"] = torch.stack([self.gold(i) for i in indices])
+        return batch
+
+    def decode(self, prediction: int, index: int) -> str:
+        """The name of the predicted class."""
+        return self.classes[prediction]
+
+    def scores(self, decoded: Sequence[str]) -> ClassScores:
+        """Accuracy and macro-F1 of predicted classes."""
+        return class_scores(self.labels, decoded, self.classes)
+
+
+def encode_texts(
+    texts: Sequence[str],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    *,
+    pairs: Sequence[str] | None = None,
+) -> EncodedTexts:
+    """Word pieces of texts, and one label for each text.
+
+    Args:
+        texts: the texts.
+        labels: the class of each text.
+        classes: the names of all classes, in the order that their indices are to have.
+        tokenizer: the backbone's.
+        max_length: pieces per text, special tokens included; longer texts are cut at the end (of pairs, the longer
+            one), and counted. By default 128, our choice, or the model's limit if that is less.
+        pairs: a second text for each of the first ones, such as a hypothesis for each premise.
+
+    Raises:
+        ConfigError: the classes are not two or more different names, or ``max_length`` is longer than the model
+            takes or below 3.
+        DataError: there are not as many labels, or second texts, as texts; a label is not a class; a text is empty.
+    """
+    if len(classes) < 2 or len(set(classes)) < len(classes) or isinstance(classes, str):
+        raise ConfigError(f"classes must be two or more different names; found {excerpt(classes)}")
+    max_length = checked_length(max_length, 3, tokenizer)
+    _check(texts, labels, classes, pairs)
+    pieces, cut = _pieces(list(texts), None if pairs is None else list(pairs), tokenizer, max_length)
+    types = pieces.get("token_type_ids") if pairs is not None else None
+    return EncodedTexts(
+        classes=tuple(classes),
+        labels=tuple(labels),
+        input_ids=tuple(map(torch.tensor, pieces["input_ids"])),
+        type_ids=None if types is None else tuple(map(torch.tensor, types)),
+        pad_id=tokenizer.pad_token_id or 0,
+        num_truncated=cut,
+    )
+
+
+def _check(texts: Sequence[str], labels: Sequence[str], classes: Sequence[str], pairs: Sequence[str] | None) -> None:
+    if len(labels) != len(texts):
+        raise DataError(f"each text needs one label; found {len(texts)} texts and {len(labels)} labels")
+    if pairs is not None and len(pairs) != len(texts):
+        raise DataError(f"each text needs one second text; found {len(texts)} texts and {len(pairs)} second texts")
+    for number, label in enumerate(labels, 1):
+        if label not in classes:
+            raise DataError(f"text {number} of {len(texts)}: {unknown_name('class', str(label), classes)}")
+    for what, given in (("text", texts), ("second text", pairs or ())):
+        for number, text in enumerate(given, 1):
+            if not text.strip():
+                raise DataError(f"{what} {number} of {len(given)} is empty; leave it out, and its label")
+
+
+def _pieces(
+    texts: list[str], pairs: list[str] | None, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[dict[str, Any], int]:
+    """The tokenizer's lists, and how many texts were cut."""
+    if not texts:
+        return {"input_ids": [], "token_type_ids": []}, 0
+    whole = tokenizer(texts, pairs, verbose=False)
+    for number, ids in enumerate(whole["input_ids"], 1):
+        if not ids:
+            text = excerpt(texts[number - 1])
+            raise DataError(f"text {number} of {len(texts)} has no piece in this vocabulary; leave it out: {text}")
+    cut = sum(len(ids) > max_length for ids in whole["input_ids"])
+    # A second time only where something is cut: the special tokens at the end have to stay.
+    return dict(tokenizer(texts, pairs, truncation=True, max_length=max_length) if cut else whole), cut

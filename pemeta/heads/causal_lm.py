@@ -1,0 +1,152 @@
+"""The next word piece, from those before it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, TypeAlias
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pemeta.errors import ModelError, reason
+from pemeta.heads.base import Head, HeadSpec
+from pemeta.partition import modes_kept
+from pemeta.typing import IGNORE_INDEX, Batch
+
+Output: TypeAlias = Literal["tied", "own"]
+
+
+class CausalLMHead(Head):
+    """The next piece's logits from the hidden state of the piece before: ``W x + b`` over a vocabulary of V pieces.
+
+    With ``tied`` output W is the backbone's word embedding, as in GPT-2. It stays in θ_p (or θ_a, where a method
+    puts it there), is shared by all tasks, and gets its meta-gradient through the clone's backbone as well as from
+    here; the head is b alone: ``V`` parameters, 50 257 for GPT-2. With ``own`` output W is the head's, for
+    backbones whose output matrix is another than the embedding (Llama's): ``V D + V`` parameters, 38.6 million for
+    GPT-2's width. It starts as a copy of the embedding; copy a pretrained output matrix into ``weight`` to start
+    from that.
+
+    b starts at zero. A model's own scaling or capping of logits is not repeated here.
+
+    Args:
+        hidden_size: width D of the hidden states.
+        vocab_size: V; the embedding may have more rows than the tokenizer has pieces, and the first V are used.
+        output: ``tied`` or ``own``.
+    """
+
+    def __init__(self, hidden_size: int, vocab_size: int, output: Output = "tied") -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size).normal_(std=0.02)) if output == "own" else None
+
+    def forward(self, hidden: Tensor, batch: Batch, backbone: nn.Module) -> Tensor:
+        """(B, T, D) to logits (B, T, V); those at a position are of the piece that comes next."""
+        weight = _embedding(backbone)[: len(self.bias)] if self.weight is None else self.weight
+        return F.linear(hidden, weight, self.bias)
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of the pieces after the first, averaged over the labelled ones of (B, T); 0 without any.
+
+        ``labels`` are the input ids themselves, -100 where a piece is not to be predicted.
+        """
+        labels = batch["labels"][:, 1:]
+        total = F.cross_entropy(
+            logits[:, :-1].flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+        )
+        return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
+
+    def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(B, T, V) to the natural log-probability of each piece given those before it (B, T).
+
+        0 where a piece is unlabelled, and at the first position, which nothing comes before.
+        """
+        labels = batch["labels"][:, 1:]
+        nll = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none")
+        return F.pad(-nll, (1, 0))
+
+    def check(self, backbone: nn.Module) -> None:
+        """Refuse a backbone without a fitting word embedding, and one that sees the pieces that it is to predict.
+
+        Raises:
+            ModelError: there is no word embedding, it has fewer than V rows or another width than the hidden
+                states, or the hidden state of a piece depends on a later one.
+        """
+        rows, width = _embedding(backbone).shape
+        if rows < len(self.bias):
+            raise ModelError(
+                f"the head predicts {len(self.bias)} pieces, but the word embedding of {type(backbone).__name__} has "
+                f"{rows} rows; encode with the tokenizer of this backbone"
+            )
+        if self.bias.is_meta or _embedding(backbone).is_meta:
+            return  # there are no values to try it with
+        hidden = _hidden_states_without_future(backbone, rows)
+        if self.weight is None and hidden.shape[-1] != width:
+            raise ModelError(
+                f"the word embedding of {type(backbone).__name__} is {width} wide and its hidden states "
+                f"{hidden.shape[-1]}, so it cannot be the output matrix too; describe the head with output='own'"
+            )
+
+    def start_from(self, backbone: nn.Module) -> None:
+        """Copy the embedding into W, where the head has its own and the widths agree."""
+        embedding = _embedding(backbone)[: len(self.bias)]
+        if self.weight is not None and embedding.shape == self.weight.shape:
+            with torch.no_grad():
+                self.weight.copy_(embedding)
+
+
+class CausalLM(HeadSpec):
+    """Makes a :class:`CausalLMHead`.
+
+    Attributes:
+        vocab_size: pieces V of the vocabulary.
+        output: ``tied`` to the backbone's word embedding (V parameters for each task), or a matrix of the task's
+            ``own`` (V D + V).
+
+    >>> sum(p.numel() for p in CausalLM(vocab_size=100)(hidden_size=8).parameters())
+    100
+    >>> sum(p.numel() for p in CausalLM(vocab_size=100, output="own")(hidden_size=8).parameters())
+    900
+    """
+
+    name: ClassVar[str] = "causal_lm"
+
+    vocab_size: int = Field(ge=2)
+    output: Output = "tied"
+
+    def __call__(self, hidden_size: int) -> CausalLMHead:  # noqa: D102 - inherited
+        return CausalLMHead(hidden_size, self.vocab_size, self.output)
+
+
+def _embedding(backbone: nn.Module) -> Tensor:
+    """The backbone's word embedding (rows, width)."""
+    try:
+        weight = backbone.get_input_embeddings().weight  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        weight = None
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        raise ModelError(f"a language model needs a word embedding, but {type(backbone).__name__} has none")
+    return weight
+
+
+@torch.no_grad()
+def _hidden_states_without_future(backbone: nn.Module, rows: int) -> Tensor:
+    """The hidden states of a short sequence, after making sure that those before its end do not depend on its end."""
+    *first, last = (i % rows for i in range(5))
+    endings = [torch.tensor([[*first[:3], end]], device=next(backbone.parameters()).device) for end in (first[3], last)]
+    with modes_kept(backbone):
+        backbone.eval()
+        try:
+            one, other = (backbone(input_ids=ids).last_hidden_state for ids in endings)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"{type(backbone).__name__} does not run on input_ids alone, as a language model does ({reason(error)})"
+            ) from None
+    # Not exact equality: the two passes may be rounded in another order on an accelerator.
+    if not torch.allclose(one[:, :-1], other[:, :-1], rtol=1e-4, atol=1e-6):
+        raise ModelError(
+            f"{type(backbone).__name__} sees the pieces that a causal language model is to predict, so that its loss "
+            "would mean nothing; use a backbone that sees only what came before, such as GPT-2"
+        )
+    assert isinstance(one, Tensor)
+    return one

@@ -1,0 +1,190 @@
+"""Heads: losses and predictions by hand, pooling, padding, what is refused, descriptions."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import tiny
+from tiny_tasks import EACH_KIND, VOCABULARY, tiny_gpt2
+from torch import nn
+from transformers import ElectraConfig, ElectraModel, T5Config, T5Model, ViTConfig, ViTModel
+
+from pemeta import CausalLM, HeadOnly, HeadSpec, PEModel, SequenceClassification, TokenClassification
+from pemeta.errors import ConfigError, ModelError
+from pemeta.heads.sequence_classification import pool
+
+SPECS = [
+    TokenClassification(labels=("O", "B-X", "I-X"), dropout=0.5),
+    SequenceClassification(labels=("a", "b"), pooling="last"),
+    CausalLM(vocab_size=VOCABULARY, output="own"),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_a_description_comes_back_from_its_configuration_and_the_model_remembers_it(spec):
+    assert HeadSpec.parse(spec.to_config()) == spec
+    model = tiny_gpt2()
+    model.add_head("task", spec)
+    assert model.head_spec("task") == spec
+    model.add_head("task", lambda width: spec(width))
+    with pytest.raises(ModelError, match=r"the head of task 'task' is a \w+Head that was made by a function"):
+        model.head_spec("task")
+    model.add_head("task", spec)
+    model.drop_heads()
+    with pytest.raises(ModelError, match="unknown task 'task'"):
+        model.head_spec("task")
+
+
+def test_wrong_descriptions():
+    with pytest.raises(ConfigError, match="labels must be different; found a, a"):
+        HeadSpec.parse({"name": "sequence_classification", "labels": ["a", "a"]})
+    with pytest.raises(ConfigError, match="unknown head 'token_clasification'; did you mean 'token_classification'"):
+        HeadSpec.parse("token_clasification")
+    with pytest.raises(ConfigError, match="labels"):
+        HeadSpec.parse({"name": "token_classification", "labels": []})
+
+
+def test_the_loss_and_prediction_of_a_sequence_by_hand():
+    head = SequenceClassification(labels=("a", "b"))(1).double()
+    with torch.no_grad():
+        head.classifier.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        head.classifier.bias.copy_(torch.tensor([0.0, 1.0]))
+    hidden = torch.tensor([[[1.0], [3.0], [9.0]], [[0.0], [0.0], [0.0]]]).double()
+    batch = {"attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]]), "labels": torch.tensor([1, 0])}
+    logits = head(hidden, batch, nn.Identity())
+    assert logits.tolist() == [[2.0, -1.0], [0.0, 1.0]]  # the means are 2 and 0
+    first, second = math.log(math.exp(2) + math.exp(-1)) + 1, math.log(1 + math.e)
+    assert head.loss(logits, batch).item() == pytest.approx((first + second) / 2)
+    assert head.predictions(logits, batch).tolist() == [0, 1]
+    one = {**batch, "labels": torch.tensor([-100, 0])}
+    assert head.loss(logits, one).item() == pytest.approx(second)
+    assert head.loss(logits, {"labels": torch.tensor([-100, -100])}).item() == 0.0
+
+
+def test_the_loss_and_predictions_of_a_language_model_by_hand():
+    """Two pieces and an embedding that makes the logits of a hidden state x equal to (x, 0)."""
+    backbone = nn.Module()
+    backbone.get_input_embeddings = lambda: nn.Embedding.from_pretrained(torch.tensor([[1.0], [0.0], [7.0]]))
+    head = CausalLM(vocab_size=2)(1)
+    hidden = torch.tensor([[[0.0], [math.log(3)], [5.0]]])
+    batch = {"labels": torch.tensor([[1, 0, 1]])}
+    logits = head(hidden, batch, backbone)
+    assert logits.shape == (1, 3, 2)
+    # After the first piece both are as likely; after the second, piece 0 is three times as likely, and piece 1 comes.
+    expected = [0.0, math.log(1 / 2), math.log(1 / 4)]
+    assert head.predictions(logits, batch)[0].tolist() == pytest.approx(expected)
+    assert head.loss(logits, batch).item() == pytest.approx(-(expected[1] + expected[2]) / 2)
+    padded = {"labels": torch.tensor([[1, 0, -100]])}
+    assert head.loss(logits, padded).item() == pytest.approx(math.log(2))
+    assert head.predictions(logits, padded)[0].tolist() == pytest.approx([0.0, math.log(1 / 2), 0.0])
+    assert head.loss(logits, {"labels": torch.full((1, 3), -100)}).item() == 0.0
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=5, max_size=5).filter(any), min_size=1, max_size=3))
+def test_pooling_takes_what_the_mask_shows_and_nothing_else(rows):
+    mask = torch.tensor(rows).long()
+    hidden = torch.randn(len(rows), 5, 2, generator=torch.Generator().manual_seed(0)).double()
+    hidden = hidden.masked_fill(mask.unsqueeze(-1) == 0, torch.inf)
+    for number, row in enumerate(rows):
+        shown = hidden[number][torch.tensor(row)]
+        for how, expected in (("first", shown[0]), ("mean", shown.mean(0)), ("last", shown[-1])):
+            torch.testing.assert_close(pool(hidden, mask, how)[number], expected)
+
+
+@pytest.mark.parametrize("how", ["first", "mean", "last"])
+def test_without_a_mask_all_positions_count(how):
+    hidden = torch.randn(2, 4, 3)
+    assert torch.equal(pool(hidden, None, how), pool(hidden, torch.ones(2, 4), how))
+
+
+def test_an_image_backbone_has_no_mask_and_no_pieces():
+    config = ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12, image_size=4, patch_size=2
+    )
+    model = PEModel(ViTModel(config, add_pooling_layer=False), HeadOnly())
+    model.add_head("image", SequenceClassification(labels=("cat", "dog"), pooling="first"))
+    batch = {"pixel_values": torch.randn(3, 3, 4, 4), "labels": torch.tensor([0, 1, 1])}
+    assert model(batch, "image").shape == (3, 2)
+    assert model.loss(batch, "image").isfinite()
+    with pytest.raises(ModelError, match="a language model needs a word embedding, but ViTModel has none"):
+        model.add_head("text", CausalLM(vocab_size=9))
+
+
+@pytest.mark.parametrize(("task", "examples"), EACH_KIND, ids=lambda value: getattr(value, "name", ""))
+def test_padding_changes_nothing(task, examples):
+    """A batch against its examples one by one."""
+    model = tiny_gpt2().eval()
+    model.add_head(task.name, task.make_head)
+    batch = examples.batch(range(len(examples)))
+    together = model(batch, task.name)
+    predictions = model.head(task.name).predictions(together, batch)
+    losses, counts = [], []
+    for index in range(len(examples)):
+        alone = examples.batch([index])
+        logits = model(alone, task.name)
+        width = logits.shape[1]
+        torch.testing.assert_close(together[index : index + 1, :width], logits, rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            predictions[index : index + 1][..., :width].squeeze(),
+            model.head(task.name).predictions(logits, alone).squeeze(),
+        )
+        labels = alone["labels"][:, 1:] if task is EACH_KIND[2][0] else alone["labels"]
+        counts.append(labels.numel())
+        losses.append(model.head(task.name).loss(logits, alone) * counts[-1])
+    torch.testing.assert_close(model.loss(batch, task.name), sum(losses) / sum(counts), rtol=0, atol=1e-12)
+
+
+def test_the_sizes_that_a_task_stores_and_where_its_own_matrix_starts():
+    model = tiny_gpt2(HeadOnly()).eval()
+    model.add_head("tied", CausalLM(vocab_size=VOCABULARY))
+    model.add_head("own", CausalLM(vocab_size=VOCABULARY, output="own"))
+    assert model.num_stored("tied") == VOCABULARY
+    assert model.num_stored("own") == VOCABULARY + VOCABULARY * 8
+    assert torch.equal(model.head("own").weight, model.backbone.wte.weight)
+    assert model.head("own").weight is not model.backbone.wte.weight
+    batch = {"input_ids": torch.tensor([[3, 4, 5]]), "labels": torch.tensor([[3, 4, 5]])}
+    assert torch.equal(model(batch, "own"), model(batch, "tied"))
+
+
+def test_logits_are_those_of_transformers_own_language_model():
+    from transformers import GPT2LMHeadModel
+
+    model = tiny_gpt2(HeadOnly()).eval()
+    whole = GPT2LMHeadModel(model.backbone.config).double().eval()
+    whole.transformer.load_state_dict(model.backbone.state_dict())
+    model.add_head("text", CausalLM(vocab_size=VOCABULARY))
+    ids = torch.randint(0, VOCABULARY, (2, 6))
+    batch = {"input_ids": ids, "labels": ids}
+    theirs = whole(input_ids=ids, labels=ids)
+    torch.testing.assert_close(model(batch, "text"), theirs.logits, rtol=0, atol=1e-12)
+    torch.testing.assert_close(model.loss(batch, "text"), theirs.loss.double(), rtol=0, atol=1e-6)  # theirs: float32
+
+
+@pytest.mark.parametrize("output", ["tied", "own"])
+def test_a_backbone_that_sees_the_future_is_refused_and_left_as_it_was(output):
+    model = tiny().train()
+    model.backbone.encoder.eval()
+    modes = {name: part.training for name, part in model.named_modules()}
+    with pytest.raises(ModelError, match="BertModel sees the pieces that a causal language model is to predict"):
+        model.add_head("text", CausalLM(vocab_size=VOCABULARY, output=output))
+    assert model.tasks == ()
+    assert {name: part.training for name, part in model.named_modules()} == modes
+
+
+def test_an_embedding_that_does_not_fit_is_refused():
+    with pytest.raises(ModelError, match="predicts 31 pieces, but the word embedding of GPT2Model has 30 rows"):
+        tiny_gpt2().add_head("text", CausalLM(vocab_size=31))
+    tiny_gpt2().add_head("text", CausalLM(vocab_size=29))  # rows that no piece uses are common
+    electra = ElectraConfig(
+        vocab_size=30, embedding_size=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12
+    )
+    electra.is_decoder = True  # sees only what came before
+    model = PEModel(ElectraModel(electra), HeadOnly())
+    with pytest.raises(ModelError, match=r"is 4 wide and its hidden states 8.*describe the head with output='own'"):
+        model.add_head("text", CausalLM(vocab_size=30))
+    model.add_head("text", CausalLM(vocab_size=30, output="own"))
+    t5 = T5Config(vocab_size=30, d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    with pytest.raises(ModelError, match="T5Model does not run on input_ids alone"):
+        PEModel(T5Model(t5), HeadOnly()).add_head("text", CausalLM(vocab_size=30))
