@@ -18,64 +18,112 @@ if TYPE_CHECKING:
     from pemeta.algorithms import (
         PrimingAlgorithm as PrimingAlgorithm,
     )
+    from pemeta.data.blocks import EncodedBlocks as EncodedBlocks
+    from pemeta.data.blocks import encode_language_model as encode_language_model
     from pemeta.data.encoding import Encoded as Encoded
     from pemeta.data.encoding import encode as encode
+    from pemeta.data.examples import Examples as Examples
     from pemeta.data.sentences import Corpus as Corpus
     from pemeta.data.sentences import LabelSet as LabelSet
     from pemeta.data.sentences import Sentence as Sentence
     from pemeta.data.synthetic import SyntheticWorld as SyntheticWorld
+    from pemeta.data.texts import EncodedTexts as EncodedTexts
+    from pemeta.data.texts import encode_texts as encode_texts
     from pemeta.errors import PemetaError as PemetaError
     from pemeta.evaluation import evaluate as evaluate
     from pemeta.evaluation import predict as predict
+    from pemeta.export import to_transformers as to_transformers
     from pemeta.finetuning import FineTuning as FineTuning
     from pemeta.finetuning import finetune as finetune
+    from pemeta.heads import CausalLM as CausalLM
+    from pemeta.heads import CausalLMHead as CausalLMHead
     from pemeta.heads import Head as Head
+    from pemeta.heads import HeadSpec as HeadSpec
+    from pemeta.heads import SequenceClassification as SequenceClassification
+    from pemeta.heads import SequenceClassificationHead as SequenceClassificationHead
+    from pemeta.heads import TokenClassification as TokenClassification
     from pemeta.heads import TokenClassificationHead as TokenClassificationHead
     from pemeta.learner import PrimingLearner as PrimingLearner
+    from pemeta.methods import IA3 as IA3
     from pemeta.methods import Adapter as Adapter
+    from pemeta.methods import BitFit as BitFit
+    from pemeta.methods import Compose as Compose
     from pemeta.methods import Full as Full
     from pemeta.methods import HeadOnly as HeadOnly
+    from pemeta.methods import LayerNormTuning as LayerNormTuning
+    from pemeta.methods import LoRA as LoRA
+    from pemeta.methods import Peft as Peft
     from pemeta.methods import PEMethod as PEMethod
+    from pemeta.methods import Prefix as Prefix
+    from pemeta.methods import Prompt as Prompt
     from pemeta.model import PEModel as PEModel
     from pemeta.partition import Partition as Partition
+    from pemeta.peft_files import load_peft as load_peft
+    from pemeta.peft_files import save_peft as save_peft
     from pemeta.pretraining import TinyTransformer as TinyTransformer
     from pemeta.pretraining import pretrain as pretrain
     from pemeta.priming import prime as prime
+    from pemeta.serving import Server as Server
     from pemeta.tasks import Episode as Episode
     from pemeta.tasks import EpisodeSampler as EpisodeSampler
     from pemeta.tasks import Task as Task
+    from pemeta.trainer import TaskModel as TaskModel
 
 # Where each public name lives; a test holds that the type checker is told the same above.
 _HOME = {
     "Adapter": "pemeta.methods",
+    "BitFit": "pemeta.methods",
+    "CausalLM": "pemeta.heads",
+    "CausalLMHead": "pemeta.heads",
+    "Compose": "pemeta.methods",
     "Corpus": "pemeta.data.sentences",
     "Encoded": "pemeta.data.encoding",
+    "EncodedBlocks": "pemeta.data.blocks",
+    "EncodedTexts": "pemeta.data.texts",
     "Episode": "pemeta.tasks",
     "EpisodeSampler": "pemeta.tasks",
+    "Examples": "pemeta.data.examples",
     "FineTunePriming": "pemeta.algorithms",
     "FineTuning": "pemeta.finetuning",
     "Full": "pemeta.methods",
     "Head": "pemeta.heads",
     "HeadOnly": "pemeta.methods",
+    "HeadSpec": "pemeta.heads",
+    "IA3": "pemeta.methods",
     "LabelSet": "pemeta.data.sentences",
+    "LayerNormTuning": "pemeta.methods",
+    "LoRA": "pemeta.methods",
     "MetaPriming": "pemeta.algorithms",
     "PEMethod": "pemeta.methods",
     "PEModel": "pemeta.model",
     "Partition": "pemeta.partition",
+    "Peft": "pemeta.methods",
     "PemetaError": "pemeta.errors",
+    "Prefix": "pemeta.methods",
     "PrimingAlgorithm": "pemeta.algorithms",
     "PrimingLearner": "pemeta.learner",
+    "Prompt": "pemeta.methods",
     "Sentence": "pemeta.data.sentences",
+    "SequenceClassification": "pemeta.heads",
+    "SequenceClassificationHead": "pemeta.heads",
+    "Server": "pemeta.serving",
     "SyntheticWorld": "pemeta.data.synthetic",
     "Task": "pemeta.tasks",
+    "TaskModel": "pemeta.trainer",
     "TinyTransformer": "pemeta.pretraining",
+    "TokenClassification": "pemeta.heads",
     "TokenClassificationHead": "pemeta.heads",
     "encode": "pemeta.data.encoding",
+    "encode_language_model": "pemeta.data.blocks",
+    "encode_texts": "pemeta.data.texts",
     "evaluate": "pemeta.evaluation",
     "finetune": "pemeta.finetuning",
+    "load_peft": "pemeta.peft_files",
     "predict": "pemeta.evaluation",
     "pretrain": "pemeta.pretraining",
     "prime": "pemeta.priming",
+    "save_peft": "pemeta.peft_files",
+    "to_transformers": "pemeta.export",
 }
 
 __all__ = list(_HOME)

@@ -60,6 +60,8 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         what = str(interruption) or "stopped"
         raise KeyboardInterrupt(f"{what}. What is finished is saved: the same command goes on from there") from None
     _report(runner.folder)
+    if command := runner.how_to_predict():
+        typer.echo(f"Fine-tuned tasks are in {runner.folder / 'models'}; use one with: {command}")
 
 
 @app.command()
@@ -79,15 +81,24 @@ def _report(folder: Path) -> None:
 
 
 @app.command()
-def methods() -> None:
-    """List the PE methods, with their fields, defaults and papers."""
-    from pemeta.methods import PEMethod
+def methods(
+    chosen: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="As in a configuration, such as lora or '{name: lora, rank: 4}'; all of them where none.",
+            metavar="METHOD",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A folder or hub name: also say how many of its parameters a method adapts."),
+    ] = None,
+) -> None:
+    """List the PE methods, with their fields, defaults, papers and, for a model, their sizes."""
+    from pemeta.method_list import describe_methods
 
-    for name, method in PEMethod.members().items():
-        typer.echo(f"{name}: {(method.__doc__ or '').splitlines()[0]}")
-        for key, field in method.model_fields.items():
-            typer.echo(f"    {key} = {field.default!r}")
-        typer.echo(f"    paper: {method.paper}")
+    for line in describe_methods(chosen or (), model):
+        typer.echo(line)
 
 
 @app.command()
@@ -116,6 +127,37 @@ def validate(
             if setting.priming is not None:
                 setting.priming.prepare(model, checked.seeds[0])
         typer.echo("the backbone loads and all data can be read")
+
+
+@app.command()
+def predict(
+    folder: Annotated[
+        Path, typer.Argument(help="A saved model, such as OUTPUT/models/SETTING-seed0.", metavar="MODEL_DIR")
+    ],
+    texts: Annotated[
+        list[str],
+        typer.Argument(help="One or more texts; `-` reads one from each line of standard input.", metavar="TEXT"),
+    ],
+    task: Annotated[
+        str | None, typer.Option(help="A task in MODEL_DIR/tasks, or a task's folder; not needed where there is one.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object for each text, on a line of its own.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
+) -> None:
+    """Label TEXTs with a fine-tuned task.
+
+    Words are what whitespace separates: put spaces around punctuation where the task's training data had them.
+    """
+    import json
+
+    from pemeta.serving import Server, only_task
+
+    given = [line.rstrip("\r\n") for line in sys.stdin] if texts == ["-"] else texts
+    server = Server.load(folder, [task or only_task(folder)], device)
+    for prediction in server.predict(server.tasks[0], given):
+        typer.echo(json.dumps(prediction.to_json(), ensure_ascii=False) if as_json else str(prediction))
 
 
 @app.command(

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from pemeta.errors import ModelError, unknown_name
-from pemeta.heads import Head
+from pemeta.heads import Head, HeadSpec
 from pemeta.hub import explained, quiet
 from pemeta.methods.base import PEMethod
 from pemeta.partition import Partition, count
+from pemeta.saving import load_model, push_model, save_model
 from pemeta.seeding import seeded
+from pemeta.task_files import apply_task, read_task, save_task
 from pemeta.typing import Batch, State
 
 
@@ -35,19 +45,101 @@ class PEModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict()
+        self._head_specs: dict[str, HeadSpec] = {}
         self.method = method
         self.train(backbone.training)  # one mode for all; a loaded backbone is in evaluation mode
         self.attached: tuple[PEMethod, ...] = ()
         self.attach(method, seed=seed)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, method: PEMethod, *, seed: int = 0) -> PEModel:
-        """A model on a pretrained encoder from a folder or the Hugging Face hub.
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        method: PEMethod | None = None,
+        *,
+        seed: int = 0,
+        attention: str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> PEModel:
+        """A saved model, or a method newly attached to a pretrained encoder, from a folder or the Hugging Face hub.
+
+        Args:
+            path: what :meth:`save_pretrained` or ``pemeta run`` wrote, or any encoder.
+            method: of fine-tuning. By default the saved one. Where it is not among the saved ones, the saved θ_p
+                gets it newly attached, and the saved θ_a takes no part.
+            seed: of the parameters of a newly attached method.
+            attention: ``eager`` or ``sdpa``; by default transformers chooses.
+            dtype: of the parameters; by default what was saved, and float32 for an encoder that pemeta did not save.
 
         Raises:
-            ModelError: there is no model at ``path``, or it cannot be loaded.
+            ModelError: there is no model at ``path``, it cannot be loaded, or it is not a saved one and ``method`` is
+                not given.
         """
-        return cls(load_backbone(path), method, seed=seed)
+        return load_model(path, method, seed, attention, dtype)
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write θ_p and θ_a as a folder that :meth:`from_pretrained` reads, and transformers' ``AutoModel`` too.
+
+        Heads are not in it: :meth:`save_task` writes each with the task's own θ_a.
+
+        Args:
+            folder: it appears whole or not at all. An earlier model in it is replaced; its tasks stay if they fit.
+            tokenizer: saved beside the model, as ``pemeta predict`` needs it.
+            facts: how the model was made, for its model card.
+
+        Raises:
+            OutputError: the folder holds something else, or cannot be written.
+        """
+        save_model(self, Path(folder), tokenizer, facts)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        private: bool | None = None,
+        commit_message: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Upload what :meth:`save_pretrained` writes to the Hugging Face hub; returns the address.
+
+        Raises:
+            OutputError: the hub refuses it.
+        """
+        return push_model(self, repo_id, tokenizer, private, commit_message, facts)
+
+    def save_task(self, folder: str | Path, task: str, max_length: int | None = None) -> int:
+        """Write what one task stores, θ_a and its head, with what these belong to; returns the number of bytes.
+
+        Args:
+            folder: such as ``MODEL_DIR/tasks/NAME``, where ``pemeta predict`` finds it; an earlier task is replaced.
+            task: one with a head.
+            max_length: word pieces per sentence that the task was trained with, for serving.
+
+        Raises:
+            ModelError: the task has no head, or one that no :class:`~pemeta.HeadSpec` describes.
+            OutputError: the folder holds something else, or cannot be written.
+        """
+        return save_task(self, Path(folder), task, max_length)
+
+    def load_task(self, folder: str | Path, name: str | None = None) -> str:
+        """Take θ_a and the head from a task's folder; returns the task's name.
+
+        θ_a is that of the loaded task from now on: :class:`pemeta.Server` keeps several tasks.
+
+        Args:
+            folder: what :meth:`save_task` wrote.
+            name: of the task; by default the one that it was saved under.
+
+        Raises:
+            ModelError: the folder is not whole, or belongs to another method, another θ_p or another head.
+        """
+        return apply_task(self, read_task(self, Path(folder)), name)
 
     def attach(self, method: PEMethod, *, seed: int = 0) -> None:
         """Attach a method beside those that are: the one that the inner loop simulates, where it is another.
@@ -92,8 +184,11 @@ class PEModel(nn.Module):
 
         Args:
             task: the task's name.
-            make: the head for hidden states of a given width.
+            make: the head for hidden states of a given width; a :class:`~pemeta.HeadSpec` or your own function.
             seed: of the head's initial values; the same seed and task give the same head.
+
+        Raises:
+            ModelError: the head cannot stand on this backbone, or shares a parameter.
         """
         with seeded(seed, "head", task):
             head = make(self.hidden_size)
@@ -103,8 +198,13 @@ class PEModel(nn.Module):
                 f"the head of task {task!r} shares a parameter with the backbone or another head; a parameter belongs "
                 "to one of θ_p, θ_a and one head, so make each head anew"
             )
+        head.check(self.backbone)
         reference = next(self.backbone.parameters())
         self.heads[_key(task)] = head.to(device=reference.device, dtype=reference.dtype).train(self.training)
+        head.start_from(self.backbone)
+        self._head_specs.pop(task, None)
+        if isinstance(make, HeadSpec):
+            self._head_specs[task] = make
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -123,13 +223,32 @@ class PEModel(nn.Module):
         assert isinstance(head, Head)  # only add_head puts one there
         return head
 
+    def head_spec(self, task: str) -> HeadSpec:
+        """What the head of a task was made from.
+
+        Raises:
+            ModelError: the task has no head, or one that no :class:`~pemeta.HeadSpec` describes.
+        """
+        head = self.head(task)
+        if task not in self._head_specs:
+            raise ModelError(
+                f"the head of task {task!r} is a {type(head).__name__} that was made by a function, which cannot be "
+                f"described; make it from a HeadSpec ({', '.join(HeadSpec.members())}, or a subclass of your own)"
+            )
+        return self._head_specs[task]
+
     def drop_heads(self) -> None:
         """Forget every head: a target task starts with one of its own."""
         self.heads.clear()
+        self._head_specs.clear()
 
     def head_names(self, task: str) -> tuple[str, ...]:
         """Names of the parameters of one task's head."""
-        return tuple(f"heads.{_key(task)}.{name}" for name, _ in self.head(task).named_parameters())
+        return tuple(f"{self.head_prefix(task)}.{name}" for name, _ in self.head(task).named_parameters())
+
+    def head_prefix(self, task: str) -> str:
+        """Name of a task's head among the modules; its parameters' names begin with it."""
+        return f"heads.{_key(task)}"
 
     def partition(self, method: PEMethod | None = None) -> Partition:
         """θ_p, θ_a and θ_h, where ``method`` (by default the fine-tuning method) declares θ_a.
@@ -162,7 +281,9 @@ class PEModel(nn.Module):
         """The backbone's last hidden states (B, T, D), before any method transforms them."""
         if "trunk" in batch:
             return batch["trunk"]
-        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        inputs: dict[str, Any] = {key: value for key, value in batch.items() if key != "labels"}
+        if "use_cache" in inspect.signature(self.backbone.forward).parameters:
+            inputs["use_cache"] = False  # a decoder would keep keys and values for text to come
         return self.backbone(**inputs).last_hidden_state  # type: ignore[no-any-return]
 
     def reuses_trunk(self, method: PEMethod | None = None) -> bool:
@@ -170,11 +291,11 @@ class PEModel(nn.Module):
         return (method or self.method).output_only
 
     def forward(self, batch: Batch, task: str) -> Tensor:
-        """Logits of a task: (B, T, C) for token classification."""
+        """Logits of a task: (B, T, C) for token classification, (B, C) for sequences, (B, T, V) for pieces."""
         hidden = self.trunk(batch)
         for method in self.attached:
             hidden = method.transform(self.backbone, hidden)
-        logits = self.head(task)(hidden)
+        logits = self.head(task)(hidden, batch, self.backbone)
         assert isinstance(logits, Tensor)
         return logits
 
@@ -211,32 +332,64 @@ class PEModel(nn.Module):
                 parameters[name].copy_(value)
 
 
-def load_backbone(path: str | Path, attention: str | None = None) -> PreTrainedModel:
-    """A pretrained encoder in float32, without a pooler: tasks on tokens do not use it, and it would get no gradient.
+def load_backbone(
+    path: str | Path, attention: str | None = None, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A pretrained encoder, without a pooler: tasks on tokens do not use it, and it would get no gradient.
 
     Args:
         path: a folder or a name on the Hugging Face hub.
         attention: ``eager`` or ``sdpa``; by default transformers chooses.
+        dtype: of the parameters.
 
     Raises:
         ModelError: there is no model at ``path``, or it cannot be loaded.
     """
-    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True}
     if attention:
         options["attn_implementation"] = attention
     remedy = "give a folder with config.json and model.safetensors, or a name on the Hugging Face hub"
     with explained("a model", path, remedy), quiet():
+        auto = auto_class(AutoConfig.from_pretrained(path))
         try:
-            model, info = AutoModel.from_pretrained(path, add_pooling_layer=False, **options)
+            model, info = auto.from_pretrained(path, add_pooling_layer=False, **options)
         except TypeError as error:  # an architecture without a pooler does not know the argument
             if "add_pooling_layer" not in str(error):
                 raise
-            model, info = AutoModel.from_pretrained(path, **options)
+            model, info = auto.from_pretrained(path, **options)
         missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
         if missing:  # transformers would only warn, and go on with random values
             raise ValueError(f"its weights lack {len(missing)} of the model's parameters, {missing[0]} for one")
     assert isinstance(model, PreTrainedModel)
     return model
+
+
+def empty_backbone(path: str | Path) -> PreTrainedModel:
+    """A backbone of the right shape without values (on the meta device), from its configuration alone.
+
+    Raises:
+        ModelError: there is no configuration at ``path``, or it is of no encoder.
+    """
+    with (
+        explained("a configuration", path, "give a folder with config.json, or a name on the Hugging Face hub"),
+        quiet(),
+    ):
+        config = AutoConfig.from_pretrained(path)
+        with torch.device("meta"):
+            try:
+                model = auto_class(config).from_config(config, add_pooling_layer=False)
+            except TypeError as error:
+                if "add_pooling_layer" not in str(error):
+                    raise
+                model = auto_class(config).from_config(config)
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def auto_class(config: PreTrainedConfig) -> Any:
+    """The class of transformers that loads a backbone: for T5, the encoder without the decoder that AutoModel adds."""
+    encoder = (config.architectures or [""])[0].endswith("EncoderModel")
+    return AutoModelForTextEncoding if encoder or config.is_encoder_decoder else AutoModel
 
 
 def _key(task: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -10,23 +11,31 @@ import yaml
 from pemeta.backbones import Say
 from pemeta.build import Target, Workshop
 from pemeta.config import Cell, RunConfig
-from pemeta.errors import OutputError
+from pemeta.data.encoding import Encoded
+from pemeta.data.examples import Examples
+from pemeta.errors import ModelError, OutputError
 from pemeta.evaluation import predict
-from pemeta.files import check_writable, read_json, read_tensors, remove, write_json, write_tensors, write_text
+from pemeta.files import check_writable, read_json, replaced_folder, write_json, write_text
 from pemeta.finetuning import FineTuningHistory, finetune
 from pemeta.metrics import entity_scores
 from pemeta.model import PEModel
 from pemeta.priming import PrimingHistory, prime
-from pemeta.results import Record, config_digest, hardware, package_versions, read_record, write_record
+from pemeta.results import Record, config_digest, hardware, package_versions, read_record, slug, write_record
+from pemeta.saving import ABOUT, TASKS, describe_model, find_about, read_about, relative_base, write_model
+from pemeta.task_files import ABOUT_TASK
 from pemeta.typing import State
+
+SMALL_PART, FEW = 0.1, 1_000_000
+"""What is kept of a task unasked: so small a part of the model, or so few parameters (4 MB)."""
 
 
 class Runner:
     """One run of a configuration, in its output folder.
 
     The folder holds ``config.yaml`` (the resolved configuration), ``backbone/`` if one was pretrained here,
-    ``primed/NAME/`` for each primed model, and ``records/*.json``, one for each fine-tuning run. What is there
-    and of the same configuration is not done again.
+    ``primed/NAME/`` for each primed model, ``records/*.json``, one for each fine-tuning run, and
+    ``models/SETTING-seedK/tasks/TARGET/`` with what that run's task stores. What is there and of the same
+    configuration is not done again.
 
     Args:
         config: what to run.
@@ -43,6 +52,7 @@ class Runner:
         self.progress = progress
         self.folder = Path(config.output)
         self.workshop = Workshop(config, self.folder, say, progress)
+        self._described: set[Path] = set()
 
     def run(self) -> None:
         """Do every cell that has no record yet.
@@ -103,7 +113,7 @@ class Runner:
             self.workshop.data_digest(
                 cell.target
             )  # reads the data: a wrong language is found before a backbone is made
-        encoded = []
+        encoded: list[tuple[str, Examples]] = []
         if algorithms:
             sources = self.workshop.sources()
             encoded += [(f"{task.name} train", task.train) for task in sources]
@@ -114,7 +124,7 @@ class Runner:
             parts = {"train": target.task.train, "validation": target.validation, "test": target.test}
             encoded += [(f"{language} {split}", data) for split, data in parts.items()]
         for what, data in encoded:
-            if data.num_truncated:
+            if isinstance(data, Encoded) and data.num_truncated:
                 longest = max(map(len, data.input_ids))
                 self.say(
                     f"{what}: {data.num_truncated} of {len(data)} sentences are longer than {longest} word pieces; "
@@ -123,47 +133,100 @@ class Runner:
 
     def start(self, setting: str, seed: int) -> tuple[PEModel, State, PrimingHistory | None]:
         """The model that a setting's fine-tuning starts from, its values, and how it was primed."""
-        model = self.workshop.model(setting, seed)
-        algorithm = self.config.settings[setting].priming
         priming = None
-        if algorithm is not None:
-            algorithm.prepare(model, seed)
-            priming = self.primed(model, setting, seed)
+        if self.config.settings[setting].priming is None:
+            model = self.workshop.model(setting, seed)
+        else:
+            model, priming = self.primed(setting, seed)
         model.drop_heads()
         return model, model.state(), priming
 
-    def primed(self, model: PEModel, setting: str, seed: int) -> PrimingHistory:
-        """Prime the model, or load the values that an earlier run found."""
-        folder = self.folder / "primed" / self.config.primed_name(setting, seed, self.workshop.source_digest)
+    def primed(self, setting: str, seed: int) -> tuple[PEModel, PrimingHistory]:
+        """Prime a model, or load the one that an earlier run primed."""
+        folder = self.primed_folder(setting, seed)
         if (folder / "priming.json").exists():
-            return self.load_primed(folder, model)
+            return self.load_primed(folder, setting)
+        model = self.workshop.model(setting, seed)
+        algorithm = self.config.settings[setting].priming
+        assert algorithm is not None  # or there would be nothing to do
+        algorithm.prepare(model, seed)
         self.say(f"priming for {self.config.settings[setting].label or setting}, seed {seed}")
         checkpoint = folder / "checkpoint.safetensors"
         history = prime(
             model,
             self.workshop.sources(),
-            self.config.settings[setting].priming,
+            algorithm,
             seed=seed,
             checkpoint=checkpoint,
             checkpoint_every=self.config.checkpoint_every,
             progress=self.progress,
         )
-        write_tensors(folder / "model.safetensors", _without_heads(model))
-        # Last, because it tells that the folder is whole.
-        about = {"config": self.config.priming_config(setting, seed), "data_digest": self.workshop.source_digest}
-        write_json(folder / "priming.json", {**about, "history": history.to_json()})
-        remove(checkpoint)
-        return history
+        config = self.config.priming_config(setting, seed)
+        about = {"config": config, "data_digest": self.workshop.source_digest, "history": history.to_json()}
+        facts = {
+            "seed": seed,
+            "sources": list(self.config.sources),
+            "backbone": config["backbone"],
+            **config["priming"],
+        }
+        with replaced_folder(folder) as temporary:  # the checkpoint goes with the old one
+            write_model(model, temporary, describe_model(model, facts=facts), self.workshop.tokenizer)
+            write_json(temporary / "priming.json", about)
+        return model, history
 
-    def load_primed(self, folder: Path, model: PEModel) -> PrimingHistory:
+    def primed_folder(self, setting: str, seed: int) -> Path:
+        """Where a primed model is, or will be."""
+        return self.folder / "primed" / self.config.primed_name(setting, seed, self.workshop.source_digest)
+
+    def load_primed(self, folder: Path, setting: str) -> tuple[PEModel, PrimingHistory]:
         """Load a primed model that an earlier run finished."""
         about = read_json(folder / "priming.json")
         try:
             history = PrimingHistory.from_json(about["history"])
-        except (KeyError, TypeError, AttributeError):
+            read_about(folder)
+        except (KeyError, TypeError, AttributeError, ModelError):
             raise OutputError(f"{folder} is not a primed model of this version; remove that folder") from None
-        model.load_state(read_tensors(folder / "model.safetensors")[0])
-        return history
+        method, attention = self.config.settings[setting].method, self.config.backbone.attention
+        model = PEModel.from_pretrained(folder, method, attention=attention)
+        return model.to(self.workshop.device), history
+
+    def model_folder(self, setting: str, seed: int) -> Path:
+        """Where what the tasks of a setting store is, and `pemeta predict` finds it."""
+        return self.folder / "models" / f"{slug(setting)}-seed{seed}"
+
+    def save_task(self, cell: Cell, model: PEModel) -> None:
+        """Keep the fine-tuned values of a cell, if the configuration asks for it or they are few."""
+        wanted = self.config.save_tasks
+        if wanted is None:
+            wanted = model.fraction_stored(cell.target) <= SMALL_PART or model.num_stored(cell.target) <= FEW
+        if wanted:
+            folder = self.model_folder(cell.setting, cell.seed)
+            self.describe_model_of(cell, model, folder)
+            model.save_task(folder / TASKS / slug(cell.target), cell.target, self.config.max_length)
+
+    def describe_model_of(self, cell: Cell, model: PEModel, folder: Path) -> None:
+        """Write what the tasks of a setting stand on; tasks of another primed model, from before, are removed."""
+        if folder in self._described:
+            return
+        primed = self.config.settings[cell.setting].priming is not None
+        base = str(self.primed_folder(cell.setting, cell.seed)) if primed else self.workshop.backbone_location
+        about = describe_model(model, relative_base(base, folder))
+        try:
+            there = find_about(folder)
+        except ModelError:
+            there = None
+        if there is None or there.model_copy(update={"packages": about.packages}) != about:
+            with replaced_folder(folder) as temporary:
+                write_json(temporary / ABOUT, about.model_dump(mode="json"))
+        self._described.add(folder)
+
+    def how_to_predict(self) -> str | None:
+        """A command that uses what the run has stored; None where that is nothing."""
+        for cell in self.config.cells:
+            folder = self.model_folder(cell.setting, cell.seed)
+            if (folder / TASKS / slug(cell.target) / ABOUT_TASK).is_file():
+                return shlex.join(["pemeta", "predict", str(folder), "--task", cell.target, "some words to label"])
+        return None
 
     def cell(self, cell: Cell, model: PEModel, initial: State, priming: PrimingHistory | None) -> Record:
         """Fine-tune, test, and write the record."""
@@ -176,6 +239,7 @@ class Runner:
         scores = self.scores(model, target)
         seconds = time.perf_counter() - started
         record = self.record(cell, model, target, history, priming, {**scores, "seconds": seconds})
+        self.save_task(cell, model)  # before the record, which tells that the cell is done
         write_record(self.folder, record)
         return record
 
@@ -222,7 +286,7 @@ class Runner:
                 "sources": self.config.sources if row.priming else (),
                 "target": cell.target,
                 "seed": cell.seed,
-                "validation_f1": max(history.validation_f1),
+                "validation_f1": max(history.validation_scores),
                 "best_epoch": history.best_epoch,
                 "num_adapted": model.num_stored(cell.target),
                 "fraction_adapted": model.fraction_stored(cell.target),
@@ -234,11 +298,6 @@ class Runner:
                 "hardware": hardware(model.device),
             }
         )
-
-
-def _without_heads(model: PEModel) -> State:
-    parts = model.partition()
-    return model.state(parts.theta_p + parts.theta_a)
 
 
 def _left(started: float, done: int, total: int) -> str:

@@ -1,0 +1,341 @@
+"""A model as a folder that transformers reads too: the backbone's own parameters, and θ_a beside them."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field, ValidationError
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
+
+from pemeta.errors import ModelError, OutputError, PemetaError, reason
+from pemeta.files import read_json, read_tensors, replaced_folder, write_json, write_tensors, write_text
+from pemeta.hub import explained, quiet
+from pemeta.methods.base import AnyMethod, PEMethod
+from pemeta.model_card import model_card
+from pemeta.registry import Frozen, describe
+from pemeta.results import package_versions
+
+if TYPE_CHECKING:
+    from pemeta.model import PEModel
+
+FORMAT = 1
+ABOUT = "pemeta.json"
+THETA_A = "theta_a.safetensors"
+TASKS = "tasks"
+
+
+class About(Frozen):
+    """What ``pemeta.json`` holds.
+
+    Attributes:
+        format: version of the folder's layout.
+        methods: the attached methods, the one that fine-tuning uses first.
+        theta_p_digest: of θ_p; a task folder belongs to one of them.
+        dtype: of the backbone's parameters.
+        base: where the backbone is, if not here: a folder (relative to this one where it begins with a dot) or a name
+            on the hub.
+        facts: how the model was made.
+        packages: versions that it was written with.
+    """
+
+    format: int = FORMAT
+    methods: tuple[AnyMethod, ...] = Field(min_length=1)
+    theta_p_digest: str
+    dtype: str = "float32"
+    base: str | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
+    packages: dict[str, str] = Field(default_factory=dict)
+
+
+def describe_model(model: PEModel, base: str | None = None, facts: Mapping[str, Any] | None = None) -> About:
+    """What ``pemeta.json`` says of a model."""
+    others = tuple(method for method in model.attached if method != model.method)
+    return About(
+        methods=(model.method, *others),
+        theta_p_digest=theta_p_digest(model),
+        dtype=str(next(model.backbone.parameters()).dtype).removeprefix("torch."),
+        base=base,
+        facts=dict(facts or {}),
+        packages=package_versions(),
+    )
+
+
+def save_model(
+    model: PEModel,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model's folder, whole or not at all; tasks in it that belong to this θ_p stay.
+
+    Raises:
+        OutputError: the folder holds something else, or tasks of another θ_p, or it cannot be written.
+    """
+    about = describe_model(model, facts=facts)
+    tasks = folder / TASKS
+    check_replaceable(folder, ABOUT, "a saved model")
+    if tasks.is_dir() and read_about(folder).theta_p_digest != about.theta_p_digest:
+        raise OutputError(
+            f"{tasks} holds tasks of the model that was saved in {folder} before, and they do not fit this one; give "
+            "another folder, or remove the tasks"
+        )
+    with replaced_folder(folder) as temporary:
+        write_model(model, temporary, about, tokenizer)
+        if tasks.is_dir():
+            shutil.copytree(tasks, temporary / TASKS)
+
+
+def write_model(model: PEModel, folder: Path, about: About, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    """Write the files of a model into a folder."""
+    plain = without_methods(model)
+    own = {id(parameter) for parameter in plain.parameters()}
+    added = {name: p.detach().cpu() for name, p in model.backbone.named_parameters() if id(p) not in own}
+    with quiet():
+        plain.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    if added:
+        write_tensors(folder / THETA_A, added)
+    write_json(folder / ABOUT, about.model_dump(mode="json"))
+    card = model_card(model.backbone, about.methods, sum(map(torch.numel, added.values())), about.facts)
+    write_text(folder / "README.md", card)
+
+
+def without_methods(model: PEModel) -> PreTrainedModel:
+    """The backbone as it was before methods were attached, in a copy that shares its parameters."""
+    shared = {id(tensor): tensor for tensor in (*model.backbone.parameters(), *model.backbone.buffers())}
+    plain = copy.deepcopy(model.backbone, shared)
+    for method in reversed(model.attached):
+        method.detach(plain)
+    return plain
+
+
+def load_model(
+    path: str | Path,
+    method: PEMethod | None,
+    seed: int = 0,
+    attention: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> PEModel:
+    """A model from a folder or the hub: one that was saved, or a method on a plain backbone."""
+    from pemeta.model import PEModel, load_backbone
+
+    about = find_about(path)
+    if about is None:
+        if method is None:
+            raise ModelError(
+                f"{str(path)!r} has no {ABOUT}, so it is not a model that pemeta saved; give the method to attach, or "
+                "a folder that save_pretrained or `pemeta run` wrote"
+            )
+        return PEModel(load_backbone(path, attention, dtype or torch.float32), method, seed=seed)
+    if about.base is not None:
+        return _load_on_base(path, about, method, seed, attention, dtype)
+    backbone = load_backbone(path, attention, dtype or getattr(torch, about.dtype))
+    if method is not None and method not in about.methods:
+        return PEModel(backbone, method, seed=seed)
+    model = PEModel(backbone, about.methods[0])
+    for other in about.methods[1:]:
+        model.attach(other)
+    _load_added(model, path)
+    if dtype is None and theta_p_digest(model) != about.theta_p_digest:
+        raise ModelError(
+            f"θ_p in {str(path)!r} is not what {ABOUT} beside it says: one of the files was changed or is of another "
+            "model; save it again"
+        )
+    model.method = method or model.method
+    return model
+
+
+def _load_on_base(
+    path: str | Path,
+    about: About,
+    method: PEMethod | None,
+    seed: int,
+    attention: str | None,
+    dtype: torch.dtype | None,
+) -> PEModel:
+    """A model of which only tasks are in its own folder."""
+    base = resolve_base(path, about)
+    primed = find_about(base)
+    if primed is not None and primed.base is not None:
+        raise ModelError(f"the base {str(base)!r} of {str(path)!r} has a base itself; give the folder with the weights")
+    return load_model(base, method or about.methods[0], seed, attention, dtype)
+
+
+def _load_added(model: PEModel, path: str | Path) -> None:
+    """Copy the saved values of what the methods added."""
+    own = {id(parameter) for parameter in without_methods(model).parameters()}
+    expected = {name for name, p in model.backbone.named_parameters() if id(p) not in own}
+    file = find_file(path, THETA_A)
+    try:
+        found = read_tensors(file)[0] if file is not None else {}
+    except OutputError as error:
+        raise ModelError(f"{error.args[0].rpartition(';')[0]}; save or download the model again") from None
+    if set(found) != expected:
+        wrong = sorted(expected ^ set(found))
+        raise ModelError(
+            f"{THETA_A} in {str(path)!r} does not hold the parameters that its methods add: {wrong[0]} is "
+            f"{'missing' if wrong[0] in expected else 'not one of them'}; save or download the model again"
+        )
+    model.load_state({f"backbone.{name}": value for name, value in found.items()})
+
+
+def find_file(path: str | Path, name: str) -> Path | None:
+    """A file of a model's folder or of a repository on the hub; None where there is none.
+
+    Raises:
+        ModelError: the repository cannot be asked; to go on as if it had no such file could leave θ_a* out.
+    """
+    if Path(path).is_dir():
+        return found if (found := Path(path) / name).is_file() else None
+    with explained(name, path, "check name and connection, or give the folder of a download"), quiet():
+        file = cached_file(str(path), name, _raise_exceptions_for_missing_entries=False)
+    return None if file is None else Path(file)
+
+
+def find_about(path: str | Path) -> About | None:
+    """What a model's ``pemeta.json`` says; None where there is none.
+
+    Raises:
+        ModelError: it is of a later version, or cannot be read.
+    """
+    file = find_file(path, ABOUT)
+    if file is None:
+        return None
+    about: About = checked(About, _read(file, path), file)
+    return about
+
+
+def read_about(path: str | Path) -> About:
+    """What a model's ``pemeta.json`` says.
+
+    Raises:
+        ModelError: there is none, it is of a later version, or cannot be read.
+    """
+    about = find_about(path)
+    if about is None:
+        raise ModelError(
+            f"{str(path)!r} has no {ABOUT}, so it is not a model that pemeta saved; give a folder that save_pretrained "
+            "or `pemeta run` wrote"
+        )
+    return about
+
+
+def _read(file: Path, path: str | Path) -> Any:
+    try:
+        return read_json(file)
+    except OutputError as error:
+        raise ModelError(f"cannot read {ABOUT} in {str(path)!r}: {reason(error)}") from None
+
+
+def checked(kind: type[Any], value: Any, file: Path) -> Any:
+    """The description in a JSON value.
+
+    Raises:
+        ModelError: its format is of a later version, or a name or a key in it is unknown.
+    """
+    found = value.get("format") if isinstance(value, Mapping) else None
+    if found != FORMAT:
+        raise ModelError(
+            f"{file} has the format {found!r}, and this version of pemeta reads {FORMAT}; upgrade pemeta, or save again"
+        )
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        problem = describe(error, kind)
+    except PemetaError as error:
+        problem = str(error)
+    raise ModelError(
+        f"cannot use {file}: {problem}; if a method or a head of your own is meant, import its module first"
+    ) from None
+
+
+def resolve_base(path: str | Path, about: About) -> str:
+    """The folder or name on the hub where a model's backbone is."""
+    base = about.base or str(path)
+    return str((Path(path) / base).resolve()) if base.startswith(".") else base
+
+
+def relative_base(base: str, folder: Path) -> str:
+    """What ``base`` says in the ``pemeta.json`` of ``folder``: relative where both are in one run, so that it may move.
+
+    Args:
+        base: a folder or a name on the hub.
+        folder: the folder of the model, two below its run's.
+    """
+    place = Path(base).resolve()
+    if not place.is_dir():
+        return base
+    run = folder.resolve().parent.parent
+    return os.path.relpath(place, folder.resolve()) if place.is_relative_to(run) else str(place)
+
+
+def theta_p_digest(model: PEModel) -> str:
+    """Twelve hexadecimal digits that change when a name or a value in θ_p does.
+
+    Values of 16 bits count as the 32 bits that they widen to, so that either precision may be loaded.
+    """
+    names = set(model.partition().theta_p)
+    sha = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if name in names:
+            sha.update(name.encode())
+            sha.update(_wide(parameter).flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()[:12]
+
+
+def _wide(parameter: nn.Parameter) -> torch.Tensor:
+    value = parameter.detach().cpu().contiguous()
+    return value.float() if value.is_floating_point() and value.element_size() < 4 else value
+
+
+def check_replaceable(folder: Path, mark: str, what: str) -> None:
+    """Refuse to replace a folder that has something else in it.
+
+    Raises:
+        OutputError: it is a file, or it is not empty and has no file ``mark``.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; give a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
+        raise OutputError(f"{folder} is not empty and not {what} (it has no {mark}); give a new or an empty folder")
+
+
+def push_model(
+    model: PEModel,
+    repo_id: str,
+    tokenizer: PreTrainedTokenizerBase | None,
+    private: bool | None,
+    commit_message: str | None,
+    facts: Mapping[str, Any] | None,
+) -> str:
+    """Upload a model's folder to the Hugging Face hub; returns its address.
+
+    Raises:
+        OutputError: the hub refuses it.
+    """
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        save_model(model, folder, tokenizer, facts)
+        try:
+            api = HfApi()
+            name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            message = commit_message or "Upload model with pemeta"
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
+        except Exception as error:  # the hub's client raises nearly anything here
+            raise OutputError(
+                f"cannot push to {repo_id!r}: {reason(error)}; check the name, and log in with `hf auth login`"
+            ) from None
+    return f"https://huggingface.co/{name}"
