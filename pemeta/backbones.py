@@ -15,7 +15,7 @@ from pemeta.data.sources import DataSource
 from pemeta.errors import ModelError, reason
 from pemeta.files import replaced_folder
 from pemeta.hub import explained, quiet
-from pemeta.model import load_backbone
+from pemeta.loading import load_backbone
 from pemeta.pretraining import TinyTransformer, pretrain
 from pemeta.registry import Named
 from pemeta.results import config_digest

@@ -9,8 +9,8 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from pemeta.errors import ConfigError, ModelError
+from pemeta.loading import empty_backbone
 from pemeta.methods import PEMethod
-from pemeta.model import empty_backbone
 from pemeta.partition import count
 
 

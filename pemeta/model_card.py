@@ -39,7 +39,7 @@ def model_card(backbone: PreTrainedModel, methods: Sequence[PEMethod], num_added
         "`PATH` is this folder, or its name on the hub. Task heads are not in it; a folder `tasks/`, if there is one, "
         "has one folder for each fine-tuned task.\n"
     )
-    auto = auto_class(backbone)
+    auto = "AutoModelForTextEncoding" if type(backbone).__name__.endswith("EncoderModel") else "AutoModel"
     parts = [
         f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---\n",
         f"# {type(backbone).__name__} for fine-tuning with `{first.name}`\n",
@@ -59,11 +59,6 @@ def base_model(backbone: PreTrainedModel) -> str | None:
     """The name on the hub that a backbone was loaded from, where it is known."""
     name = str(getattr(backbone.config, "_name_or_path", "") or "")
     return name if re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name) and not Path(name).exists() else None
-
-
-def auto_class(backbone: PreTrainedModel) -> str:
-    """The class of transformers that loads the backbone's folder."""
-    return "AutoModelForTextEncoding" if type(backbone).__name__.endswith("EncoderModel") else "AutoModel"
 
 
 def _how_it_was_made(facts: Mapping[str, Any]) -> list[str]:

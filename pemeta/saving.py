@@ -20,6 +20,7 @@ from transformers.utils.hub import cached_file
 from pemeta.errors import ModelError, OutputError, PemetaError, reason
 from pemeta.files import read_json, read_tensors, replaced_folder, write_json, write_tensors, write_text
 from pemeta.hub import explained, quiet
+from pemeta.loading import load_backbone
 from pemeta.methods.base import AnyMethod, PEMethod
 from pemeta.model_card import model_card
 from pemeta.registry import Frozen, describe
@@ -128,7 +129,7 @@ def load_model(
     dtype: torch.dtype | None = None,
 ) -> PEModel:
     """A model from a folder or the hub: one that was saved, or a method on a plain backbone."""
-    from pemeta.model import PEModel, load_backbone
+    from pemeta.model import PEModel
 
     about = find_about(path)
     if about is None:

@@ -24,7 +24,7 @@ from pemeta import PEMethod, PEModel, to_transformers
 from pemeta.errors import ModelError
 from pemeta.heads import SequenceClassification, TokenClassification
 from pemeta.hub import quiet
-from pemeta.model import load_backbone
+from pemeta.loading import load_backbone
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 MERGEABLE = [

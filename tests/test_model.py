@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
 from pemeta import Adapter, Full, HeadOnly, Partition, PEModel, TokenClassificationHead
 from pemeta.errors import ModelError
-from pemeta.model import load_backbone
+from pemeta.hub import quiet
+from pemeta.loading import empty_backbone, load_backbone
 from pemeta.partition import only_trainable
 
 
@@ -110,3 +111,15 @@ def test_backbones_load_without_a_pooler_in_float32(tmp_path):
     assert loaded.config._attn_implementation == "eager"
     with pytest.raises(ModelError, match=r"a model from '.*nothing.*': .*; give a folder with config\.json"):
         load_backbone(tmp_path / "nothing")
+
+
+def test_of_an_encoder_and_decoder_the_encoder_is_the_backbone(tmp_path):
+    config = T5Config(d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=2, vocab_size=30)
+    whole = T5ForConditionalGeneration(config)
+    with quiet():
+        whole.save_pretrained(tmp_path)
+    loaded = load_backbone(tmp_path)
+    assert type(loaded) is T5EncoderModel
+    values = whole.state_dict()
+    assert all(torch.equal(value, values[name]) for name, value in loaded.state_dict().items())
+    assert [n for n, _ in empty_backbone(tmp_path).named_parameters()] == [n for n, _ in loaded.named_parameters()]

@@ -23,7 +23,7 @@ from transformers import (
 from pemeta import PEMethod, PEModel
 from pemeta.errors import ModelError, OutputError
 from pemeta.hub import quiet
-from pemeta.model import load_backbone
+from pemeta.loading import load_backbone
 from pemeta.saving import read_about, theta_p_digest
 
 METHODS = [
@@ -285,7 +285,6 @@ def test_pushing_uploads_the_folder(tiny_bert_dir, monkeypatch, tokenizer):
 
 
 def test_a_name_on_the_hub_is_read_file_by_file(tiny_bert_dir, tmp_path, monkeypatch):
-    from pemeta import model as model_module
     from pemeta import saving
 
     expected = saved(tiny_bert_dir, tmp_path / "m")
@@ -295,8 +294,8 @@ def test_a_name_on_the_hub_is_read_file_by_file(tiny_bert_dir, tmp_path, monkeyp
         asked.append((repo, name))
         return str(tmp_path / "m" / name)
 
-    load = model_module.load_backbone
+    load = saving.load_backbone
     monkeypatch.setattr(saving, "cached_file", cached)
-    monkeypatch.setattr(model_module, "load_backbone", lambda path, *rest: load(tmp_path / "m", *rest))
+    monkeypatch.setattr(saving, "load_backbone", lambda path, *rest: load(tmp_path / "m", *rest))
     assert torch.equal(hidden(PEModel.from_pretrained("me/primed").eval()), hidden(expected))
     assert asked == [("me/primed", "pemeta.json"), ("me/primed", "theta_a.safetensors")]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from pemeta import PEMethod, PEModel, Server, runner
 from pemeta.errors import DataError, ModelError, OutputError
 from pemeta.heads import CausalLM, SequenceClassification, TokenClassification, TokenClassificationHead
-from pemeta.model import load_backbone
+from pemeta.loading import load_backbone
 from pemeta.saving import theta_p_digest
 from pemeta.serving import Entity, _entities
 

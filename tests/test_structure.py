@@ -25,7 +25,7 @@ LAYERS = [
         "_learn2learn",
         "hub",
     },
-    {"partition", "anatomy", "metrics", "optimization", "results"},
+    {"partition", "anatomy", "loading", "metrics", "optimization", "results"},
     {"methods", "heads", "data"},
     {"pretraining", "model", "model_card", "saving", "task_files", "tasks"},
     {"learner", "checkpoint", "evaluation", "export", "peft_files", "trainer"},

@@ -11,7 +11,7 @@ from pemeta.data.conll import read_conll_corpus
 from pemeta.data.encoding import encode
 from pemeta.errors import ModelError
 from pemeta.heads import TokenClassification
-from pemeta.model import load_backbone
+from pemeta.loading import load_backbone
 
 pytest.importorskip("accelerate")
 METHODS = [{"name": "adapter", "bottleneck": 4}, {"name": "lora", "rank": 2}, "bitfit", {"name": "prefix", "length": 2}]
