@@ -12,7 +12,7 @@ from pemeta.methods.base import PEMethod, is_added
 class BitFit(PEMethod):
     """Bias-term fine-tuning: θ_a is every bias of the backbone, those of its layer norms included.
 
-    On BERT's shape that is ``L (9 D + F) + D + ...``: per layer the biases of query, key, value, attention output
+    On BERT's shape that is ``L (7 D + F) + D``: per layer the biases of query, key, value, attention output
     (4 D), the feed-forward block (F + D) and two layer norms (2 D), and D for the embeddings' layer norm.
 
     A key's bias shifts all scores of a query alike, which softmax does not see: without rotary or disentangled
