@@ -9,7 +9,7 @@ from tiny_models import shaken
 from torch import nn
 from transformers import BertConfig, BertModel, DynamicCache, T5Config, T5EncoderModel
 
-from pemeta import PEModel
+from pemeta import PEMethod, PEModel
 from pemeta.anatomy import ANATOMIES, anatomy, attention_of, layer_names
 from pemeta.errors import ConfigError, ModelError
 from pemeta.methods import IA3, Adapter, BitFit, Compose, LoRA, Peft, Prefix, Prompt
@@ -123,10 +123,12 @@ def test_a_prefix_is_a_cache_of_keys_and_values(architecture, padded, attention)
         heads = 2 if architecture == "gpt2" else 1
         keys, values = (x.detach().view(1, 3, heads, 4).transpose(1, 2).expand(2, -1, -1, -1) for x in pair())
         cache.update(keys, values, index)
+    real = data["attention_mask"].bool()
     data["attention_mask"] = nn.functional.pad(data["attention_mask"], (3, 0), value=1)
     positions = torch.arange(6)[None]
     expected = plain(**data, past_key_values=cache, position_ids=positions).last_hidden_state
-    torch.testing.assert_close(model.trunk(inputs(architecture, padded)), expected, rtol=0, atol=1e-6)
+    found = model.trunk(inputs(architecture, padded))
+    torch.testing.assert_close(found[real], expected[real], rtol=0, atol=1e-6)
 
 
 def test_a_prefix_in_bert_by_hand():
@@ -175,6 +177,54 @@ def test_a_prompt_in_xlm_roberta_counts_positions_over_what_is_not_padding():
     ids = torch.tensor([[5, 6, 7]])
     padded = {"input_ids": nn.functional.pad(ids, (2, 0), value=1), "attention_mask": torch.tensor([[0, 0, 1, 1, 1]])}
     close(model.trunk(padded)[:, 2:], model.trunk({"input_ids": ids, "attention_mask": torch.ones_like(ids)}))
+
+
+COUNTING = ("bert", "xlm-roberta", "gpt2", "llama", "qwen2", "modernbert")
+BOTH = Compose(methods=(Prefix(length=3), Prompt(length=3)))
+PADDED_LEFT = [(method, architecture) for architecture in COUNTING for method in (Prompt(length=3), BOTH)]
+# BERT and GPT-2 themselves count padding; where positions rotate keys, only a prefix would notice.
+PADDED_LEFT += [(Prefix(length=3), architecture) for architecture in COUNTING if architecture not in ("bert", "gpt2")]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(("method", "architecture"), PADDED_LEFT, ids=lambda value: getattr(value, "name", value))
+def test_padding_on_the_left_is_no_distance(method, architecture, attention):
+    """What a method puts before the sequence must not be farther away where there is padding between."""
+    model = attached(method, architecture, attention)
+    pad = 1 if architecture == "xlm-roberta" else 0
+    ids = torch.tensor([[5, 6, 7, 8]])
+    padded = nn.functional.pad(ids, (3, 0), value=pad)
+    mask = nn.functional.pad(torch.ones_like(ids), (3, 0))
+    found = model.trunk({"input_ids": padded, "attention_mask": mask})[:, 3:]
+    expected = model.trunk({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["t5", "deberta-v2"])
+def test_padding_on_the_left_that_would_be_distance_is_refused(architecture):
+    model = attached(Prompt(length=3), architecture)
+    ids, mask = torch.tensor([[0, 0, 7, 8]]), torch.tensor([[0, 0, 1, 1]])
+    with pytest.raises(ModelError, match="counts padding as positions, so with this method it must be on the right"):
+        model.trunk({"input_ids": ids, "attention_mask": mask})
+    model.trunk({"input_ids": ids.flip(1), "attention_mask": mask.flip(1)})
+
+
+def test_a_prompt_refuses_positions():
+    model = attached(Prompt(length=3), "bert")
+    with pytest.raises(ModelError, match="position_ids cannot be given; leave them out"):
+        model.backbone(input_ids=torch.tensor([[5, 6]]), position_ids=torch.tensor([[0, 1]]))
+
+
+def test_a_prefix_reaches_one_backbone_only_and_is_never_silent():
+    """Two backbones may share a configuration; and its attention may be set by someone else."""
+    config = backbone("bert").config
+    one, other = (shaken(PEModel(BertModel(config, add_pooling_layer=False).double().eval(), Prefix())) for _ in "ab")
+    before = other.trunk(inputs("bert"))
+    one.detach(Prefix())
+    assert torch.equal(other.trunk(inputs("bert")), before)
+    other.backbone.set_attn_implementation("eager")
+    with pytest.raises(ModelError, match="set to 'eager' after a prefix was attached, and does not see it"):
+        other.trunk(inputs("bert"))
 
 
 def test_a_prompt_before_an_images_patches():
@@ -259,6 +309,9 @@ def test_adapters_of_two_placements_stand_on_one_backbone():
     assert model.partition().theta_a == before
     with pytest.raises(ModelError, match="the backbone has a pemeta_adapter already"):
         model.attach(Adapter(bottleneck=8))
+    lora = attached(LoRA(), "bert")
+    with pytest.raises(ModelError, match="has a pemeta_lora already"):  # also on other maps: one name tells them apart
+        lora.attach(LoRA(targets=("ffn_up",)))
 
 
 def test_methods_that_do_not_fit_say_why():
@@ -303,6 +356,9 @@ def test_a_quantised_map_is_refused():
         ({"peft_type": "LORRA"}, "config.peft_type must be a tuner of the peft package; found 'LORRA'. Known: .*LORA"),
         ({"r": 2}, "found None"),
         ({"peft_type": "LORA", "rank": 2}, "peft does not take this config: .*rank"),
+        ({"peft_type": "LORA", "init_lora_weights": "pissa"}, "'pissa' changes the backbone's own weights"),
+        ({"peft_type": "LORA", "bias": "all"}, "config.bias adapts more than PEFT's own layers"),
+        ({"peft_type": "LORA", "modules_to_save": ["key"]}, "config.modules_to_save adapts more"),
         ({"peft_type": "LORA", "target_modules": ["nowhere"]}, "Target modules .*nowhere.* not found"),
     ],
 )
@@ -339,6 +395,20 @@ def test_other_tuners_of_the_peft_package_prime(config):
     assert all(torch.equal(value, before[name]) for name, value in model.state().items())
     moved = dict(clone.module.named_parameters())
     assert any(not torch.equal(moved[n], before[n]) for n in parts.theta_a)
+
+
+def test_a_configuration_of_the_peft_package_equals_what_a_file_gives_back():
+    method = Peft(config={"peft_type": "LORA", "target_modules": {"value", "query"}, "r": 2})
+    assert method == Peft(config={"peft_type": "LORA", "target_modules": ["query", "value"], "r": 2})
+    assert PEMethod.parse(method.to_config()) == method
+    with pytest.raises(ConfigError, match="expected what JSON can hold"):
+        PEMethod.parse({"name": "peft", "config": {"peft_type": torch.zeros(1)}})
+
+
+def test_a_tuner_that_changes_the_backbone_is_refused(monkeypatch):
+    monkeypatch.setattr("pemeta.methods.peft_bridge.PLAIN_STARTS", ("olora",))
+    with pytest.raises(ModelError, match="the tuner LORA changed the backbone's own parameters"):
+        Peft(config={"peft_type": "LORA", "init_lora_weights": "olora"}).attach(backbone("bert").float())
 
 
 def test_the_peft_package_missing_names_the_command(monkeypatch):

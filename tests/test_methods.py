@@ -283,9 +283,9 @@ def test_meta_gradients_equal_the_explicit_unroll(row, architecture, order):
         if gradient is None:
             assert found is None, name
         else:
-            torch.testing.assert_close(found, gradient, rtol=0, atol=1e-9, msg=name)
+            torch.testing.assert_close(found, gradient, rtol=0, atol=1e-10, msg=name)
     for name, value in clone.adapted_parameters().items():
-        torch.testing.assert_close(value, values[name], rtol=0, atol=1e-9, msg=name)
+        torch.testing.assert_close(value, values[name], rtol=0, atol=1e-10, msg=name)
     assert sum(g.abs().sum() for g in expected if g is not None) > 1e-6
 
 

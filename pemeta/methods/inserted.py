@@ -70,15 +70,14 @@ class Inserted(PEMethod):
         """
 
     def unsupported(self, backbone: nn.Module) -> str | None:
-        """That a part is missing, or has such a module already."""
+        """That a part is missing, or that such a module is somewhere already: the name tells them apart."""
         try:
-            insertions = self.insertions(backbone)
+            self.insertions(backbone)
         except ModelError as error:
             return str(error)
-        taken = [one.path for one in insertions if self.child in backbone.get_submodule(one.path)._modules]
+        taken = [name or "the backbone" for name, part in backbone.named_modules() if self.child in part._modules]
         if taken:
-            where = taken[0] or "the backbone"
-            return f"{where} has a {self.child} already; detach that method before attaching another of its kind"
+            return f"{taken[0]} has a {self.child} already; detach that method before attaching another of its kind"
         return None
 
     def attach(self, backbone: nn.Module) -> None:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import nn
 
-from pemeta.errors import ConfigError, ModelError, reason
+from pemeta.errors import ConfigError, ModelError, excerpt, reason
 from pemeta.methods.base import PEMethod
 
 ADAPTER = "pemeta_peft"
 """What the tuner's parameters are called; so every one of their names has a part that begins with ``pemeta_``."""
+
+
+def _as_json(config: Any) -> Any:
+    """The configuration as a file has it, so that a method equals what is read back: lists for tuples and sets."""
+    try:
+        return json.loads(json.dumps(config, default=lambda value: sorted(value)))
+    except TypeError:
+        raise ValueError(f"expected what JSON can hold; found {excerpt(config)}") from None
+
+
+ELSEWHERE = ("modules_to_save", "trainable_token_indices", "layer_replication")
+"""Fields that make PEFT replace or repeat modules beside those that it tunes."""
+PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal")
+"""Initialisations of LoRA that leave the backbone's own weights alone; PiSSA, OLoRA, CorDA and LoftQ do not."""
 
 
 class Peft(PEMethod):
@@ -33,7 +48,7 @@ class Peft(PEMethod):
     name: ClassVar[str] = "peft"
     paper: ClassVar[str] = "Mangrulkar et al. (2022), PEFT: State-of-the-art Parameter-Efficient Fine-Tuning methods"
 
-    config: dict[str, Any] = Field(min_length=1)
+    config: Annotated[dict[str, Any], BeforeValidator(_as_json)] = Field(min_length=1)
 
     @property
     def identity_at_start(self) -> bool:
@@ -62,6 +77,7 @@ class Peft(PEMethod):
 
         config = self._peft_config()
         before = {id(parameter): parameter.requires_grad for parameter in backbone.parameters()}
+        sums = {id(parameter): _sum(parameter) for parameter in backbone.parameters()}
         mode = backbone.training
         try:
             with warnings.catch_warnings():  # it sets that flag right itself
@@ -77,6 +93,11 @@ class Peft(PEMethod):
             for parameter in backbone.parameters():  # PEFT freezes θ_p, which priming moves
                 parameter.requires_grad_(before.get(id(parameter), True))
             backbone.train(mode)
+        if sums.items() - {id(parameter): _sum(parameter) for parameter in backbone.parameters()}.items():
+            raise ModelError(
+                f"the tuner {self.config['peft_type']} changed the backbone's own parameters, which priming and saving "
+                "rest on; load the backbone anew, and start the tuner in a way that leaves them alone"
+            )
 
     def detach(self, backbone: nn.Module) -> None:
         """Put each tuned map back in its place."""
@@ -112,10 +133,27 @@ class Peft(PEMethod):
             raise ConfigError(
                 f"config.peft_type must be a tuner of the peft package; found {kind!r}. Known: {', '.join(tuners)}"
             )
+        odd = [key for key in ELSEWHERE if self.config.get(key)]
+        if odd or self.config.get("bias", "none") != "none":
+            raise ConfigError(
+                f"config.{odd[0] if odd else 'bias'} adapts more than PEFT's own layers, which this bridge does not "
+                "follow; leave it out, and compose with bitfit or layer_norm where that is meant"
+            )
+        if self.config.get("init_lora_weights") not in PLAIN_STARTS:
+            raise ConfigError(
+                f"config.init_lora_weights {self.config['init_lora_weights']!r} changes the backbone's own weights, so "
+                "that it could not be detached; use true, gaussian or orthogonal"
+            )
         try:
             return PeftConfig.from_peft_type(**self.config)  # type: ignore[no-untyped-call]
         except Exception as error:  # TypeError for an unknown key, ValueError for a wrong value
             raise ConfigError(f"peft does not take this config: {reason(error)}") from None
+
+
+def _sum(parameter: nn.Parameter) -> float:
+    """Enough to tell whether a parameter was changed, without a copy of it."""
+    value = parameter.detach()
+    return 0.0 if value.is_meta else float(value.double().square().sum())
 
 
 def _tuned(backbone: nn.Module) -> Iterator[tuple[str, Any]]:

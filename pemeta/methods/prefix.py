@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -16,7 +17,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from pemeta.anatomy import PREFIXED, anatomy, attention_of, layer_names, linear_sizes
+from pemeta.errors import ModelError
 from pemeta.methods.inserted import Act, Inserted, Insertion
+from pemeta.methods.positions import positions, rotary
 
 CHILD = "pemeta_prefix"
 
@@ -198,12 +201,41 @@ class Prefix(Inserted):
     def attach(self, backbone: nn.Module) -> None:
         """Insert keys and values, and let the backbone attend to them."""
         super().attach(backbone)
+        _own_configuration(backbone)
         _set_attention(backbone, PREFIXED + attention_of(backbone))
+        backbone.register_forward_pre_hook(_before, with_kwargs=True)
 
     def detach(self, backbone: nn.Module) -> None:
         """Take them out, and let the backbone attend as before."""
         super().detach(backbone)
         _set_attention(backbone, attention_of(backbone))
+        for key in [key for key, hook in backbone._forward_pre_hooks.items() if hook is _before]:
+            del backbone._forward_pre_hooks[key]
+            backbone._forward_pre_hooks_with_kwargs.pop(key, None)
+
+
+def _before(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Before the backbone: a prefix that no attention reads would be silence; and rotary positions skip padding."""
+    if not str(backbone.config._attn_implementation).startswith(PREFIXED):  # type: ignore[union-attr]
+        raise ModelError(
+            f"the backbone's attention was set to {attention_of(backbone)!r} after a prefix was attached, and does not "
+            "see it; detach the prefix, set the attention, and attach it again"
+        )
+    mask = kwargs.get("attention_mask")
+    # Rotated by positions that count padding, a query would be as far from the prefix as the padding is long.
+    given = kwargs.get("position_ids") is not None or kwargs.get("past_key_values") is not None
+    if rotary(backbone) and mask is not None and mask.ndim == 2 and not given:
+        return arguments, {**kwargs, **positions(backbone, mask)}
+    return None
+
+
+def _own_configuration(backbone: nn.Module) -> None:
+    """Give a backbone a configuration of its own: setting the attention must not reach another that shares it."""
+    shared = backbone.config
+    own = copy.deepcopy(shared)
+    for module in backbone.modules():
+        if getattr(module, "config", None) is shared:
+            module.config = own
 
 
 def _set_attention(backbone: nn.Module, name: str) -> None:

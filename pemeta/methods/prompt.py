@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
+from pemeta.methods.positions import first_position, positions
 
 CHILD = "pemeta_prompt"
 
@@ -41,11 +42,11 @@ def _embed(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, An
     for key, value in (("attention_mask", 1), ("token_type_ids", 0)):
         if given.get(key) is not None:
             given[key] = nn.functional.pad(given[key], (prompt, 0), value=value)
-    mask, embeddings = given.get("attention_mask"), getattr(backbone, "embeddings", None)
-    if mask is not None and hasattr(embeddings, "create_position_ids_from_inputs_embeds"):
-        # RoBERTa and its kin count positions over what is not padding; without indices they would count padding too.
-        mask = mask.long()
-        given["position_ids"] = mask.cumsum(1) * mask + embeddings.padding_idx  # type: ignore[union-attr]
+    if given.get("position_ids") is not None:
+        raise ModelError("a prompt shifts positions, so position_ids cannot be given; leave them out")
+    mask = given.get("attention_mask")
+    if mask is not None:
+        given |= positions(backbone, mask)
     return (), given
 
 
@@ -66,17 +67,12 @@ def _check_length(backbone: nn.Module, length: int, prompt: int) -> None:
     """A table of positions has an end, and behind it is an error that does not say so."""
     for name, table in backbone.named_parameters():
         if name.endswith(("position_embeddings.weight", "wpe.weight")):
-            offset = getattr(getattr(backbone, "embeddings", None), "padding_idx", None)
-            limit = table.shape[0] - (offset + 1 if isinstance(offset, int) and "roberta" in _kind(backbone) else 0)
+            limit = table.shape[0] - first_position(backbone)
             if length > limit:
                 raise ModelError(
                     f"{length - prompt} word pieces and a prompt of {prompt} do not fit the backbone's {limit} "
                     f"positions; lower max_length to {limit - prompt}"
                 )
-
-
-def _kind(backbone: nn.Module) -> str:
-    return str(getattr(getattr(backbone, "config", None), "model_type", ""))
 
 
 class Prompt(Inserted):
@@ -100,7 +96,7 @@ class Prompt(Inserted):
     paper: ClassVar[str] = "Lester et al. (2021), The Power of Scale for Parameter-Efficient Prompt Tuning"
 
     length: int = Field(16, gt=0)
-    init: str = Field("vocabulary", pattern="^(vocabulary|normal)$")
+    init: Literal["vocabulary", "normal"] = "vocabulary"
     init_std: float = Field(0.02, ge=0)
 
     @property
@@ -128,7 +124,8 @@ class Prompt(Inserted):
         """Insert the vectors, and the hooks that drop what comes of them."""
         super().attach(backbone)
         if self._takes_vectors(backbone):
-            backbone.register_forward_pre_hook(_embed, with_kwargs=True)
+            # First, so that other hooks see the sequence with its prompt.
+            backbone.register_forward_pre_hook(_embed, with_kwargs=True, prepend=True)
         backbone.register_forward_hook(_strip)
 
     def detach(self, backbone: nn.Module) -> None:
