@@ -36,6 +36,12 @@ def to_transformers(model: PEModel, task: str) -> PreTrainedModel:
             f"{odd.name} cannot be merged into the backbone's own parameters; keep the task as a folder (save_task) "
             "and use pemeta.Server"
         )
+    adding = [method.name for method in model.attached if method.adds_modules]
+    if len(adding) > 1:
+        raise ModelError(
+            f"{' and '.join(adding)} are attached together, and merged their order would be lost; detach all but one, "
+            "or keep the task as a folder (save_task)"
+        )
     shell, name = token_classifier(model)
     plain = copy.deepcopy(model.backbone)
     for method in reversed(model.attached):
@@ -104,8 +110,8 @@ def _check_same_logits(model: PEModel, task: str, exported: PreTrainedModel) -> 
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with modes_kept(model):
         model.eval()
-        here, there = model(batch, task).float(), exported(**batch).logits.float()
-    tolerance = 1e-3 if next(model.head(task).parameters()).element_size() >= 4 else 0.1
+        here, there = model(batch, task).double(), exported(**batch).logits.double()
+    tolerance = {8: 1e-6, 4: 1e-4}.get(next(model.head(task).parameters()).element_size(), 0.1)
     if not torch.allclose(here, there, rtol=tolerance, atol=tolerance):
         raise ModelError(
             f"{type(exported).__name__} computes other logits than this model, by up to "

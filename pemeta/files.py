@@ -19,12 +19,16 @@ from pemeta.typing import State
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
     """Write beside the target, flush to disk, rename over it."""
-    temporary = path.with_name(path.name + ".tmp")
+    path = path.resolve()  # "." has no name
+    temporary = path.with_name(f".{path.name}.pemeta-tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        temporary.chmod(mode)  # safetensors writes for the owner alone
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise unwritable(path, error) from None
@@ -76,13 +80,19 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder is read-only or full; the old folder, if any, is as it was.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    path = path.resolve()
+    if path == Path.cwd():
+        raise OutputError(f"cannot replace {path} while it is the working directory; give a folder in it")
+    temporary, old = (path.with_name(f".{path.name}.pemeta-{end}") for end in ("tmp", "old"))
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
-        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.replace(old)
         temporary.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
     except PemetaError:
         raise
     except (OSError, SafetensorError) as error:

@@ -15,7 +15,7 @@ from pemeta.errors import ModelError, unknown_name
 from pemeta.heads import Head, HeadSpec
 from pemeta.methods.base import PEMethod
 from pemeta.partition import Partition, count
-from pemeta.saving import load_model, push_model, save_model
+from pemeta.saving import MARK, load_model, push_model, save_model
 from pemeta.seeding import seeded
 from pemeta.task_files import apply_task, read_task, save_task
 from pemeta.typing import Batch, State
@@ -35,9 +35,17 @@ class PEModel(nn.Module):
 
     def __init__(self, backbone: PreTrainedModel, method: PEMethod, *, seed: int = 0) -> None:
         super().__init__()
+        pooler = getattr(backbone, "pooler", None)
+        if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
+            raise ModelError(
+                f"this {type(backbone).__name__} has a pooler, which tasks do not use; load it with "
+                "add_pooling_layer=False, or set backbone.pooler = None"
+            )
+        vars(backbone.config).pop(MARK, None)  # it is said anew when this model is saved
         self.backbone = backbone
         self.heads = nn.ModuleDict()
         self._head_specs: dict[str, HeadSpec] = {}
+        self.digests: dict[str, str] = {}  # of θ_p as it is to θ_p as it was saved, where it was loaded in another type
         self.method = method
         self.train(backbone.training)  # one mode for all; a loaded backbone is in evaluation mode
         self.attached: tuple[PEMethod, ...] = ()
@@ -57,8 +65,8 @@ class PEModel(nn.Module):
 
         Args:
             path: what :meth:`save_pretrained` or ``pemeta run`` wrote, or any encoder.
-            method: of fine-tuning. By default the saved one. Where it is not among the saved ones, the saved θ_p
-                gets it newly attached, and the saved θ_a takes no part.
+            method: of fine-tuning. By default the saved one. Where it is not among the saved ones, the saved backbone
+                gets it newly attached, without what the saved ones added.
             seed: of the parameters of a newly attached method.
             attention: ``eager`` or ``sdpa``; by default transformers chooses.
             dtype: of the parameters; by default what was saved, and float32 for an encoder that pemeta did not save.
@@ -80,7 +88,8 @@ class PEModel(nn.Module):
         Heads are not in it: :meth:`save_task` writes each with the task's own θ_a.
 
         Args:
-            folder: it appears whole or not at all. An earlier model in it is replaced; its tasks stay if they fit.
+            folder: it appears whole or not at all. An earlier model in it is replaced; its tasks stay if they fit,
+                and so does what else is there.
             tokenizer: saved beside the model, as ``pemeta predict`` needs it.
             facts: how the model was made, for its model card.
 
@@ -182,6 +191,8 @@ class PEModel(nn.Module):
         Raises:
             ModelError: the head cannot stand on this backbone, or shares a parameter.
         """
+        if not task:
+            raise ModelError("a task needs a name; found an empty one")
         with seeded(seed, "head", task):
             head = make(self.hidden_size)
         others = {id(p) for name, p in self.named_parameters() if not name.startswith(f"heads.{_key(task)}.")}

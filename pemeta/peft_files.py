@@ -92,6 +92,11 @@ def load_peft(
     """
     folder = Path(folder)
     config, tensors = _read(folder)
+    if task is not None and config.get("task_type") not in (None, "TOKEN_CLS"):
+        raise ModelError(
+            f"{folder / CONFIG} is of a task of type {config['task_type']!r}, and only the head of TOKEN_CLS can be "
+            "read; leave task out to load the adapter alone"
+        )
     method = _method(config, backbone)
     model = PEModel(backbone, method)
     try:
@@ -109,7 +114,7 @@ def load_peft(
             raise ModelError(
                 f"{folder / VALUES} lacks {len(missing)} of the adapter's parameters, {missing[0]} for one"
             )
-        head = _head(rest, config, folder)
+        head = _head(rest, config, folder, own)
         model.load_state(state)
         if task is not None:
             _add_head(model, task, head, labels, folder)
@@ -170,11 +175,11 @@ def _within_backbone(key: str, backbone: PreTrainedModel) -> str:
     return key.removeprefix(WITHIN).removeprefix(f"{backbone.base_model_prefix}.")
 
 
-def _head(rest: State, config: Mapping[str, Any], folder: Path) -> State:
-    """Weight and bias of a linear head among what is not of the adapter; refuse all else."""
+def _head(rest: State, config: Mapping[str, Any], folder: Path, own: Mapping[str, Any]) -> State:
+    """Weight and bias of a linear head among what is not of the adapter; refuse all else, the backbone's own too."""
     modules = tuple(config.get("modules_to_save") or ())
     head = {name.rpartition(".")[2]: value for name, value in rest.items() if name.rpartition(".")[0] in modules}
-    odd = [name for name in rest if name.rpartition(".")[0] not in modules]
+    odd = [name for name in rest if name.rpartition(".")[0] not in modules or name in own]
     if odd or len(head) < len(rest):
         raise ModelError(
             f"{folder / VALUES} holds {(odd or list(rest))[0]}, which is neither of the adapter nor of a linear "

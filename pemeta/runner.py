@@ -212,7 +212,7 @@ class Runner:
         base = str(self.primed_folder(cell.setting, cell.seed)) if primed else self.workshop.backbone_location
         about = describe_model(model, relative_base(base, folder))
         try:
-            there = find_about(folder)
+            there = find_about(folder) if folder.is_dir() else None  # else the hub would be asked for it
         except ModelError:
             there = None
         if there is None or there.model_copy(update={"packages": about.packages}) != about:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -33,6 +34,10 @@ FORMAT = 1
 ABOUT = "pemeta.json"
 THETA_A = "theta_a.safetensors"
 TASKS = "tasks"
+WEIGHTS = re.compile(rf"model.*\.safetensors(\.index\.json)?|pytorch_model.*|{re.escape(THETA_A)}")
+"""Files of an earlier model, which must not stay beside those of a later one."""
+MARK = "pemeta_format"
+"""A key in ``config.json``, so that the folder's backbone alone is not taken for all there is."""
 
 
 class About(Frozen):
@@ -40,7 +45,8 @@ class About(Frozen):
 
     Attributes:
         format: version of the folder's layout.
-        methods: the attached methods, the one that fine-tuning uses first.
+        methods: the attached methods, in the order in which they were.
+        finetuning: index of the one that fine-tuning uses.
         theta_p_digest: of θ_p; a task folder belongs to one of them.
         dtype: of the backbone's parameters.
         base: where the backbone is, if not here: a folder (relative to this one where it begins with a dot) or a name
@@ -51,6 +57,7 @@ class About(Frozen):
 
     format: int = FORMAT
     methods: tuple[AnyMethod, ...] = Field(min_length=1)
+    finetuning: int = Field(0, ge=0)
     theta_p_digest: str
     dtype: str = "float32"
     base: str | None = None
@@ -60,9 +67,9 @@ class About(Frozen):
 
 def describe_model(model: PEModel, base: str | None = None, facts: Mapping[str, Any] | None = None) -> About:
     """What ``pemeta.json`` says of a model."""
-    others = tuple(method for method in model.attached if method != model.method)
     return About(
-        methods=(model.method, *others),
+        methods=model.attached,
+        finetuning=model.attached.index(model.method),
         theta_p_digest=theta_p_digest(model),
         dtype=str(next(model.backbone.parameters()).dtype).removeprefix("torch."),
         base=base,
@@ -85,15 +92,22 @@ def save_model(
     about = describe_model(model, facts=facts)
     tasks = folder / TASKS
     check_replaceable(folder, ABOUT, "a saved model")
-    if tasks.is_dir() and read_about(folder).theta_p_digest != about.theta_p_digest:
+    if tasks.is_dir() and not _fits(read_about(folder), about):
         raise OutputError(
             f"{tasks} holds tasks of the model that was saved in {folder} before, and they do not fit this one; give "
             "another folder, or remove the tasks"
         )
     with replaced_folder(folder) as temporary:
         write_model(model, temporary, about, tokenizer)
-        if tasks.is_dir():
-            shutil.copytree(tasks, temporary / TASKS)
+        for kept in folder.iterdir() if folder.is_dir() else ():
+            if not (temporary / kept.name).exists() and not WEIGHTS.fullmatch(kept.name):
+                (shutil.copytree if kept.is_dir() else shutil.copy2)(kept, temporary / kept.name)
+
+
+def _fits(one: About, other: About) -> bool:
+    """Whether tasks of one model are of the other too."""
+    methods = [about.methods[about.finetuning] for about in (one, other)]
+    return one.theta_p_digest == other.theta_p_digest and methods[0] == methods[1]
 
 
 def write_model(model: PEModel, folder: Path, about: About, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
@@ -101,6 +115,7 @@ def write_model(model: PEModel, folder: Path, about: About, tokenizer: PreTraine
     plain = without_methods(model)
     own = {id(parameter) for parameter in plain.parameters()}
     added = {name: p.detach().cpu() for name, p in model.backbone.named_parameters() if id(p) not in own}
+    setattr(plain.config, MARK, FORMAT)  # the copy's own
     with quiet():
         plain.save_pretrained(folder)
     if tokenizer is not None:
@@ -108,7 +123,8 @@ def write_model(model: PEModel, folder: Path, about: About, tokenizer: PreTraine
     if added:
         write_tensors(folder / THETA_A, added)
     write_json(folder / ABOUT, about.model_dump(mode="json"))
-    card = model_card(model.backbone, about.methods, sum(map(torch.numel, added.values())), about.facts)
+    others = [method for method in model.attached if method != model.method]
+    card = model_card(model.backbone, [model.method, *others], sum(map(torch.numel, added.values())), about.facts)
     write_text(folder / "README.md", card)
 
 
@@ -138,7 +154,13 @@ def load_model(
                 f"{str(path)!r} has no {ABOUT}, so it is not a model that pemeta saved; give the method to attach, or "
                 "a folder that save_pretrained or `pemeta run` wrote"
             )
-        return PEModel(load_backbone(path, attention, dtype or torch.float32), method, seed=seed)
+        backbone = load_backbone(path, attention, dtype or torch.float32)
+        if hasattr(backbone.config, MARK):
+            raise ModelError(
+                f"config.json of {str(path)!r} says that pemeta saved this model, but {ABOUT} cannot be had; download "
+                "the whole repository, or load it with AutoModel if its θ_a is to be left out"
+            )
+        return PEModel(backbone, method, seed=seed)
     if about.base is not None:
         return _load_on_base(path, about, method, seed, attention, dtype)
     backbone = load_backbone(path, attention, dtype or getattr(torch, about.dtype))
@@ -147,8 +169,11 @@ def load_model(
     model = PEModel(backbone, about.methods[0])
     for other in about.methods[1:]:
         model.attach(other)
+    model.method = about.methods[about.finetuning]
     _load_added(model, path)
-    if dtype is None and theta_p_digest(model) != about.theta_p_digest:
+    if dtype not in (None, getattr(torch, about.dtype)):
+        model.digests[theta_p_digest(model)] = about.theta_p_digest  # rounded, or not: its tasks are the same
+    elif theta_p_digest(model) != about.theta_p_digest:
         raise ModelError(
             f"θ_p in {str(path)!r} is not what {ABOUT} beside it says: one of the files was changed or is of another "
             "model; save it again"
@@ -170,7 +195,7 @@ def _load_on_base(
     primed = find_about(base)
     if primed is not None and primed.base is not None:
         raise ModelError(f"the base {str(base)!r} of {str(path)!r} has a base itself; give the folder with the weights")
-    return load_model(base, method or about.methods[0], seed, attention, dtype)
+    return load_model(base, method or about.methods[about.finetuning], seed, attention, dtype)
 
 
 def _load_added(model: PEModel, path: str | Path) -> None:
@@ -292,7 +317,8 @@ def theta_p_digest(model: PEModel) -> str:
         if name in names:
             sha.update(name.encode())
             sha.update(_wide(parameter).flatten().view(torch.uint8).numpy().data)
-    return sha.hexdigest()[:12]
+    found = sha.hexdigest()[:12]
+    return model.digests.get(found, found)
 
 
 def _wide(parameter: nn.Parameter) -> torch.Tensor:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pemeta.backbones import PretrainedBackbone
 from pemeta.devices import resolve_device
-from pemeta.errors import DataError, ModelError, reason, unknown_name
+from pemeta.errors import ConfigError, DataError, ModelError, reason, unknown_name
 from pemeta.heads import HeadSpec, SequenceClassification, TokenClassification
 from pemeta.model import PEModel
 from pemeta.saving import TASKS, load_model, read_about, resolve_base, theta_p_digest
@@ -136,7 +136,7 @@ class Server:
         return tuple(self._tasks)
 
     def add_task(self, folder: str | Path, name: str | None = None) -> str:
-        """Add a task from its folder, in place of one of the same name; returns its name.
+        """Add a task from its folder, in place of one of the same name and head; returns its name.
 
         Raises:
             ModelError: the folder is not whole, belongs to another method, θ_p or head, or cannot be served.
@@ -190,10 +190,13 @@ class Server:
 
         Raises:
             ModelError: there is no such task.
-            DataError: ``texts`` is one string, or a text to be classified is empty.
+            DataError: ``texts`` is no list of strings, or a text to be classified is empty.
+            ConfigError: ``batch_size`` is not positive.
         """
-        if isinstance(texts, str):
-            raise DataError("texts must be a list of texts, and not one string; put it in brackets")
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise DataError("texts must be a list of strings; put a single one in brackets")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be positive; found {batch_size}")
         with self.using(task) as model:
             stored = self._tasks[task].about
             if isinstance(stored.head, TokenClassification):

@@ -78,9 +78,18 @@ class TaskModel(nn.Module):
         loss = None if labels is None else self.model.head(self.task).loss(logits, batch)
         return TaskOutput(loss=loss, logits=logits)
 
-    def state_dict(self, *_: Any, prefix: str = "", **__: Any) -> dict[str, Any]:  # type: ignore[override]
-        """θ_a and the task's head, which is what a checkpoint of Trainer holds."""
-        return {f"{prefix}model.{name}": self.model.get_parameter(name).detach() for name in self._names}
+    def state_dict(  # type: ignore[override]
+        self, *_: Any, destination: dict[str, Any] | None = None, prefix: str = "", **__: Any
+    ) -> dict[str, Any]:
+        """θ_a and the task's head, which is what a checkpoint of Trainer holds.
+
+        Args:
+            destination: filled and returned, where this is a part of another module.
+            prefix: put before each name.
+        """
+        found = {} if destination is None else destination
+        found.update({f"{prefix}model.{name}": self.model.get_parameter(name).detach() for name in self._names})
+        return found
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Copy θ_a and the head from what :meth:`state_dict` gave.

@@ -125,3 +125,12 @@ def test_what_cannot_be_merged_or_has_no_equal_is_refused(tiny_bert_dir):
     vit = ViTModel(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12), False)
     with pytest.raises(ModelError, match="transformers has no token classification for vit"):
         to_transformers(trained(vit.eval()), "nl")
+
+
+def test_two_methods_that_add_modules_are_not_merged(tiny_bert_dir):
+    model = trained(load_backbone(tiny_bert_dir), "lora")
+    model.attach(PEMethod.parse("ia3"))
+    with pytest.raises(ModelError, match="lora and ia3 are attached together, and merged their order would be lost"):
+        to_transformers(model, "nl")
+    model.detach(PEMethod.parse("ia3"))
+    to_transformers(model, "nl")

@@ -7,7 +7,15 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForTokenClassification, BertConfig, BertModel, GPT2Config, GPT2Model
+from transformers import (
+    AutoModel,
+    AutoModelForTokenClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+)
 
 from pemeta import PEMethod, PEModel, load_peft, save_peft
 from pemeta.errors import ModelError, OutputError
@@ -211,3 +219,19 @@ def test_other_methods_and_files_that_are_not_whole_are_refused(tmp_path):
         load_peft(tmp_path / "a", backbone)
     with pytest.raises(ModelError, match=r"cannot read .*adapter_config"):
         load_peft(tmp_path, backbone)
+
+
+def test_a_head_of_another_kind_of_task_is_refused(tmp_path):
+    config = peft.LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS", modules_to_save=["classifier"])
+    whole = BertForSequenceClassification(bert().config)
+    peft.get_peft_model(whole, config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="is of a task of type 'SEQ_CLS', and only the head of TOKEN_CLS can be read"):
+        load_peft(tmp_path, bert(), task="x")
+
+
+@pytest.mark.parametrize("name", ["embeddings.word_embeddings", "encoder.layer.1.output.LayerNorm"])
+def test_trained_parts_of_the_backbone_are_not_left_out(tmp_path, name):
+    config = peft.LoraConfig(r=2, target_modules=["query"], modules_to_save=[name])
+    peft.get_peft_model(bert(), config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="which is neither of the adapter nor of a linear head"):
+        load_peft(tmp_path, bert())

@@ -22,6 +22,7 @@ from transformers import (
 
 from pemeta import PEMethod, PEModel
 from pemeta.errors import ModelError, OutputError
+from pemeta.heads import TokenClassification
 from pemeta.hub import quiet
 from pemeta.loading import load_backbone
 from pemeta.saving import read_about, theta_p_digest
@@ -83,7 +84,7 @@ def test_what_is_saved_loads_bit_equal_and_saving_changes_nothing(tiny_bert_dir,
     assert state.keys() == names.keys()
     assert all(torch.equal(state[name], names[name]) for name in names)
     assert torch.equal(hidden(again.eval()), before)
-    assert "pemeta" not in (tmp_path / "m" / "config.json").read_text()
+    assert "pemeta_prefix" not in (tmp_path / "m" / "config.json").read_text()
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -299,3 +300,96 @@ def test_a_name_on_the_hub_is_read_file_by_file(tiny_bert_dir, tmp_path, monkeyp
     monkeypatch.setattr(saving, "load_backbone", lambda path, *rest: load(tmp_path / "m", *rest))
     assert torch.equal(hidden(PEModel.from_pretrained("me/primed").eval()), hidden(expected))
     assert asked == [("me/primed", "pemeta.json"), ("me/primed", "theta_a.safetensors")]
+
+
+def test_a_saved_model_of_which_only_the_backbone_is_at_hand_is_not_taken_for_a_plain_one(tiny_bert_dir, tmp_path):
+    """As in a cache that transformers filled, without a connection: θ_a* would be left out without a word."""
+    model = saved(tiny_bert_dir, tmp_path / "m", "lora")
+    (tmp_path / "m" / "pemeta.json").unlink()
+    with pytest.raises(ModelError, match=r"says that pemeta saved this model, but pemeta\.json cannot be had"):
+        PEModel.from_pretrained(tmp_path / "m", model.method)
+    with quiet():
+        plain = AutoModel.from_pretrained(tmp_path / "m", add_pooling_layer=False)
+    fresh = PEModel(plain, model.method)  # whoever means it says so
+    assert not hasattr(fresh.backbone.config, "pemeta_format")
+
+
+def test_methods_act_in_the_same_order_after_loading(tiny_bert_dir, tmp_path):
+    """Two on one part do not commute; the one that fine-tuning uses may be the later one."""
+    first = PEMethod.parse({"name": "lora", "rank": 2, "targets": ["attention_output"]})
+    second = PEMethod.parse({"name": "adapter", "bottleneck": 4, "placement": "houlsby"})
+    model = PEModel(load_backbone(tiny_bert_dir), first)
+    model.attach(second)
+    model.method = second
+    shaken(model).eval().save_pretrained(tmp_path / "m")
+    again = PEModel.from_pretrained(tmp_path / "m").eval()
+    assert (again.method, again.attached) == (second, (first, second))
+    assert torch.equal(hidden(again), hidden(model))
+
+
+def test_a_pooler_is_refused(tiny_bert_dir):
+    with quiet():
+        pooled = AutoModel.from_pretrained(tiny_bert_dir)
+    with pytest.raises(ModelError, match="has a pooler, which tasks do not use; load it with add_pooling_layer=False"):
+        PEModel(pooled, PEMethod.parse("adapter"))
+    pooled.pooler = None
+    PEModel(pooled, PEMethod.parse("adapter"))
+
+
+def test_other_files_in_the_folder_stay_and_old_weights_go(tiny_bert_dir, tmp_path):
+    model = saved(tiny_bert_dir, tmp_path / "m", "lora")
+    (tmp_path / "m" / ".git").mkdir()
+    (tmp_path / "m" / ".git" / "HEAD").write_text("ref")
+    for name in ("notes.txt", "model-00001-of-00002.safetensors", "model.safetensors.index.json"):
+        (tmp_path / "m" / name).write_text("mine")
+    (tmp_path / "m.tmp").mkdir()
+    other = PEModel(load_backbone(tiny_bert_dir), PEMethod.parse("bitfit"))
+    other.save_pretrained(tmp_path / "m")
+    names = {file.name for file in (tmp_path / "m").iterdir()}
+    assert names == {".git", "notes.txt", "README.md", "config.json", "model.safetensors", "pemeta.json"}
+    assert (tmp_path / "m.tmp").is_dir()
+    assert not any(file.name.startswith(".m") for file in tmp_path.iterdir())
+    assert PEModel.from_pretrained(tmp_path / "m").method == other.method != model.method
+
+
+def test_tasks_of_another_method_do_not_stay(tiny_bert_dir, tmp_path):
+    model = saved(tiny_bert_dir, tmp_path / "m", {"name": "lora", "rank": 2})
+    model.add_head("nl", TokenClassification(labels=("O", "B-X", "I-X")))
+    model.save_task(tmp_path / "m" / "tasks" / "nl", "nl")
+    wider = PEModel(load_backbone(tmp_path / "m"), PEMethod.parse({"name": "lora", "rank": 4}))
+    with pytest.raises(OutputError, match=r"holds tasks of the model that was saved in .* before, and they do not fit"):
+        wider.save_pretrained(tmp_path / "m")
+    model.save_pretrained(tmp_path / "m")
+    assert (tmp_path / "m" / "tasks" / "nl" / "task.json").is_file()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_tasks_load_in_another_precision(tiny_bert_dir, tmp_path, dtype):
+    model = saved(tiny_bert_dir, tmp_path / "m", "lora")
+    model.add_head("nl", TokenClassification(labels=("O", "B-X", "I-X")))
+    model.save_task(tmp_path / "task", "nl")
+    again = PEModel.from_pretrained(tmp_path / "m", dtype=dtype)
+    assert again.load_task(tmp_path / "task") == "nl"
+    with torch.no_grad():
+        again.get_parameter("backbone.embeddings.word_embeddings.weight").add_(1.0)
+    with pytest.raises(ModelError, match="belongs to another primed model"):
+        again.load_task(tmp_path / "task")
+
+
+def test_the_working_directory_is_not_replaced(tiny_bert_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = PEModel(load_backbone(tiny_bert_dir), PEMethod.parse("adapter"))
+    with pytest.raises(OutputError, match="while it is the working directory; give a folder in it"):
+        model.save_pretrained(".")
+
+
+def test_a_task_without_a_name_is_refused(tiny_bert_dir):
+    model = PEModel(load_backbone(tiny_bert_dir), PEMethod.parse("adapter"))
+    with pytest.raises(ModelError, match="a task needs a name"):
+        model.add_head("", TokenClassification(labels=("O", "B-X", "I-X")))
+
+
+def test_files_can_be_read_by_whom_others_can(tiny_bert_dir, tmp_path):
+    saved(tiny_bert_dir, tmp_path / "m")
+    modes = {file.name: file.stat().st_mode for file in (tmp_path / "m").iterdir()}
+    assert modes["theta_a.safetensors"] == modes["pemeta.json"]

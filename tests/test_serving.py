@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pemeta import PEMethod, PEModel, Server, runner
-from pemeta.errors import DataError, ModelError, OutputError
+from pemeta.errors import ConfigError, DataError, ModelError, OutputError
 from pemeta.heads import CausalLM, SequenceClassification, TokenClassification, TokenClassificationHead
 from pemeta.loading import load_backbone
 from pemeta.saving import theta_p_digest
@@ -246,8 +246,12 @@ def test_tasks_are_added_and_replaced_while_serving(served, tiny_bert_dir, tmp_p
     assert server.predict("a", TEXTS) == server.predict("second", TEXTS)
     with pytest.raises(ModelError, match="unknown task 'c'; Known: a, second; add it with add_task"):
         server.predict("c", TEXTS)
-    with pytest.raises(DataError, match="texts must be a list of texts"):
+    with pytest.raises(DataError, match="texts must be a list of strings"):
         server.predict("a", "Anna")
+    with pytest.raises(DataError, match="texts must be a list of strings"):
+        server.predict("a", [None])
+    with pytest.raises(ConfigError, match="batch_size must be positive; found 0"):
+        server.predict("a", TEXTS, batch_size=0)
 
 
 def test_threads_get_their_own_tasks_answers(served):

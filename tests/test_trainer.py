@@ -87,3 +87,11 @@ def test_a_checkpoint_of_another_task_is_refused(tiny_bert_dir, data):
         lora.load_state_dict(adapter.state_dict())
     with pytest.raises(ModelError, match="unknown task 'bb'"):
         TaskModel(adapter.release(), "bb")
+
+
+def test_the_state_within_another_module(tiny_bert_dir, data):
+    """As torch's DistributedDataParallel wraps it."""
+    task = TaskModel(new(tiny_bert_dir, data), "aa")
+    wrapped = torch.nn.ModuleDict({"module": task})
+    assert list(wrapped.state_dict()) == [f"module.{name}" for name in task.state_dict()]
+    assert task.state_dict()

@@ -84,6 +84,11 @@ class PEMethod(Named):
         """
 
     @property
+    def adds_modules(self) -> bool:
+        """Whether θ_a is in modules of its own; two such methods on one part act in the order of attachment."""
+        return type(self).attach is not PEMethod.attach
+
+    @property
     def mergeable(self) -> bool:
         """Whether the backbone's own parameters can take θ_a up; so where θ_a is among them, by default."""
         return True

@@ -43,8 +43,9 @@ class Compose(PEMethod):
     @property
     def mergeable(self) -> bool:
         """Where at most one member adds modules, and that one is: two on one map would depend on their order."""
-        adding = [method for method in self.methods if type(method).attach is not PEMethod.attach]
-        return len(adding) <= 1 and all(method.mergeable for method in self.methods)
+        return sum(method.adds_modules for method in self.methods) <= 1 and all(
+            method.mergeable for method in self.methods
+        )
 
     def unsupported(self, backbone: nn.Module) -> str | None:
         """The first member's reason."""
