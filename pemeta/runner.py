@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from pemeta.about import ABOUT, TASKS, find_about, read_about, relative_base
 from pemeta.backbones import Say
 from pemeta.build import Target, Workshop
 from pemeta.config import Cell, RunConfig
@@ -21,7 +22,7 @@ from pemeta.metrics import entity_scores
 from pemeta.model import PEModel
 from pemeta.priming import PrimingHistory, prime
 from pemeta.results import Record, config_digest, hardware, package_versions, read_record, slug, write_record
-from pemeta.saving import ABOUT, TASKS, describe_model, find_about, read_about, relative_base, write_model
+from pemeta.saving import describe_model, write_model
 from pemeta.task_files import ABOUT_TASK
 from pemeta.typing import State
 

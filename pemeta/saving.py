@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -13,56 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field, ValidationError
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.hub import cached_file
 
-from pemeta.errors import ModelError, OutputError, PemetaError, reason
-from pemeta.files import read_json, read_tensors, replaced_folder, write_json, write_tensors, write_text
-from pemeta.hub import explained, quiet
+from pemeta.about import ABOUT, FORMAT, TASKS, THETA_A, About, find_about, find_file, read_about, resolve_base
+from pemeta.errors import ModelError, OutputError, reason
+from pemeta.files import read_tensors, replaced_folder, write_json, write_tensors, write_text
+from pemeta.hub import quiet
 from pemeta.loading import load_backbone
-from pemeta.methods.base import AnyMethod, PEMethod
+from pemeta.methods.base import PEMethod
 from pemeta.model_card import model_card
-from pemeta.registry import Frozen, describe
 from pemeta.results import package_versions
 
 if TYPE_CHECKING:
     from pemeta.model import PEModel
 
-FORMAT = 1
-ABOUT = "pemeta.json"
-THETA_A = "theta_a.safetensors"
-TASKS = "tasks"
 WEIGHTS = re.compile(rf"model.*\.safetensors(\.index\.json)?|pytorch_model.*|{re.escape(THETA_A)}")
 """Files of an earlier model, which must not stay beside those of a later one."""
 MARK = "pemeta_format"
 """A key in ``config.json``, so that the folder's backbone alone is not taken for all there is."""
-
-
-class About(Frozen):
-    """What ``pemeta.json`` holds.
-
-    Attributes:
-        format: version of the folder's layout.
-        methods: the attached methods, in the order in which they were.
-        finetuning: index of the one that fine-tuning uses.
-        theta_p_digest: of θ_p; a task folder belongs to one of them.
-        dtype: of the backbone's parameters.
-        base: where the backbone is, if not here: a folder (relative to this one where it begins with a dot) or a name
-            on the hub.
-        facts: how the model was made.
-        packages: versions that it was written with.
-    """
-
-    format: int = FORMAT
-    methods: tuple[AnyMethod, ...] = Field(min_length=1)
-    finetuning: int = Field(0, ge=0)
-    theta_p_digest: str
-    dtype: str = "float32"
-    base: str | None = None
-    facts: dict[str, Any] = Field(default_factory=dict)
-    packages: dict[str, str] = Field(default_factory=dict)
 
 
 def describe_model(model: PEModel, base: str | None = None, facts: Mapping[str, Any] | None = None) -> About:
@@ -214,96 +182,6 @@ def _load_added(model: PEModel, path: str | Path) -> None:
             f"{'missing' if wrong[0] in expected else 'not one of them'}; save or download the model again"
         )
     model.load_state({f"backbone.{name}": value for name, value in found.items()})
-
-
-def find_file(path: str | Path, name: str) -> Path | None:
-    """A file of a model's folder or of a repository on the hub; None where there is none.
-
-    Raises:
-        ModelError: the repository cannot be asked; to go on as if it had no such file could leave θ_a* out.
-    """
-    if Path(path).is_dir():
-        return found if (found := Path(path) / name).is_file() else None
-    with explained(name, path, "check name and connection, or give the folder of a download"), quiet():
-        file = cached_file(str(path), name, _raise_exceptions_for_missing_entries=False)
-    return None if file is None else Path(file)
-
-
-def find_about(path: str | Path) -> About | None:
-    """What a model's ``pemeta.json`` says; None where there is none.
-
-    Raises:
-        ModelError: it is of a later version, or cannot be read.
-    """
-    file = find_file(path, ABOUT)
-    if file is None:
-        return None
-    about: About = checked(About, _read(file, path), file)
-    return about
-
-
-def read_about(path: str | Path) -> About:
-    """What a model's ``pemeta.json`` says.
-
-    Raises:
-        ModelError: there is none, it is of a later version, or cannot be read.
-    """
-    about = find_about(path)
-    if about is None:
-        raise ModelError(
-            f"{str(path)!r} has no {ABOUT}, so it is not a model that pemeta saved; give a folder that save_pretrained "
-            "or `pemeta run` wrote"
-        )
-    return about
-
-
-def _read(file: Path, path: str | Path) -> Any:
-    try:
-        return read_json(file)
-    except OutputError as error:
-        raise ModelError(f"cannot read {ABOUT} in {str(path)!r}: {reason(error)}") from None
-
-
-def checked(kind: type[Any], value: Any, file: Path) -> Any:
-    """The description in a JSON value.
-
-    Raises:
-        ModelError: its format is of a later version, or a name or a key in it is unknown.
-    """
-    found = value.get("format") if isinstance(value, Mapping) else None
-    if found != FORMAT:
-        raise ModelError(
-            f"{file} has the format {found!r}, and this version of pemeta reads {FORMAT}; upgrade pemeta, or save again"
-        )
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        problem = describe(error, kind)
-    except PemetaError as error:
-        problem = str(error)
-    raise ModelError(
-        f"cannot use {file}: {problem}; if a method or a head of your own is meant, import its module first"
-    ) from None
-
-
-def resolve_base(path: str | Path, about: About) -> str:
-    """The folder or name on the hub where a model's backbone is."""
-    base = about.base or str(path)
-    return str((Path(path) / base).resolve()) if base.startswith(".") else base
-
-
-def relative_base(base: str, folder: Path) -> str:
-    """What ``base`` says in the ``pemeta.json`` of ``folder``: relative where both are in one run, so that it may move.
-
-    Args:
-        base: a folder or a name on the hub.
-        folder: the folder of the model, two below its run's.
-    """
-    place = Path(base).resolve()
-    if not place.is_dir():
-        return base
-    run = folder.resolve().parent.parent
-    return os.path.relpath(place, folder.resolve()) if place.is_relative_to(run) else str(place)
 
 
 def theta_p_digest(model: PEModel) -> str:

@@ -5,76 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from pemeta.about import TASKS, read_about, resolve_base
 from pemeta.backbones import PretrainedBackbone
 from pemeta.devices import resolve_device
 from pemeta.errors import ConfigError, DataError, ModelError, reason, unknown_name
 from pemeta.heads import HeadSpec, SequenceClassification, TokenClassification
 from pemeta.model import PEModel
-from pemeta.saving import TASKS, load_model, read_about, resolve_base, theta_p_digest
+from pemeta.predictions import Classified, Tagged, tagged
+from pemeta.saving import load_model, theta_p_digest
 from pemeta.task_files import ABOUT_TASK, StoredTask, apply_task, read_about_task, read_task
 from pemeta.typing import Batch, State
-
-
-@dataclass(frozen=True)
-class Entity:
-    """A span of words: ``words[start:end]``, with the mean probability of its words' tags as score."""
-
-    type: str
-    start: int
-    end: int
-    text: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Tagged:
-    """A text's words, their tags (None for a word that was cut off or has no word piece), and the entities in them."""
-
-    words: tuple[str, ...]
-    tags: tuple[str | None, ...]
-    entities: tuple[Entity, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        opens = {entity.start: entity for entity in self.entities}
-        closes = {entity.end - 1: entity for entity in self.entities}
-        parts = [
-            f"{'[' if i in opens else ''}{word}{f' {closes[i].type}]' if i in closes else ''}"
-            for i, word in enumerate(self.words)
-        ]
-        found = [f"  {one.type:8} {one.text}  {one.score:.2f}" for one in self.entities]
-        return "\n".join([" ".join(parts), *found])
-
-
-@dataclass(frozen=True)
-class Classified:
-    """A text's label, and its probability as score."""
-
-    text: str
-    label: str
-    score: float
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.label} {self.score:.2f}  {self.text}"
-
-
-Prediction: TypeAlias = Tagged | Classified
 
 
 class Server:
@@ -205,7 +153,7 @@ class Server:
                 probabilities = iter(self._probabilities(model, task, pieces["input_ids"], batch_size))
                 encodings = iter(range(len(pieces["input_ids"])))
                 return [
-                    _tagged(one, next(probabilities), pieces.word_ids(next(encodings)), stored.head)
+                    tagged(one, next(probabilities), pieces.word_ids(next(encodings)), stored.head)
                     if one
                     else Tagged((), (), ())
                     for one in words
@@ -252,36 +200,6 @@ class Server:
             "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
         }
         return {key: value.to(self.model.device) for key, value in batch.items()}
-
-
-def _tagged(
-    words: tuple[str, ...], probabilities: Tensor, word_ids: list[int | None], spec: TokenClassification
-) -> Tagged:
-    """Words with the tags of their first pieces."""
-    tags: list[str | None] = [None] * len(words)
-    scores = [0.0] * len(words)
-    for position, word in reversed(list(enumerate(word_ids))):  # the first piece of a word has the last say
-        if word is not None:
-            score, index = probabilities[position].max(-1)
-            tags[word], scores[word] = spec.labels[int(index)], float(score)
-    return Tagged(words, tuple(tags), tuple(_entities(words, tags, scores)))
-
-
-def _entities(words: Sequence[str], tags: Sequence[str | None], scores: Sequence[float]) -> Iterator[Entity]:
-    """Spans of ``B-`` and ``I-`` tags; an ``I-`` of another type than before starts one, as in CoNLL's scoring."""
-    start = 0
-    for end in range(1, len(tags) + 1):
-        kind = _kind(tags[start])
-        following = tags[end] if end < len(tags) else None
-        if kind is not None and following == f"I-{kind}":
-            continue
-        if kind is not None:
-            yield Entity(kind, start, end, " ".join(words[start:end]), sum(scores[start:end]) / (end - start))
-        start = end
-
-
-def _kind(tag: str | None) -> str | None:
-    return tag[2:] if tag is not None and tag[:2] in {"B-", "I-"} else None
 
 
 def task_folders(path: str | Path) -> dict[str, Path]:

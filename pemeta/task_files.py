@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PlainSerializer, PlainValidator
 
+from pemeta.about import FORMAT, checked
 from pemeta.errors import ModelError, OutputError, excerpt, reason
 from pemeta.files import read_json, read_tensors, replaced_folder, write_json, write_tensors
 from pemeta.heads import HeadSpec
 from pemeta.methods.base import AnyMethod
 from pemeta.registry import Frozen
 from pemeta.results import package_versions
-from pemeta.saving import FORMAT, check_replaceable, checked, theta_p_digest
+from pemeta.saving import check_replaceable, theta_p_digest
 from pemeta.typing import State
 
 if TYPE_CHECKING:

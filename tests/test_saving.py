@@ -21,11 +21,12 @@ from transformers import (
 )
 
 from pemeta import PEMethod, PEModel
+from pemeta.about import read_about
 from pemeta.errors import ModelError, OutputError
 from pemeta.heads import TokenClassification
 from pemeta.hub import quiet
 from pemeta.loading import load_backbone
-from pemeta.saving import read_about, theta_p_digest
+from pemeta.saving import theta_p_digest
 
 METHODS = [
     {"name": "adapter", "bottleneck": 4},
@@ -286,7 +287,7 @@ def test_pushing_uploads_the_folder(tiny_bert_dir, monkeypatch, tokenizer):
 
 
 def test_a_name_on_the_hub_is_read_file_by_file(tiny_bert_dir, tmp_path, monkeypatch):
-    from pemeta import saving
+    from pemeta import about, saving
 
     expected = saved(tiny_bert_dir, tmp_path / "m")
     asked = []
@@ -296,7 +297,7 @@ def test_a_name_on_the_hub_is_read_file_by_file(tiny_bert_dir, tmp_path, monkeyp
         return str(tmp_path / "m" / name)
 
     load = saving.load_backbone
-    monkeypatch.setattr(saving, "cached_file", cached)
+    monkeypatch.setattr(about, "cached_file", cached)
     monkeypatch.setattr(saving, "load_backbone", lambda path, *rest: load(tmp_path / "m", *rest))
     assert torch.equal(hidden(PEModel.from_pretrained("me/primed").eval()), hidden(expected))
     assert asked == [("me/primed", "pemeta.json"), ("me/primed", "theta_a.safetensors")]

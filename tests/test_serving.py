@@ -18,8 +18,8 @@ from pemeta import PEMethod, PEModel, Server, runner
 from pemeta.errors import ConfigError, DataError, ModelError, OutputError
 from pemeta.heads import CausalLM, SequenceClassification, TokenClassification, TokenClassificationHead
 from pemeta.loading import load_backbone
+from pemeta.predictions import Entity, _entities
 from pemeta.saving import theta_p_digest
-from pemeta.serving import Entity, _entities
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 NER = TokenClassification(labels=LABELS)

@@ -27,7 +27,7 @@ LAYERS = [
     },
     {"partition", "anatomy", "loading", "metrics", "optimization", "results"},
     {"methods", "heads", "data"},
-    {"pretraining", "model", "model_card", "saving", "task_files", "tasks"},
+    {"about", "predictions", "pretraining", "model", "model_card", "saving", "task_files", "tasks"},
     {"learner", "checkpoint", "evaluation", "export", "peft_files", "trainer"},
     {"algorithms", "backbones", "finetuning", "method_list", "serving"},
     {"priming"},
