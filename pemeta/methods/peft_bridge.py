@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, field_validator
 from torch import nn
 
 from pemeta.errors import ConfigError, ModelError, excerpt, reason
@@ -15,14 +15,6 @@ from pemeta.methods.base import PEMethod
 
 ADAPTER = "pemeta_peft"
 """What the tuner's parameters are called; so every one of their names has a part that begins with ``pemeta_``."""
-
-
-def _as_json(config: Any) -> Any:
-    """The configuration as a file has it, so that a method equals what is read back: lists for tuples and sets."""
-    try:
-        return json.loads(json.dumps(config, default=lambda value: sorted(value)))
-    except TypeError:
-        raise ValueError(f"expected what JSON can hold; found {excerpt(config)}") from None
 
 
 ELSEWHERE = ("modules_to_save", "trainable_token_indices", "layer_replication")
@@ -48,7 +40,16 @@ class Peft(PEMethod):
     name: ClassVar[str] = "peft"
     paper: ClassVar[str] = "Mangrulkar et al. (2022), PEFT: State-of-the-art Parameter-Efficient Fine-Tuning methods"
 
-    config: Annotated[dict[str, Any], BeforeValidator(_as_json)] = Field(min_length=1)
+    config: dict[str, Any] = Field(min_length=1)
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _as_json(cls, config: Any) -> Any:
+        """The configuration as a file has it, so that a method equals what is read back: lists for tuples and sets."""
+        try:
+            return json.loads(json.dumps(config, default=sorted))
+        except TypeError:
+            raise ValueError(f"expected what JSON can hold; found {excerpt(config)}") from None
 
     @property
     def identity_at_start(self) -> bool:
