@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from transformers.utils.hub import cached_file
+from typing_extensions import Self
 
 from pemeta.errors import ModelError, OutputError, PemetaError, reason
 from pemeta.files import read_json
@@ -30,6 +31,7 @@ class About(Frozen):
         methods: the attached methods, in the order in which they were.
         finetuning: index of the one that fine-tuning uses.
         theta_p_digest: of θ_p; a task folder belongs to one of them.
+        values_digest: of θ_p in these files, where it was loaded in another type and saved in that; its tasks stay.
         dtype: of the backbone's parameters.
         base: where the backbone is, if not here: a folder (relative to this one where it begins with a dot) or a name
             on the hub.
@@ -41,10 +43,17 @@ class About(Frozen):
     methods: tuple[AnyMethod, ...] = Field(min_length=1)
     finetuning: int = Field(0, ge=0)
     theta_p_digest: str
+    values_digest: str | None = None
     dtype: str = "float32"
     base: str | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_finetuning(self) -> Self:
+        if self.finetuning >= len(self.methods):
+            raise ValueError(f"finetuning is {self.finetuning}, but must be below the number of methods, {len(self.methods)}")
+        return self
 
 
 def find_file(path: str | Path, name: str) -> Path | None:

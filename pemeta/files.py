@@ -81,8 +81,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         OutputError: the folder is read-only or full; the old folder, if any, is as it was.
     """
     path = path.resolve()
-    if path == Path.cwd():
-        raise OutputError(f"cannot replace {path} while it is the working directory; give a folder in it")
+    if Path.cwd().is_relative_to(path):
+        raise OutputError(f"cannot replace {path} while the working directory is in it; give another folder")
     temporary, old = (path.with_name(f".{path.name}.pemeta-{end}") for end in ("tmp", "old"))
     try:
         shutil.rmtree(temporary, ignore_errors=True)

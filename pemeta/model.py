@@ -25,18 +25,19 @@ class PEModel(nn.Module):
     """``h(g(f(x; θ_p); θ_a); θ_h)``: backbone f, PE method g, and a head h for each task (paper, §4).
 
     Args:
-        backbone: a Hugging Face encoder without a pooler; it is changed in place.
+        backbone: a Hugging Face encoder, without a pooler where it can do without; it is changed in place.
         method: the method that fine-tuning uses; its modules are attached here.
         seed: of the method's new parameters.
 
     Raises:
-        ModelError: a method cannot be attached to this backbone.
+        ModelError: a method cannot be attached to this backbone, or the backbone has a pooler.
     """
 
     def __init__(self, backbone: PreTrainedModel, method: PEMethod, *, seed: int = 0) -> None:
         super().__init__()
         pooler = getattr(backbone, "pooler", None)
-        if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
+        droppable = "add_pooling_layer" in inspect.signature(type(backbone).__init__).parameters  # loading drops it
+        if droppable and isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
             raise ModelError(
                 f"this {type(backbone).__name__} has a pooler, which tasks do not use; load it with "
                 "add_pooling_layer=False, or set backbone.pooler = None"
@@ -88,13 +89,13 @@ class PEModel(nn.Module):
         Heads are not in it: :meth:`save_task` writes each with the task's own θ_a.
 
         Args:
-            folder: it appears whole or not at all. An earlier model in it is replaced; its tasks stay if they fit,
-                and so does what else is there.
+            folder: it appears whole or not at all. An earlier model in it is replaced. All other files stay; tasks
+                must be of this θ_p and method.
             tokenizer: saved beside the model, as ``pemeta predict`` needs it.
             facts: how the model was made, for its model card.
 
         Raises:
-            OutputError: the folder holds something else, or cannot be written.
+            OutputError: the folder holds something else, or tasks that do not fit, or cannot be written.
         """
         save_model(self, Path(folder), tokenizer, facts)
 

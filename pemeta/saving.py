@@ -27,18 +27,20 @@ from pemeta.results import package_versions
 if TYPE_CHECKING:
     from pemeta.model import PEModel
 
-WEIGHTS = re.compile(rf"model.*\.safetensors(\.index\.json)?|pytorch_model.*|{re.escape(THETA_A)}")
-"""Files of an earlier model, which must not stay beside those of a later one."""
+WEIGHTS = re.compile(rf"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|{re.escape(THETA_A)}")
+"""Files that saving writes only for some models, so those of an earlier one must not stay."""
 MARK = "pemeta_format"
 """A key in ``config.json``, so that the folder's backbone alone is not taken for all there is."""
 
 
 def describe_model(model: PEModel, base: str | None = None, facts: Mapping[str, Any] | None = None) -> About:
     """What ``pemeta.json`` says of a model."""
+    theta_p, values = theta_p_digest(model), values_digest(model)
     return About(
         methods=model.attached,
         finetuning=model.attached.index(model.method),
-        theta_p_digest=theta_p_digest(model),
+        theta_p_digest=theta_p,
+        values_digest=None if values == theta_p else values,
         dtype=str(next(model.backbone.parameters()).dtype).removeprefix("torch."),
         base=base,
         facts=dict(facts or {}),
@@ -52,10 +54,10 @@ def save_model(
     tokenizer: PreTrainedTokenizerBase | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model's folder, whole or not at all; tasks in it that belong to this θ_p stay.
+    """Write a model's folder, whole or not at all; tasks in it that belong to this θ_p stay, and files of others.
 
     Raises:
-        OutputError: the folder holds something else, or tasks of another θ_p, or it cannot be written.
+        OutputError: the folder holds something else, or tasks of another θ_p or method, or it cannot be written.
     """
     about = describe_model(model, facts=facts)
     tasks = folder / TASKS
@@ -69,7 +71,15 @@ def save_model(
         write_model(model, temporary, about, tokenizer)
         for kept in folder.iterdir() if folder.is_dir() else ():
             if not (temporary / kept.name).exists() and not WEIGHTS.fullmatch(kept.name):
-                (shutil.copytree if kept.is_dir() else shutil.copy2)(kept, temporary / kept.name)
+                _copy(kept, temporary / kept.name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder; a link stays a link, wherever it leads."""
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _fits(one: About, other: About) -> bool:
@@ -139,13 +149,14 @@ def load_model(
         model.attach(other)
     model.method = about.methods[about.finetuning]
     _load_added(model, path)
-    if dtype not in (None, getattr(torch, about.dtype)):
-        model.digests[theta_p_digest(model)] = about.theta_p_digest  # rounded, or not: its tasks are the same
-    elif theta_p_digest(model) != about.theta_p_digest:
+    values = values_digest(model)
+    if dtype in (None, getattr(torch, about.dtype)) and values != (about.values_digest or about.theta_p_digest):
         raise ModelError(
             f"θ_p in {str(path)!r} is not what {ABOUT} beside it says: one of the files was changed or is of another "
             "model; save it again"
         )
+    if values != about.theta_p_digest:  # in another type, now or when it was saved: its tasks are the same
+        model.digests[values] = about.theta_p_digest
     model.method = method or model.method
     return model
 
@@ -163,7 +174,11 @@ def _load_on_base(
     primed = find_about(base)
     if primed is not None and primed.base is not None:
         raise ModelError(f"the base {str(base)!r} of {str(path)!r} has a base itself; give the folder with the weights")
-    return load_model(base, method or about.methods[about.finetuning], seed, attention, dtype)
+    its_own = about.methods[about.finetuning]
+    model = load_model(base, method or its_own, seed, attention, dtype)
+    if primed is None and method in (None, its_own) and dtype not in (None, getattr(torch, about.dtype)):
+        model.digests[values_digest(model)] = about.theta_p_digest  # a plain backbone tells no digest of its own
+    return model
 
 
 def _load_added(model: PEModel, path: str | Path) -> None:
@@ -185,6 +200,12 @@ def _load_added(model: PEModel, path: str | Path) -> None:
 
 
 def theta_p_digest(model: PEModel) -> str:
+    """:func:`values_digest`, of θ_p as it was saved where it was only loaded in another type since."""
+    found = values_digest(model)
+    return model.digests.get(found, found)
+
+
+def values_digest(model: PEModel) -> str:
     """Twelve hexadecimal digits that change when a name or a value in θ_p does.
 
     Values of 16 bits count as the 32 bits that they widen to, so that either precision may be loaded.
@@ -195,8 +216,7 @@ def theta_p_digest(model: PEModel) -> str:
         if name in names:
             sha.update(name.encode())
             sha.update(_wide(parameter).flatten().view(torch.uint8).numpy().data)
-    found = sha.hexdigest()[:12]
-    return model.digests.get(found, found)
+    return sha.hexdigest()[:12]
 
 
 def _wide(parameter: nn.Parameter) -> torch.Tensor:

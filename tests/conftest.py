@@ -178,7 +178,7 @@ def refused(pemeta: Callable[..., Outcome], tmp_path: Path) -> Callable[..., str
         assert outcome.err.count("\n") == 1, outcome.err
         assert outcome.err.endswith("\n"), outcome.err
         assert "Traceback" not in outcome.out + outcome.err
-        assert not list(tmp_path.rglob("*.tmp"))
+        assert not list(tmp_path.rglob(".*.pemeta-*"))
         return outcome.err.removeprefix("pemeta: error: ").rstrip("\n")
 
     return call

@@ -83,7 +83,7 @@ def test_a_whole_run_does_every_cell_once_and_nothing_twice(pemeta, grid, times,
     primed = {path.name for path in (out / "primed").glob("*/*")}
     assert {"model.safetensors", "theta_a.safetensors", "tokenizer.json", "pemeta.json", "priming.json"} <= primed
     assert "checkpoint.safetensors" not in primed
-    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob(".*.pemeta-*"))
     assert (out / "report.md").is_file()
     assert (out / "report.html").is_file()
 
@@ -357,7 +357,7 @@ def test_a_real_signal_to_a_process_of_its_own(run_config, tmp_path):
     assert "priming for primed, seed 0" in out
     assert err.startswith(f"{STOPPING}\npemeta: priming stopped after step ")
     assert err.count("\n") == 4
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob(".*.pemeta-*"))
 
 
 def test_methods_tells_sizes_for_a_model(pemeta, tiny_bert_dir):

@@ -134,3 +134,15 @@ def test_two_methods_that_add_modules_are_not_merged(tiny_bert_dir):
         to_transformers(model, "nl")
     model.detach(PEMethod.parse("ia3"))
     to_transformers(model, "nl")
+
+
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-3), (torch.float64, 1e-5)])
+def test_logits_that_are_slightly_off_are_refused(tiny_bert_dir, monkeypatch, dtype, off):
+    def merge(self, backbone):
+        next(p for n, p in backbone.named_parameters() if n.endswith("output.LayerNorm.bias")).data += 10 * off
+
+    model = trained(load_backbone(tiny_bert_dir, dtype=dtype))
+    to_transformers(model, "nl")
+    monkeypatch.setattr(type(model.method), "merge", merge)
+    with pytest.raises(ModelError, match="computes other logits than this model"):
+        to_transformers(model, "nl")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tiny_models import tiny
 from tiny_tasks import EACH_KIND, VOCABULARY, tiny_gpt2
 from torch import nn
-from transformers import ElectraConfig, ElectraModel, T5Config, T5Model, ViTConfig, ViTModel
+from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel, T5Config, T5Model, ViTConfig, ViTModel
 
-from pemeta import CausalLM, HeadOnly, HeadSpec, PEModel, SequenceClassification, TokenClassification
+from pemeta import CausalLM, HeadOnly, HeadSpec, PEModel, Prefix, Prompt, SequenceClassification, TokenClassification
 from pemeta.errors import ConfigError, ModelError
 from pemeta.heads.sequence_classification import pool
 
@@ -171,6 +171,23 @@ def test_a_backbone_that_sees_the_future_is_refused_and_left_as_it_was(output):
         model.add_head("text", CausalLM(vocab_size=VOCABULARY, output=output))
     assert model.tasks == ()
     assert {name: part.training for name, part in model.named_modules()} == modes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_future_is_seen_however_faintly(dtype):
+    """Weights so small that 16 bits hardly tell; and a method before the sequence changes nothing about it."""
+    shape = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
+    config = BertConfig(vocab_size=30, initializer_range=0.002, **shape)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        model = PEModel(BertModel(config, add_pooling_layer=False).to(dtype), HeadOnly())
+        with pytest.raises(ModelError, match="sees the pieces that a causal language model is to predict"):
+            model.add_head("text", CausalLM(vocab_size=30))
+    model = tiny_gpt2().to(dtype)
+    for method in (Prompt(length=2), Prefix(length=2)):
+        model.attach(method)
+    with torch.no_grad():
+        model.add_head("text", CausalLM(vocab_size=30))
 
 
 def test_an_embedding_that_does_not_fit_is_refused():

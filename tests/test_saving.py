@@ -86,7 +86,7 @@ def test_what_is_saved_loads_bit_equal_and_saving_changes_nothing(tiny_bert_dir,
     assert all(torch.equal(state[name], names[name]) for name in names)
     assert torch.equal(hidden(again.eval()), before)
     assert "pemeta_prefix" not in (tmp_path / "m" / "config.json").read_text()
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob(".*.pemeta-*"))
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
@@ -315,6 +315,27 @@ def test_a_saved_model_of_which_only_the_backbone_is_at_hand_is_not_taken_for_a_
     assert not hasattr(fresh.backbone.config, "pemeta_format")
 
 
+def test_without_a_connection_a_cached_backbone_is_found_and_a_saved_model_asks_for_its_theta_a(
+    tiny_bert_dir, tmp_path, monkeypatch
+):
+    """The cache holds what ``AutoModel.from_pretrained`` puts there, for a plain encoder and for a saved model."""
+    saved(tiny_bert_dir, tmp_path / "m", "lora")
+    for name, source in (("plain", tiny_bert_dir), ("primed", tmp_path / "m")):
+        cache = tmp_path / "cache" / f"models--me--{name}"
+        (cache / "refs").mkdir(parents=True)
+        (cache / "refs" / "main").write_text("a" * 40)
+        (cache / "snapshots" / ("a" * 40)).mkdir(parents=True)
+        for file in ("config.json", "model.safetensors"):
+            shutil.copy(source / file, cache / "snapshots" / ("a" * 40) / file)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    method = PEMethod.parse("lora")
+    here, there = (PEModel.from_pretrained(path, method) for path in (tiny_bert_dir, "me/plain"))
+    assert theta_p_digest(there) == theta_p_digest(here)
+    with pytest.raises(ModelError, match=r"'me/primed' says that pemeta saved this model"):
+        PEModel.from_pretrained("me/primed", method)
+
+
 def test_methods_act_in_the_same_order_after_loading(tiny_bert_dir, tmp_path):
     """Two on one part do not commute; the one that fine-tuning uses may be the later one."""
     first = PEMethod.parse({"name": "lora", "rank": 2, "targets": ["attention_output"]})
@@ -337,18 +358,33 @@ def test_a_pooler_is_refused(tiny_bert_dir):
     PEModel(pooled, PEMethod.parse("adapter"))
 
 
+def test_a_pooler_that_cannot_be_left_out_is_saved(tmp_path):
+    groups = {f"{part}_groups": 1 for part in ("q", "k", "v", "post_attention", "intermediate", "output")}
+    sizes = {"vocab_size": 30, "hidden_size": 8, "embedding_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    backbone = SqueezeBertModel(SqueezeBertConfig(**groups, **sizes, intermediate_size=8)).eval()
+    model = PEModel(backbone, PEMethod.parse("adapter"))
+    model.save_pretrained(tmp_path / "m")
+    assert theta_p_digest(PEModel.from_pretrained(tmp_path / "m")) == theta_p_digest(model)
+
+
 def test_other_files_in_the_folder_stay_and_old_weights_go(tiny_bert_dir, tmp_path):
     model = saved(tiny_bert_dir, tmp_path / "m", "lora")
     (tmp_path / "m" / ".git").mkdir()
     (tmp_path / "m" / ".git" / "HEAD").write_text("ref")
     for name in ("notes.txt", "model-00001-of-00002.safetensors", "model.safetensors.index.json"):
         (tmp_path / "m" / name).write_text("mine")
+    for name in ("model_of_mine.safetensors", "pytorch_model.bin"):  # saving never writes these
+        (tmp_path / "m" / name).write_text("mine")
+    (tmp_path / "m" / "link").symlink_to(tmp_path / "elsewhere")  # which is not there
     (tmp_path / "m.tmp").mkdir()
     other = PEModel(load_backbone(tiny_bert_dir), PEMethod.parse("bitfit"))
     other.save_pretrained(tmp_path / "m")
     names = {file.name for file in (tmp_path / "m").iterdir()}
-    assert names == {".git", "notes.txt", "README.md", "config.json", "model.safetensors", "pemeta.json"}
+    mine = {".git", "notes.txt", "model_of_mine.safetensors", "pytorch_model.bin", "link"}
+    assert names == mine | {"README.md", "config.json", "model.safetensors", "pemeta.json"}
     assert (tmp_path / "m.tmp").is_dir()
+    assert (tmp_path / "m" / "link").readlink() == tmp_path / "elsewhere"
+    assert (tmp_path / "m" / "model_of_mine.safetensors").read_text() == "mine"
     assert not any(file.name.startswith(".m") for file in tmp_path.iterdir())
     assert PEModel.from_pretrained(tmp_path / "m").method == other.method != model.method
 
@@ -377,11 +413,52 @@ def test_tasks_load_in_another_precision(tiny_bert_dir, tmp_path, dtype):
         again.load_task(tmp_path / "task")
 
 
-def test_the_working_directory_is_not_replaced(tiny_bert_dir, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    model = PEModel(load_backbone(tiny_bert_dir), PEMethod.parse("adapter"))
-    with pytest.raises(OutputError, match="while it is the working directory; give a folder in it"):
-        model.save_pretrained(".")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_saved_in_another_precision_keeps_its_tasks(tiny_bert_dir, tmp_path, dtype):
+    model = saved(tiny_bert_dir, tmp_path / "m", "lora")
+    model.add_head("nl", TokenClassification(labels=("O", "B-X", "I-X")))
+    model.save_task(tmp_path / "m" / "tasks" / "nl", "nl")
+    PEModel.from_pretrained(tmp_path / "m", dtype=dtype).save_pretrained(tmp_path / "m")
+    for loaded_in in (None, torch.float32):
+        again = PEModel.from_pretrained(tmp_path / "m", dtype=loaded_in)
+        assert next(again.parameters()).dtype == (loaded_in or dtype)
+        assert again.load_task(tmp_path / "m" / "tasks" / "nl") == "nl"
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][0] += 1
+    save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="one of the files was changed"):
+        PEModel.from_pretrained(tmp_path / "m")
+
+
+def test_tasks_on_a_plain_backbone_load_in_another_precision(tiny_bert_dir, tmp_path):
+    model = PEModel.from_pretrained(tiny_bert_dir, PEMethod.parse("lora"))
+    model.add_head("nl", TokenClassification(labels=("O", "B-X", "I-X")))
+    model.save_task(tmp_path / "tasks" / "nl", "nl")
+    about = describe_model(model, base=str(tiny_bert_dir))
+    (tmp_path / "pemeta.json").write_text(json.dumps(about.model_dump(mode="json")))
+    again = PEModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert again.load_task(tmp_path / "tasks" / "nl") == "nl"
+    shaken(again)
+    with pytest.raises(ModelError, match="belongs to another primed model"):
+        again.load_task(tmp_path / "tasks" / "nl")
+
+
+def test_the_index_of_a_method_that_is_not_there_is_refused(tiny_bert_dir, tmp_path):
+    saved(tiny_bert_dir, tmp_path / "m")
+    about = json.loads((tmp_path / "m" / "pemeta.json").read_text())
+    (tmp_path / "m" / "pemeta.json").write_text(json.dumps({**about, "finetuning": 3}))
+    with pytest.raises(ModelError, match="finetuning is 3, but must be below the number of methods, 1"):
+        PEModel.from_pretrained(tmp_path / "m")
+
+
+@pytest.mark.parametrize("where", [".", ".."])
+def test_the_working_directory_is_not_replaced(tiny_bert_dir, tmp_path, monkeypatch, where):
+    model = saved(tiny_bert_dir, tmp_path / "m")
+    (tmp_path / "m" / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "m" / ("in" if where == ".." else ""))
+    with pytest.raises(OutputError, match="while the working directory is in it; give another folder"):
+        model.save_pretrained(where)
+    assert Path.cwd().is_dir()
 
 
 def test_a_task_without_a_name_is_refused(tiny_bert_dir):

@@ -170,7 +170,8 @@ print("log-probabilities:", *(f"{p:.1f}" for p in predict(kept[f"text-{TARGET}"]
 
 from transformers import BertConfig, BertModel
 
-bert = BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=1, num_attention_heads=4))
+config = BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=1, num_attention_heads=4)
+bert = BertModel(config, add_pooling_layer=False)
 try:
     PEModel(bert, method).add_head("text", sources[2].make_head)
 except ValueError as error:
