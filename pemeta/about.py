@@ -52,7 +52,9 @@ class About(Frozen):
     @model_validator(mode="after")
     def _check_finetuning(self) -> Self:
         if self.finetuning >= len(self.methods):
-            raise ValueError(f"finetuning is {self.finetuning}, but must be below the number of methods, {len(self.methods)}")
+            raise ValueError(
+                f"finetuning is {self.finetuning}, but must be below the number of methods, {len(self.methods)}"
+            )
         return self
 
 

@@ -1,5 +1,6 @@
 """Tiny random backbones of every architecture that the contract suite covers, in float64, and their batches."""
 
+import inspect
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ _BERT = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
+_ROBERTA = _BERT | {"pad_token_id": 1, "max_position_embeddings": 22, "bos_token_id": 0, "eos_token_id": 2}
 _LLAMA = {key: _BERT[key] for key in list(_BERT)[:7]} | {"num_key_value_heads": 1, "bos_token_id": 1, "eos_token_id": 2}
 
 
@@ -57,12 +59,9 @@ class Shape:
 RMS = D * (2 * L + 1)  # no biases, and a final norm instead of the embeddings'
 ARCHITECTURES = {
     "bert": (t.BertConfig, t.BertModel, _BERT, Shape()),
-    "xlm-roberta": (
-        t.XLMRobertaConfig,
-        t.XLMRobertaModel,
-        _BERT | {"pad_token_id": 1, "max_position_embeddings": 22},
-        Shape(),
-    ),
+    "xlm-roberta": (t.XLMRobertaConfig, t.XLMRobertaModel, _ROBERTA, Shape()),
+    "roberta": (t.RobertaConfig, t.RobertaModel, _ROBERTA, Shape()),
+    "camembert": (t.CamembertConfig, t.CamembertModel, _ROBERTA, Shape()),
     "distilbert": (
         t.DistilBertConfig,
         t.DistilBertModel,
@@ -98,6 +97,12 @@ ARCHITECTURES = {
         {"d_model": D, "d_kv": 4, "d_ff": F, "num_layers": L, "num_heads": 2, "vocab_size": 30, "dropout_rate": 0.0},
         Shape(biases=0, norms=RMS),
     ),
+    "mt5": (  # a gated block
+        t.MT5Config,
+        t.MT5EncoderModel,
+        {"d_model": D, "d_kv": 4, "d_ff": F, "num_layers": L, "num_heads": 2, "vocab_size": 30, "dropout_rate": 0.0},
+        Shape(biases=0, norms=RMS, ups=2),
+    ),
     "gpt2": (
         t.GPT2Config,
         t.GPT2Model,
@@ -107,6 +112,14 @@ ARCHITECTURES = {
     ),
     "llama": (t.LlamaConfig, t.LlamaModel, _LLAMA, Shape(qkv=(D, 4, 4), biases=0, norms=RMS, ups=2)),
     "qwen2": (t.Qwen2Config, t.Qwen2Model, _LLAMA, Shape(qkv=(D, 4, 4), biases=L * 16, norms=RMS, ups=2)),
+    "mistral": (t.MistralConfig, t.MistralModel, _LLAMA, Shape(qkv=(D, 4, 4), biases=0, norms=RMS, ups=2)),
+    # Queries and keys are normalised too, over a head's 4 features.
+    "qwen3": (
+        t.Qwen3Config,
+        t.Qwen3Model,
+        _LLAMA | {"head_dim": 4},
+        Shape(qkv=(D, 4, 4), biases=0, norms=RMS + L * 2 * 4, ups=2),
+    ),
     "vit": (
         t.ViTConfig,
         t.ViTModel,
@@ -124,7 +137,7 @@ def backbone(architecture: str, attention: str = "eager") -> t.PreTrainedModel:
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(0)
         config = config_class(**fields, attn_implementation=attention)
-        pooled = model_class in (t.BertModel, t.XLMRobertaModel, t.ViTModel)
+        pooled = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
         model = model_class(config, **({"add_pooling_layer": False} if pooled else {}))
         with torch.no_grad():  # initial values are so small, or zero, that little would show
             for parameter in model.parameters():

@@ -57,7 +57,9 @@ def test_every_registered_method_has_a_row():
 
 def test_what_is_refused_and_nothing_else():
     """A trait must not grow unnoticed: without biases no BitFit, and DeBERTa's attention takes no prefix."""
-    without_bias = {("bitfit", architecture) for architecture in ("modernbert", "t5", "llama")}
+    without_bias = {
+        ("bitfit", architecture) for architecture in ("modernbert", "t5", "mt5", "llama", "mistral", "qwen3")
+    }
     prefixes = {row for row in METHODS if "prefix" in row or row == "compose"}
     assert set(REFUSED) == without_bias | {(row, "deberta-v2") for row in prefixes}
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     AutoModelForTextEncoding,
@@ -16,6 +18,8 @@ from transformers import (
     BertModel,
     GPT2Config,
     GPT2Model,
+    SqueezeBertConfig,
+    SqueezeBertModel,
     T5Config,
     T5EncoderModel,
 )
@@ -26,7 +30,7 @@ from pemeta.errors import ModelError, OutputError
 from pemeta.heads import TokenClassification
 from pemeta.hub import quiet
 from pemeta.loading import load_backbone
-from pemeta.saving import theta_p_digest
+from pemeta.saving import describe_model, theta_p_digest
 
 METHODS = [
     {"name": "adapter", "bottleneck": 4},

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pemeta import PEMethod, PEModel, Server, runner
+from pemeta import about as about_files
 from pemeta.errors import ConfigError, DataError, ModelError, OutputError
 from pemeta.heads import CausalLM, SequenceClassification, TokenClassification, TokenClassificationHead
 from pemeta.loading import load_backbone
@@ -361,6 +362,20 @@ def test_full_fine_tuning_is_stored_only_if_asked_for(pemeta, run_config, monkey
     assert pemeta("predict", out / "models" / "full-seed0", "Anna").code == 0
     pemeta("run", run_config, "save_tasks=false", "finetuning.epochs=1", "seeds=[1]")
     assert [path.name for path in (out / "models").iterdir()] == ["full-seed0"]
+
+
+def test_a_run_does_not_ask_the_hub_for_a_folder_that_it_is_about_to_make(pemeta, run_config, tmp_path, monkeypatch):
+    asked = []
+    ask = about_files.cached_file
+    monkeypatch.setattr(
+        about_files, "cached_file", lambda path, *rest, **options: asked.append(path) or ask(path, *rest)
+    )
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # models/adapter-seed0 could be a name on the hub
+    run_config["settings"] = {"adapter": {"method": "adapter"}}
+    assert pemeta("run", run_config, "save_tasks=true", "output=.").code == 0
+    assert Path("models/adapter-seed0/pemeta.json").is_file()
+    assert asked == []
 
 
 def test_tasks_of_another_primed_model_do_not_stay(pemeta, run_config):
