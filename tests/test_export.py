@@ -133,6 +133,7 @@ def test_two_methods_that_add_modules_are_not_merged(tiny_bert_dir):
     with pytest.raises(ModelError, match="lora and ia3 are attached together, and merged their order would be lost"):
         to_transformers(model, "nl")
     model.detach(PEMethod.parse("ia3"))
+    model.attach(PEMethod.parse({"name": "compose", "methods": ["bitfit", "layer_norm"]}))  # adds none
     to_transformers(model, "nl")
 
 

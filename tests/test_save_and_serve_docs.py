@@ -17,6 +17,8 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"),
 CHECKS = """
 import torch
 
+cim = encode(world.corpus("cim").train, world.corpus("cim").labels, tokenizer)
+assert all(torch.equal(one, other) for one, other in zip(train.input_ids, cim.input_ids, strict=True))
 batch = train.batch(range(4))
 expected = to_transformers(model.eval(), "cim")(batch["input_ids"], batch["attention_mask"]).logits
 assert torch.allclose(expected, model(batch, "cim"), atol=1e-5)

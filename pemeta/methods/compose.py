@@ -41,6 +41,11 @@ class Compose(PEMethod):
         return all(method.identity_at_start for method in self.methods)
 
     @property
+    def adds_modules(self) -> bool:
+        """Where any member does."""
+        return any(method.adds_modules for method in self.methods)
+
+    @property
     def mergeable(self) -> bool:
         """Where at most one member adds modules, and that one is: two on one map would depend on their order."""
         return sum(method.adds_modules for method in self.methods) <= 1 and all(
