@@ -44,6 +44,7 @@ class PEModel(nn.Module):
             )
         vars(backbone.config).pop(MARK, None)  # it is said anew when this model is saved
         self.backbone = backbone
+        self._caches = "use_cache" in inspect.signature(backbone.forward).parameters
         self.heads = nn.ModuleDict()
         self._head_specs: dict[str, HeadSpec] = {}
         self.digests: dict[str, str] = {}  # of θ_p as it is to θ_p as it was saved, where it was loaded in another type
@@ -286,7 +287,7 @@ class PEModel(nn.Module):
         if "trunk" in batch:
             return batch["trunk"]
         inputs: dict[str, Any] = {key: value for key, value in batch.items() if key != "labels"}
-        if "use_cache" in inspect.signature(self.backbone.forward).parameters:
+        if self._caches:
             inputs["use_cache"] = False  # a decoder would keep keys and values for text to come
         return self.backbone(**inputs).last_hidden_state  # type: ignore[no-any-return]
 

@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pemeta.registry import Named
-from pemeta.typing import Batch
+from pemeta.typing import IGNORE_INDEX, Batch
 
 
 class Head(nn.Module, ABC):
@@ -74,6 +75,12 @@ def _different(labels: tuple[str, ...]) -> tuple[str, ...]:
 
 Labels = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
 """Names of the labels, in the order of their indices."""
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of logits (N, C), averaged over those of the labels (N,) that are not -100; 0 where all are."""
+    total = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
 
 
 def new_linear(inputs: int, outputs: int) -> nn.Linear:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pemeta.errors import ModelError, reason
-from pemeta.heads.base import Head, HeadSpec
+from pemeta.heads.base import Head, HeadSpec, mean_cross_entropy
 from pemeta.partition import modes_kept
 from pemeta.typing import IGNORE_INDEX, Batch
 
@@ -50,11 +50,7 @@ class CausalLMHead(Head):
 
         ``labels`` are the input ids themselves, -100 where a piece is not to be predicted.
         """
-        labels = batch["labels"][:, 1:]
-        total = F.cross_entropy(
-            logits[:, :-1].flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
-        )
-        return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
+        return mean_cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """(B, T, V) to the natural log-probability of each piece given those before it (B, T).

@@ -7,10 +7,9 @@ from typing import ClassVar, Literal, TypeAlias
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pemeta.heads.base import Head, HeadSpec, Labels, new_linear
-from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.heads.base import Head, HeadSpec, Labels, mean_cross_entropy, new_linear
+from pemeta.typing import Batch
 
 Pooling: TypeAlias = Literal["first", "mean", "last"]
 
@@ -69,9 +68,7 @@ class SequenceClassificationHead(Head):
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy, averaged over the labelled sequences of the batch (B,); 0 where there is none."""
-        labels = batch["labels"]
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
-        return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
+        return mean_cross_entropy(logits, batch["labels"])
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """(B, C) to label indices (B,)."""

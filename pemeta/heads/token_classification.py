@@ -6,10 +6,9 @@ from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pemeta.heads.base import Head, HeadSpec, Labels, new_linear
-from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.heads.base import Head, HeadSpec, Labels, mean_cross_entropy, new_linear
+from pemeta.typing import Batch
 
 
 class TokenClassificationHead(Head):
@@ -34,9 +33,7 @@ class TokenClassificationHead(Head):
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy, averaged over the labelled positions of the batch (B, T); 0 where there is none."""
-        labels = batch["labels"]
-        total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
-        return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
+        return mean_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """(B, T, C) to label indices (B, T)."""
