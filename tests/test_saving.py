@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import METHODS as ROWS
 from transformers import (
     AutoModel,
     AutoModelForTextEncoding,
@@ -32,20 +33,7 @@ from pemeta.hub import quiet
 from pemeta.loading import load_backbone
 from pemeta.saving import describe_model, theta_p_digest
 
-METHODS = [
-    {"name": "adapter", "bottleneck": 4},
-    {"name": "adapter", "bottleneck": 4, "placement": "parallel"},
-    {"name": "lora", "rank": 2},
-    {"name": "prefix", "length": 2},
-    {"name": "prompt", "length": 2},
-    "ia3",
-    "bitfit",
-    "layer_norm",
-    "full",
-    "head_only",
-    {"name": "compose", "methods": ["bitfit", {"name": "lora", "rank": 2}]},
-    {"name": "peft", "config": {"peft_type": "LORA", "r": 2, "target_modules": ["query"], "use_dora": True}},
-]
+METHODS = [method for method, _ in ROWS.values()]
 IDS = torch.tensor([[2, 7, 8, 9, 3], [2, 9, 3, 0, 0]])
 BATCH = {"input_ids": IDS, "attention_mask": (IDS != 0).long()}
 
@@ -73,7 +61,7 @@ def saved(path: Path, folder: Path, method: Any = None, **options: Any) -> PEMod
     return model
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("method", METHODS, ids=list(ROWS))
 def test_what_is_saved_loads_bit_equal_and_saving_changes_nothing(tiny_bert_dir, tmp_path, method):
     model = shaken(PEModel(load_backbone(tiny_bert_dir), PEMethod.parse(method)))
     before, names, config = hidden(model), model.state(), model.backbone.config.to_dict()
@@ -93,7 +81,7 @@ def test_what_is_saved_loads_bit_equal_and_saving_changes_nothing(tiny_bert_dir,
     assert not list(tmp_path.rglob(".*.pemeta-*"))
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("method", METHODS, ids=list(ROWS))
 def test_transformers_reads_it_alone(tiny_bert_dir, tmp_path, method):
     model = saved(tiny_bert_dir, tmp_path / "m", method)
     with quiet():

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import METHODS as ROWS
 
 from pemeta import PEMethod, PEModel, Server, runner
 from pemeta import about as about_files
@@ -25,20 +26,7 @@ from pemeta.saving import theta_p_digest
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 NER = TokenClassification(labels=LABELS)
 TEXTS = ["Anna Otto met Rome today", "", "near", "Oslo with Globex left near Anna"]
-METHODS = [
-    {"name": "adapter", "bottleneck": 4},
-    {"name": "adapter", "bottleneck": 4, "placement": "houlsby"},
-    {"name": "lora", "rank": 2},
-    {"name": "prefix", "length": 2},
-    {"name": "prompt", "length": 2},
-    "ia3",
-    "bitfit",
-    "layer_norm",
-    "full",
-    "head_only",
-    {"name": "compose", "methods": ["bitfit", {"name": "lora", "rank": 2}]},
-    {"name": "peft", "config": {"peft_type": "LORA", "r": 2, "target_modules": ["query"], "use_dora": True}},
-]
+METHODS = [method for method, _ in ROWS.values()]
 IDS = torch.tensor([[2, 7, 8, 9, 3], [2, 9, 3, 0, 0]])
 BATCH = {"input_ids": IDS, "attention_mask": (IDS != 0).long()}
 
@@ -80,7 +68,7 @@ def served(tiny_bert_dir: Path, tmp_path: Path, tokenizer: Any) -> Path:
 # Task folders
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("method", METHODS, ids=list(ROWS))
 def test_a_task_loads_bit_equal_into_a_fresh_model(tiny_bert_dir, tmp_path, tokenizer, method):
     expected = make(tiny_bert_dir, tmp_path / "m", tokenizer, method)
     for task, wanted in expected.items():
@@ -169,7 +157,7 @@ def test_a_head_of_ones_own_needs_a_description(served):
 # The server
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("method", METHODS, ids=list(ROWS))
 def test_switching_in_any_order_gives_what_a_fresh_model_gives(tiny_bert_dir, tmp_path, tokenizer, method):
     expected = make(tiny_bert_dir, tmp_path / "m", tokenizer, method)
     server = Server.load(tmp_path / "m", device="cpu")
