@@ -24,7 +24,8 @@ def blocks(text: str, language: str) -> list[str]:
 def test_every_public_name_is_in_the_reference() -> None:
     documented = re.findall(r"^\.\. auto\w+:: pemeta\.(\w+)$", REFERENCE, flags=re.MULTILINE)
     assert ".. pe-methods::" in REFERENCE  # which shows every registered method
-    documented += [method.__name__ for method in pemeta.PEMethod.members().values()]
+    methods = (method.__name__ for method in pemeta.PEMethod.members().values())
+    documented += [name for name in methods if name in pemeta.__all__]  # a new one need not be
 
     assert sorted(documented) == sorted(pemeta.__all__)
 

@@ -56,7 +56,7 @@ def hidden(model: PEModel) -> torch.Tensor:
 
 
 def saved(path: Path, folder: Path, method: Any = None, **options: Any) -> PEModel:
-    model = shaken(PEModel(load_backbone(path), PEMethod.parse(method or METHODS[0])))
+    model = shaken(PEModel(load_backbone(path), PEMethod.parse(method or ROWS["adapter"][0])))
     model.save_pretrained(folder, **options)
     return model
 

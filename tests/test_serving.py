@@ -45,7 +45,9 @@ def logits(model: PEModel, task: str) -> torch.Tensor:
         return model.eval()(BATCH, task)
 
 
-def make(path: Path, folder: Path, tokenizer: Any, method: Any = METHODS[0], tasks: str = "abc") -> dict[str, Any]:
+def make(
+    path: Path, folder: Path, tokenizer: Any, method: Any = ROWS["adapter"][0], tasks: str = "abc"
+) -> dict[str, Any]:
     """A primed model with fine-tuned tasks, as folders; what each task's logits are."""
     model = PEModel(load_backbone(path), PEMethod.parse(method))
     shake(model, model.partition().theta_p, 0)
