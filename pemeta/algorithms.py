@@ -6,18 +6,22 @@ import importlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from pemeta.devices import to_device
+from pemeta.embeddings import sparse_word_gradients
 from pemeta.methods.base import AnyMethod
 from pemeta.model import PEModel
 from pemeta.registry import Named
 from pemeta.tasks import Episode, EpisodeSampler, Task
-from pemeta.typing import Batch
+from pemeta.trunk import Shared
+from pemeta.typing import Batch, State
+
+if TYPE_CHECKING:
+    from pemeta.learner import PrimingLearner  # needs learn2learn
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,12 @@ class MetaPriming(PrimingAlgorithm):
         inner_steps: S; 5 (§4.2).
         inner_lr: α; 0.03 (§4.2), and 1e-4 for the MAML loop (§5.1).
         first_order: take the inner gradients as constants, as the paper does (§4.2).
-        inner_dropout: dropout in the inner loop's passes; off, our choice.
+        inner_dropout: dropout in the inner loop's passes; off, our choice. With it no pass can be reused.
+        fresh_support: each inner step takes a support set of its own, of ``support_size`` examples; off: Algorithm 1
+            has one for all steps.
+        batch_tasks: run what all tasks of a meta-batch have in common, which is what θ_a does not reach, as one batch.
+            Faster where small batches do not fill the device; memory then grows with the number of tasks. Off, our
+            choice.
     """
 
     name: ClassVar[str] = "meta"
@@ -117,10 +126,16 @@ class MetaPriming(PrimingAlgorithm):
     inner_lr: float = Field(0.03, gt=0)
     first_order: bool = True
     inner_dropout: bool = False
+    fresh_support: bool = False
+    batch_tasks: bool = False
 
     def require(self) -> None:
         """An inner loop needs learn2learn."""
         importlib.import_module("pemeta.learner")
+
+    def sampler(self, tasks: Sequence[Task], seed: int) -> EpisodeSampler:
+        """Meta-batches, with a support set for each step where each has its own."""
+        return EpisodeSampler(tasks, self.support_size * self._parts, self.query_size, self.tasks_per_batch, seed)
 
     def prepare(self, model: PEModel, seed: int) -> None:
         """Attach the inner loop's method where it is another than fine-tuning's."""
@@ -137,34 +152,61 @@ class MetaPriming(PrimingAlgorithm):
         from pemeta.learner import PrimingLearner  # here: it needs learn2learn
 
         learner = PrimingLearner(model, self.inner_lr, method=self.inner_method, first_order=self.first_order)
-        inner, outer = [], []
-        adapted_heads: dict[str, Tensor] = {}
-        for episode in episodes:
-            task = episode.task.name
-            clone = learner.clone(task)
-            inner.append(self._inner_loop(clone, to_device(episode.support, model.device), task))
-            clone.module.train(self.outer_dropout)
-            loss = clone.loss(to_device(episode.query, model.device), task)
-            loss.backward()
-            outer.append(loss.item())
-            head_names = set(model.head_names(task))
-            adapted_heads |= {n: p.detach() for n, p in clone.adapted_parameters().items() if n in head_names}
-        model.load_state(adapted_heads)
+        inner: list[list[float]] = []
+        outer: list[float] = []
+        heads: State = {}
+        with sparse_word_gradients(model, learner.partition.theta_p):
+            for together in [episodes] if self.batch_tasks else [[episode] for episode in episodes]:
+                shared = Shared()
+                supports = self._supports(model, together, shared)
+                queries = self._queries(model, together, shared)
+                for episode, support, query in zip(together, supports, queries, strict=True):
+                    clone = learner.clone(episode.task.name)
+                    inner.append(self._inner_loop(clone, support, episode.task.name))
+                    outer.append(self._query_pass(clone, query, episode.task.name))
+                    own = set(model.head_names(episode.task.name))
+                    heads |= {n: p.detach() for n, p in clone.adapted_parameters().items() if n in own}
+                shared.backward()
+        model.load_state(heads)
         return StepLosses(tuple(_mean(step) for step in zip(*inner, strict=True)), _mean(outer))
 
-    def _inner_loop(self, clone: Any, support: Batch, task: str) -> list[float]:
+    def _supports(self, model: PEModel, episodes: Sequence[Episode], shared: Shared) -> list[list[Batch]]:
+        """The support batches of each task's inner steps, with what all steps have in common computed once."""
+        model.train(self.inner_dropout)
+        parts = [[e.support] if self._parts == 1 else e.supports(self._parts) for e in episodes]
+        own = [[to_device(batch, model.device) for batch in batches] for batches in parts]
+        # In second order θ_p's meta-gradient passes through here.
+        with torch.set_grad_enabled(not self.first_order):
+            flat = model.reusing([batch for batches in own for batch in batches], self.inner_method)
+        flat = [{key: shared.share(value) for key, value in batch.items()} for batch in flat]
+        each = self.inner_steps // self._parts  # steps on one batch
+        return [flat[i : i + self._parts] * each for i in range(0, len(flat), self._parts)]
+
+    def _queries(self, model: PEModel, episodes: Sequence[Episode], shared: Shared) -> list[Batch]:
+        """The query batch of each task; of several tasks with what θ_a does not reach computed as one batch."""
+        batches = [to_device(episode.query, model.device) for episode in episodes]
+        if len(batches) == 1:
+            return batches
+        model.train(self.outer_dropout)
+        found = model.reusing(batches, self.inner_method, once=True)
+        return [{key: shared.share(value) for key, value in batch.items()} for batch in found]
+
+    @property
+    def _parts(self) -> int:
+        """How many batches a support set is given in."""
+        return self.inner_steps if self.fresh_support else 1
+
+    def _inner_loop(self, clone: PrimingLearner, support: Sequence[Batch], task: str) -> list[float]:
         """S steps of SGD on the clone; returns the support loss before each."""
         clone.module.train(self.inner_dropout)
-        if clone.module.reuses_trunk(self.inner_method) and not self.inner_dropout:
-            # The steps differ in θ_a and θ_h only. In second order θ_p's meta-gradient passes through here.
-            with torch.set_grad_enabled(not self.first_order):
-                support = {**support, "trunk": clone.module.trunk(support)}
-        losses = []
-        for _ in range(self.inner_steps):
-            loss = clone.loss(support, task)
-            losses.append(loss.detach())
-            clone.adapt(loss)
-        return torch.stack(losses).tolist()
+        return clone.adapt_to(support, task)
+
+    def _query_pass(self, clone: PrimingLearner, query: Batch, task: str) -> float:
+        """Line 9 of Algorithm 1: add the gradient of the query loss; returns the loss."""
+        clone.module.train(self.outer_dropout)
+        loss = clone.module.loss(query, task)
+        loss.backward()
+        return float(loss.item())
 
     def describe(self) -> dict[str, Any]:
         """The inner loop's method, None where it is fine-tuning's own, and S."""
@@ -195,10 +237,11 @@ class FineTunePriming(PrimingAlgorithm):
         """The gradient of the tasks' summed losses."""
         model.train(self.outer_dropout)
         losses = []
-        for episode in episodes:
-            loss = model.loss(to_device(self._batch(episode), model.device), episode.task.name)
-            loss.backward()
-            losses.append(loss.item())
+        with sparse_word_gradients(model, self.trained(model)):
+            for episode in episodes:
+                loss = model.loss(to_device(self._batch(episode), model.device), episode.task.name)
+                loss.backward()
+                losses.append(loss.item())
         return StepLosses((), _mean(losses))
 
     def _batch(self, episode: Episode) -> Batch:

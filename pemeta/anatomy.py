@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -32,6 +32,8 @@ class Anatomy:
         ffn_up: the map(s) from the hidden width to the inner width; a gated block has two.
         ffn_down: the map back.
         ffn_residual: whether ``ffn`` is called as ``ffn(inner, input)`` and adds the input itself, as in BERT.
+        output: what a layer returns: its hidden ``states``, or these in a ``pair`` with None, or ``more``, which later
+            layers need, so that a layer cannot be left out by giving its hidden states.
     """
 
     layers: str
@@ -44,6 +46,7 @@ class Anatomy:
     ffn_up: tuple[str, ...]
     ffn_down: str
     ffn_residual: bool = False
+    output: Literal["states", "pair", "more"] = "states"
 
     def part(self, part: Part) -> tuple[str, ...]:
         """Names of a part."""
@@ -89,6 +92,7 @@ _T5 = Anatomy(
     ffn="layer.1.DenseReluDense",
     ffn_up=("layer.1.DenseReluDense.wi",),
     ffn_down="layer.1.DenseReluDense.wo",
+    output="more",  # the first layer's position bias
 )
 
 ANATOMIES: dict[str, Anatomy] = {
@@ -111,6 +115,7 @@ ANATOMIES: dict[str, Anatomy] = {
         query="attention.self.query_proj",
         key="attention.self.key_proj",
         value="attention.self.value_proj",
+        output="pair",
     ),
     "modernbert": Anatomy(
         layers="layers",
@@ -194,6 +199,24 @@ def layer_names(backbone: nn.Module, top: int | None = None) -> Sequence[str]:
     if top is not None and top > number:
         raise ModelError(f"top_layers is {top}, but the backbone has {number} layers; choose from 1 to {number}")
     return [f"{where}.{i}" for i in range(number - (number if top is None else top), number)]
+
+
+def first_layer(backbone: nn.Module, names: Collection[str]) -> int:
+    """Index of the lowest layer that one of the named parameters is in, under any of its names.
+
+    Zero where a parameter is in no layer, or where the layers cannot be told.
+    """
+    try:
+        prefixes = [f"{layer}." for layer in layer_names(backbone)]
+    except ModelError:
+        return 0
+    every = list(backbone.named_parameters(remove_duplicate=False))
+    declared = set(names)
+    wanted = {id(parameter) for name, parameter in every if name in declared}
+    lowest = len(prefixes) - 1
+    for name in (name for name, parameter in every if id(parameter) in wanted):
+        lowest = min(lowest, next((i for i, prefix in enumerate(prefixes) if name.startswith(prefix)), 0))
+    return lowest
 
 
 def linear_sizes(linear: nn.Module) -> tuple[int, int]:

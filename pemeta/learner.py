@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pemeta._learn2learn import BaseLearner, clone_module, update_module
 from pemeta.anatomy import attention_of
+from pemeta.checkpointing import replace_checkpointing
 from pemeta.errors import ConfigError, ModelError, TrainingError
 from pemeta.methods.base import PEMethod
 from pemeta.model import PEModel
 from pemeta.partition import Partition, parameter_dict
+from pemeta.typing import Batch
 
 
 class PrimingLearner(BaseLearner):  # type: ignore[misc]
@@ -34,12 +40,13 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
             fine-tuning uses.
         partition: the three name sets, for a module that is not a ``PEModel``.
         first_order: take the inner gradients as constants (first-order MAML, as the paper does, §4.2),
-            or differentiate through them.
+            or differentiate through them. Where θ_a is inside a backbone with SDPA, the clone's losses then use
+            PyTorch's own formula in place of its fused kernels, which have no second derivative.
 
     Raises:
         ConfigError: ``inner_lr`` is not positive.
-        ModelError: the module cannot be cloned faithfully (accelerate hooks, gradient checkpointing), or
-            second order would have to pass through fused attention.
+        ModelError: the module cannot be cloned faithfully (accelerate hooks, ``compile()``), or second order would
+            have to pass through attention that has no second derivative.
         MissingLearn2LearnError: on import, where learn2learn is not installed.
     """
 
@@ -59,10 +66,11 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
             if not isinstance(module, PEModel):
                 raise ConfigError(f"a {type(module).__name__} does not declare θ_a; give partition=Partition.of(...)")
             partition = module.partition(method)
-            if not first_order:
-                _refuse_fused_attention(module, method)
         _refuse_unfaithful(module)
+        replace_checkpointing(module)
         self.inner_lr = inner_lr
+        self.method = method
+        self.math_attention = not first_order and isinstance(module, PEModel) and _needs_math(module, method)
         self.partition = partition
         self.first_order = first_order
         self._owned = partition.adapted
@@ -92,10 +100,24 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         clone: PrimingLearner = self.__class__.__new__(self.__class__)
         BaseLearner.__init__(clone, clone_module(self.module, memo=memo))
         clone.inner_lr, clone.first_order, clone.partition = self.inner_lr, self.first_order, self.partition
+        clone.method, clone.math_attention = self.method, self.math_attention
         clone._one_task = task is not None
         clone._owned = (*self.partition.theta_a, *(name for name in self.partition.theta_h if name in heads))
         clone.training = self.training  # and each part keeps its own mode
         return clone
+
+    def loss(self, batch: Batch, task: str) -> Tensor:
+        """The task's loss, a scalar, for a ``PEModel``; with attention that can be differentiated twice if need be."""
+        with self._attention():
+            return self.module.loss(batch, task)  # type: ignore[no-any-return]
+
+    def forward(self, *arguments: Any, **kwargs: Any) -> Any:
+        """What the module computes; with attention that can be differentiated twice if need be."""
+        with self._attention():
+            return self.module(*arguments, **kwargs)
+
+    def _attention(self) -> AbstractContextManager[None]:
+        return sdpa_kernel(SDPBackend.MATH) if self.math_attention else nullcontext()
 
     def adapt(self, loss: Tensor) -> None:
         """One step of inner SGD on the clone's θ_a and θ_h.
@@ -107,8 +129,61 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
             TrainingError: the loss is not finite.
             ModelError: a parameter of θ_a, or the task's head, has no gradient.
         """
-        if not torch.isfinite(loss):
-            raise TrainingError(f"the inner loss is {loss.item()}; lower inner_lr (now {self.inner_lr})")
+        self._check_finite([loss.detach()])
+        self._step(loss)
+
+    def adapt_to(self, batches: Sequence[Batch], task: str) -> list[float]:
+        """The inner loop: a step of :meth:`adapt` on each batch, as cheaply as the algorithm allows.
+
+        What :meth:`PEModel.reusing` adds to a batch is run once for all steps; give the same batch several times,
+        or a batch for each step. In first order nothing is kept for θ_p's gradient, which the inner loop does not need.
+
+        Args:
+            batches: of the clone's task, on its device, one for each step.
+            task: its name.
+
+        Returns:
+            The loss on each batch, before its step.
+
+        Raises:
+            ConfigError: the module is not a ``PEModel``.
+            TrainingError: a loss is not finite.
+            ModelError: a parameter of θ_a, or the task's head, has no gradient.
+        """
+        if not isinstance(self.module, PEModel):
+            raise ConfigError(f"a {type(self.module).__name__} knows no tasks; call adapt with a loss for each step")
+        losses = []
+        with self._theta_p_constant() if self.first_order else nullcontext():
+            different = {id(batch): batch for batch in batches}
+            reused = dict(zip(different, self.module.reusing(list(different.values()), self.method), strict=True))
+            for batch in batches:
+                loss = self.loss(reused[id(batch)], task)
+                losses.append(loss.detach())
+                self._step(loss)
+        return self._check_finite(losses)
+
+    @contextmanager
+    def _theta_p_constant(self) -> Iterator[None]:
+        """Within the block θ_p, which the original has too, requires no gradient."""
+        shared = [p for p in parameter_dict(self.module, self.partition.theta_p).values() if p.requires_grad]
+        try:
+            for parameter in shared:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in shared:
+                parameter.requires_grad_(True)
+
+    def _check_finite(self, losses: Sequence[Tensor]) -> list[float]:
+        """The losses as numbers; only here is a device waited for."""
+        found: list[float] = torch.stack(list(losses)).tolist()
+        for step, value in enumerate(found, 1):
+            if not math.isfinite(value):
+                where = f" of step {step}" if len(found) > 1 else ""
+                raise TrainingError(f"the inner loss{where} is {value}; lower inner_lr (now {self.inner_lr})")
+        return found
+
+    def _step(self, loss: Tensor) -> None:
         owned = self.adapted_parameters()
         gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
             loss, list(owned.values()), create_graph=not self.first_order, allow_unused=True
@@ -140,14 +215,21 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         return dict(parameter_dict(self.module, self._owned))
 
 
-def _refuse_fused_attention(model: PEModel, method: PEMethod | None) -> None:
-    """PyTorch's fused attention has no second derivative; without this check ``backward`` would say so, at the end."""
+def _needs_math(model: PEModel, method: PEMethod | None) -> bool:
+    """Whether second order needs PyTorch's own formula for SDPA, because its fused kernels have no second derivative.
+
+    Raises:
+        ModelError: the backbone's attention is another, which has none either.
+    """
     attention = attention_of(model.backbone)
-    if attention != "eager" and not model.reuses_trunk(method):
+    if attention == "eager" or model.reuses_trunk(method):
+        return False
+    if attention != "sdpa":
         raise ModelError(
             f"second order needs the second derivative of the backbone's attention, which {attention!r} attention "
-            "lacks; load the backbone with attention: eager, or set first_order: true"
+            "lacks; load the backbone with attention: sdpa or eager, or set first_order: true"
         )
+    return True
 
 
 def _refuse_unfaithful(module: nn.Module) -> None:
@@ -157,9 +239,4 @@ def _refuse_unfaithful(module: nn.Module) -> None:
             raise ModelError(
                 f"{name or type(child).__name__} has a forward bound to one object (an accelerate device_map and "
                 "compile() do this), so a clone of it would not adapt; load the model without them"
-            )
-        if getattr(child, "gradient_checkpointing", False):
-            raise ModelError(
-                f"gradient checkpointing is on in {name or type(child).__name__}, and would recompute a clone with "
-                "the original's parameters; turn it off on the backbone"
             )

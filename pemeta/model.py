@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
+from typing_extensions import Self
 
+from pemeta.checkpointing import checkpoint_layers
 from pemeta.errors import ModelError, unknown_name
 from pemeta.heads import Head, HeadSpec
 from pemeta.methods.base import PEMethod
@@ -18,6 +22,7 @@ from pemeta.partition import Partition, count
 from pemeta.saving import MARK, load_model, push_model, save_model
 from pemeta.seeding import seeded
 from pemeta.task_files import apply_task, read_task, save_task
+from pemeta.trunk import INPUT_OF_LAYER, drops, inputs_of, joined, left_out, parted, run_below, separable
 from pemeta.typing import Batch, State
 
 
@@ -44,6 +49,8 @@ class PEModel(nn.Module):
             )
         vars(backbone.config).pop(MARK, None)  # it is said anew when this model is saved
         self.backbone = backbone
+        self._checkpoints = False
+        self._autocast_dtype: torch.dtype | None = None
         self._caches = "use_cache" in inspect.signature(backbone.forward).parameters
         self.heads = nn.ModuleDict()
         self._head_specs: dict[str, HeadSpec] = {}
@@ -286,27 +293,109 @@ class PEModel(nn.Module):
         """The backbone's last hidden states (B, T, D), before any method transforms them."""
         if "trunk" in batch:
             return batch["trunk"]
-        inputs: dict[str, Any] = {key: value for key, value in batch.items() if key != "labels"}
-        if self._caches:
-            inputs["use_cache"] = False  # a decoder would keep keys and values for text to come
-        return self.backbone(**inputs).last_hidden_state  # type: ignore[no-any-return]
+        with self._autocast(), left_out(self.backbone, batch):
+            return self.backbone(**self._inputs(batch)).last_hidden_state  # type: ignore[no-any-return]
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        # A decoder would keep keys and values for text to come.
+        return {**inputs_of(batch), **({"use_cache": False} if self._caches else {})}
 
     def reuses_trunk(self, method: PEMethod | None = None) -> bool:
         """Whether moving the θ_a of ``method`` (by default the fine-tuning method) leaves :meth:`trunk` as it is."""
         return (method or self.method).output_only
 
+    def first_layer(self, method: PEMethod | None = None) -> int:
+        """Number of layers, from the lowest, that a pass may leave out when its batch has what they end with.
+
+        These give the same when the θ_a of ``method`` (by default the fine-tuning method) moves. Zero where the
+        architecture's layers cannot be left out, and for a method of which :meth:`reuses_trunk` holds.
+        """
+        method = method or self.method
+        if method.output_only:
+            return 0
+        first = method.first_layer(self.backbone)
+        return first if separable(self.backbone, first) else 0
+
+    def reusing(self, batches: Sequence[Batch], method: PEMethod | None = None, *, once: bool = False) -> list[Batch]:
+        """The batches, with the hidden states that stay the same when only θ_a and the heads move.
+
+        Passes over what this returns run only the part of the backbone that θ_a reaches: none for a method that acts on
+        the output. The rest runs here, for all batches as one where they go together. Nothing is added where dropout
+        would make each pass another, or where θ_a reaches down to the first layer.
+
+        Args:
+            batches: on the model's device.
+            method: whose θ_a moves; by default the fine-tuning method.
+            once: each batch is passed only once, so that dropout may be in it.
+        """
+        method = method or self.method
+        first = self.first_layer(method)
+        key = "trunk" if method.output_only else f"{INPUT_OF_LAYER}{first}"
+        if key == f"{INPUT_OF_LAYER}0" or (drops(self.backbone) and not once) or all(key in b for b in batches):
+            return list(batches)
+        padding = getattr(self.backbone.config, "pad_token_id", None) or 0
+        whole = joined(batches, padding) if len(batches) > 1 else None
+        if whole is None:
+            return [{**batch, key: self._lower(batch, first)} for batch in batches]
+        parts = parted(self._lower(whole, first), batches)
+        return [{**batch, key: part} for batch, part in zip(batches, parts, strict=True)]
+
+    def _lower(self, batch: Batch, first: int) -> Tensor:
+        """The last hidden states, or those that layer ``first`` gets."""
+        if not first:
+            return self.trunk(batch)
+        with self._autocast():
+            return run_below(self.backbone, self._inputs(batch), first)
+
+    def checkpoint_layers(self, enable: bool = True) -> None:
+        """Keep only what enters each layer for the backward pass, and run the layer again there: memory for time.
+
+        Also in passes without dropout, unlike transformers' ``gradient_checkpointing_enable``, which acts in training
+        mode only; and right in the inner loop and under ``torch.func.functional_call``, where PyTorch's own is not.
+
+        Args:
+            enable: or turn it off.
+        """
+        checkpoint_layers(self.backbone, enable)
+        self._checkpoints = enable
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; layers that are checkpointed are so in both."""
+        super().train(mode)
+        if self._checkpoints:
+            for part in self.backbone.modules():
+                if isinstance(part, GradientCheckpointingLayer):
+                    part.training = True  # by which it knows that it is to be checkpointed; it passes it on to nothing
+        return self
+
+    def autocast(self, dtype: torch.dtype | None) -> None:
+        """Compute in lower precision where PyTorch's autocast holds that safe; parameters stay as they are.
+
+        Args:
+            dtype: ``torch.bfloat16``, ``torch.float16``, or None for the parameters' own.
+        """
+        self._autocast_dtype = dtype
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self._autocast_dtype)
+
     def forward(self, batch: Batch, task: str) -> Tensor:
         """Logits of a task: (B, T, C) for token classification, (B, C) for sequences, (B, T, V) for pieces."""
         hidden = self.trunk(batch)
-        for method in self.attached:
-            hidden = method.transform(self.backbone, hidden)
-        logits = self.head(task)(hidden, batch, self.backbone)
+        with self._autocast():
+            for method in self.attached:
+                hidden = method.transform(self.backbone, hidden)
+            logits = self.head(task)(hidden, batch, self.backbone)
         assert isinstance(logits, Tensor)
         return logits
 
     def loss(self, batch: Batch, task: str) -> Tensor:
         """The task's loss on a batch, a scalar."""
-        return self.head(task).loss(self(batch, task), batch)
+        with self._autocast():
+            return self.head(task).loss(self(batch, task), batch)
 
     def state(self, names: tuple[str, ...] | None = None) -> State:
         """Copies of the named parameters (of all, by default), on the CPU."""

@@ -85,6 +85,11 @@ class Episode:
         """D^tr of the paper, as tensors of first dimension B."""
         return self.task.train.batch(self.support_indices)
 
+    def supports(self, parts: int) -> list[Batch]:
+        """The support set cut into parts of equal size, as tensors of first dimension B."""
+        size = len(self.support_indices) // parts
+        return [self.task.train.batch(self.support_indices[i * size : (i + 1) * size]) for i in range(parts)]
+
     @property
     def query(self) -> Batch:
         """D^ts of the paper, as tensors of first dimension B."""

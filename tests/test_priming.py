@@ -23,8 +23,8 @@ from pemeta import (
     prime,
 )
 from pemeta.algorithms import PrimingAlgorithm
-from pemeta.errors import ConfigError, DataError, ModelError, OutputError, TrainingError
-from pemeta.evaluation import with_trunk
+from pemeta.errors import ConfigError, DataError, OutputError, TrainingError
+from pemeta.trunk_cache import with_trunk
 
 
 def unroll(model, algorithm, episodes):
@@ -82,7 +82,7 @@ def test_reusing_the_trunk_changes_nothing(first_order, monkeypatch):
     fast.backbone.register_forward_pre_hook(lambda *_: passes.append("fast"))
     slow.backbone.register_forward_pre_hook(lambda *_: passes.append("slow"))
     algorithm.accumulate(fast, episodes)
-    monkeypatch.setattr(PEModel, "reuses_trunk", lambda *_: False)
+    monkeypatch.setattr(PEModel, "reusing", lambda self, batches, *_, **__: list(batches))
     algorithm.accumulate(slow, episodes)
     assert (passes.count("fast"), passes.count("slow")) == (4, 8)
     for (name, a), b in zip(fast.named_parameters(), slow.parameters(), strict=True):
@@ -229,7 +229,7 @@ def test_the_global_generator_and_the_model_are_left_as_they_were():
 
 
 def test_a_loss_that_is_not_finite_names_the_step():
-    with pytest.raises(TrainingError, match=r"priming, step \d+: the inner loss is .*; lower inner_lr \(now 1e\+100\)"):
+    with pytest.raises(TrainingError, match=r"priming, step \d+: the inner loss of step \d is .*; lower inner_lr \(now 1e\+100\)"):
         prime(tiny(), TASKS, QUICK(inner_lr=1e100), progress=False)
     model = tiny()
     with torch.no_grad():
@@ -252,15 +252,6 @@ def test_a_gradient_that_is_not_finite_moves_nothing(monkeypatch):
     with pytest.raises(TrainingError, match=r"priming, step 1: the gradient's norm is inf; lower the learning rate"):
         prime(model, TASKS, QUICK(), progress=False)
     assert all(torch.equal(model.get_parameter(name), value) for name, value in before.items())
-
-
-def test_second_order_through_fused_attention_says_what_to_do():
-    model = with_heads(tiny(Full(), attention="sdpa", dropout=0.0).float())
-    with pytest.raises(ModelError, match="attention: eager"):
-        MetaPriming(first_order=False, inner_steps=1).accumulate(model, EpisodeSampler(TASKS, 3, 4)[0])
-    # The paper's adapter is not differentiated twice through attention.
-    model = with_heads(tiny(attention="sdpa", dropout=0.0).float())
-    MetaPriming(first_order=False, inner_steps=2).accumulate(model, EpisodeSampler(TASKS, 3, 4)[0])
 
 
 def test_episodes_are_disjoint_and_a_function_of_seed_and_step():

@@ -10,6 +10,7 @@ from pydantic import PlainSerializer, PlainValidator
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from pemeta.anatomy import first_layer
 from pemeta.errors import ModelError
 from pemeta.registry import Named
 
@@ -33,6 +34,16 @@ class PEMethod(Named):
     def output_only(self) -> bool:
         """Whether θ_a acts on the backbone's last hidden states only, so that these stay when θ_a moves."""
         return False
+
+    def first_layer(self, backbone: nn.Module) -> int:
+        """Index of the first layer that θ_a touches: the layers below give the same when θ_a moves.
+
+        Found by the names of θ_a. Zero where θ_a is outside of the layers, or the architecture is not a known one.
+
+        Args:
+            backbone: a backbone to which the method is attached.
+        """
+        return first_layer(backbone, self.theta_a(backbone))
 
     @property
     def identity_at_start(self) -> bool:
