@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from pemeta.devices import to_device
 from pemeta.embeddings import sparse_word_gradients
 from pemeta.methods.base import AnyMethod
 from pemeta.model import PEModel
+from pemeta.optimization import check_finite
 from pemeta.registry import Named
 from pemeta.tasks import Episode, EpisodeSampler, Task
 from pemeta.trunk import Shared
@@ -82,16 +84,35 @@ class PrimingAlgorithm(Named):
     def prepare(self, model: PEModel, seed: int) -> None:
         """Make the model ready for :meth:`accumulate`, such as by attaching another method."""
 
+    def note(self, model: PEModel) -> str | None:
+        """What a user should know of how the algorithm computes with this model, in a line; None where nothing."""
+        return None
+
     @abstractmethod
     def trained(self, model: PEModel) -> tuple[str, ...]:
         """Names of the parameters that the outer optimiser moves."""
 
     @abstractmethod
-    def accumulate(self, model: PEModel, episodes: Sequence[Episode]) -> StepLosses:
+    def accumulate(self, model: PEModel, episodes: Sequence[Episode], loss_scale: float = 1.0) -> StepLosses:
         """Add the outer gradient of a meta-batch, summed over its tasks, to the parameters' ``grad``.
 
         Heads that the algorithm does not train by gradient get their new values here.
+
+        Args:
+            model: what is primed.
+            episodes: one for each task of the meta-batch.
+            loss_scale: factor on the gradient, and on all inner ones, against underflow in float16.
+
+        Raises:
+            NotFiniteError: a loss is not finite; the heads are as they were.
         """
+
+    def _add_gradient(self, loss: Tensor, scale: float) -> float:
+        """Add the gradient of an outer loss, scaled, and return the loss."""
+        value = float(loss.item())
+        check_finite(value, "the outer loss", f"lower outer_lr (now {self.outer_lr}) or the inner loop's learning rate")
+        (loss * scale).backward()
+        return value
 
     def describe(self) -> dict[str, Any]:
         """What a record says of the inner loop: its method and its number of steps, None without one."""
@@ -147,11 +168,13 @@ class MetaPriming(PrimingAlgorithm):
         parts = model.partition(self.inner_method)
         return parts.theta_p + parts.theta_a
 
-    def accumulate(self, model: PEModel, episodes: Sequence[Episode]) -> StepLosses:
+    def accumulate(self, model: PEModel, episodes: Sequence[Episode], loss_scale: float = 1.0) -> StepLosses:
         """Lines 3-11 of Algorithm 1."""
         from pemeta.learner import PrimingLearner  # here: it needs learn2learn
 
-        learner = PrimingLearner(model, self.inner_lr, method=self.inner_method, first_order=self.first_order)
+        learner = PrimingLearner(
+            model, self.inner_lr, method=self.inner_method, first_order=self.first_order, loss_scale=loss_scale
+        )
         inner: list[list[float]] = []
         outer: list[float] = []
         heads: State = {}
@@ -204,9 +227,18 @@ class MetaPriming(PrimingAlgorithm):
     def _query_pass(self, clone: PrimingLearner, query: Batch, task: str) -> float:
         """Line 9 of Algorithm 1: add the gradient of the query loss; returns the loss."""
         clone.module.train(self.outer_dropout)
-        loss = clone.module.loss(query, task)
-        loss.backward()
-        return float(loss.item())
+        return self._add_gradient(clone.module.loss(query, task), clone.loss_scale)
+
+    def note(self, model: PEModel) -> str | None:
+        """That second order takes PyTorch's own formula for attention, where it does."""
+        from pemeta.learner import needs_math  # here: it needs learn2learn
+
+        if self.first_order or not needs_math(model, self.inner_method):
+            return None
+        return (
+            "second order through attention: the inner loop uses PyTorch's own formula for SDPA in place of its fused "
+            "kernels, which have no second derivative"
+        )
 
     def describe(self) -> dict[str, Any]:
         """The inner loop's method, None where it is fine-tuning's own, and S."""
@@ -233,15 +265,14 @@ class FineTunePriming(PrimingAlgorithm):
         parts = model.partition()
         return parts.theta_p + parts.theta_a + parts.theta_h
 
-    def accumulate(self, model: PEModel, episodes: Sequence[Episode]) -> StepLosses:
+    def accumulate(self, model: PEModel, episodes: Sequence[Episode], loss_scale: float = 1.0) -> StepLosses:
         """The gradient of the tasks' summed losses."""
         model.train(self.outer_dropout)
         losses = []
         with sparse_word_gradients(model, self.trained(model)):
             for episode in episodes:
                 loss = model.loss(to_device(self._batch(episode), model.device), episode.task.name)
-                loss.backward()
-                losses.append(loss.item())
+                losses.append(self._add_gradient(loss, loss_scale))
         return StepLosses((), _mean(losses))
 
     def _batch(self, episode: Episode) -> Batch:

@@ -38,6 +38,9 @@ class Target:
     unseen: tuple[int, ...]
 
 
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 class Workshop:
     """Makes the objects that a configuration describes; data is read, encoded and digested once.
 
@@ -80,7 +83,14 @@ class Workshop:
         """A model on the pretrained backbone with a setting's method attached, on the run's device."""
         self.prepare()
         backbone = self.config.backbone.model(self.folder)
-        return PEModel(backbone, self.config.settings[setting].method, seed=seed).to(self.device)
+        return self.set_up(PEModel(backbone, self.config.settings[setting].method, seed=seed))
+
+    def set_up(self, model: PEModel) -> PEModel:
+        """The model on the run's device, computing as the configuration says."""
+        model.autocast_dtype = DTYPES[self.config.precision]
+        if self.config.checkpoint_layers:
+            model.checkpoint_layers()
+        return model.to(self.device)
 
     def sources(self) -> list[Task]:
         """The source tasks."""

@@ -24,7 +24,9 @@ def save_checkpoint(path: Path, model: PEModel, optimization: Optimization, abou
         tensors.update({f"optimizer.{index}.{key}": value.detach().cpu() for key, value in state.items()})
     tensors.update({f"random.{kind}": value for kind, value in generator_states(model.device).items()})
     groups = optimization.optimizer.state_dict()["param_groups"]
-    write_tensors(path, tensors, {**about, "groups": groups, "schedule": optimization.scheduler.state_dict()})
+    scale = [optimization.scale.value, optimization.scale.good_steps]
+    schedule = optimization.scheduler.state_dict()
+    write_tensors(path, tensors, {**about, "groups": groups, "schedule": schedule, "loss_scale": scale})
 
 
 def load_checkpoint(path: Path, model: PEModel, optimization: Optimization, digest: str) -> dict[str, Any]:
@@ -52,7 +54,8 @@ def load_checkpoint(path: Path, model: PEModel, optimization: Optimization, dige
     try:
         optimization.optimizer.load_state_dict({"state": state, "param_groups": about["groups"]})
         optimization.scheduler.load_state_dict(about["schedule"])
-    except (KeyError, ValueError) as error:
+        optimization.scale.value, optimization.scale.good_steps = about["loss_scale"]
+    except (KeyError, ValueError, TypeError) as error:
         raise OutputError(f"{path} is of another run ({error}); remove it to start again") from None
     random = {name.removeprefix("random."): t for name, t in tensors.items() if name.startswith("random.")}
     restore_generators(random, model.device)

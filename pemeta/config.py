@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import yaml
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
@@ -36,6 +36,9 @@ def _printable(text: str) -> str:
 Printable: TypeAlias = Annotated[str, AfterValidator(_printable)]
 # It becomes part of a file's name.
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
+
+PRIMED_BY = ("backbone", "data", "sources", "source_sizes", "max_length", "precision")
+"""Top-level keys that a primed model depends on."""
 
 DEFAULTED = ("priming", "finetuning")
 """Top-level keys whose mappings are the settings' defaults."""
@@ -92,6 +95,10 @@ class RunConfig(Frozen):
         source_sizes: limits on the source languages' data.
         target_sizes: limits on the target languages' data.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
+        precision: ``fp32``, or ``bf16`` or ``fp16`` to compute in lower precision where PyTorch's autocast holds that
+            safe; parameters stay in their own. float16's losses are scaled.
+        checkpoint_layers: gradient checkpointing: keep only what enters each layer for the backward pass, and run the
+            layer again there. Less memory, more time, the same results; off, our choice.
         checkpoint_every: outer steps of priming between two checkpoints; 100, our choice.
         save_tasks: keep each cell's fine-tuned values in ``models/``; where null, if they are at most a tenth of the
             model's parameters or a million, our choice: full fine-tuning would fill disks.
@@ -111,6 +118,8 @@ class RunConfig(Frozen):
     target_sizes: Sizes = Sizes()
     device: str = "auto"
     threads: int | None = Field(None, gt=0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    checkpoint_layers: bool = False
     checkpoint_every: int = Field(100, gt=0)
     save_tasks: bool | None = None
 
@@ -145,7 +154,7 @@ class RunConfig(Frozen):
         """All that a setting's primed model depends on."""
         row = self.settings[setting].model_dump(mode="json")
         whole = self.model_dump(mode="json")
-        shared = {key: whole[key] for key in ("backbone", "data", "sources", "source_sizes", "max_length")}
+        shared = {key: whole[key] for key in PRIMED_BY}
         return {**shared, "method": row["method"], "priming": row["priming"], "seed": seed}
 
     def cell_config(self, cell: Cell) -> dict[str, Any]:
@@ -153,8 +162,7 @@ class RunConfig(Frozen):
         row = self.settings[cell.setting].model_dump(mode="json", exclude={"label"})
         whole = self.model_dump(mode="json")
         # The sources count without priming too: test sentences that they repeat are not scored as unseen.
-        keys = ("backbone", "data", "max_length", "target_sizes", "sources", "source_sizes")
-        shared = {key: whole[key] for key in keys}
+        shared = {key: whole[key] for key in (*PRIMED_BY, "target_sizes")}
         return {"setting": cell.setting, **row, **shared, "target": cell.target, "seed": cell.seed}
 
     def primed_name(self, setting: str, seed: int, data_digest: str = "") -> str:

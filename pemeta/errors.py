@@ -38,6 +38,10 @@ class TrainingError(PemetaError, RuntimeError):
     """Training that cannot go on, such as a loss that is not finite."""
 
 
+class NotFiniteError(TrainingError):
+    """A loss or gradient is NaN or infinite."""
+
+
 class OutputError(PemetaError, OSError):
     """An output folder that cannot be written, or a file in it that cannot be read back."""
 

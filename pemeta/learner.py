@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pemeta._learn2learn import BaseLearner, clone_module, update_module
 from pemeta.anatomy import attention_of
 from pemeta.checkpointing import replace_checkpointing
-from pemeta.errors import ConfigError, ModelError, TrainingError
+from pemeta.errors import ConfigError, ModelError, NotFiniteError
 from pemeta.methods.base import PEMethod
 from pemeta.model import PEModel
 from pemeta.partition import Partition, parameter_dict
@@ -42,6 +42,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         first_order: take the inner gradients as constants (first-order MAML, as the paper does, §4.2),
             or differentiate through them. Where θ_a is inside a backbone with SDPA, the clone's losses then use
             PyTorch's own formula in place of its fused kernels, which have no second derivative.
+        loss_scale: factor on the inner losses while their gradients are taken, against underflow in float16.
 
     Raises:
         ConfigError: ``inner_lr`` is not positive.
@@ -58,6 +59,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         method: PEMethod | None = None,
         partition: Partition | None = None,
         first_order: bool = True,
+        loss_scale: float = 1.0,
     ) -> None:
         super().__init__(module)
         if not inner_lr > 0:
@@ -70,7 +72,8 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         replace_checkpointing(module)
         self.inner_lr = inner_lr
         self.method = method
-        self.math_attention = not first_order and isinstance(module, PEModel) and _needs_math(module, method)
+        self.loss_scale = loss_scale
+        self.math_attention = not first_order and isinstance(module, PEModel) and needs_math(module, method)
         self.partition = partition
         self.first_order = first_order
         self._owned = partition.adapted
@@ -100,7 +103,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         clone: PrimingLearner = self.__class__.__new__(self.__class__)
         BaseLearner.__init__(clone, clone_module(self.module, memo=memo))
         clone.inner_lr, clone.first_order, clone.partition = self.inner_lr, self.first_order, self.partition
-        clone.method, clone.math_attention = self.method, self.math_attention
+        clone.method, clone.math_attention, clone.loss_scale = self.method, self.math_attention, self.loss_scale
         clone._one_task = task is not None
         clone._owned = (*self.partition.theta_a, *(name for name in self.partition.theta_h if name in heads))
         clone.training = self.training  # and each part keeps its own mode
@@ -126,7 +129,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
             loss: a scalar computed with this clone.
 
         Raises:
-            TrainingError: the loss is not finite.
+            NotFiniteError: the loss is not finite.
             ModelError: a parameter of θ_a, or the task's head, has no gradient.
         """
         self._check_finite([loss.detach()])
@@ -147,7 +150,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
 
         Raises:
             ConfigError: the module is not a ``PEModel``.
-            TrainingError: a loss is not finite.
+            NotFiniteError: a loss is not finite.
             ModelError: a parameter of θ_a, or the task's head, has no gradient.
         """
         if not isinstance(self.module, PEModel):
@@ -180,18 +183,18 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         for step, value in enumerate(found, 1):
             if not math.isfinite(value):
                 where = f" of step {step}" if len(found) > 1 else ""
-                raise TrainingError(f"the inner loss{where} is {value}; lower inner_lr (now {self.inner_lr})")
+                raise NotFiniteError(f"the inner loss{where} is {value}; lower inner_lr (now {self.inner_lr})")
         return found
 
     def _step(self, loss: Tensor) -> None:
         owned = self.adapted_parameters()
         gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
-            loss, list(owned.values()), create_graph=not self.first_order, allow_unused=True
+            loss * self.loss_scale, list(owned.values()), create_graph=not self.first_order, allow_unused=True
         )
         self._check_used({name for name, gradient in zip(owned, gradients, strict=True) if gradient is not None})
         for parameter, gradient in zip(owned.values(), gradients, strict=True):
             if gradient is not None:  # the heads of other tasks
-                parameter.update = -self.inner_lr * gradient  # type: ignore[attr-defined] # update_module reads it
+                parameter.update = -self.inner_lr / self.loss_scale * gradient  # type: ignore[attr-defined] # update_module reads it
         update_module(self.module)
 
     def _check_used(self, used: set[str]) -> None:
@@ -215,7 +218,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         return dict(parameter_dict(self.module, self._owned))
 
 
-def _needs_math(model: PEModel, method: PEMethod | None) -> bool:
+def needs_math(model: PEModel, method: PEMethod | None) -> bool:
     """Whether second order needs PyTorch's own formula for SDPA, because its fused kernels have no second derivative.
 
     Raises:

@@ -34,6 +34,10 @@ class PEModel(nn.Module):
         method: the method that fine-tuning uses; its modules are attached here.
         seed: of the method's new parameters.
 
+    Attributes:
+        autocast_dtype: ``torch.bfloat16`` or ``torch.float16`` to compute in lower precision where PyTorch's autocast
+            holds that safe, with parameters, logits and losses as they are; None, as at first, for no such.
+
     Raises:
         ModelError: a method cannot be attached to this backbone, or the backbone has a pooler.
     """
@@ -50,7 +54,7 @@ class PEModel(nn.Module):
         vars(backbone.config).pop(MARK, None)  # it is said anew when this model is saved
         self.backbone = backbone
         self._checkpoints = False
-        self._autocast_dtype: torch.dtype | None = None
+        self.autocast_dtype: torch.dtype | None = None
         self._caches = "use_cache" in inspect.signature(backbone.forward).parameters
         self.heads = nn.ModuleDict()
         self._head_specs: dict[str, HeadSpec] = {}
@@ -369,18 +373,8 @@ class PEModel(nn.Module):
                     part.training = True  # by which it knows that it is to be checkpointed; it passes it on to nothing
         return self
 
-    def autocast(self, dtype: torch.dtype | None) -> None:
-        """Compute in lower precision where PyTorch's autocast holds that safe; parameters stay as they are.
-
-        Args:
-            dtype: ``torch.bfloat16``, ``torch.float16``, or None for the parameters' own.
-        """
-        self._autocast_dtype = dtype
-
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self._autocast_dtype is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, self._autocast_dtype)
+        return nullcontext() if self.autocast_dtype is None else torch.autocast(self.device.type, self.autocast_dtype)
 
     def forward(self, batch: Batch, task: str) -> Tensor:
         """Logits of a task: (B, T, C) for token classification, (B, C) for sequences, (B, T, V) for pieces."""
@@ -390,7 +384,7 @@ class PEModel(nn.Module):
                 hidden = method.transform(self.backbone, hidden)
             logits = self.head(task)(hidden, batch, self.backbone)
         assert isinstance(logits, Tensor)
-        return logits
+        return logits if self.autocast_dtype is None else logits.float()
 
     def loss(self, batch: Batch, task: str) -> Tensor:
         """The task's loss on a batch, a scalar."""

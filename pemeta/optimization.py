@@ -5,12 +5,47 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_linear_schedule_with_warmup
 
-from pemeta.errors import TrainingError
+from pemeta.errors import NotFiniteError
+
+
+class LossScale:
+    """A factor on losses that keeps small gradients from vanishing in float16 (Micikevicius et al., 2018, §3.2).
+
+    It is halved when a gradient is not finite, and doubled after ``patience`` steps that were.
+
+    Args:
+        value: the factor at first; 2^16, and 1, which stays, where losses are not scaled (PyTorch's defaults).
+        patience: 2000 steps (PyTorch's default).
+    """
+
+    def __init__(self, value: float = 1.0, patience: int = 2000) -> None:
+        self.value = value
+        self.patience = patience
+        self.good_steps = 0
+
+    @classmethod
+    def suited_to(cls, dtype: torch.dtype | None) -> LossScale:
+        """For losses computed in a type: a factor for float16 only."""
+        return cls(2.0**16) if dtype is torch.float16 else cls()
+
+    def lower(self) -> bool:
+        """Halve the factor, to try the step again; False if it cannot be lowered further."""
+        if self.value <= 1:
+            return False
+        self.value, self.good_steps = self.value / 2, 0
+        return True
+
+    def succeeded(self) -> None:
+        """Count a step that was taken."""
+        self.good_steps += 1
+        if self.value > 1 and self.good_steps == self.patience:
+            self.value, self.good_steps = self.value * 2, 0
 
 
 class Optimization:
@@ -23,6 +58,7 @@ class Optimization:
         weight_decay: decoupled weight decay.
         warmup_steps: steps in which the rate first rises linearly from zero.
         max_grad_norm: the gradient is scaled down to this norm where it is larger; None leaves it.
+        scale: of the losses that the gradients are of; none by default.
     """
 
     def __init__(
@@ -33,9 +69,11 @@ class Optimization:
         weight_decay: float = 0.01,
         warmup_steps: int = 0,
         max_grad_norm: float | None = None,
+        scale: LossScale | None = None,
     ) -> None:
         self.parameters = list(parameters)
         self.max_grad_norm = max_grad_norm
+        self.scale = scale or LossScale()
         self.optimizer = AdamW(self.parameters, lr=lr, weight_decay=weight_decay)
         self.scheduler: LRScheduler = get_linear_schedule_with_warmup(self.optimizer, warmup_steps, steps)
 
@@ -44,23 +82,27 @@ class Optimization:
         self.optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """Clip, move the parameters by their gradients, and advance the schedule.
+        """Take the losses' scale out, clip, move the parameters by their gradients, and advance the schedule.
 
         Raises:
-            TrainingError: the gradient is not finite; the parameters are as they were.
+            NotFiniteError: the gradient is not finite; the parameters are as they were.
         """
+        if self.scale.value != 1:
+            for gradient in (p.grad for p in self.parameters if p.grad is not None):
+                gradient.div_(self.scale.value)
         most = float("inf") if self.max_grad_norm is None else self.max_grad_norm
         norm = nn.utils.clip_grad_norm_(self.parameters, most).item()
         check_finite(norm, "the gradient's norm", f"lower the learning rate (now {self.optimizer.defaults['lr']})")
         self.optimizer.step()
         self.scheduler.step()
+        self.scale.succeeded()
 
 
 def check_finite(value: float, what: str, remedy: str) -> None:
     """Refuse to go on from a loss or norm that is not finite.
 
     Raises:
-        TrainingError: it is NaN or infinite.
+        NotFiniteError: it is NaN or infinite.
     """
     if not math.isfinite(value):
-        raise TrainingError(f"{what} is {value}; {remedy}")
+        raise NotFiniteError(f"{what} is {value}; {remedy}")

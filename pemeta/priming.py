@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,11 +13,11 @@ from tqdm.auto import tqdm
 
 from pemeta.algorithms import MetaPriming, PrimingAlgorithm, StepLosses
 from pemeta.checkpoint import load_checkpoint, save_checkpoint
-from pemeta.errors import OutputError, PemetaError, TrainingError
+from pemeta.errors import NotFiniteError, OutputError, PemetaError, TrainingError
 from pemeta.heads import HeadSpec
 from pemeta.interrupts import deferred_interrupt
 from pemeta.model import PEModel
-from pemeta.optimization import Optimization, check_finite
+from pemeta.optimization import LossScale, Optimization
 from pemeta.partition import modes_kept, only_trainable, state_digest
 from pemeta.results import config_digest
 from pemeta.seeding import seeded
@@ -98,6 +99,7 @@ def prime(
             algorithm.weight_decay,
             algorithm.warmup_steps,
             algorithm.max_grad_norm,
+            LossScale.suited_to(model.autocast_dtype),
         )
         path = None if checkpoint is None else Path(checkpoint)
         run = _Run(model, sampler, algorithm, optimization, seed, path, checkpoint_every)
@@ -124,6 +126,9 @@ class _Run:
     def to_the_end(self, progress: bool) -> PrimingHistory:
         """Take the outer steps that are left."""
         self.resume()
+        note = self.algorithm.note(self.model)
+        if progress and note is not None:
+            tqdm.write(note, file=sys.stderr)
         started = time.perf_counter() - self.history.seconds
         done, total = len(self.history.losses), self.algorithm.outer_steps
         with (
@@ -153,14 +158,18 @@ class _Run:
     def step(self, number: int) -> int:
         """One outer step; returns the number of sentences it saw."""
         episodes = self.sampler[number]
-        self.optimization.zero_grad()
-        remedy = f"lower outer_lr (now {self.algorithm.outer_lr}) or the inner loop's learning rate"
-        try:
-            losses = self.algorithm.accumulate(self.model, episodes)
-            check_finite(losses.outer, "the outer loss", remedy)
-            self.optimization.step()
-        except TrainingError as error:
-            raise TrainingError(f"priming, step {number + 1}: {error}") from None
+        scale, heads = self.optimization.scale, self.model.partition().theta_h
+        before = self.model.state(heads) if scale.value > 1 else {}
+        while True:
+            self.optimization.zero_grad()
+            try:
+                losses = self.algorithm.accumulate(self.model, episodes, scale.value)
+                self.optimization.step()
+                break
+            except NotFiniteError as error:  # in float16 perhaps only because the losses were scaled too high
+                self.model.load_state(before)
+                if not scale.lower():
+                    raise TrainingError(f"priming, step {number + 1}: {error}") from None
         sentences = sum(map(len, episodes))
         self.history.losses.append(losses)
         self.history.sentences += sentences
@@ -197,7 +206,10 @@ class _Run:
         """Of all that must not change between a checkpoint and its continuation, the initial values included."""
         data = [(task.name, task.train.digest(), _described(task)) for task in self.sampler.tasks]
         methods = [method.to_config() for method in self.model.attached]
-        return config_digest([self.algorithm.to_config(), methods, data, state_digest(self.model), self.seed])
+        precision = str(self.model.autocast_dtype)
+        return config_digest(
+            [self.algorithm.to_config(), methods, data, state_digest(self.model), self.seed, precision]
+        )
 
 
 def _described(task: Task) -> dict[str, Any] | None:

@@ -189,7 +189,7 @@ class Runner:
             raise OutputError(f"{folder} is not a primed model of this version; remove that folder") from None
         method, attention = self.config.settings[setting].method, self.config.backbone.attention
         model = PEModel.from_pretrained(folder, method, attention=attention)
-        return model.to(self.workshop.device), history
+        return self.workshop.set_up(model), history
 
     def model_folder(self, setting: str, seed: int) -> Path:
         """Where what the tasks of a setting store is, and `pemeta predict` finds it."""

@@ -26,7 +26,7 @@ from pemeta import (
     prime,
 )
 from pemeta.errors import DataError, OutputError
-from pemeta.evaluation import with_trunk
+from pemeta.trunk_cache import with_trunk
 
 each_example = pytest.mark.parametrize(
     ("task", "validation"), EACH_KIND, ids=["token_classification", "sequence_classification", "causal_lm"]
@@ -145,7 +145,7 @@ def test_an_interrupted_mixed_run_goes_on_as_if_it_had_not_been(tmp_path, monkey
     history = prime(whole, MIXED, QUICK(inner_dropout=True), seed=3, progress=False)
     original, calls = MetaPriming.accumulate, []
 
-    def interrupted(self, model, episodes):
+    def interrupted(self, model, episodes, loss_scale=1.0):
         calls.append({episode.task.train.kind for episode in episodes})
         if len(calls) == 3:
             signal.raise_signal(signal.SIGINT)

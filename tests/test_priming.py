@@ -177,7 +177,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch)
     parts, path = tiny(), tmp_path / "checkpoint.safetensors"
     original, calls = MetaPriming.accumulate, []
 
-    def interrupted(self, model, episodes):
+    def interrupted(self, model, episodes, loss_scale=1.0):
         calls.append(1)
         if len(calls) == 4:
             signal.raise_signal(signal.SIGINT)
@@ -229,7 +229,9 @@ def test_the_global_generator_and_the_model_are_left_as_they_were():
 
 
 def test_a_loss_that_is_not_finite_names_the_step():
-    with pytest.raises(TrainingError, match=r"priming, step \d+: the inner loss of step \d is .*; lower inner_lr \(now 1e\+100\)"):
+    with pytest.raises(
+        TrainingError, match=r"priming, step \d+: the inner loss of step \d is .*; lower inner_lr \(now 1e\+100\)"
+    ):
         prime(tiny(), TASKS, QUICK(inner_lr=1e100), progress=False)
     model = tiny()
     with torch.no_grad():
@@ -243,7 +245,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing(monkeypatch):
     before = model.state(model.partition().theta_p)
     original = MetaPriming.accumulate
 
-    def broken(self, model, episodes):
+    def broken(self, model, episodes, loss_scale=1.0):
         losses = original(self, model, episodes)
         model.backbone.embeddings.word_embeddings.weight.grad[0, 0] = torch.inf
         return losses
@@ -308,3 +310,12 @@ def test_a_head_that_is_there_is_kept():
     before = model.head("en")
     prime(model, TASKS, QUICK(outer_steps=1), progress=False)
     assert model.head("en") is before
+
+
+def test_second_order_says_which_attention_it_uses(capsys):
+    algorithm = partial(QUICK, first_order=False, outer_steps=1)
+    prime(tiny(Full(), attention="sdpa", dropout=0.0), TASKS, algorithm(), progress=True)
+    assert "second order through attention: the inner loop uses PyTorch's own formula" in capsys.readouterr().err
+    prime(tiny(attention="sdpa", dropout=0.0), TASKS, algorithm(), progress=True)
+    prime(tiny(Full(), attention="sdpa", dropout=0.0), TASKS, algorithm(), progress=False)
+    assert "second order" not in capsys.readouterr().err

@@ -1,0 +1,151 @@
+"""Autocast in bfloat16 and float16, and the scale of losses that float16 needs."""
+
+import copy
+import signal
+
+import pytest
+import torch
+from tiny_models import TASKS, data, tiny, with_heads
+
+from pemeta import BitFit, EpisodeSampler, FineTunePriming, FineTuning, LoRA, MetaPriming, finetune, prime
+from pemeta.errors import TrainingError
+from pemeta.evaluation import predict
+from pemeta.optimization import LossScale, Optimization
+
+HALF = [torch.bfloat16, torch.float16]
+each_half = pytest.mark.parametrize("dtype", HALF, ids=["bf16", "fp16"])
+
+
+def single(dtype, method=None, attention="sdpa"):
+    model = tiny(*([] if method is None else [method]), attention=attention, dropout=0.0).float()
+    model.autocast_dtype = dtype
+    return model
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+@pytest.mark.parametrize("method", [None, LoRA(rank=2), BitFit()], ids=["adapter", "lora", "bitfit"])
+@each_half
+def test_a_step_is_near_that_in_single_precision_and_parameters_stay_single(dtype, method, first_order):
+    algorithm = MetaPriming(inner_steps=3, inner_lr=0.1, first_order=first_order)
+    gradients = []
+    for precision in (None, dtype):
+        model = with_heads(single(precision, method))
+        seen = set()
+        model.backbone.encoder.layer[0].output.dense.register_forward_hook(lambda m, i, o, seen=seen: seen.add(o.dtype))
+        algorithm.accumulate(model, EpisodeSampler(TASKS, 3, 4)[0], 2.0**8 if precision else 1.0)
+        assert seen == {precision or torch.float32}
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        flat = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        gradients.append(flat / (2.0**8 if precision else 1))
+    exact, found = gradients
+    assert not torch.equal(exact, found)
+    assert (found - exact).norm() < 0.1 * exact.norm()
+
+
+@each_half
+def test_logits_are_in_single_precision_and_predictions_agree(dtype):
+    plain = with_heads(single(None)).eval()
+    half = copy.deepcopy(plain)
+    half.autocast_dtype = dtype
+    batch = TASKS[0].train.batch([0, 1])
+    assert half(batch, "en").dtype == half.loss(batch, "en").dtype == torch.float32
+    torch.testing.assert_close(half(batch, "en"), plain(batch, "en"), rtol=0.05, atol=0.05)
+    assert len(predict(half, TASKS[0].train, "en")) == len(TASKS[0].train)
+
+
+@pytest.mark.parametrize("algorithm", [MetaPriming(inner_steps=3, first_order=order) for order in (True, False)])
+def test_the_scale_is_a_factor_on_the_gradient_and_nothing_else(algorithm):
+    algorithm = algorithm.model_copy(update={"outer_dropout": False})
+    results = []
+    for scale in (1.0, 1024.0):
+        model = with_heads(tiny())
+        losses = algorithm.accumulate(model, EpisodeSampler(TASKS, 3, 4)[0], scale)
+        gradients = {n: p.grad / scale for n, p in model.named_parameters() if p.grad is not None}
+        results.append((losses, gradients, model.state(model.partition().theta_h)))
+    (a, plain, heads), (b, scaled, scaled_heads) = results
+    assert a.outer == pytest.approx(b.outer, abs=1e-10)
+    for before, after in ((plain, scaled), (heads, scaled_heads)):
+        for name, value in before.items():
+            torch.testing.assert_close(after[name], value, rtol=0, atol=1e-10, msg=name)
+
+
+def test_a_scale_that_is_too_high_is_lowered_and_the_step_taken_again(monkeypatch):
+    """Also the heads, which a failed try may have moved, are those of a run that began with the right scale."""
+    settings = {"outer_steps": 3, "outer_lr": 0.01, "support_size": 3, "query_size": 3}
+    found = []
+    for start in (2.0**8, 2.0**60):
+        monkeypatch.setattr(LossScale, "suited_to", classmethod(lambda cls, dtype, start=start: cls(start)))
+        for algorithm in (MetaPriming(**settings), FineTunePriming(**settings)):
+            model = single(torch.float16)
+            history = prime(model, TASKS, algorithm, progress=False)
+            assert len(history.losses) == 3
+            found.append(model.state())
+    for right, high in zip(found[:2], found[2:], strict=True):
+        for name, value in right.items():
+            # Scales differ by powers of two, but in float16 small gradients vanish differently.
+            torch.testing.assert_close(high[name], value, rtol=0, atol=2e-2, msg=name)
+            assert torch.isfinite(high[name]).all()
+
+
+def test_a_scale_that_cannot_be_lowered_further_is_an_error():
+    model = single(torch.float16)
+    with torch.no_grad():
+        model.backbone.embeddings.word_embeddings.weight.fill_(torch.nan)
+    with pytest.raises(TrainingError, match="priming, step 1: the inner loss of step 1 is nan; lower inner_lr"):
+        prime(model, TASKS, MetaPriming(outer_steps=1, support_size=3, query_size=3), progress=False)
+
+
+def test_the_scale_grows_after_patience_and_survives_a_checkpoint(tmp_path, monkeypatch):
+    scale = LossScale(4.0, patience=2)
+    for _ in range(4):
+        scale.succeeded()
+    assert scale.value == 16
+    assert scale.lower()
+    assert (scale.value, scale.good_steps) == (8, 0)
+    assert not LossScale().lower()
+    assert LossScale.suited_to(torch.float16).value == 2**16
+    assert LossScale.suited_to(torch.bfloat16).value == LossScale.suited_to(None).value == 1
+
+    monkeypatch.setattr(LossScale, "suited_to", classmethod(lambda cls, dtype: cls(2.0**8, patience=2)))
+    algorithm = MetaPriming(outer_steps=6, outer_lr=0.01, support_size=3, query_size=3)
+    whole = single(torch.float16)
+    history = prime(whole, TASKS, algorithm, progress=False)
+    original, calls, scales = MetaPriming.accumulate, [], []
+
+    def interrupted(self, model, episodes, loss_scale):
+        calls.append(1)
+        scales.append(loss_scale)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, model, episodes, loss_scale)
+
+    monkeypatch.setattr(MetaPriming, "accumulate", interrupted)
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        prime(single(torch.float16), TASKS, algorithm, progress=False, checkpoint=path)
+    parts = single(torch.float16)
+    again = prime(parts, TASKS, algorithm, progress=False, checkpoint=path)
+    assert scales == [256, 256, 512, 512, 1024, 1024]
+    assert again.losses == history.losses
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+
+
+def test_unscaling_comes_before_clipping():
+    moved = []
+    for scale in (1.0, 64.0):
+        weight = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+        optimization = Optimization([weight], 0.1, 10, max_grad_norm=1.0, scale=LossScale(scale))
+        ((weight * torch.tensor([0.1, 0.2, 0.3])).sum() * scale).backward()
+        optimization.step()
+        moved.append((weight.detach().clone(), weight.grad.clone()))
+    for a, b in zip(*moved, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@each_half
+def test_fine_tuning_in_half_precision(dtype):
+    settings = FineTuning(epochs=2, lr=0.01)
+    plain, half = single(None), single(dtype)
+    histories = [finetune(m, TASKS[0], data(5), settings, progress=False) for m in (plain, half)]
+    assert histories[1].losses == pytest.approx(histories[0].losses, abs=0.05)
+    assert {p.dtype for p in half.parameters()} == {torch.float32}
