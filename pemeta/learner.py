@@ -77,6 +77,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         self.partition = partition
         self.first_order = first_order
         self._owned = partition.adapted
+        self._places = self._find_places()
         self._one_task = False
 
     def clone(self, task: str | None = None) -> PrimingLearner:
@@ -89,13 +90,13 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
             ModelError: a parameter of θ_a does not require gradients.
         """
         heads = set(self.partition.theta_h if task is None else self.module.head_names(task))
-        theta_a = set(self.partition.theta_a)
-        frozen = [n for n, p in self.module.named_parameters() if n in theta_a and not p.requires_grad]
+        theta_a, parameters = set(self.partition.theta_a), dict(self.module.named_parameters())
+        frozen = [name for name in self.partition.theta_a if not parameters[name].requires_grad]
         if frozen:
             raise ModelError(f"θ_a is frozen: {', '.join(frozen[:3])}; call requires_grad_() on it")
         memo: dict[Any, Tensor] = {}
         # clone_module looks a parameter up in its memo by the bound method `data_ptr` (upstream's own key).
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in parameters.items():
             if name in heads:
                 memo[parameter.data_ptr] = parameter.detach().clone().requires_grad_()
             elif name not in theta_a:
@@ -106,6 +107,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         clone.method, clone.math_attention, clone.loss_scale = self.method, self.math_attention, self.loss_scale
         clone._one_task = task is not None
         clone._owned = (*self.partition.theta_a, *(name for name in self.partition.theta_h if name in heads))
+        clone._places = clone._find_places()
         clone.training = self.training  # and each part keeps its own mode
         return clone
 
@@ -215,7 +217,12 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
 
     def adapted_parameters(self) -> dict[str, Tensor]:
         """Name to current value of what this clone adapts: θ_a and its heads."""
-        return dict(parameter_dict(self.module, self._owned))
+        return {name: parameters[last] for name, (parameters, last) in self._places.items()}
+
+    def _find_places(self) -> dict[str, tuple[dict[str, Any], str]]:
+        """Where the values of what is adapted are: found once, because each inner step asks for them."""
+        split = {name: name.rpartition(".") for name in self._owned}
+        return {name: (self.module.get_submodule(path)._parameters, last) for name, (path, _, last) in split.items()}
 
 
 def needs_math(model: PEModel, method: PEMethod | None) -> bool:
