@@ -109,9 +109,9 @@ class PrimingAlgorithm(Named):
 
     def _add_gradient(self, loss: Tensor, scale: float) -> float:
         """Add the gradient of an outer loss, scaled, and return the loss."""
-        value = float(loss.item())
-        check_finite(value, "the outer loss", f"lower outer_lr (now {self.outer_lr}) or the inner loop's learning rate")
         (loss * scale).backward()
+        value = float(loss.item())  # not before: an accelerator would be waited for
+        check_finite(value, "the outer loss", f"lower outer_lr (now {self.outer_lr}) or the inner loop's learning rate")
         return value
 
     def describe(self) -> dict[str, Any]:

@@ -25,11 +25,12 @@ def check_clones_live_on_the_device(method):
     assert all(p.grad is None or p.grad.device.type == DEVICE.type for p in model.parameters())
 
 
-def check_same_as_on_the_cpu(method, first_order):
-    algorithm = MetaPriming(inner_steps=3, first_order=first_order, outer_dropout=False)
+def check_same_as_on_the_cpu(method, first_order, **settings):
+    algorithm = MetaPriming(inner_steps=3, first_order=first_order, outer_dropout=False, **settings)
     there, here = on_device(method), with_heads(tiny(method, dropout=0.0).float())
+    there.checkpoint_layers()
     for model in (there, here):
-        algorithm.accumulate(model, EpisodeSampler(TASKS, 3, 3)[0])
+        algorithm.accumulate(model, algorithm.sampler(TASKS, 0)[0])
     for (name, a), b in zip(there.named_parameters(), here.parameters(), strict=True):
         if not name.startswith("heads."):
             torch.testing.assert_close(a.grad.cpu(), b.grad, rtol=1e-3, atol=1e-5, msg=name)
@@ -45,7 +46,21 @@ class TestOnWhateverDeviceThereIs:
 
     @pytest.mark.parametrize("first_order", [True, False])
     def test_same_as_on_the_cpu(self, method, first_order):
-        check_same_as_on_the_cpu(method, first_order)
+        check_same_as_on_the_cpu(method, first_order, support_size=3, query_size=3)
+
+    @pytest.mark.parametrize("first_order", [True, False])
+    def test_all_tasks_and_steps_as_one_batch(self, method, first_order):
+        check_same_as_on_the_cpu(
+            method, first_order, support_size=2, query_size=3, fresh_support=True, batch_tasks=True
+        )
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_in_lower_precision(self, method, dtype):
+        model = on_device(method)
+        model.autocast_dtype = dtype
+        history = prime(model, TASKS, MetaPriming(outer_steps=2, support_size=3, query_size=3), progress=False)
+        assert len(history.losses) == 2
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 @pytest.mark.gpu
