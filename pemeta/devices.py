@@ -28,5 +28,11 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device; without waiting for the copy where the batch is in pinned memory."""
-    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+    """The batch on a device; to CUDA through pinned memory, so that nothing waits for the copy."""
+    return {key: _pinned(value, device).to(device, non_blocking=True) for key, value in batch.items()}
+
+
+def _pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor in pinned memory, where it is to go from the CPU to CUDA and is not there already."""
+    leaves = device.type == "cuda" and tensor.device.type == "cpu"
+    return tensor.pin_memory() if leaves and not tensor.is_pinned() else tensor

@@ -56,29 +56,3 @@ def evaluate(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_s
         DataError: the task's head is for another kind of task, or for another number of labels or pieces.
     """
     return data.scores(predict(model, data, task, batch_size))
-
-
-TRUNK_BYTES = 2**31
-"""Most memory that the hidden states kept by :func:`with_trunk` may take."""
-
-
-@torch.no_grad()
-def with_trunk(model: PEModel, data: Examples[Decoded, Scored], batch_size: int = 32) -> Examples[Decoded, Scored]:
-    """The data with its last hidden states computed once, where θ_a does not change them and they fit in memory.
-
-    For use within one fine-tuning run: they are those of the model as it is now. Computed in evaluation mode, so
-    for passes without dropout. Equal to computing them anew each time, but for rounding: an example is padded to
-    the length of another batch.
-    """
-    data = data.holding(None)
-    size = sum(map(data.length, range(len(data)))) * model.hidden_size * 4
-    if not model.reuses_trunk() or size > TRUNK_BYTES:
-        return data
-    trunk: dict[int, torch.Tensor] = {}
-    with modes_kept(model):
-        model.eval()
-        for indices in data.by_length(batch_size):
-            hidden = model.trunk(to_device(data.batch(indices), model.device)).cpu()
-            # Cloned, because a view would keep the whole padded batch alive.
-            trunk |= {i: row[: data.length(i)].clone() for i, row in zip(indices, hidden, strict=True)}
-    return data.holding(tuple(trunk[i] for i in range(len(data))))

@@ -6,19 +6,24 @@ import dataclasses
 import time
 from dataclasses import dataclass
 
+import numpy as np
 from pydantic import Field
 from tqdm.auto import tqdm
 
 from pemeta.data.examples import Examples
 from pemeta.devices import to_device
 from pemeta.errors import DataError, TrainingError
-from pemeta.evaluation import evaluate, with_trunk
+from pemeta.evaluation import evaluate
 from pemeta.model import PEModel
 from pemeta.optimization import Optimization, check_finite
 from pemeta.partition import modes_kept, only_trainable
 from pemeta.registry import Frozen
 from pemeta.seeding import numpy_generator, seeded
 from pemeta.tasks import Task
+from pemeta.trunk_cache import TrunkCache, drops
+
+CHUNK = 10
+"""Batches whose examples bucketing sorts together; our choice: with more, batches become the same in every epoch."""
 
 
 class FineTuning(Frozen):
@@ -33,6 +38,13 @@ class FineTuning(Frozen):
         warmup_steps: in which the rate first rises linearly.
         max_grad_norm: norm that the gradient is scaled down to; null leaves it.
         dropout: dropout in the training passes.
+        reuse_trunk: run the backbone once per example and not once per epoch, where neither θ_a nor dropout changes its
+            last hidden states; the results are the same but for rounding. Up to 2 GiB of them are kept in memory, more
+            in a temporary file, which is removed. On, our choice.
+        bucket_by_length: make batches of examples of similar length, still in a random order. So less padding is
+            computed, and epochs are faster where lengths differ much. But the examples of a batch are then alike in
+            length, and a long one weighs more in its batch's mean, so that scores change a little, up or down. Off, our
+            choice.
     """
 
     epochs: int = Field(15, gt=0)
@@ -42,6 +54,8 @@ class FineTuning(Frozen):
     warmup_steps: int = Field(0, ge=0)
     max_grad_norm: float | None = Field(1.0, gt=0)
     dropout: bool = False
+    reuse_trunk: bool = True
+    bucket_by_length: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +88,8 @@ def finetune(
     """Fine-tune θ_a and a fresh head for a task, in place, and keep the values that are best on validation.
 
     All other parameters are frozen: they are afterwards what they were. Where θ_a acts on the backbone's output
-    only and there is no dropout, the backbone runs once per example and not once per epoch.
+    only and no dropout acts before it, the backbone runs once per example and not once per epoch
+    (``settings.reuse_trunk``).
 
     Args:
         model: pretrained or primed, on the device that it is to be fine-tuned on.
@@ -92,18 +107,17 @@ def finetune(
     _check_data(task, validation)
     model.add_head(task.name, task.make_head, seed)
     names = model.stored_names(task.name)
-    validation = with_trunk(model, validation)
-    train = task.train.holding(None) if settings.dropout else with_trunk(model, task.train)
-    task = dataclasses.replace(task, train=train)
     losses: list[float] = []
     scores: list[float] = []
     best = model.state(names)
     with (
+        TrunkCache(model) as cache,
         _bar(task, settings, progress) as bar,
         modes_kept(model),
         seeded(seed, "finetuning", device=model.device),
         only_trainable(model, names) as trained,
     ):
+        task, validation = _prepared(cache, task, validation, settings)
         optimization = Optimization(
             trained.values(),
             settings.lr,
@@ -124,6 +138,15 @@ def finetune(
             optimization.zero_grad()
             model.load_state(best)
     return FineTuningHistory(tuple(losses), tuple(scores), scores.index(max(scores)) + 1, time.perf_counter() - started)
+
+
+def _prepared(cache: TrunkCache, task: Task, validation: Examples, settings: FineTuning) -> tuple[Task, Examples]:
+    """The task and the validation examples, with last hidden states where they stay the same in all passes."""
+    keep_validation = settings.reuse_trunk  # which is never seen with dropout
+    keep_train = settings.reuse_trunk and not (settings.dropout and drops(cache.model.backbone))
+    validation = cache.hold(validation) if keep_validation else validation.holding(None)
+    train = cache.hold(task.train) if keep_train else task.train.holding(None)
+    return dataclasses.replace(task, train=train), validation
 
 
 def _check_data(task: Task, validation: Examples) -> None:
@@ -152,6 +175,21 @@ def _bar(task: Task, settings: FineTuning, progress: bool) -> tqdm[None]:
     )
 
 
+def _batches(train: Examples, settings: FineTuning, rng: np.random.Generator) -> list[np.ndarray]:
+    """The indices of all training examples, each once, in batches in a random order."""
+    size = settings.batch_size
+    order = rng.permutation(len(train))
+    if not settings.bucket_by_length:
+        return _cut(order, size)
+    chunks = [sorted(chunk, key=lambda i: train.length(int(i))) for chunk in _cut(order, size * CHUNK)]
+    batches = [batch for chunk in chunks for batch in _cut(np.array(chunk), size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 def _epoch(
     model: PEModel,
     task: Task,
@@ -163,19 +201,19 @@ def _epoch(
 ) -> float:
     """One pass over the training examples in a new order; returns the mean loss."""
     model.train(settings.dropout)
-    order = numpy_generator(seed, "epoch", task.name, epoch).permutation(len(task.train))
+    batches = _batches(task.train, settings, numpy_generator(seed, "epoch", task.name, epoch))
     total = 0.0
-    for start in range(0, len(order), settings.batch_size):
-        batch = to_device(task.train.batch(order[start : start + settings.batch_size]), model.device)
+    for indices in batches:
+        batch = to_device(task.train.batch(indices), model.device)
         optimization.zero_grad()
         loss = model.loss(batch, task.name)
+        loss.backward()  # before the value is asked for: an accelerator would be waited for twice
         value = loss.item()
         try:
             check_finite(value, "the loss", f"lower lr (now {settings.lr})")
-            loss.backward()
             optimization.step()
         except TrainingError as error:
             raise TrainingError(f"fine-tuning {task.name}, epoch {epoch + 1}: {error}") from None
         total += value
         bar.update()
-    return total / -(-len(order) // settings.batch_size)
+    return total / len(batches)

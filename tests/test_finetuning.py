@@ -2,14 +2,17 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import TASKS, data, each_method, tiny
 
 from pemeta import FineTuning, HeadOnly, LabelSet, PEModel, Sentence, evaluate, finetune, predict
 from pemeta.errors import DataError, TrainingError
-from pemeta.evaluation import with_trunk
+from pemeta.finetuning import CHUNK, _batches
 from pemeta.metrics import entity_scores
+from pemeta.seeding import derive_seed, numpy_generator
+from pemeta.trunk_cache import with_trunk
 
 TASK, VALIDATION = TASKS[0], data(7)
 QUICK = FineTuning(epochs=4, batch_size=5, lr=0.02)
@@ -110,9 +113,59 @@ def test_labels_that_differ_are_refused():
         evaluate(model, wider, "en")
 
 
-def test_trunks_that_would_not_fit_are_not_kept(monkeypatch):
-    monkeypatch.setattr("pemeta.evaluation.TRUNK_BYTES", 10)
-    assert with_trunk(tiny(), VALIDATION).trunk is None
+def batches_of(train, settings, *labels):
+    return [batch.tolist() for batch in _batches(train, settings, numpy_generator(*labels))]
+
+
+def padding(train, batches):
+    """Positions of padding in all batches."""
+    lengths = [[train.length(i) for i in batch] for batch in batches]
+    return sum(len(batch) * max(batch) - sum(batch) for batch in lengths)
+
+
+@pytest.mark.parametrize("bucket", [False, True])
+@pytest.mark.parametrize(("size", "batch_size"), [(400, 3), (400, 16), (7, 16), (16, 16), (17, 16), (1, 1)])
+def test_every_example_is_in_one_batch_of_an_epoch(bucket, size, batch_size):
+    train = data(0, size=size)
+    settings = FineTuning(batch_size=batch_size, bucket_by_length=bucket)
+    batches = batches_of(train, settings, 0, "epoch", "en", 1)
+    assert sorted(i for batch in batches for i in batch) == list(range(size))
+    assert len(batches) == -(-size // batch_size)
+    assert sorted(map(len, batches))[1:] == [batch_size] * (len(batches) - 1)
+
+
+def test_buckets_are_random_but_fixed_by_seed_task_and_epoch_and_save_padding():
+    train, settings = data(0, size=400), FineTuning(batch_size=4, bucket_by_length=True)
+    drawn = [(0, "epoch", "en", 0), (0, "epoch", "en", 1), (1, "epoch", "en", 0), (0, "epoch", "es", 0)]
+    found = [batches_of(train, settings, *labels) for labels in drawn]
+    assert found[0] == batches_of(train, settings, *drawn[0])
+    for i, other in enumerate(found[1:], 1):
+        assert found[0] != other
+        # Other examples stand together, and not only the batches in another order.
+        assert not {tuple(sorted(b)) for b in found[0]} & {tuple(sorted(b)) for b in other}, i
+    plain = batches_of(train, FineTuning(batch_size=4), *drawn[0])
+    assert padding(train, found[0]) < padding(train, plain) / 10
+    longest = [max(map(train.length, batch)) for batch in found[0]]
+    assert longest[:CHUNK] != sorted(longest[:CHUNK])  # it does not go from short to long, chunk after chunk
+
+
+def test_without_buckets_the_order_is_a_permutation_cut_into_batches():
+    train = data(0, size=11)
+    order = np.random.default_rng(derive_seed(3, "epoch", "en", 2)).permutation(11).tolist()
+    settings = FineTuning(batch_size=4)
+    assert batches_of(train, settings, 3, "epoch", "en", 2) == [order[:4], order[4:8], order[8:]]
+
+
+@each_method
+def test_fine_tuning_in_buckets(method):
+    settings = QUICK.model_copy(update={"bucket_by_length": True})
+    found = []
+    for chosen in (settings, settings, QUICK):
+        model = tiny(method)
+        history = finetune(model, TASK, VALIDATION, chosen, progress=False)
+        assert history.losses[-1] < history.losses[0]
+        found.append(history.losses)
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_seed_fixes_everything():

@@ -123,10 +123,10 @@ class PieceExamples(Examples[Decoded, Scored]):
     def inputs(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """``input_ids`` and ``attention_mask`` (B, T)."""
         ids = [self.input_ids[i] for i in indices]
-        return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_id),
-            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
-        }
+        padded = pad_sequence(ids, batch_first=True, padding_value=self.pad_id)
+        lengths = torch.tensor([len(i) for i in ids])
+        mask = torch.arange(padded.shape[1]) < lengths[:, None]
+        return {"input_ids": padded, "attention_mask": mask.to(padded.dtype)}
 
     def digest(self) -> str:
         """Twelve hexadecimal digits that change when any piece or label does."""
