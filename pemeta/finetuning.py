@@ -20,7 +20,8 @@ from pemeta.partition import modes_kept, only_trainable
 from pemeta.registry import Frozen
 from pemeta.seeding import numpy_generator, seeded
 from pemeta.tasks import Task
-from pemeta.trunk_cache import TrunkCache, drops
+from pemeta.trunk import has_dropout
+from pemeta.trunk_cache import TrunkCache
 
 CHUNK = 10
 """Batches whose examples bucketing sorts together; our choice: with more, batches become the same in every epoch."""
@@ -38,9 +39,9 @@ class FineTuning(Frozen):
         warmup_steps: in which the rate first rises linearly.
         max_grad_norm: norm that the gradient is scaled down to; null leaves it.
         dropout: dropout in the training passes.
-        reuse_trunk: run the backbone once per example and not once per epoch, where neither θ_a nor dropout changes its
-            last hidden states; the results are the same but for rounding. Up to 2 GiB of them are kept in memory, more
-            in a temporary file, which is removed. On, our choice.
+        reuse_trunk: run the layers that θ_a does not reach once per example and not once per epoch, where no dropout is
+            in them; the results are the same but for rounding. Up to 2 GiB of hidden states are kept in memory, more in
+            a temporary file, which is removed. On, our choice.
         bucket_by_length: make batches of examples of similar length, still in a random order. So less padding is
             computed, and epochs are faster where lengths differ much. But the examples of a batch are then alike in
             length, and a long one weighs more in its batch's mean, so that scores change a little, up or down. Off, our
@@ -87,9 +88,9 @@ def finetune(
 ) -> FineTuningHistory:
     """Fine-tune θ_a and a fresh head for a task, in place, and keep the values that are best on validation.
 
-    All other parameters are frozen: they are afterwards what they were. Where θ_a acts on the backbone's output
-    only and no dropout acts before it, the backbone runs once per example and not once per epoch
-    (``settings.reuse_trunk``).
+    All other parameters are frozen: they are afterwards what they were. The layers that θ_a does not reach, which are
+    all of them where it acts on the backbone's output, run once per example and not once per epoch, if no dropout is in
+    them (``settings.reuse_trunk``).
 
     Args:
         model: pretrained or primed, on the device that it is to be fine-tuned on.
@@ -143,7 +144,7 @@ def finetune(
 def _prepared(cache: TrunkCache, task: Task, validation: Examples, settings: FineTuning) -> tuple[Task, Examples]:
     """The task and the validation examples, with last hidden states where they stay the same in all passes."""
     keep_validation = settings.reuse_trunk  # which is never seen with dropout
-    keep_train = settings.reuse_trunk and not (settings.dropout and drops(cache.model.backbone))
+    keep_train = settings.reuse_trunk and not (settings.dropout and has_dropout(cache.model.backbone))
     validation = cache.hold(validation) if keep_validation else validation.holding(None)
     train = cache.hold(task.train) if keep_train else task.train.holding(None)
     return dataclasses.replace(task, train=train), validation

@@ -320,6 +320,13 @@ class PEModel(nn.Module):
         first = method.first_layer(self.backbone)
         return first if separable(self.backbone, first) else 0
 
+    def unchanging(self, method: PEMethod | None = None) -> str | None:
+        """What a batch calls the hidden states that stay when the θ_a of ``method`` moves; None where all change."""
+        if self.reuses_trunk(method):
+            return "trunk"
+        first = self.first_layer(method)
+        return f"{INPUT_OF_LAYER}{first}" if first else None
+
     def reusing(self, batches: Sequence[Batch], method: PEMethod | None = None, *, once: bool = False) -> list[Batch]:
         """The batches, with the hidden states that stay the same when only θ_a and the heads move.
 
@@ -332,10 +339,8 @@ class PEModel(nn.Module):
             method: whose θ_a moves; by default the fine-tuning method.
             once: each batch is passed only once, so that dropout may be in it.
         """
-        method = method or self.method
-        first = self.first_layer(method)
-        key = "trunk" if method.output_only else f"{INPUT_OF_LAYER}{first}"
-        if key == f"{INPUT_OF_LAYER}0" or (drops(self.backbone) and not once) or all(key in b for b in batches):
+        key, first = self.unchanging(method), self.first_layer(method)
+        if key is None or (drops(self.backbone) and not once) or all(key in batch for batch in batches):
             return list(batches)
         padding = getattr(self.backbone.config, "pad_token_id", None) or 0
         whole = joined(batches, padding) if len(batches) > 1 else None

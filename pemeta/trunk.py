@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pemeta.anatomy import anatomy, layer_names
@@ -94,24 +93,47 @@ def left_out(backbone: nn.Module, batch: Batch) -> Iterator[None]:
         layers.update(before)
 
 
-OF_HEADS = ("classifier_", "seq_classif_", "qa_", "summary_")
-"""How names of dropout probabilities in configurations begin that are of transformers' own heads."""
+_RANDOM = ("drop", "jitter")
+"""Words in the names of a configuration's rates of what is random in training mode."""
+_OF_HEADS = ("classifier_", "seq_classif_", "qa_", "summary_", "pooler_")
+"""How the names of those rates begin that transformers' own heads have, and a backbone does not use."""
 
 
 def has_dropout(backbone: nn.Module) -> bool:
-    """Whether a training pass of the backbone draws dropout masks, as far as its parts and its configuration tell."""
-    if any(getattr(part, "p", 0) for part in backbone.modules() if isinstance(part, _DropoutNd)):
-        return True
-    config: Any = getattr(backbone, "config", None)
-    facts = {} if config is None else config.to_dict()
-    return any(
-        "drop" in key and not key.startswith(OF_HEADS) and isinstance(value, int | float) and value > 0
-        for key, value in facts.items()
-    )
+    """Whether a pass of the backbone in training mode may differ from one in evaluation mode.
+
+    It may where a rate of dropout, in a module or in the configuration, is above zero; rates of transformers' own
+    heads do not count. What cannot be told counts.
+
+    >>> has_dropout(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.0))), has_dropout(nn.Sequential(nn.Dropout(0.1)))
+    (False, True)
+    """
+    modules = [part for part in backbone.modules() if "drop" in type(part).__name__.lower()]
+    rates = [getattr(part, "p", getattr(part, "drop_prob", 1.0)) for part in modules]
+    batch_norms = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in backbone.modules())
+    config = getattr(backbone, "config", None)
+    return batch_norms or any(map(_above_zero, rates)) or (config is not None and _mentions_rate(config.to_dict()))
+
+
+def _mentions_rate(config: Mapping[str, Any]) -> bool:
+    """Whether a rate in a configuration, or in one within it, is above zero."""
+    for key, value in config.items():
+        name = str(key)  # `id2label` has numbers
+        named = any(word in name for word in _RANDOM) and not name.startswith(_OF_HEADS)
+        if (named and _above_zero(value)) or (isinstance(value, Mapping) and _mentions_rate(value)):
+            return True
+    return False
+
+
+def _above_zero(rate: object) -> bool:
+    """Whether a rate, or one of several, is above zero."""
+    if isinstance(rate, list | tuple):
+        return any(map(_above_zero, rate))
+    return isinstance(rate, int | float) and rate > 0
 
 
 def drops(backbone: nn.Module) -> bool:
-    """Whether a pass of the backbone, in the mode that its parts are in, draws dropout masks.
+    """Whether a pass of the backbone may be random in the mode that its parts are in.
 
     A layer's own mode says nothing: it only turns gradient checkpointing on, and the layer's parts drop.
     """

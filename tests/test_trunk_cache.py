@@ -12,15 +12,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from architectures import ARCHITECTURES, backbone, batch
-from tiny_models import TASKS, data, tiny
+from tiny_models import TASKS, data, shaken, tiny
 from tiny_tasks import EACH_KIND, tiny_gpt2
 from torch import nn
 
-from pemeta import EncodedBlocks, FineTuning, HeadOnly, TokenClassification, evaluate, finetune
+from pemeta import EncodedBlocks, FineTuning, HeadOnly, PEModel, TokenClassification, evaluate, finetune
 from pemeta import finetuning as finetuning_module
 from pemeta import trunk_cache as module
-from pemeta.methods import LoRA
-from pemeta.trunk_cache import TrunkCache, drops, trunk_bytes, with_trunk
+from pemeta.methods import Adapter, LoRA, Prefix, Prompt
+from pemeta.trunk import has_dropout
+from pemeta.trunk_cache import TrunkCache, trunk_bytes, with_trunk
 
 TASK, VALIDATION = TASKS[0], data(7)
 QUICK = FineTuning(epochs=4, batch_size=5, lr=0.02)
@@ -237,15 +238,15 @@ def test_which_backbones_drop(architecture, monkeypatch):
     make_config, make_model, fields, shape = ARCHITECTURES[architecture]
     names = [name for name in make_config(**fields).to_dict() if "drop" in name]
     assert any(map(own_dropout, names))  # or there is nothing to find
-    assert not drops(backbone(architecture))
+    assert not has_dropout(backbone(architecture))
     inputs = {key: value for key, value in batch(architecture).items() if key != "labels"}
     for name in names:
         monkeypatch.setitem(ARCHITECTURES, architecture, (make_config, make_model, fields | {name: 0.3}, shape))
         model = backbone(architecture)
         with torch.no_grad():
             differs = not torch.equal(model(**inputs)[0], model.train()(**inputs)[0])
-        assert drops(model) == own_dropout(name), name
-        assert drops(model) or not differs, name
+        assert has_dropout(model) == own_dropout(name), name
+        assert has_dropout(model) or not differs, name
 
 
 class DropPath(nn.Module):
@@ -278,9 +279,54 @@ class DropBlock(nn.Module):
 def test_what_counts_as_dropout(part, config, expected):
     whole = nn.Sequential(nn.Sequential(part))
     whole.config = SimpleNamespace(to_dict=lambda: config)
-    assert drops(whole) is expected
+    assert has_dropout(whole) is expected
 
 
 def test_a_method_in_the_layers_keeps_nothing(in_file):
     with TrunkCache(tiny(LoRA(rank=2))) as cache:
         assert cache.hold(VALIDATION).trunk is None
+
+
+TOP = {
+    "lora": LoRA(rank=2, top_layers=1),
+    "houlsby": Adapter(bottleneck=4, placement="houlsby", top_layers=1),
+    "prefix": Prefix(length=3, top_layers=1),
+}
+
+
+@pytest.mark.parametrize("place", ["memory", "file"])
+@pytest.mark.parametrize("name", TOP)
+def test_layers_below_theta_a_run_once_per_example(name, place, request):
+    if place == "file":
+        request.getfixturevalue("in_file")
+    models = [shaken(tiny(TOP[name], dropout=0.0)) for _ in range(2)]
+    lowest, found = [[], []], []
+    for model, passes, settings in zip(models, lowest, (QUICK, OFF), strict=True):
+        model.backbone.encoder.layer[0].register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))
+        history = finetune(model, TASK, VALIDATION, settings, progress=False)
+        found.append((history, evaluate(model, VALIDATION, TASK.name)))
+    # One batch of each, after a look at one example of each, and one evaluation without the cache.
+    assert (len(lowest[0]), len(lowest[1])) == (2 + 2 + 1, 4 * (3 + 1) + 1)
+    assert_same(models, *zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "vit"])
+def test_examples_held_at_a_layer_give_the_same_logits(architecture):
+    """In batches of other lengths than those in which the hidden states were computed."""
+    model = PEModel(backbone(architecture), TOP["lora"])
+    model.add_head("en", TASK.make_head)
+    held, plain = with_trunk(model.eval(), VALIDATION), VALIDATION
+    assert (held.trunk is None) == (architecture in ("t5", "mt5"))
+    for indices in ([0], [1, 2], [5, 3, 8, 1]):
+        expected, batch = model(plain.batch(indices), "en"), held.batch(indices)
+        assert any(key.startswith("input_of_layer_1") for key in batch) == (held.trunk is not None)
+        real = batch["attention_mask"].bool()
+        torch.testing.assert_close(model(batch, "en")[real], expected[real], rtol=0, atol=1e-6)
+
+
+def test_a_prompt_before_the_sequence_keeps_the_cache_off():
+    model = tiny(TOP["lora"])
+    assert module.keeps(model, VALIDATION)
+    model.attach(Prompt(length=2))
+    assert not module.keeps(model, VALIDATION)
+    assert with_trunk(model, VALIDATION).trunk is None

@@ -39,7 +39,9 @@ class Examples(ABC, Generic[Decoded, Scored]):
     num_truncated: int
     """Examples that were longer than the backbone is to see."""
     trunk: tuple[torch.Tensor, ...] | None
-    """For each example its last hidden states (T, D), where they were computed before."""
+    """For each example its hidden states (T, D), where they were computed before."""
+    trunk_key: str = "trunk"
+    """What a batch calls them: the last ones, or those that one of the backbone's layers gets."""
 
     @property
     @abstractmethod
@@ -79,7 +81,7 @@ class Examples(ABC, Generic[Decoded, Scored]):
         """The examples at ``indices`` as tensors on the CPU, with their ``trunk`` where it is there."""
         batch = self.tensors(indices)
         if self.trunk is not None:
-            batch["trunk"] = pad_sequence([self.trunk[i] for i in indices], batch_first=True)
+            batch[self.trunk_key] = pad_sequence([self.trunk[i] for i in indices], batch_first=True)
         return batch
 
     def by_length(self, size: int) -> Iterator[list[int]]:
@@ -87,10 +89,11 @@ class Examples(ABC, Generic[Decoded, Scored]):
         order = sorted(range(len(self)), key=lambda i: -self.length(i))
         return (order[start : start + size] for start in range(0, len(order), size))
 
-    def holding(self, trunk: tuple[torch.Tensor, ...] | None) -> Self:
-        """The same examples with other hidden states, or without any."""
+    def holding(self, trunk: tuple[torch.Tensor, ...] | None, key: str = "trunk") -> Self:
+        """The same examples with other hidden states, or without any; batches have them under ``key``."""
         held = copy.copy(self)
         object.__setattr__(held, "trunk", trunk)  # a copy of a frozen value, which nobody has yet
+        object.__setattr__(held, "trunk_key", key)
         return held
 
     def outputs_in_words(self, most: int = 20) -> str:
