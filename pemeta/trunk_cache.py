@@ -157,8 +157,9 @@ def keeps(model: PEModel, data: Examples) -> bool:
 
     A prompt that another attached method puts before the sequence makes more of them inside the backbone.
     """
-    if model.unchanging() in (None, "trunk") or not len(data):
-        return model.reuses_trunk() and len(data) > 0
+    key = model.unchanging()
+    if key is None or key == "trunk" or not len(data):
+        return key is not None and len(data) > 0
     with modes_kept(model):
         model.eval()
         return _of_batch(model, data.holding(None), [0]).shape[1] == data.length(0)
