@@ -11,10 +11,10 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q
 STAMP := $(VENV)/.setup-done
 
-.PHONY: help setup demo test lint format typecheck pytest docs clean
+.PHONY: help setup demo test lint format typecheck pytest docs speed speed-quick clean
 
 help:  ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: $(STAMP)  ## make .venv with everything that the other targets need (once; minutes)
 
@@ -64,6 +64,14 @@ pytest: setup  ## the tests, and the examples in the docstrings
 docs: setup  ## build the documentation into docs/_build/html; a warning is an error
 	@echo "==> sphinx: docs/_build/html"
 	@$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
+
+speed: setup  ## measure time and memory against other libraries (about 45 minutes)
+	@echo "==> running benchmarks/speed; the rivals that it compares with: $(BIN)/pip install -e '.[speed]'"
+	@$(BIN)/python benchmarks/speed/run.py
+
+speed-quick: setup  ## the same on a small model, into runs/speed-quick (under five minutes)
+	@echo "==> running benchmarks/speed --quick"
+	@$(BIN)/python benchmarks/speed/run.py --quick
 
 clean:  ## remove what was built or cached; keeps .venv and runs/
 	@echo "==> removing build products and caches"

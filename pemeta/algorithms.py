@@ -134,7 +134,7 @@ class MetaPriming(PrimingAlgorithm):
         first_order: take the inner gradients as constants, as the paper does (§4.2).
         inner_dropout: dropout in the inner loop's passes; off, our choice. With it no pass can be reused.
         fresh_support: each inner step takes a support set of its own, of ``support_size`` examples; off: Algorithm 1
-            has one for all steps.
+            has one for all steps. An episode then has S support sets, so other examples are drawn than without.
         batch_tasks: run what all tasks of a meta-batch have in common, which is what θ_a does not reach, as one batch.
             Faster where small batches do not fill the device; memory then grows with the number of tasks. Off, our
             choice.
@@ -156,7 +156,7 @@ class MetaPriming(PrimingAlgorithm):
 
     def sampler(self, tasks: Sequence[Task], seed: int) -> EpisodeSampler:
         """Meta-batches, with a support set for each step where each has its own."""
-        return EpisodeSampler(tasks, self.support_size * self._parts, self.query_size, self.tasks_per_batch, seed)
+        return EpisodeSampler(tasks, self.support_size, self.query_size, self.tasks_per_batch, seed, self._parts)
 
     def prepare(self, model: PEModel, seed: int) -> None:
         """Attach the inner loop's method where it is another than fine-tuning's."""
@@ -251,9 +251,9 @@ class FineTunePriming(PrimingAlgorithm):
 
     Attributes:
         sentences: take the gradient of ``both`` halves of each episode, so that it sees the same data as
-            meta-priming, or of the ``query`` half alone, so that θ_p's gradient sees as many sentences as
-            in meta-priming. Both, our choice: the paper says "the same data that would have constructed
-            the meta dataset".
+            meta-priming (without ``fresh_support``), or of the ``query`` half alone, so that θ_p's gradient sees as
+            many sentences as in meta-priming. Both, our choice: the paper says "the same data that would have
+            constructed the meta dataset".
     """
 
     name: ClassVar[str] = "finetune"

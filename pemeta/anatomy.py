@@ -32,8 +32,8 @@ class Anatomy:
         ffn_up: the map(s) from the hidden width to the inner width; a gated block has two.
         ffn_down: the map back.
         ffn_residual: whether ``ffn`` is called as ``ffn(inner, input)`` and adds the input itself, as in BERT.
-        output: what a layer returns: its hidden ``states``, or these in a ``pair`` with None, or ``more``, which later
-            layers need, so that a layer cannot be left out by giving its hidden states.
+        output: what a layer returns: its hidden ``states``, or these in a ``pair`` with None; then layers may be left
+            out of a pass that knows what they end with. ``more`` is for what later layers need too, or is not known.
     """
 
     layers: str
@@ -46,7 +46,7 @@ class Anatomy:
     ffn_up: tuple[str, ...]
     ffn_down: str
     ffn_residual: bool = False
-    output: Literal["states", "pair", "more"] = "states"
+    output: Literal["states", "pair", "more"] = "more"
 
     def part(self, part: Part) -> tuple[str, ...]:
         """Names of a part."""
@@ -70,6 +70,7 @@ _BERT = Anatomy(
     ffn_up=("intermediate.dense",),
     ffn_down="output.dense",
     ffn_residual=True,
+    output="states",
 )
 _LLAMA = Anatomy(
     layers="layers",
@@ -81,6 +82,7 @@ _LLAMA = Anatomy(
     ffn="mlp",
     ffn_up=("mlp.gate_proj", "mlp.up_proj"),
     ffn_down="mlp.down_proj",
+    output="states",
 )
 _T5 = Anatomy(
     layers="encoder.block",
@@ -92,7 +94,7 @@ _T5 = Anatomy(
     ffn="layer.1.DenseReluDense",
     ffn_up=("layer.1.DenseReluDense.wi",),
     ffn_down="layer.1.DenseReluDense.wo",
-    output="more",  # the first layer's position bias
+    output="more",  # the first layer's position bias, for all others
 )
 
 ANATOMIES: dict[str, Anatomy] = {
@@ -109,6 +111,7 @@ ANATOMIES: dict[str, Anatomy] = {
         ffn="ffn",
         ffn_up=("ffn.lin1",),
         ffn_down="ffn.lin2",
+        output="states",
     ),
     "deberta-v2": replace(
         _BERT,
@@ -127,6 +130,7 @@ ANATOMIES: dict[str, Anatomy] = {
         ffn="mlp",
         ffn_up=("mlp.Wi",),
         ffn_down="mlp.Wo",
+        output="states",
     ),
     "gpt2": Anatomy(
         layers="h",
@@ -138,6 +142,7 @@ ANATOMIES: dict[str, Anatomy] = {
         ffn="mlp",
         ffn_up=("mlp.c_fc",),
         ffn_down="mlp.c_proj",
+        output="states",
     ),
     "vit": Anatomy(
         layers="layers",
@@ -149,6 +154,7 @@ ANATOMIES: dict[str, Anatomy] = {
         ffn="mlp",
         ffn_up=("mlp.fc1",),
         ffn_down="mlp.fc2",
+        output="states",
     ),
 }
 """By transformers' ``config.model_type``. Add an entry to use in-layer methods on another architecture."""

@@ -1,31 +1,35 @@
-"""Gradient checkpointing that is right where a module's parameters are replaced between its passes.
+"""Gradient checkpointing that is right where a module's parameters or mode change between its passes.
 
-PyTorch's checkpointing runs a layer again in the backward pass, *with the parameters that the layer has then*. A clone
-in the inner loop has others by then, in second order, and so has a module after ``torch.func.functional_call``:
-the gradients would be wrong, without a sign of it. Here a layer is run again with the parameters of its first pass.
+PyTorch's checkpointing runs a layer again in the backward pass, *with the parameters and in the mode that the layer has
+then*. A clone in the inner loop has others by then, in second order, and so has a module after
+``torch.func.functional_call``: the gradients would be wrong, without a sign of it. Here a layer is run again as it was.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from pemeta.errors import ModelError
 
 
 class _AsBefore:
-    """A context in which a layer has the parameters, and PyTorch the attention kernels, that they had when it was made.
+    """A context in which a layer's parameters and modes, and PyTorch's attention kernels, are what they were before.
 
     It can be entered again after it was left: second order runs a layer again in each of two backward passes.
     """
 
     def __init__(self, layer: nn.Module) -> None:
         self.parameters = [(part, dict(part._parameters)) for part in layer.modules() if part._parameters]
+        self.modes = {part: part.training for part in layer.modules()} | {layer: in_training(layer)}
         self.kernels = _kernels()
         self._left: list[ExitStack] = []
 
@@ -34,11 +38,30 @@ class _AsBefore:
         for part, parameters in self.parameters:
             stack.callback(part._parameters.update, dict(part._parameters))
             part._parameters.update(parameters)
+        stack.enter_context(_modes(self.modes))
         stack.enter_context(sdpa_kernel(self.kernels))
         self._left.append(stack)
 
     def __exit__(self, *error: object) -> None:
         self._left.pop().close()
+
+
+def in_training(layer: nn.Module) -> bool:
+    """Whether a layer is in training mode; its own flag may only say that it is to be checkpointed."""
+    return any(part.training for part in layer.children())
+
+
+@contextmanager
+def _modes(modes: dict[nn.Module, bool]) -> Iterator[None]:
+    """Within the block each part is in the given mode."""
+    before = {part: part.training for part in modes}
+    try:
+        for part, mode in modes.items():
+            part.training = mode
+        yield
+    finally:
+        for part, mode in before.items():
+            part.training = mode
 
 
 def _kernels() -> list[SDPBackend]:
@@ -58,23 +81,32 @@ def checkpointed(function: Callable[..., Any], *arguments: Any) -> Any:
     Args:
         function: the layer's forward pass: a ``functools.partial`` of a function that takes the layer first.
         arguments: the positional ones.
-    """
-    if not torch.is_grad_enabled():
-        return function(*arguments)
 
-    before = _AsBefore(_layer(function))
+    Raises:
+        ModelError: the layer cannot be told from the function.
+    """
+    layer = _layer(function)
+    own_mode = {layer: in_training(layer)}
+    if not torch.is_grad_enabled():
+        with _modes(own_mode):
+            return function(*arguments)
+    before = _AsBefore(layer)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), before
+        return _modes(own_mode), before
 
     return checkpoint(function, *arguments, use_reentrant=False, context_fn=contexts)
 
 
 def _layer(function: Callable[..., Any]) -> nn.Module:
     """The module of a ``partial(forward, layer, ...)``, or of a ``partial(layer.method, ...)``, as versions differ."""
-    assert isinstance(function, functools.partial)
-    candidates = [*function.args, getattr(function.func, "__self__", None)]
-    return next(candidate for candidate in candidates if isinstance(candidate, nn.Module))
+    whole = function if isinstance(function, functools.partial) else functools.partial(function)
+    for candidate in (*whole.args, getattr(whole.func, "__self__", None)):
+        if isinstance(candidate, nn.Module):
+            return candidate
+    raise ModelError(
+        "this backbone checkpoints its layers in a way that pemeta does not know; turn gradient checkpointing off"
+    )
 
 
 def checkpoint_layers(backbone: nn.Module, enable: bool = True) -> None:
@@ -83,7 +115,14 @@ def checkpoint_layers(backbone: nn.Module, enable: bool = True) -> None:
     Args:
         backbone: a ``PreTrainedModel``.
         enable: or turn it off.
+
+    Raises:
+        ModelError: the backbone has no layer that can be checkpointed.
     """
+    if not any(isinstance(part, GradientCheckpointingLayer) for part in backbone.modules()):
+        raise ModelError(
+            f"{type(backbone).__name__} has no layers that can be checkpointed; set checkpoint_layers: false"
+        )
     for part in backbone.modules():
         if hasattr(part, "gradient_checkpointing"):
             part.gradient_checkpointing = enable  # type: ignore[assignment] # a flag, which mypy takes for a module

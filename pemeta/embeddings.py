@@ -23,28 +23,34 @@ def sparse_word_gradients(model: PEModel, names: Collection[str]) -> Iterator[No
         model: the model.
         names: of the parameters whose gradient is accumulated.
     """
-    table = model.backbone.get_input_embeddings()
+    table = _table(model)
     trained = {id(parameter) for parameter in parameter_dict(model, names).values()}
-    if not _suitable(table, trained):
+    if table is None or id(table.weight) not in trained:
         yield
         return
-    assert isinstance(table, nn.Embedding)
-    weight = table.weight
-    if weight.grad is None:
+    weight, new = table.weight, table.weight.grad is None
+    reached: list[torch.Tensor] = []
+    if new:
         weight.grad = torch.zeros_like(weight)
+    hook = weight.register_post_accumulate_grad_hook(reached.append)
     table.sparse = True
     try:
         yield
     finally:
         table.sparse = False
+        hook.remove()
+        if new and not reached:  # the optimiser is to leave it alone, as without this block
+            weight.grad = None
 
 
-def _suitable(table: object, trained: Collection[int]) -> bool:
-    """A plain table of words that is trained, on a device with sparse tensors."""
-    return (
-        type(table) is nn.Embedding
-        and not table.sparse
-        and not table.scale_grad_by_freq
-        and id(table.weight) in trained
-        and table.weight.device.type in ("cpu", "cuda")
-    )
+def _table(model: PEModel) -> nn.Embedding | None:
+    """The word embeddings; None where they are no plain table, take no gradient, or must be summed in a fixed order."""
+    try:
+        table = model.backbone.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # speech has no words
+        return None
+    if type(table) is not nn.Embedding or table.sparse or table.scale_grad_by_freq:
+        return None
+    if not table.weight.requires_grad or torch.are_deterministic_algorithms_enabled():
+        return None
+    return table if table.weight.device.type in ("cpu", "cuda") else None

@@ -12,16 +12,17 @@ from tqdm.auto import tqdm
 
 from pemeta.data.examples import Examples
 from pemeta.devices import to_device
-from pemeta.errors import DataError, TrainingError
+from pemeta.errors import DataError, NotFiniteError, TrainingError
 from pemeta.evaluation import evaluate
 from pemeta.model import PEModel
-from pemeta.optimization import Optimization, check_finite
+from pemeta.optimization import LossScale, Optimization, check_finite
 from pemeta.partition import modes_kept, only_trainable
 from pemeta.registry import Frozen
 from pemeta.seeding import numpy_generator, seeded
 from pemeta.tasks import Task
 from pemeta.trunk import has_dropout
 from pemeta.trunk_cache import TrunkCache
+from pemeta.typing import Batch
 
 CHUNK = 10
 """Batches whose examples bucketing sorts together; our choice: with more, batches become the same in every epoch."""
@@ -126,6 +127,7 @@ def finetune(
             settings.weight_decay,
             settings.warmup_steps,
             settings.max_grad_norm,
+            LossScale.suited_to(model.autocast_dtype),
         )
         try:
             for epoch in range(settings.epochs):
@@ -206,15 +208,31 @@ def _epoch(
     total = 0.0
     for indices in batches:
         batch = to_device(task.train.batch(indices), model.device)
-        optimization.zero_grad()
-        loss = model.loss(batch, task.name)
-        loss.backward()  # before the value is asked for: an accelerator would be waited for twice
-        value = loss.item()
         try:
-            check_finite(value, "the loss", f"lower lr (now {settings.lr})")
-            optimization.step()
+            total += _step(model, task.name, batch, optimization, settings.lr)
         except TrainingError as error:
             raise TrainingError(f"fine-tuning {task.name}, epoch {epoch + 1}: {error}") from None
-        total += value
         bar.update()
     return total / len(batches)
+
+
+def _step(model: PEModel, task: str, batch: Batch, optimization: Optimization, lr: float) -> float:
+    """One step of the optimiser; returns the loss. Taken again where float16's losses were scaled too high.
+
+    Raises:
+        NotFiniteError: the loss or its gradient is not finite.
+    """
+    while True:
+        optimization.zero_grad()
+        loss = model.loss(batch, task)
+        (
+            loss * optimization.scale.value
+        ).backward()  # before the value is asked for: a device would be waited for twice
+        try:
+            value = loss.item()
+            check_finite(value, "the loss", f"lower lr (now {lr})")
+            optimization.step()
+            return value
+        except NotFiniteError:
+            if not optimization.scale.lower():
+                raise

@@ -157,15 +157,25 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         """
         if not isinstance(self.module, PEModel):
             raise ConfigError(f"a {type(self.module).__name__} knows no tasks; call adapt with a loss for each step")
-        losses = []
-        with self._theta_p_constant() if self.first_order else nullcontext():
+        losses: list[Tensor] = []
+        with self._released_on_failure(), self._theta_p_constant() if self.first_order else nullcontext():
             different = {id(batch): batch for batch in batches}
             reused = dict(zip(different, self.module.reusing(list(different.values()), self.method), strict=True))
             for batch in batches:
                 loss = self.loss(reused[id(batch)], task)
                 losses.append(loss.detach())
                 self._step(loss)
-        return self._check_finite(losses)
+            return self._check_finite(losses)
+
+    @contextmanager
+    def _released_on_failure(self) -> Iterator[None]:
+        """Let go of second order's graph where no backward pass will: checkpointed layers and it hold each other."""
+        try:
+            yield
+        except BaseException:
+            for parameters, last in self._places.values():
+                parameters[last] = parameters[last].detach()
+            raise
 
     @contextmanager
     def _theta_p_constant(self) -> Iterator[None]:

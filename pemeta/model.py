@@ -18,7 +18,7 @@ from pemeta.checkpointing import checkpoint_layers
 from pemeta.errors import ModelError, unknown_name
 from pemeta.heads import Head, HeadSpec
 from pemeta.methods.base import PEMethod
-from pemeta.partition import Partition, count
+from pemeta.partition import Partition, count, parameter_dict
 from pemeta.saving import MARK, load_model, push_model, save_model
 from pemeta.seeding import seeded
 from pemeta.task_files import apply_task, read_task, save_task
@@ -54,6 +54,7 @@ class PEModel(nn.Module):
         vars(backbone.config).pop(MARK, None)  # it is said anew when this model is saved
         self.backbone = backbone
         self._checkpoints = False
+        self._looked_at: list[PEMethod] = []  # of which the layers below θ_a were seen not to depend on it
         self.autocast_dtype: torch.dtype | None = None
         self._caches = "use_cache" in inspect.signature(backbone.forward).parameters
         self.heads = nn.ModuleDict()
@@ -339,22 +340,47 @@ class PEModel(nn.Module):
             method: whose θ_a moves; by default the fine-tuning method.
             once: each batch is passed only once, so that dropout may be in it.
         """
-        key, first = self.unchanging(method), self.first_layer(method)
+        method = method or self.method
+        key = self.unchanging(method)
         if key is None or (drops(self.backbone) and not once) or all(key in batch for batch in batches):
             return list(batches)
         padding = getattr(self.backbone.config, "pad_token_id", None) or 0
         whole = joined(batches, padding) if len(batches) > 1 else None
         if whole is None:
-            return [{**batch, key: self._lower(batch, first)} for batch in batches]
-        parts = parted(self._lower(whole, first), batches)
+            return [{**batch, key: self._lower(batch, method)} for batch in batches]
+        parts = parted(self._lower(whole, method), batches)
         return [{**batch, key: part} for batch, part in zip(batches, parts, strict=True)]
 
-    def _lower(self, batch: Batch, first: int) -> Tensor:
-        """The last hidden states, or those that layer ``first`` gets."""
-        if not first:
-            return self.trunk(batch)
-        with self._autocast():
-            return run_below(self.backbone, self._inputs(batch), first)
+    def _lower(self, batch: Batch, method: PEMethod) -> Tensor:
+        """The last hidden states, or those that the first layer with θ_a gets.
+
+        Raises:
+            ModelError: they depend on θ_a, in spite of what the method says; that is looked at when it is first used.
+        """
+        first, graph = self.first_layer(method), torch.is_grad_enabled()
+        look = method not in self._looked_at
+        with torch.set_grad_enabled(graph or look), self._autocast():
+            hidden = run_below(self.backbone, self._inputs(batch), first) if first else self.trunk(batch)
+        if look:
+            self._refuse_dependence(hidden, method)
+        return hidden if graph else hidden.detach()
+
+    def _refuse_dependence(self, hidden: Tensor, method: PEMethod) -> None:
+        declared: dict[str, Tensor] = {**parameter_dict(self.backbone, method.theta_a(self.backbone))}
+        moved = {name: parameter for name, parameter in declared.items() if parameter.requires_grad}
+        if hidden.requires_grad and moved:
+            found: tuple[Tensor | None, ...] = torch.autograd.grad(
+                hidden, list(moved.values()), torch.ones_like(hidden), retain_graph=True, allow_unused=True
+            )
+            reached = [name for name, gradient in zip(moved, found, strict=True) if gradient is not None]
+            if reached:
+                said = f"layers below {self.first_layer(method)} are" if self.first_layer(method) else "backbone is"
+                raise ModelError(
+                    f"{method.name} says that the {said} not touched by its θ_a, but {reached[0]} changes what comes "
+                    "of it; override the method's first_layer to return 0, or its output_only to be False"
+                )
+        if len(moved) == len(declared):
+            self._looked_at.append(method)
 
     def checkpoint_layers(self, enable: bool = True) -> None:
         """Keep only what enters each layer for the backward pass, and run the layer again there: memory for time.
@@ -375,7 +401,7 @@ class PEModel(nn.Module):
         if self._checkpoints:
             for part in self.backbone.modules():
                 if isinstance(part, GradientCheckpointingLayer):
-                    part.training = True  # by which it knows that it is to be checkpointed; it passes it on to nothing
+                    part.training = True  # by which it knows that it is to be checkpointed; it runs in its parts' mode
         return self
 
     def _autocast(self) -> AbstractContextManager[Any]:

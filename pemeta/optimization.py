@@ -26,6 +26,7 @@ class LossScale:
 
     def __init__(self, value: float = 1.0, patience: int = 2000) -> None:
         self.value = value
+        self.enabled = value != 1
         self.patience = patience
         self.good_steps = 0
 
@@ -44,7 +45,7 @@ class LossScale:
     def succeeded(self) -> None:
         """Count a step that was taken."""
         self.good_steps += 1
-        if self.value > 1 and self.good_steps == self.patience:
+        if self.enabled and self.good_steps == self.patience:
             self.value, self.good_steps = self.value * 2, 0
 
 

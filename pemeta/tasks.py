@@ -86,8 +86,17 @@ class Episode:
         return self.task.train.batch(self.support_indices)
 
     def supports(self, parts: int) -> list[Batch]:
-        """The support set cut into parts of equal size, as tensors of first dimension B."""
-        size = len(self.support_indices) // parts
+        """The support set cut into parts of equal size, as tensors of first dimension B.
+
+        Raises:
+            ConfigError: its size is not a multiple of ``parts``.
+        """
+        size, rest = divmod(len(self.support_indices), parts)
+        if not size or rest:
+            raise ConfigError(
+                f"{len(self.support_indices)} support examples cannot be {parts} batches of equal size; draw the "
+                "episodes from the sampler that the algorithm makes, algorithm.sampler(tasks, seed)"
+            )
         return [self.task.train.batch(self.support_indices[i * size : (i + 1) * size]) for i in range(parts)]
 
     @property
@@ -102,8 +111,8 @@ class Episode:
 class EpisodeSampler:
     """Meta-batches by step: ``sampler[step]`` is a function of the seed and the step alone.
 
-    So a resumed run needs no sampler state, and every priming algorithm with the same seed sees the same
-    examples in the same order.
+    So a resumed run needs no sampler state, and every priming algorithm with the same seed and the same sizes sees the
+    same examples in the same order.
 
     Args:
         tasks: the source tasks.
@@ -111,6 +120,7 @@ class EpisodeSampler:
         query_size: examples in a query set.
         tasks_per_batch: tasks drawn for each meta-batch, without repetition; all of them where None.
         seed: of the draws.
+        support_batches: support sets of that size in an episode, one behind the other, if each inner step has its own.
 
     Raises:
         ConfigError: there is no task, two have the same name, or fewer than ``tasks_per_batch``.
@@ -124,6 +134,7 @@ class EpisodeSampler:
         query_size: int = 16,
         tasks_per_batch: int | None = None,
         seed: int = 0,
+        support_batches: int = 1,
     ) -> None:
         names = [task.name for task in tasks]
         if not tasks or len(set(names)) < len(names):
@@ -132,7 +143,8 @@ class EpisodeSampler:
             raise ConfigError(
                 f"tasks_per_batch must be from 1 to the {len(tasks)} source tasks; found {tasks_per_batch}"
             )
-        need = support_size + query_size
+        need = support_size * support_batches + query_size
+        several = f" in each of {support_batches} inner steps" if support_batches > 1 else ""
         for task in tasks:
             if task.train.trunk is not None:
                 raise ConfigError(
@@ -141,10 +153,10 @@ class EpisodeSampler:
             if len(task.train) < need:
                 raise DataError(
                     f"source {task.name!r} has {len(task.train)} {task.train.unit}s, but an episode needs {need} "
-                    f"({support_size} support + {query_size} query); give more data or smaller sets"
+                    f"({support_size} support{several} + {query_size} query); give more data or smaller sets"
                 )
         self.tasks = tuple(tasks)
-        self.support_size = support_size
+        self.support_size = support_size * support_batches
         self.query_size = query_size
         self.tasks_per_batch = tasks_per_batch or len(tasks)
         self.seed = seed

@@ -45,10 +45,11 @@ def run_below(backbone: nn.Module, inputs: dict[str, Any], first: int) -> Tensor
         first: a layer's number, for which :func:`separable` holds.
     """
 
-    def arrive(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        raise _Arrived(arguments[0])
+    def arrive(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        raise _Arrived(arguments[0] if arguments else named["hidden_states"])
 
-    handle = backbone.get_submodule(layer_names(backbone)[first]).register_forward_pre_hook(arrive, prepend=True)
+    layer = backbone.get_submodule(layer_names(backbone)[first])
+    handle = layer.register_forward_pre_hook(arrive, prepend=True, with_kwargs=True)
     try:
         backbone(**inputs)
     except _Arrived as arrived:
@@ -135,7 +136,7 @@ def _above_zero(rate: object) -> bool:
 def drops(backbone: nn.Module) -> bool:
     """Whether a pass of the backbone may be random in the mode that its parts are in.
 
-    A layer's own mode says nothing: it only turns gradient checkpointing on, and the layer's parts drop.
+    A layer's own flag says nothing where it is checkpointed: the layer runs in the mode of its parts.
     """
     parts = (part for part in backbone.modules() if not isinstance(part, GradientCheckpointingLayer))
     return any(part.training for part in parts) and has_dropout(backbone)
@@ -143,7 +144,7 @@ def drops(backbone: nn.Module) -> bool:
 
 def inputs_of(batch: Batch) -> Batch:
     """What of a batch the backbone takes."""
-    return {key: value for key, value in batch.items() if key != "labels" and not key.startswith(INPUT_OF_LAYER)}
+    return {k: value for k, value in batch.items() if k not in ("labels", "trunk") and not k.startswith(INPUT_OF_LAYER)}
 
 
 def joined(batches: Sequence[Batch], padding: int) -> Batch | None:
@@ -155,7 +156,7 @@ def joined(batches: Sequence[Batch], padding: int) -> Batch | None:
     """
     inputs = [inputs_of(batch) for batch in batches]
     keys = inputs[0].keys()
-    if any(one.keys() != keys for one in inputs):
+    if any(one.keys() != keys for one in inputs) or any(_size(one) is None for one in inputs):
         return None
     masked = "attention_mask" in keys
     lengths = [one["attention_mask"].shape[-1] for one in inputs] if masked else [0] * len(inputs)
@@ -171,12 +172,18 @@ def joined(batches: Sequence[Batch], padding: int) -> Batch | None:
     return whole
 
 
+def _size(inputs: Batch) -> int | None:
+    """Number of examples; None where not all tensors have one row for each."""
+    sizes = {value.shape[0] if value.ndim else None for value in inputs.values()}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
 def parted(hidden: Tensor, batches: Sequence[Batch]) -> list[Tensor]:
     """Hidden states of :func:`joined` batches, for each batch, without the padding to the longest of them.
 
     A prompt before the sequences stays.
     """
-    sizes = [next(iter(inputs_of(batch).values())).shape[0] for batch in batches]
+    sizes = [next(iter(inputs_of(batch).values())).shape[0] for batch in batches]  # _size, which is not None
     lengths = [batch["attention_mask"].shape[-1] if "attention_mask" in batch else 0 for batch in batches]
     parts = zip(hidden.split(sizes), lengths, strict=True)
     return [part[:, : part.shape[1] - (max(lengths) - length)] for part, length in parts]

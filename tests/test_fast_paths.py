@@ -1,6 +1,8 @@
 """Every fast path of priming against the plain one: an explicit unroll over whole passes of an eager backbone."""
 
 import copy
+import gc
+import weakref
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -8,13 +10,16 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, backbone, batch
 from tiny_models import ADAPTER, TASKS, shaken, tiny, with_heads
+from tiny_tasks import EACH_KIND, tiny_gpt2
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import OPTConfig, OPTModel
 
 from pemeta import (
     IA3,
     Adapter,
     BitFit,
+    Compose,
     EpisodeSampler,
     FineTunePriming,
     Full,
@@ -26,7 +31,8 @@ from pemeta import (
     checkpointing,
 )
 from pemeta.anatomy import first_layer, layer_names
-from pemeta.errors import ModelError
+from pemeta.embeddings import sparse_word_gradients
+from pemeta.errors import ConfigError, DataError, ModelError, NotFiniteError
 from pemeta.heads import TokenClassification
 from pemeta.trunk import INPUT_OF_LAYER, has_dropout
 
@@ -186,7 +192,8 @@ def test_an_output_method_runs_the_backbone_once_for_each_batch(architecture, or
     passes = left_out(model)
     assert_equal_to_the_unroll(model, meta(order), episodes(architecture))
     assert len(passes) == 6 + 4
-    assert passes[6:].count(False) == (2 if order == "first" else 0)
+    # The first pass has a graph in any case: it is looked at whether it depends on θ_a.
+    assert passes[6:] == [True, True, order == "second", True]
 
 
 @each_order
@@ -252,6 +259,13 @@ def test_attention_without_a_second_derivative_is_refused():
         PrimingLearner(model, first_order=False)
 
 
+def recomputed(monkeypatch):
+    """Counts the layers that are run again."""
+    again, enter = [], checkpointing._AsBefore.__enter__
+    monkeypatch.setattr(checkpointing._AsBefore, "__enter__", lambda self: (again.append(self), enter(self))[1])
+    return again
+
+
 @each_order
 @supported({"output": OUTPUT, **INSIDE, "top": TOP["houlsby"], "full": Full()})
 def test_gradient_checkpointing_under_clones(name, architecture, order, monkeypatch):
@@ -260,9 +274,7 @@ def test_gradient_checkpointing_under_clones(name, architecture, order, monkeypa
     model = model_of(method, architecture)
     plain = copy.deepcopy(model)
     model.checkpoint_layers()
-    again = []
-    enter = checkpointing._AsBefore.__enter__
-    monkeypatch.setattr(checkpointing._AsBefore, "__enter__", lambda self: (again.append(self), enter(self))[1])
+    again = recomputed(monkeypatch)
     assert_equal_to_the_unroll(model, meta(order), episodes(architecture), oracle=plain)
     # Two layers, in at least the backward passes of two queries.
     assert len(again) >= (4 if name == "top" or order == "first" else 8)
@@ -270,14 +282,70 @@ def test_gradient_checkpointing_under_clones(name, architecture, order, monkeypa
 
 
 @pytest.mark.parametrize("name", INSIDE)
-def test_checkpointing_turned_on_through_transformers_is_made_right(name):
+def test_checkpointing_turned_on_through_transformers_is_made_right(name, monkeypatch):
     """In training mode: transformers' own switch acts only there."""
     model = model_of(INSIDE[name], "bert")
     plain = copy.deepcopy(model)
     model.backbone.activation_checkpointing_enable()
     algorithm = meta("second", outer_dropout=True, inner_dropout=True)  # this backbone drops nothing
     assert not has_dropout(model.backbone)
+    again = recomputed(monkeypatch)
     assert_equal_to_the_unroll(model, algorithm, episodes("bert"), oracle=plain)
+    assert len(again) >= 8
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("name", ["output", "lora", "top"])
+def test_a_layer_runs_again_in_the_mode_of_its_first_pass(name, together):
+    """The inner loop without dropout, the query pass with it: the same masks with and without checkpointing."""
+    method = {"output": OUTPUT, "lora": LoRA(rank=2), "top": TOP["lora"]}[name]
+    gradients = []
+    for enabled in (False, True):
+        model = with_heads(tiny(method, dropout=0.5))
+        if enabled:
+            model.checkpoint_layers()
+        torch.manual_seed(0)
+        meta("second", outer_dropout=True, batch_tasks=together).accumulate(model, EpisodeSampler(TASKS, 3, 4)[0])
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for key, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][key], gradient, rtol=0, atol=1e-10, msg=key)
+
+
+def test_a_checkpointed_layer_that_drops_by_its_own_flag_does_so_in_training_only():
+    torch.manual_seed(0)
+    fields = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 12, "vocab_size": 30}
+    config = OPTConfig(**fields, max_position_embeddings=20, word_embed_proj_dim=8, dropout=0.5)
+    model = PEModel(OPTModel(config).double(), OUTPUT)
+    model.add_head("en", HEAD)
+    model.checkpoint_layers()
+    data = batch("bert")
+    model.eval()
+    expected = model(data, "en")
+    assert all(torch.equal(model(data, "en"), expected) for _ in range(3))
+    with torch.no_grad():
+        assert torch.equal(model(data, "en"), expected)
+    assert not torch.equal(model.train()(data, "en"), model(data, "en"))
+
+
+def test_what_cannot_be_checkpointed_is_refused():
+    with pytest.raises(ModelError, match="Linear has no layers that can be checkpointed"):
+        checkpointing.checkpoint_layers(torch.nn.Linear(2, 2))
+    with pytest.raises(ModelError, match="in a way that pemeta does not know; turn gradient checkpointing off"):
+        checkpointing.checkpointed(lambda x: x, torch.ones(1))
+
+
+def test_a_failed_inner_loop_lets_go_of_its_graph():
+    model = model_of(LoRA(rank=2), "bert")
+    model.checkpoint_layers()
+    clone = PrimingLearner(model, 1e300, first_order=False).clone("en")
+    with pytest.raises(NotFiniteError, match="the inner loss of step 2"):
+        clone.adapt_to([batch("bert", 1)] * 3, "en")
+    assert all(p.grad_fn is None for p in clone.adapted_parameters().values())
+    parts = weakref.ref(clone.module)
+    del clone
+    gc.collect()
+    assert parts() is None
 
 
 def test_pytorchs_own_checkpointing_is_wrong_here():
@@ -334,12 +402,50 @@ def test_what_is_reused_is_found_by_the_names_of_theta_a():
         assert (f"{INPUT_OF_LAYER}1" in found) == (first == 1)
         assert ("trunk" in found) == (method == OUTPUT)
         assert model.reusing([found])[0] is found
+    both = Compose(methods=(OUTPUT, LoRA(rank=2, top_layers=1)))
+    assert model_of(both, "bert").first_layer() == 1
+    assert_equal_to_the_unroll(model_of(both, "bert"), meta("second"), episodes("bert"))
     tied = model_of(LoRA(rank=2, top_layers=1), "bert")
     low, high = (tied.backbone.encoder.layer[i].attention.self.query for i in (0, 1))
     low.weight = high.weight
     assert first_layer(tied.backbone, ["encoder.layer.1.attention.self.query.weight"]) == 0
     assert first_layer(tied.backbone, ["encoder.layer.1.attention.self.query.bias"]) == 1
     assert first_layer(tied.backbone, ["embeddings.LayerNorm.bias"]) == 0
+
+
+@pytest.mark.parametrize("claim", ["layers", "output"])
+def test_a_method_that_reaches_below_what_it_says_is_refused(claim):
+    model = PEModel(backbone("bert"), LoRA(rank=2, top_layers=1))
+    model.add_head("en", HEAD)
+    query = model.backbone.encoder.layer[1].attention.self.query
+    parameter = next(query.pemeta_lora.parameters())
+    if claim == "layers":
+        model.backbone.embeddings.register_forward_hook(lambda module, arguments, output: output + parameter.sum())
+        with pytest.raises(ModelError, match=r"the layers below 1 are not touched by its θ_a, but .*lora"):
+            model.reusing([batch("bert")])
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LoRA, "output_only", True)
+        with pytest.raises(ModelError, match="lora says that the backbone is not touched by its θ_a"):
+            meta("first").accumulate(model, episodes("bert")[:1])
+
+
+def test_support_sets_that_cannot_be_cut():
+    episode = EpisodeSampler(TASKS, 3, 3)[0][0]
+    with pytest.raises(ConfigError, match="3 support examples cannot be 2 batches of equal size; draw the"):
+        meta("first", fresh_support=True).accumulate(with_heads(tiny()), [episode])
+    algorithm = MetaPriming(fresh_support=True, support_size=4, query_size=4)
+    with pytest.raises(DataError, match=r"an episode needs 24 \(4 support in each of 5 inner steps \+ 4 query\)"):
+        algorithm.sampler(TASKS, 0)
+
+
+def test_batches_that_do_not_go_together_run_each_for_itself():
+    model = model_of(OUTPUT, "bert")
+    first, second = batch("bert", 1), batch("bert", 2)
+    first["position_ids"], second["position_ids"] = torch.arange(6)[None], torch.arange(6)[None]
+    expected = [model.trunk(one) for one in (first, second)]
+    found = model.reusing([first, second])
+    assert all(torch.equal(one["trunk"], other) for one, other in zip(found, expected, strict=True))
 
 
 def test_dropout_is_never_reused():
@@ -376,20 +482,43 @@ def test_dropout_in_the_query_pass_is_drawn_with_and_without_batching():
     assert abs(means[0].mean() - means[1].mean()) < 4 * error
 
 
+@pytest.mark.parametrize("kind", ["labels", "language"])
 @pytest.mark.parametrize("algorithm", [meta("first"), meta("second"), FineTunePriming(outer_dropout=False)])
-def test_word_gradients_are_the_dense_ones(algorithm, monkeypatch):
+def test_word_gradients_are_the_dense_ones(algorithm, kind, monkeypatch):
+    """Also where a language model's output is tied to the words, and its gradient dense."""
     gradients = []
     for off in (False, True):
-        model = with_heads(tiny())
+        model = with_heads(tiny()) if kind == "labels" else tiny_gpt2()
+        tasks = TASKS if kind == "labels" else [task for task, _ in EACH_KIND if task.train.kind == "causal_lm"]
+        for task in tasks:
+            model.add_head(task.name, task.make_head)
+        table, seen = model.backbone.get_input_embeddings(), []
+        table.register_forward_hook(lambda part, *_, seen=seen: seen.append(part.sparse))
         if off:
-            monkeypatch.setattr("pemeta.embeddings._suitable", lambda *_: False)
-        algorithm.accumulate(model, EpisodeSampler(TASKS, 3, 4)[0])
-        table = model.backbone.get_input_embeddings()
+            monkeypatch.setattr("pemeta.embeddings._table", lambda *_: None)
+        algorithm.accumulate(model, EpisodeSampler(tasks, 3, 4)[0])
+        assert set(seen) == {not off}
         assert not table.sparse
         assert not table.weight.grad.is_sparse
         gradients.append(table.weight.grad)
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-10)
     assert gradients[0].any()
+
+
+def test_word_embeddings_that_are_not_used_get_no_gradient():
+    model = with_heads(tiny())
+    table = model.backbone.get_input_embeddings()
+    with sparse_word_gradients(model, model.partition().theta_p):
+        assert table.sparse
+    assert table.weight.grad is None
+    table.weight.requires_grad_(False)
+    MetaPriming(inner_steps=1).accumulate(model, EpisodeSampler(TASKS, 3, 4)[0])
+    assert table.weight.grad is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            type(model.backbone), "get_input_embeddings", lambda self: (_ for _ in ()).throw(NotImplementedError)
+        )
+        MetaPriming(inner_steps=1).accumulate(model, EpisodeSampler(TASKS, 3, 4)[0])
 
 
 def test_memory_of_a_clone_is_that_of_what_it_owns():

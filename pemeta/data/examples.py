@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Generic
 
 import numpy as np
@@ -20,6 +20,22 @@ from pemeta.typing import Batch
 
 Decoded = TypeVar("Decoded", default=Any)
 Scored = TypeVar("Scored", bound=TaskScores, default=Any)
+
+
+class HiddenStates(tuple[torch.Tensor, ...]):
+    """Hidden states (T, D) of each example: the last ones, or those that a layer gets.
+
+    Attributes:
+        key: what a batch calls them.
+    """
+
+    key: str
+
+    def __new__(cls, rows: Iterable[torch.Tensor], key: str) -> Self:
+        """From one tensor for each example."""
+        made = super().__new__(cls, rows)
+        made.key = key
+        return made
 
 
 class Examples(ABC, Generic[Decoded, Scored]):
@@ -40,8 +56,6 @@ class Examples(ABC, Generic[Decoded, Scored]):
     """Examples that were longer than the backbone is to see."""
     trunk: tuple[torch.Tensor, ...] | None
     """For each example its hidden states (T, D), where they were computed before."""
-    trunk_key: str = "trunk"
-    """What a batch calls them: the last ones, or those that one of the backbone's layers gets."""
 
     @property
     @abstractmethod
@@ -81,7 +95,8 @@ class Examples(ABC, Generic[Decoded, Scored]):
         """The examples at ``indices`` as tensors on the CPU, with their ``trunk`` where it is there."""
         batch = self.tensors(indices)
         if self.trunk is not None:
-            batch[self.trunk_key] = pad_sequence([self.trunk[i] for i in indices], batch_first=True)
+            key = self.trunk.key if isinstance(self.trunk, HiddenStates) else "trunk"
+            batch[key] = pad_sequence([self.trunk[i] for i in indices], batch_first=True)
         return batch
 
     def by_length(self, size: int) -> Iterator[list[int]]:
@@ -92,8 +107,8 @@ class Examples(ABC, Generic[Decoded, Scored]):
     def holding(self, trunk: tuple[torch.Tensor, ...] | None, key: str = "trunk") -> Self:
         """The same examples with other hidden states, or without any; batches have them under ``key``."""
         held = copy.copy(self)
-        object.__setattr__(held, "trunk", trunk)  # a copy of a frozen value, which nobody has yet
-        object.__setattr__(held, "trunk_key", key)
+        kept = None if trunk is None else HiddenStates(trunk, key)
+        object.__setattr__(held, "trunk", kept)  # a copy of a frozen value, which nobody has yet
         return held
 
     def outputs_in_words(self, most: int = 20) -> str:

@@ -38,7 +38,9 @@ class PEMethod(Named):
     def first_layer(self, backbone: nn.Module) -> int:
         """Index of the first layer that θ_a touches: the layers below give the same when θ_a moves.
 
-        Found by the names of θ_a. Zero where θ_a is outside of the layers, or the architecture is not a known one.
+        Found by the names of θ_a: by where it is registered. A method whose θ_a also acts elsewhere, through a hook on
+        another part, overrides this and returns zero; a model refuses to leave out layers that depend on θ_a. Zero
+        where θ_a is outside of the layers, or the architecture is not a known one.
 
         Args:
             backbone: a backbone to which the method is attached.

@@ -35,6 +35,11 @@ class Compose(PEMethod):
         """Where every member is."""
         return all(method.output_only for method in self.methods)
 
+    def first_layer(self, backbone: nn.Module) -> int:
+        """The lowest of the members'; those that act on the output reach into no layer."""
+        inside = [method.first_layer(backbone) for method in self.methods if not method.output_only]
+        return min(inside, default=0)
+
     @property
     def identity_at_start(self) -> bool:
         """Where every member is."""

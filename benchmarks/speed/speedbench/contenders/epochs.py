@@ -1,0 +1,67 @@
+"""Fine-tuning for some epochs on synthetic sentences, with the backbone's output kept between epochs and without."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from pemeta import PEModel, SyntheticWorld, Task, encode
+from pemeta.data.encoding import Encoded
+from pemeta.finetuning import FineTuning, finetune
+from speedbench.cases import Case
+from speedbench.contenders.base import Contender
+from speedbench.shapes import METHODS, make_backbone
+
+LANGUAGE = "cim"
+SENTENCES = {"train": 320, "validation": 160}
+
+
+class Epochs(Contender):
+    """``finetune`` for the case's number of epochs, evaluation on validation after each included."""
+
+    reuse: ClassVar[bool]
+
+    def __init__(self, case: Case, device: str) -> None:
+        super().__init__(case, device)
+        self.model = PEModel(make_backbone(case.shape), METHODS[case.method]()).to(device)
+        self.start = self.model.state(self.model.partition().theta_a)
+        train, self.validation = sentences(**SENTENCES)
+        self.task = Task.token_classification(LANGUAGE, train)
+        self.settings = FineTuning(epochs=case.epochs, lr=1e-2, reuse_trunk=self.reuse)
+        self.scores: tuple[float, ...] = ()
+
+    def step(self) -> None:
+        history = finetune(self.model, self.task, self.validation, self.settings, progress=False)
+        self.scores = history.validation_scores
+
+    def reset(self) -> None:
+        self.model.load_state(self.start)
+
+    def facts(self) -> dict[str, Any]:
+        return {"validation_f1": list(self.scores), **{f"{split}_sentences": n for split, n in SENTENCES.items()}}
+
+
+class ReusedTrunk(Epochs):
+    """The backbone runs once per sentence."""
+
+    reuse = True
+
+
+class RecomputedTrunk(Epochs):
+    """The backbone runs in each epoch, as in any other library."""
+
+    reuse = False
+
+
+def sentences(train: int, validation: int) -> tuple[Encoded, Encoded]:
+    """Sentences of the synthetic world, and a tokenizer whose pieces are their words, frequent or not."""
+    world = SyntheticWorld(languages=(LANGUAGE,), train=train, validation=validation, test=1)
+    corpus = world.corpus(LANGUAGE)
+    words = sorted({word for split in (corpus.train, corpus.validation) for one in split for word in one.words})
+    vocabulary = {piece: i for i, piece in enumerate(("[PAD]", "[UNK]", *words))}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", pad_token="[PAD]")
+    return encode(corpus.train, corpus.labels, tokenizer), encode(corpus.validation, corpus.labels, tokenizer)
