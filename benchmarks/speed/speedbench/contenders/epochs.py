@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from pemeta import PEModel, SyntheticWorld, Task, encode
+from pemeta import PEModel, Sentence, SyntheticWorld, Task, encode
 from pemeta.data.encoding import Encoded
 from pemeta.finetuning import FineTuning, finetune
 from speedbench.cases import Case
@@ -16,6 +17,8 @@ from speedbench.shapes import METHODS, make_backbone
 
 LANGUAGE = "cim"
 SENTENCES = {"train": 320, "validation": 160}
+IN_A_ROW = 3
+"""Sentences of the synthetic world that make one here: they are short, and the other groups' have 32 pieces."""
 
 
 class Epochs(Contender):
@@ -57,11 +60,20 @@ class RecomputedTrunk(Epochs):
 
 def sentences(train: int, validation: int) -> tuple[Encoded, Encoded]:
     """Sentences of the synthetic world, and a tokenizer whose pieces are their words, frequent or not."""
-    world = SyntheticWorld(languages=(LANGUAGE,), train=train, validation=validation, test=1)
+    world = SyntheticWorld(languages=(LANGUAGE,), train=IN_A_ROW * train, validation=IN_A_ROW * validation, test=1)
     corpus = world.corpus(LANGUAGE)
     words = sorted({word for split in (corpus.train, corpus.validation) for one in split for word in one.words})
     vocabulary = {piece: i for i, piece in enumerate(("[PAD]", "[UNK]", *words))}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", pad_token="[PAD]")
-    return encode(corpus.train, corpus.labels, tokenizer), encode(corpus.validation, corpus.labels, tokenizer)
+    train_set, validation_set = (
+        encode(_longer(split), corpus.labels, tokenizer) for split in (corpus.train, corpus.validation)
+    )
+    return train_set, validation_set
+
+
+def _longer(sentences: Sequence[Sentence]) -> list[Sentence]:
+    """Several sentences in a row as one."""
+    groups = (sentences[i : i + IN_A_ROW] for i in range(0, len(sentences), IN_A_ROW))
+    return [Sentence(sum((s.words for s in group), ()), sum((s.tags for s in group), ())) for group in groups]
