@@ -21,7 +21,8 @@ Batch: TypeAlias = dict[str, Tensor]
 
 The labels are long, -100 where unlabelled: (B, T) for tokens and pieces, (B,) for sequences.
 
-``trunk`` (B, T, D), if it is there, are the backbone's last hidden states, computed before.
+``trunk`` (B, T, D), if it is there, are the backbone's last hidden states, computed before; ``input_of_layer_K`` are
+those that layer K gets, so that a pass leaves out the layers below.
 """
 
 State: TypeAlias = dict[str, Tensor]
