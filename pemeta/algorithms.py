@@ -132,7 +132,8 @@ class MetaPriming(PrimingAlgorithm):
         inner_steps: S; 5 (§4.2).
         inner_lr: α; 0.03 (§4.2), and 1e-4 for the MAML loop (§5.1).
         first_order: take the inner gradients as constants, as the paper does (§4.2).
-        inner_dropout: dropout in the inner loop's passes; off, our choice. With it no pass can be reused.
+        inner_dropout: dropout in the inner loop's passes; off, our choice. With it no pass can be reused, unless the
+            backbone has no dropout.
         fresh_support: each inner step takes a support set of its own, of ``support_size`` examples; off: Algorithm 1
             has one for all steps. An episode then has S support sets, so other examples are drawn than without.
         batch_tasks: run what all tasks of a meta-batch have in common, which is what θ_a does not reach, as one batch.

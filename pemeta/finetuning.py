@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from pydantic import Field
+from torch import nn
 from tqdm.auto import tqdm
 
 from pemeta.data.examples import Examples
@@ -120,15 +123,7 @@ def finetune(
         only_trainable(model, names) as trained,
     ):
         task, validation = _prepared(cache, task, validation, settings)
-        optimization = Optimization(
-            trained.values(),
-            settings.lr,
-            bar.total,
-            settings.weight_decay,
-            settings.warmup_steps,
-            settings.max_grad_norm,
-            LossScale.suited_to(model.autocast_dtype),
-        )
+        optimization = _optimization(trained.values(), settings, bar.total, model.autocast_dtype)
         try:
             for epoch in range(settings.epochs):
                 losses.append(_epoch(model, task, settings, optimization, epoch, seed, bar))
@@ -165,6 +160,15 @@ def _check_data(task: Task, validation: Examples) -> None:
             f"task {task.name!r} is trained on the labels {task.train.outputs_in_words()} and validated on "
             f"{validation.outputs_in_words()}; encode both with one label set"
         )
+
+
+def _optimization(
+    trained: Iterable[nn.Parameter], settings: FineTuning, steps: int, dtype: torch.dtype | None
+) -> Optimization:
+    scale = LossScale.suited_to(dtype)
+    return Optimization(
+        trained, settings.lr, steps, settings.weight_decay, settings.warmup_steps, settings.max_grad_norm, scale
+    )
 
 
 def _bar(task: Task, settings: FineTuning, progress: bool) -> tqdm[None]:
@@ -225,9 +229,8 @@ def _step(model: PEModel, task: str, batch: Batch, optimization: Optimization, l
     while True:
         optimization.zero_grad()
         loss = model.loss(batch, task)
-        (
-            loss * optimization.scale.value
-        ).backward()  # before the value is asked for: a device would be waited for twice
+        scaled = loss * optimization.scale.value
+        scaled.backward()  # before the value is asked for: a device would be waited for twice
         try:
             value = loss.item()
             check_finite(value, "the loss", f"lower lr (now {lr})")

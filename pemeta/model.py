@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_layers import GradientCheckpointingLayer
-from typing_extensions import Self
 
-from pemeta.checkpointing import checkpoint_layers
 from pemeta.errors import ModelError, unknown_name
 from pemeta.heads import Head, HeadSpec
 from pemeta.methods.base import PEMethod
-from pemeta.partition import Partition, count, parameter_dict
+from pemeta.partition import Partition, count
+from pemeta.passes import BackbonePasses
 from pemeta.saving import MARK, load_model, push_model, save_model
 from pemeta.seeding import seeded
 from pemeta.task_files import apply_task, read_task, save_task
-from pemeta.trunk import INPUT_OF_LAYER, drops, inputs_of, joined, left_out, parted, run_below, separable
 from pemeta.typing import Batch, State
 
 
-class PEModel(nn.Module):
+class PEModel(BackbonePasses):
     """``h(g(f(x; θ_p); θ_a); θ_h)``: backbone f, PE method g, and a head h for each task (paper, §4).
 
     Args:
@@ -43,7 +39,7 @@ class PEModel(nn.Module):
     """
 
     def __init__(self, backbone: PreTrainedModel, method: PEMethod, *, seed: int = 0) -> None:
-        super().__init__()
+        super().__init__(backbone)
         pooler = getattr(backbone, "pooler", None)
         droppable = "add_pooling_layer" in inspect.signature(type(backbone).__init__).parameters  # loading drops it
         if droppable and isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
@@ -52,11 +48,6 @@ class PEModel(nn.Module):
                 "add_pooling_layer=False, or set backbone.pooler = None"
             )
         vars(backbone.config).pop(MARK, None)  # it is said anew when this model is saved
-        self.backbone = backbone
-        self._checkpoints = False
-        self._looked_at: list[PEMethod] = []  # of which the layers below θ_a were seen not to depend on it
-        self.autocast_dtype: torch.dtype | None = None
-        self._caches = "use_cache" in inspect.signature(backbone.forward).parameters
         self.heads = nn.ModuleDict()
         self._head_specs: dict[str, HeadSpec] = {}
         self.digests: dict[str, str] = {}  # of θ_p as it is to θ_p as it was saved, where it was loaded in another type
@@ -189,11 +180,6 @@ class PEModel(nn.Module):
         """Width D of the hidden states."""
         return int(self.backbone.config.hidden_size)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
-
     def add_head(self, task: str, make: Callable[[int], Head], seed: int = 0) -> None:
         """Give a task a new head, in place of the one it may have.
 
@@ -293,119 +279,6 @@ class PEModel(nn.Module):
         """What a task stores over all parameters of the model with this head (Table 1's percentages)."""
         parts = self.partition()
         return self.num_stored(task) / count(self, parts.theta_p + parts.theta_a + self.head_names(task))
-
-    def trunk(self, batch: Batch) -> Tensor:
-        """The backbone's last hidden states (B, T, D), before any method transforms them."""
-        if "trunk" in batch:
-            return batch["trunk"]
-        with self._autocast(), left_out(self.backbone, batch):
-            return self.backbone(**self._inputs(batch)).last_hidden_state  # type: ignore[no-any-return]
-
-    def _inputs(self, batch: Batch) -> dict[str, Any]:
-        # A decoder would keep keys and values for text to come.
-        return {**inputs_of(batch), **({"use_cache": False} if self._caches else {})}
-
-    def reuses_trunk(self, method: PEMethod | None = None) -> bool:
-        """Whether moving the θ_a of ``method`` (by default the fine-tuning method) leaves :meth:`trunk` as it is."""
-        return (method or self.method).output_only
-
-    def first_layer(self, method: PEMethod | None = None) -> int:
-        """Number of layers, from the lowest, that a pass may leave out when its batch has what they end with.
-
-        These give the same when the θ_a of ``method`` (by default the fine-tuning method) moves. Zero where the
-        architecture's layers cannot be left out, and for a method of which :meth:`reuses_trunk` holds.
-        """
-        method = method or self.method
-        if method.output_only:
-            return 0
-        first = method.first_layer(self.backbone)
-        return first if separable(self.backbone, first) else 0
-
-    def unchanging(self, method: PEMethod | None = None) -> str | None:
-        """What a batch calls the hidden states that stay when the θ_a of ``method`` moves; None where all change."""
-        if self.reuses_trunk(method):
-            return "trunk"
-        first = self.first_layer(method)
-        return f"{INPUT_OF_LAYER}{first}" if first else None
-
-    def reusing(self, batches: Sequence[Batch], method: PEMethod | None = None, *, once: bool = False) -> list[Batch]:
-        """The batches, with the hidden states that stay the same when only θ_a and the heads move.
-
-        Passes over what this returns run only the part of the backbone that θ_a reaches: none for a method that acts on
-        the output. The rest runs here, for all batches as one where they go together. Nothing is added where dropout
-        would make each pass another, or where θ_a reaches down to the first layer.
-
-        Args:
-            batches: on the model's device.
-            method: whose θ_a moves; by default the fine-tuning method.
-            once: each batch is passed only once, so that dropout may be in it.
-        """
-        method = method or self.method
-        key = self.unchanging(method)
-        if key is None or (drops(self.backbone) and not once) or all(key in batch for batch in batches):
-            return list(batches)
-        padding = getattr(self.backbone.config, "pad_token_id", None) or 0
-        whole = joined(batches, padding) if len(batches) > 1 else None
-        if whole is None:
-            return [{**batch, key: self._lower(batch, method)} for batch in batches]
-        parts = parted(self._lower(whole, method), batches)
-        return [{**batch, key: part} for batch, part in zip(batches, parts, strict=True)]
-
-    def _lower(self, batch: Batch, method: PEMethod) -> Tensor:
-        """The last hidden states, or those that the first layer with θ_a gets.
-
-        Raises:
-            ModelError: they depend on θ_a, in spite of what the method says; that is looked at when it is first used.
-        """
-        first, graph = self.first_layer(method), torch.is_grad_enabled()
-        look = method not in self._looked_at
-        with torch.set_grad_enabled(graph or look), self._autocast():
-            hidden = run_below(self.backbone, self._inputs(batch), first) if first else self.trunk(batch)
-        if look:
-            self._refuse_dependence(hidden, method)
-        return hidden if graph else hidden.detach()
-
-    def _refuse_dependence(self, hidden: Tensor, method: PEMethod) -> None:
-        declared: dict[str, Tensor] = {**parameter_dict(self.backbone, method.theta_a(self.backbone))}
-        moved = {name: parameter for name, parameter in declared.items() if parameter.requires_grad}
-        if hidden.requires_grad and moved:
-            found: tuple[Tensor | None, ...] = torch.autograd.grad(
-                hidden, list(moved.values()), torch.ones_like(hidden), retain_graph=True, allow_unused=True
-            )
-            reached = [name for name, gradient in zip(moved, found, strict=True) if gradient is not None]
-            if reached:
-                said = f"layers below {self.first_layer(method)} are" if self.first_layer(method) else "backbone is"
-                raise ModelError(
-                    f"{method.name} says that the {said} not touched by its θ_a, but {reached[0]} changes what comes "
-                    "of it; override the method's first_layer to return 0, or its output_only to be False"
-                )
-        if len(moved) == len(declared):
-            self._looked_at.append(method)
-
-    def checkpoint_layers(self, enable: bool = True) -> None:
-        """Keep only what enters each layer for the backward pass, and run the layer again there: memory for time.
-
-        Also in passes without dropout, unlike transformers' ``gradient_checkpointing_enable``, which acts in training
-        mode only; and right in the inner loop and under ``torch.func.functional_call``, where PyTorch's own is not.
-
-        Args:
-            enable: or turn it off.
-        """
-        checkpoint_layers(self.backbone, enable)
-        self._checkpoints = enable
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Training or evaluation mode; layers that are checkpointed are so in both."""
-        super().train(mode)
-        if self._checkpoints:
-            for part in self.backbone.modules():
-                if isinstance(part, GradientCheckpointingLayer):
-                    part.training = True  # by which it knows that it is to be checkpointed; it runs in its parts' mode
-        return self
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.autocast_dtype is None else torch.autocast(self.device.type, self.autocast_dtype)
 
     def forward(self, batch: Batch, task: str) -> Tensor:
         """Logits of a task: (B, T, C) for token classification, (B, C) for sequences, (B, T, V) for pieces."""

@@ -147,6 +147,11 @@ def inputs_of(batch: Batch) -> Batch:
     return {k: value for k, value in batch.items() if k not in ("labels", "trunk") and not k.startswith(INPUT_OF_LAYER)}
 
 
+def has_states(batch: Batch) -> bool:
+    """Whether a batch has hidden states that were computed before."""
+    return inputs_of(batch).keys() < batch.keys() - {"labels"}
+
+
 def joined(batches: Sequence[Batch], padding: int) -> Batch | None:
     """The inputs of several batches as one, padded to the longest; None where they do not go together.
 

@@ -27,6 +27,7 @@ LAYERS = [
     },
     {"partition", "anatomy", "checkpointing", "loading", "metrics", "optimization", "results", "trunk"},
     {"methods", "heads", "data"},
+    {"passes"},
     {"about", "predictions", "pretraining", "model", "model_card", "saving", "task_files", "tasks"},
     {"learner", "checkpoint", "evaluation", "embeddings", "export", "peft_files", "trainer", "trunk_cache"},
     {"algorithms", "backbones", "finetuning", "method_list", "serving"},
