@@ -65,7 +65,7 @@ docs: setup  ## build the documentation into docs/_build/html; a warning is an e
 	@echo "==> sphinx: docs/_build/html"
 	@$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
 
-speed: setup  ## measure time and memory against other libraries (about 45 minutes)
+speed: setup  ## measure time and memory against other libraries (about 70 minutes)
 	@echo "==> running benchmarks/speed; the rivals that it compares with: $(BIN)/pip install -e '.[speed]'"
 	@$(BIN)/python benchmarks/speed/run.py
 

@@ -1,6 +1,6 @@
 """Measure one outer step of priming, against what a user would pick instead.
 
-python benchmarks/speed/run.py                     # everything, about 45 minutes on two cores
+python benchmarks/speed/run.py                     # everything, about 70 minutes on two cores
 python benchmarks/speed/run.py --quick             # the targets' lines on a small shape, under five minutes
 python benchmarks/speed/run.py --only main,memory  # some groups; the others' results stay
 """

@@ -49,6 +49,7 @@ def run_group(group: Group, records: Records, device: str, resume: bool) -> None
     for race in group.races:
         if race.name in done:
             record["races"].append(done[race.name])
+            records.write(record)
             continue
         print(f"==> {group.name}: {race.name}", flush=True)
         started = time.perf_counter()

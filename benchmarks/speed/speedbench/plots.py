@@ -49,8 +49,8 @@ def draw(records: Records) -> list[Path]:
     plans = {"main": _main, "growth-steps": _steps, "growth-tasks": _tasks, "growth-theta": _theta}
     written = []
     for group, plan in plans.items():
-        if records.read(group) is not None:
-            figure = plan(records)
+        figure = plan(records) if records.read(group) is not None else None
+        if figure is not None:
             written.append(records.folder / f"{group}.png")
             figure.savefig(written[-1], dpi=110, metadata={"Software": None})
             plt.close(figure)
@@ -92,20 +92,22 @@ def _steps(records: Records) -> Any:
             (axes[place + 2], gib, "peak memory, GiB"),
         ):
             _curves(axis, results, lambda r: float(r.case.inner_steps), quantity)
-            axis.set(title=f"MiniLM, {method}", xlabel="inner steps S", ylabel=label, xlim=0, ylim=0)
+            axis.set(title=f"MiniLM, {method}", xlabel="inner steps S", ylabel=label)
     return _with_legend(figure)
 
 
 def _tasks(records: Records) -> Any:
     races = [race for race in records.races("growth-tasks") if not race.name.endswith("AdamW")]
-    figure, axes = plt.subplots(1, 2 * len(races), figsize=(7.5 * len(races), 3.6), squeeze=False, layout="constrained")
+    if not races:  # a quick run has none
+        return None
+    figure, axes = plt.subplots(len(races), 2, figsize=(9, 3.3 * len(races)), squeeze=False, layout="constrained")
     for place, race in enumerate(races):
         found = [result for result in race.results if not result.error]
-        time, memory = axes[0][place], axes[0][place + len(races)]
+        time, memory = axes[place]
         _curves(time, found, lambda r: float(r.case.tasks), lambda r: r.seconds / r.case.tasks)
         _curves(memory, found, lambda r: float(r.case.tasks), gib)
-        time.set(title=race.name, xlabel="tasks in the meta-batch", ylabel="seconds per task", xlim=0, ylim=0)
-        memory.set(title=race.name, xlabel="tasks in the meta-batch", ylabel="peak memory, GiB", xlim=0, ylim=0)
+        time.set(title=race.name, xlabel="tasks in the meta-batch", ylabel="seconds per task")
+        memory.set(title=race.name, xlabel="tasks in the meta-batch", ylabel="peak memory, GiB")
         for axis in (time, memory):
             axis.set_xticks(sorted({result.case.tasks for result in found}))
     return _with_legend(figure)
@@ -121,7 +123,6 @@ def _theta(records: Records) -> Any:
     for axis, (quantity, label) in zip(axes, QUANTITIES, strict=True):
         _curves(axis, list(found.values()), lambda r: SIZES[r.case.shape], quantity)
         axis.set(title="output adapter, 2 tasks, S = 5", xlabel="parameters of the backbone, millions", ylabel=label)
-        axis.set(xlim=0, ylim=0)
     return _with_legend(figure)
 
 
@@ -136,6 +137,8 @@ def _curves(axes: Axes, found: list[Result], across: Callable[[Result], float], 
     for name, points in curves.items():
         places, values = zip(*sorted(points), strict=True)
         axes.plot(places, values, "o-", label=name, color=COLOURS[name], markersize=4)
+    if curves:
+        axes.set(xlim=(0, 1.05 * axes.dataLim.x1), ylim=(0, 1.1 * axes.dataLim.y1))
     axes.grid(alpha=0.3)
 
 

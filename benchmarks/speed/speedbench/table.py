@@ -53,7 +53,7 @@ def _machine(about: dict[str, Any]) -> str:
 def _race(race: Results) -> str:
     reference = race.find("pemeta")
     rows = [_row(result, reference) for result in race.results]
-    words = f"**{race.name}**, {race.rounds} rounds\n\n" + table(RACE_COLUMNS, rows)
+    words = f"**{race.name}**, {race.rounds} round{'s' * (race.rounds > 1)}\n\n" + table(RACE_COLUMNS, rows)
     failed = [f"- {result.case.words}: {result.error}\n" for result in race.results if result.error]
     return words + ("\n" + "".join(failed) if failed else "") + _epochs(race)
 
