@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics import classification_report
 from sklearn.metrics import accuracy_score, f1_score
@@ -13,6 +13,7 @@ from pemeta.metrics import class_scores, entity_scores, language_model_scores
 CLASSES = ("a", "b", "c")
 
 
+@settings(deadline=None)  # the first call imports
 @given(st.lists(st.tuples(st.sampled_from(CLASSES), st.sampled_from(CLASSES)), min_size=1, max_size=12))
 def test_accuracy_and_f1_are_those_of_scikit_learn(pairs):
     gold, predicted = zip(*pairs, strict=True)
