@@ -4,55 +4,32 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from fake_records import make, primed
 
 from pemeta.errors import OutputError
-from pemeta.report import Cell, Report, Table, build_report, read_report, table, to_html, to_markdown, to_terminal
+from pemeta.report import (
+    Cell,
+    Planned,
+    Report,
+    Table,
+    build_report,
+    read_report,
+    table,
+    to_html,
+    to_markdown,
+    to_terminal,
+)
 from pemeta.report import write_report as write_files
+from pemeta.report_spec import ReportSpec
 from pemeta.results import Record, write_record
-
-
-def make(setting: str = "adapter", target: str = "hi", seed: int = 0, f1: float = 0.5, **changes: Any) -> Record:
-    """A record with defaults; ``changes`` are any of its fields."""
-    fields: dict[str, Any] = {
-        "setting": setting,
-        "label": setting,
-        "method": "adapter",
-        "priming": None,
-        "inner_method": None,
-        "inner_steps": None,
-        "sources": (),
-        "target": target,
-        "seed": seed,
-        "f1": f1,
-        "precision": f1,
-        "recall": f1,
-        "f1_per_type": {"LOC": f1, "PER": f1},
-        "f1_unseen": f1,
-        "num_unseen": 80,
-        "validation_f1": f1,
-        "best_epoch": 1,
-        "num_test": 100,
-        "num_truncated": 0,
-        "num_adapted": 618,
-        "fraction_adapted": 0.000618,
-        "seconds": 4.0,
-        "priming_seconds": None,
-        "config": {"target": target, "seed": seed, "finetuning": {"epochs": 3, "lr": 0.001}},
-        "digest": "0" * 12,
-        "data_digest": "1" * 12,
-        "packages": {"torch": "2.13.0"},
-        "hardware": {"device": "cpu", "cores": 2},
-    }
-    return Record(**{**fields, **changes})
-
-
-def primed(setting: str, target: str = "hi", seed: int = 0, f1: float = 0.5, **changes: Any) -> Record:
-    return make(setting, target, seed, f1, priming="maml", priming_seconds=60.0, **changes)
 
 
 def cell(of: Table, label: str, column: str) -> Cell:
@@ -61,7 +38,7 @@ def cell(of: Table, label: str, column: str) -> Cell:
 
 
 def titled(report: Report, start: str) -> Table:
-    (found,) = [one for one in report.tables if one.title.startswith(start)]
+    (found,) = [one for one in (*report.tables, *report.details) if one.title.startswith(start)]
     return found
 
 
@@ -103,13 +80,13 @@ def test_partial_seeds_use_complete_seeds_for_the_error_and_are_named() -> None:
     result = table(records)
     assert cell(result, "adapter", "Mean").text == "60.0 ± 10.0"
     assert "1 of 6 runs missing." in result.notes
-    assert "Not every cell has all seeds (0, 1, 2): adapter on af has 0, 1." in result.notes
+    assert "Not every cell has all its seeds: adapter on af has 0, 1 of 0, 1, 2." in result.notes
 
 
 def test_many_partial_cells_are_counted() -> None:
     records = [make(target=f"t{index}") for index in range(12)]
-    (note,) = [note for note in table(records, seeds=[0, 1]).notes if note.startswith("Not every")]
-    assert note.count(" has 0") == 8
+    (note,) = [note for note in table(records, Planned(seeds=(0, 1))).notes if note.startswith("Not every")]
+    assert note.count(" has 0 of 0, 1") == 8
     assert note.endswith("; and 4 more cells.")
 
 
@@ -136,7 +113,7 @@ def test_what_shows_as_equal_ties() -> None:
 
 def test_missing_cells_are_shown_and_counted() -> None:
     records = [make("a"), make("a", "af"), make("b"), primed("c", "af")]
-    result = table(records, settings_order=["a", "b", "c", "never"])
+    result = table(records, Planned(settings=("a", "b", "c", "never")))
     assert cell(result, "b", "af").text == "–"
     assert cell(result, "b", "Mean").text == "–", "a mean over fewer targets cannot be compared"
     assert not cell(result, "b", "af").best
@@ -150,7 +127,7 @@ def test_a_full_grid_has_no_notes_on_gaps() -> None:
 
 
 def test_a_target_and_a_seed_without_record_count() -> None:
-    result = table([make()], targets_order=["nl", "hi"], seeds=[0, 1, 2])
+    result = table([make()], Planned(targets=("nl", "hi"), seeds=(0, 1, 2)))
     assert result.columns == ("Stored", "nl", "hi", "Mean")
     assert "5 of 6 runs missing." in result.notes
 
@@ -212,7 +189,7 @@ def test_scores_per_type_are_means_over_targets() -> None:
 
 
 def test_no_types_no_table() -> None:
-    assert not [one for one in build_report([make(f1_per_type={})]).tables if "type" in one.title]
+    assert not [one for one in build_report([make(f1_per_type={})]).details if "type" in one.title]
 
 
 def test_scores_on_unseen_sentences() -> None:
@@ -250,11 +227,15 @@ def test_facts() -> None:
 
 # What users see
 
-VOID = {"meta"}
+VOID = {"meta", "img"}
 
 
 class Page(HTMLParser):
-    """Checks that tags nest, and collects the texts of cells and everything that could load a file."""
+    """Checks that tags nest, and collects the texts of cells and everything that could load a file.
+
+    Attributes:
+        sources: of each ``src``, whether it holds the picture itself.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -262,6 +243,7 @@ class Page(HTMLParser):
         self.seen: list[str] = []
         self.cells: list[str] = []
         self.attributes: set[str] = set()
+        self.sources: list[bool] = []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -269,6 +251,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append(tag)
         self.attributes |= {name for name, _ in attrs}
+        self.sources += [str(value).startswith("data:image/") for name, value in attrs if name == "src"]
         if tag not in VOID:
             self.open.append(tag)
         if tag in ("td", "th"):
@@ -377,7 +360,7 @@ def test_order_from_config(tmp_path: Path) -> None:
     main = text.split("\n\n")[1]
     assert main.splitlines()[1].split() == ["Stored", "hi", "af", "xx", "Mean"]
     assert re.findall(r"^  ([a-z]) ", main, re.MULTILINE) == ["z", "b", "a", "c"]
-    assert "26 of 30 runs missing." in main
+    assert "17 of 21 runs missing." in main
     assert "finished: later." in main
 
 
@@ -404,3 +387,251 @@ def test_no_folder_and_no_records(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no records in"):
         write_report(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_settings_may_have_their_own_targets_and_seeds(tmp_path: Path) -> None:
+    save(tmp_path, *(make("a", target, seed) for target in ("af", "hi") for seed in (0, 1)), make("b", "hi", 0))
+    config: dict[str, Any] = {
+        "settings": {"a": {"targets": None}, "b": {"targets": ["hi"], "seeds": [0]}},
+        "targets": ["hi", "af"],
+        "seeds": [0, 1],
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    main = read_report(tmp_path).tables[0]
+    assert main.notes[1:] == ("Seeds differ: 0, 1 of a; 0 of b.",)
+    config["settings"]["b"]["seeds"] = [0, 5]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    notes = read_report(tmp_path).tables[0].notes
+    assert "1 of 6 runs missing." in notes
+    assert "Not every cell has all its seeds: b on hi has 0 of 0, 5." in notes
+
+
+# What a configuration asks for
+
+REFERENCE = {
+    "title": "Gheini et al. (2023), Table 1",
+    "columns": ["hi", "lt"],
+    "rows": {"1/Full FT": [86.73, 89.43], "3/AT": [77.7, None]},
+}
+SPEC: dict[str, Any] = {
+    "title": "Cross-lingual NER",
+    "tables": [
+        {"title": "Table 1", "settings": ["meta", "adapter"], "notes": ["On one core."], "reference": REFERENCE},
+        {"title": "Figure 3 in numbers", "settings": ["full"], "targets": ["hi"]},
+    ],
+    "comparisons": [
+        {"title": "4 − 3", "first": "meta", "second": "adapter"},
+        {"title": "4 − 1", "first": "meta", "second": "full", "targets": ["hi"]},
+        {"title": "later", "first": "later", "second": "full"},
+    ],
+    "figures": [
+        {"name": "bars", "title": "Scores", "settings": ["adapter", "meta"]},
+        {"name": "gain", "title": "Not yet", "pairs": {"adapter": ["later", "adapter"]}},
+    ],
+}
+
+
+def some_records() -> list[Record]:
+    records = [make("adapter", target, seed, 0.5) for target in ("hi", "af") for seed in (0, 1)]
+    records += [primed("meta", target, seed, 0.6 + 0.1 * seed) for target in ("hi", "af") for seed in (0, 1)]
+    return [*records, make("full", "hi", 0, 0.8)]
+
+
+def of_spec(**changes: Any) -> Report:
+    return build_report(some_records(), spec=ReportSpec.model_validate({**SPEC, **changes}))
+
+
+def test_tables_are_those_of_the_configuration() -> None:
+    report = of_spec()
+    assert report.title == "Cross-lingual NER"
+    one, published, two, compared = report.tables
+    assert (one.title, one.columns) == ("Table 1", ("Stored", "af", "hi", "Mean"))
+    assert [row.label for row in one.rows] == ["adapter", "meta"]
+    assert "On one core." in one.notes
+    assert (two.columns, [row.label for row in two.rows]) == (("Stored", "hi", "Mean"), ["full"])
+    assert not [note for note in one.notes if "missing" in note], "the other table's settings are none of its business"
+    assert compared.title.startswith("Paired differences")
+    assert published.title == "For comparison: Gheini et al. (2023), Table 1"
+    assert [cell.text for cell in published.rows[0].cells] == ["86.73", "89.43", "88.08"]
+    assert [cell.text for cell in published.rows[1].cells] == ["77.70", "–", "–"]
+    assert not any(cell.best for row in published.rows for cell in row.cells)
+    for shown in (to_markdown(report), to_html(report), to_terminal(report)):
+        assert "Published, not of this run" in shown
+        assert "Other model, other data" in shown
+
+
+def test_a_table_of_all_without_a_configuration() -> None:
+    (only,) = build_report(some_records()).tables
+    assert [row.label for row in only.rows] == ["adapter", "full", "meta"]
+    assert build_report(some_records()).charts == {}
+
+
+def test_rows_and_columns_are_in_the_order_of_the_table() -> None:
+    table = {"title": "T", "settings": ["full", "adapter"], "targets": ["hi", "af"]}
+    (found,) = of_spec(tables=[table], comparisons=[]).tables
+    assert [row.label for row in found.rows] == ["full", "adapter"]
+    assert found.columns == ("Stored", "hi", "af", "Mean")
+
+
+def test_comparisons() -> None:
+    compared = of_spec().tables[-1]
+    assert compared.head == "Comparison"
+    by_title = {row.label: [cell.text for cell in row.cells] for row in compared.rows}
+    # 60 and 70 against 50: with the same seeds drawn twice, the ends are at least 10 and 20 without sentences' noise.
+    assert by_title["4 − 3"][:1] + by_title["4 − 3"][2:6] == ["+15.0", "4 of 4", "2", "2", "+18.8"]
+    low, high = (float(end) for end in by_title["4 − 3"][1].split(" to "))
+    assert 5 < low <= 10 < 20 <= high < 25
+    assert by_title["4 − 1"][:1] + by_title["4 − 1"][2:5] == ["−20.0", "0 of 1", "1", "1"]
+    assert set(by_title["later"]) == {"–"}
+    assert "One seed, so the interval is over sentences alone: 4 − 1." in compared.notes
+    assert "The two settings have no run in common yet: later." in compared.notes
+    single = titled(of_spec(), "Paired differences on each target")
+    assert single.columns == ("af", "hi")
+    assert [cell.text.split(" ")[0] for row in single.rows for cell in row.cells] == ["+15.0", "+15.0", "–", "−20.0"]
+
+
+def test_a_comparison_of_other_sentences_is_refused() -> None:
+    records = [make("adapter"), primed("meta", gold=(2,) * 100)]
+    spec = ReportSpec.model_validate({"comparisons": SPEC["comparisons"][:1]})
+    with pytest.raises(OutputError, match="test both settings on the same sentences"):
+        build_report(records, spec=spec)
+
+
+def test_what_each_setting_saw() -> None:
+    config = {
+        "priming": {"name": "meta", "outer_steps": 300, "outer_lr": 5e-5, "inner_steps": 5, "inner_lr": 0.03},
+        "finetuning": {"lr": 0.001},
+    }
+    records = [make("a"), primed("meta", config=config), primed("meta", "af", config=config, num_train=1500)]
+    seen = titled(build_report(records), "What each setting saw")
+    assert [cell.text for cell in seen.rows[0].cells] == ["0", "0", "–", "–", "–", "–", "0.001", "150", "20"]
+    assert [cell.text for cell in seen.rows[1].cells] == [
+        "4,800",
+        "60",
+        "300",
+        "5e-05",
+        "5",
+        "0.03",
+        "0.001",
+        "150–1,500",
+        "20",
+    ]
+
+
+def test_settings_and_targets_that_a_report_names() -> None:
+    spec = ReportSpec.model_validate(SPEC)
+    assert spec.settings_named() == {"meta", "adapter", "full", "later"}
+    assert spec.targets_named() == {"hi"}
+    assert ReportSpec.model_validate(spec.model_dump(mode="json")) == spec
+    assert (ReportSpec().settings_named(), ReportSpec().targets_named()) == (set(), set())
+
+
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        ("3", "report: input should be a valid dictionary"),
+        ("{tabels: []}", "report: tabels: unknown key 'tabels'; did you mean 'tables'"),
+        ("{figures: [{name: pie, title: x}]}", r"figures\.0: unknown figure 'pie'; Known: bars, cost"),
+        ("{figures: [{name: bars, title: x}]}", r"figures\.0\.settings: this key is required"),
+        ("{comparisons: [{title: x, first: a}]}", r"comparisons\.0\.second: this key is required"),
+        (
+            "{tables: [{reference: {title: x, columns: [hi, af], rows: {y: [1]}}}]}",
+            r"tables\.0\.reference: rows: expected 2 numbers, one for each of columns; found 1 in 'y'",
+        ),
+    ],
+)
+def test_a_wrong_description_is_one_sentence(tmp_path: Path, report: str, message: str) -> None:
+    save(tmp_path, make())
+    (tmp_path / "config.yaml").write_text(f"report: {report}\n")
+    with pytest.raises(
+        OutputError, match=rf"config\.yaml: {message if message.startswith('report') else 'report: ' + message}"
+    ) as caught:
+        read_report(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+# Pictures
+
+
+def with_pictures(folder: Path) -> Path:
+    save(folder, *some_records())
+    (folder / "config.yaml").write_text(yaml.safe_dump({"report": SPEC}))
+    write_files(folder, read_report(folder))
+    return folder
+
+
+def test_pictures_are_files_and_in_the_page(tmp_path: Path) -> None:
+    folder = with_pictures(tmp_path)
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == ["bars-scores.png", "bars-scores.svg"]
+    assert (folder / "figures" / "bars-scores.png").read_bytes().startswith(b"\x89PNG")
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert page.seen.count("img") == 1
+    assert page.sources == [True], "the page stands alone"
+    assert page.seen.count("figcaption") == 2
+    assert "<a" not in (folder / "report.html").read_text(encoding="utf-8")
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((.*?)\)", text) == ["figures/bars-scores.png"]
+    assert "## Not yet\n\nNothing to draw yet.\n" in text
+    assert "- Left out, since their settings have no run in common yet: adapter." in text
+
+
+def test_reports_are_the_same_each_time(tmp_path: Path) -> None:
+    folder = with_pictures(tmp_path)
+    names = ["report.md", "report.html", "figures/bars-scores.png", "figures/bars-scores.svg"]
+    before = [(folder / name).read_bytes() for name in names]
+    (folder / "figures" / "gone.png").write_bytes(b"")
+    write_files(folder, read_report(folder))
+    assert [(folder / name).read_bytes() for name in names] == before
+    assert not (folder / "figures" / "gone.png").exists(), "no picture of an earlier report stays"
+
+
+def test_the_numbers_of_a_picture_are_beside_it() -> None:
+    report = of_spec()
+    for shown in (to_markdown(report), to_html(report)):
+        assert "Scores" in shown
+        assert "65.0 ± 5.0" in shown.split("Bars: F1 on all")[-1]
+
+
+def test_a_terminal_names_what_it_does_not_show() -> None:
+    text = to_terminal(of_spec())
+    assert "Pictures, in figures/, as .svg too: bars-scores.png." in text
+    assert "Nothing to draw yet: Not yet." in text
+    assert (
+        "Only in the files: Paired differences on each target, in points, What each setting saw, F1 on unseen" in text
+    )
+    assert "Mean seconds of a run\n" not in text
+    assert max(map(len, text.splitlines())) < 400
+    assert text.count("\n") < 60
+
+
+def test_without_matplotlib_the_report_says_how_to_get_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    save(folder, *some_records())
+    (folder / "config.yaml").write_text(yaml.safe_dump({"report": SPEC}))
+    code = (
+        "import sys, pathlib; sys.modules['matplotlib'] = None\n"
+        "from pemeta.report import read_report, to_terminal, write_report\n"
+        "folder = pathlib.Path(sys.argv[1]); report = read_report(folder); write_report(folder, report)\n"
+        "print(to_terminal(report))"
+    )
+    found = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for shown in (found.stdout, page.replace("&#x27;", "'"), (folder / "report.md").read_text(encoding="utf-8")):
+        lines = [line for line in shown.splitlines() if "matplotlib is not installed: pip install 'pemeta" in line]
+        assert len(lines) == 1
+    assert "<img" not in page
+    assert "65.0 ± 5.0" in page, "the numbers are there"
+    assert not (folder / "figures").exists()
+
+
+def test_the_description_in_the_how_to_is_one_of_the_grid_that_it_belongs_to(tmp_path: Path) -> None:
+    from pemeta.config_file import load_config
+
+    pages = Path(__file__).parents[1] / "docs" / "howto"
+    blocks = [
+        re.findall(r"^```yaml\n(.*?)^```$", (pages / name).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[0]
+        for name in ("run-a-grid.md", "reports.md")
+    ]
+    (tmp_path / "grid.yaml").write_text("\n".join(blocks), encoding="utf-8")
+    report = load_config(tmp_path / "grid.yaml").report
+    assert [figure.name for figure in report.figures] == ["bars", "gain", "steps"]

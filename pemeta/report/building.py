@@ -1,0 +1,89 @@
+"""Records and a description of a report to the report itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pemeta.figures import names
+from pemeta.report.comparisons import comparison_tables
+from pemeta.report.content import Report
+from pemeta.report.grid import Grid, Planned, make_grid
+from pemeta.report.scores import (
+    main_table,
+    reference_table,
+    seconds_table,
+    seen_table,
+    sentence_counts,
+    type_table,
+    unseen_table,
+)
+from pemeta.report_spec import ReportSpec, TableSpec
+from pemeta.results import Record
+from pemeta.tables import Table, listed, variants
+
+
+def table(records: Sequence[Record], planned: Planned | None = None) -> Table:
+    """F1 in percent, settings × targets and their mean, as Table 1 of (Gheini et al., 2023).
+
+    A cell is the mean ± its standard error over seeds, s / √n with s the sample standard deviation; with one
+    seed there is no error. The last column is the mean of the targets' means; its error is that of the seeds'
+    means, over the seeds that have every target.
+
+    Args:
+        records: One per (setting, target, seed).
+        planned: The runs that there are meant to be; what is missing is said in the table's notes.
+
+    Raises:
+        OutputError: records of one setting differ in more than target and seed, or two are of the same run.
+    """
+    return main_table(make_grid(records, planned or Planned()), TableSpec())
+
+
+def build_report(
+    records: Sequence[Record],
+    title: str = "Results",
+    planned: Planned | None = None,
+    spec: ReportSpec | None = None,
+) -> Report:
+    """All tables, figures and facts on records.
+
+    Args:
+        records: One per (setting, target, seed).
+        title: Of the report, where ``spec`` has none.
+        planned: The runs that there are meant to be.
+        spec: What the report shows; by default one table of all scores, and its details.
+
+    Raises:
+        OutputError: the records do not fit together (see :func:`table`), or settings that are to be compared were not
+            scored on the same test sentences.
+    """
+    grid, spec = make_grid(records, planned or Planned()), spec or ReportSpec()
+    tables = []
+    for one in spec.tables or (TableSpec(),):
+        tables.append(main_table(grid, one))
+        if one.reference is not None:
+            tables.append(reference_table(one.reference))
+    details = [seen_table(grid), unseen_table(grid), type_table(grid), seconds_table(grid)]
+    if compared := comparison_tables(grid, spec.comparisons):
+        tables.append(compared[0])
+        details.insert(0, compared[1])
+    charts = [(figure.name, figure.compute(grid.records)) for figure in spec.figures]
+    return Report(
+        spec.title or title,
+        tuple(tables),
+        _facts(grid),
+        dict(zip(names(charts), (chart for _, chart in charts), strict=True)),
+        tuple(shown for shown in details if shown.columns),
+    )
+
+
+def _facts(grid: Grid) -> tuple[tuple[str, str], ...]:
+    records = grid.all_records()
+    cut = f"{sentence_counts(grid, lambda r: r.num_truncated)}; they are longer than max_length, cut words count as O"
+    return (
+        ("Scores", "entity-level micro F1 as seqeval counts it; mean ± standard error over seeds (none for one seed)"),
+        ("Seeds", listed(grid.seeds)),
+        ("Truncated test sentences", cut if any(record.num_truncated for record in records) else "none"),
+        ("Hardware", variants([record.hardware for record in records])),
+        ("Packages", variants([record.packages for record in records])),
+    )

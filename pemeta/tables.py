@@ -1,0 +1,172 @@
+"""Tables of results: cells and rows, and how numbers become their texts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+MISSING = "–"
+"""What stands where there is no number."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of a table: its text and, for a score, the numbers behind it (in the unit of the text)."""
+
+    text: str
+    mean: float | None = None
+    error: float | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: the group it stands in (empty for none), its label, and a cell for each column."""
+
+    group: str
+    label: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows × columns; rows of one group stand together. ``head`` says what a row's label is."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    head: str = "Setting"
+
+    @property
+    def groups(self) -> list[tuple[str, list[Row]]]:
+        """The rows by group, in order."""
+        return [(name, list(rows)) for name, rows in itertools.groupby(self.rows, key=lambda row: row.group)]
+
+
+def seeds_cell(scores: Sequence[float]) -> Cell:
+    """The mean of F1 from 0 to 1 over seeds, in percent, with its standard error."""
+    return _score_cell(statistics.fmean(scores), scores) if scores else Cell(MISSING)
+
+
+def mean_cell(scores: Mapping[tuple[str, int], float], targets: Sequence[str]) -> Cell:
+    """The mean over targets of F1 by (target, seed), in percent.
+
+    There is none unless every target has a score, since rows would not be comparable.
+    """
+    by_target = [[value for (name, _), value in scores.items() if name == target] for target in targets]
+    if not by_target or not all(by_target):
+        return Cell(MISSING)
+    seeds = sorted({seed for _, seed in scores})
+    complete = [seed for seed in seeds if all((target, seed) in scores for target in targets)]
+    seed_means = [statistics.fmean(scores[target, seed] for target in targets) for seed in complete]
+    return _score_cell(statistics.fmean(map(statistics.fmean, by_target)), seed_means)
+
+
+def _score_cell(mean: float, samples: Sequence[float]) -> Cell:
+    """A mean, and the standard error that its samples over seeds give it, in percent."""
+    if len(samples) < 2:
+        return Cell(f"{100 * mean:.1f}", 100 * mean)
+    error = 100 * statistics.stdev(samples) / math.sqrt(len(samples))
+    return Cell(f"{100 * mean:.1f} ± {error:.1f}", 100 * mean, error)
+
+
+def with_best(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Rows with the highest cell of each group and column marked; what shows as equal is equal."""
+    best: dict[tuple[str, int], float] = {}
+    for row in rows:
+        for column, cell in enumerate(row.cells):
+            best[row.group, column] = max(best.get((row.group, column), -math.inf), _shown(cell))
+
+    def marked(row: Row, column: int, cell: Cell) -> Cell:
+        return replace(cell, best=cell.mean is not None and _shown(cell) == best[row.group, column])
+
+    return tuple(replace(row, cells=tuple(marked(row, *item) for item in enumerate(row.cells))) for row in rows)
+
+
+def _shown(cell: Cell) -> float:
+    return -math.inf if cell.mean is None else float(f"{cell.mean:.1f}")
+
+
+def two_digits(value: float) -> str:
+    """Two significant digits, without an exponent.
+
+    >>> two_digits(0.0618), two_digits(100.0), two_digits(0.00001)
+    ('0.062', '100', '0.00001')
+    """
+    return format(Decimal(f"{value:.2g}"), "f")
+
+
+def seconds(values: Sequence[float]) -> str:
+    """The mean of durations.
+
+    >>> seconds([1.0, 2.0]), seconds([4000.0]), seconds([])
+    ('1.5', '4,000', '–')
+    """
+    if not values:
+        return MISSING
+    mean = statistics.fmean(values)
+    return f"{mean:.1f}" if mean < 10 else f"{mean:,.0f}"
+
+
+def points(difference: float) -> str:
+    """A difference of two F1 from 0 to 1, in points, with its sign.
+
+    >>> points(0.0234), points(-0.01), points(-0.0001)
+    ('+2.3', '−1.0', '0.0')
+    """
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text[1:] == "0.0" else text.replace("-", "−")
+
+
+def interval(low: float, high: float) -> str:
+    """The ends of an interval of differences of F1.
+
+    >>> interval(-0.01, 0.034)
+    '−1.0 to +3.4'
+    """
+    return f"{points(low)} to {points(high)}"
+
+
+def span(values: Iterable[int]) -> str:
+    """A number, or the range where there are several.
+
+    >>> span([3, 3]), span([3, 1]), span([])
+    ('3', '1–3', '–')
+    """
+    numbers = list(values)
+    if not numbers:
+        return MISSING
+    low, high = f"{min(numbers):,}", f"{max(numbers):,}"
+    return low if low == high else f"{low}{MISSING}{high}"
+
+
+def listed(values: Iterable[object]) -> str:
+    """Values with commas."""
+    return ", ".join(map(str, values))
+
+
+def variants(mappings: Sequence[Mapping[str, str | int]]) -> str:
+    """Each key with its value, or with all of them where the mappings differ.
+
+    >>> variants([{"torch": "2.4"}, {"torch": "2.5"}])
+    'torch 2.4 / 2.5 (runs differ)'
+    """
+    parts = []
+    for key in dict.fromkeys(key for mapping in mappings for key in mapping):
+        values = sorted({str(mapping.get(key, "unknown")) for mapping in mappings})
+        parts.append(f"{key} {values[0]}" if len(values) == 1 else f"{key} {' / '.join(values)} (runs differ)")
+    return ", ".join(parts)
+
+
+def decimals(values: Iterable[float | None]) -> int:
+    """As many as the value with the most has: YAML reads 84.10 as 84.1.
+
+    >>> decimals([83.0, 84.1, 81.25, None])
+    2
+    """
+    return max((len(f"{value:g}".partition(".")[2]) for value in values if value is not None), default=0)
