@@ -54,7 +54,7 @@ napoleon_use_ivar = True  # "Attributes:" sections stay with their class, beside
 # A link that cannot be resolved fails the build. Not ours to resolve, since there is no network for intersphinx: the
 # standard library, the packages we depend on, and configuration's annotated aliases of the documented families.
 nitpick_ignore_regex = [
-    (r"py:class", r"Any(Method|Algorithm|Backbone|Data|Head)|Labels|Output|Part|Pooling"),
+    (r"py:class", r"Any(Method|Algorithm|Backbone|Data|Head)|Labels|Output|Part|Pooling|Counts"),
     (r"py:(class|obj)", r"pemeta\.data\.examples\.(Decoded|Scored)"),  # type variables
     (r"py:.*", r"(abc|collections|pathlib|typing|learn2learn|numpy|pydantic|tokenizers|torch|transformers)\..*"),
 ]

@@ -2,4 +2,5 @@
 
 from pemeta.cli import main
 
-main()
+if __name__ == "__main__":  # processes of a run import this file too
+    main()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from pemeta.devices import to_device
 from pemeta.embeddings import sparse_word_gradients
@@ -88,6 +88,15 @@ class PrimingAlgorithm(Named):
         """What a user should know of how the algorithm computes with this model, in a line; None where nothing."""
         return None
 
+    @property
+    def examples_in_gradient(self) -> int:
+        """Source examples that one task's outer gradient is taken of in a step."""
+        return self.query_size
+
+    def gradient_sentences(self, sources: int) -> int:
+        """Source sentences that θ_p's gradient is taken of in a whole run, each as often as it is drawn."""
+        return self.outer_steps * (self.tasks_per_batch or sources) * self.examples_in_gradient
+
     @abstractmethod
     def trained(self, model: PEModel) -> tuple[str, ...]:
         """Names of the parameters that the outer optimiser moves."""
@@ -136,6 +145,8 @@ class MetaPriming(PrimingAlgorithm):
             backbone has no dropout.
         fresh_support: each inner step takes a support set of its own, of ``support_size`` examples; off: Algorithm 1
             has one for all steps. An episode then has S support sets, so other examples are drawn than without.
+        source_heads: values that a source task's head starts an episode with: those that the last one left
+            (``carried``, Algorithm 1), newly drawn ones (``fresh``), as fine-tuning will start with, or ``zero``.
         batch_tasks: run what all tasks of a meta-batch have in common, which is what θ_a does not reach, as one batch.
             Faster where small batches do not fill the device; memory then grows with the number of tasks. Off, our
             choice.
@@ -149,6 +160,7 @@ class MetaPriming(PrimingAlgorithm):
     first_order: bool = True
     inner_dropout: bool = False
     fresh_support: bool = False
+    source_heads: Literal["carried", "fresh", "zero"] = "carried"
     batch_tasks: bool = False
 
     def require(self) -> None:
@@ -173,6 +185,7 @@ class MetaPriming(PrimingAlgorithm):
         """Lines 3-11 of Algorithm 1."""
         from pemeta.learner import PrimingLearner  # here: it needs learn2learn
 
+        self._renew_heads(model, episodes)
         learner = PrimingLearner(
             model, self.inner_lr, method=self.inner_method, first_order=self.first_order, loss_scale=loss_scale
         )
@@ -193,6 +206,16 @@ class MetaPriming(PrimingAlgorithm):
                 shared.backward()
         model.load_state(heads)
         return StepLosses(tuple(_mean(step) for step in zip(*inner, strict=True)), _mean(outer))
+
+    def _renew_heads(self, model: PEModel, episodes: Sequence[Episode]) -> None:
+        """Let the heads forget the episodes before, where they are to."""
+        if self.source_heads == "carried":
+            return
+        for task in (episode.task for episode in episodes):
+            model.add_head(task.name, task.make_head, seed=int(torch.randint(2**31, ())))
+            if self.source_heads == "zero":
+                for parameter in model.head(task.name).parameters():
+                    nn.init.zeros_(parameter)
 
     def _supports(self, model: PEModel, episodes: Sequence[Episode], shared: Shared) -> list[list[Batch]]:
         """The support batches of each task's inner steps, with what all steps have in common computed once."""
@@ -260,6 +283,11 @@ class FineTunePriming(PrimingAlgorithm):
     name: ClassVar[str] = "finetune"
 
     sentences: Literal["both", "query"] = "both"
+
+    @property
+    def examples_in_gradient(self) -> int:
+        """Those of one half of an episode, or of both."""
+        return self.query_size + (self.support_size if self.sentences == "both" else 0)
 
     def trained(self, model: PEModel) -> tuple[str, ...]:
         """All parameters, the heads included."""

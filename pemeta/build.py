@@ -11,12 +11,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.backbones import Say
-from pemeta.config import RunConfig, Sizes
+from pemeta.config import RunConfig
 from pemeta.data.encoding import Encoded, encode
 from pemeta.data.sentences import SPLITS, Corpus, Sentence, digest
 from pemeta.devices import resolve_device
 from pemeta.model import PEModel
 from pemeta.results import config_digest
+from pemeta.setting import Sizes
 from pemeta.tasks import Task
 
 
@@ -49,14 +50,17 @@ class Workshop:
         folder: where the backbone is kept, if it has to be made.
         say: takes one line for each thing that is made.
         progress: show progress bars.
+        device: in place of the configuration's.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, say: Say = print, progress: bool = True) -> None:
+    def __init__(
+        self, config: RunConfig, folder: Path, say: Say = print, progress: bool = True, device: str | None = None
+    ) -> None:
         self.config = config
         self.folder = folder
         self.say = say
         self.progress = progress
-        self.device: torch.device = resolve_device(config.device)
+        self.device: torch.device = resolve_device(device or config.device)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.corpus = cache(self._corpus)
@@ -102,9 +106,9 @@ class Workshop:
         sizes = self.config.source_sizes
         return config_digest([digest(self.corpus(language, sizes).train) for language in self.config.sources])
 
-    def _data_digest(self, language: str) -> str:
+    def _data_digest(self, language: str, sizes: Sizes) -> str:
         """Of all sentences that the records of a target depend on."""
-        corpus = self.corpus(language, self.config.target_sizes)
+        corpus = self.corpus(language, sizes)
         splits = [digest(corpus.split(split)) for split in SPLITS]
         return config_digest([self.source_digest, *splits])
 
@@ -112,16 +116,17 @@ class Workshop:
         corpus = self.corpus(language, self.config.source_sizes)
         return Task.token_classification(language, self._encode(corpus, corpus.train))
 
-    def _target(self, language: str) -> Target:
-        corpus = self.corpus(language, self.config.target_sizes)
+    def _target(self, language: str, sizes: Sizes) -> Target:
+        corpus = self.corpus(language, sizes)
         # Of all settings, primed or not, so that the rows of a table are scored on the same sentences.
         trained_on = [corpus, *(self.corpus(source, self.config.source_sizes) for source in self.config.sources)]
         seen = {sentence.words for one in trained_on for sentence in one.train}
+        scored = corpus.split(self.config.scored_on)
         return Target(
             task=Task.token_classification(language, self._encode(corpus, corpus.train)),
             validation=self._encode(corpus, corpus.validation),
-            test=self._encode(corpus, corpus.test),
-            unseen=tuple(i for i, sentence in enumerate(corpus.test) if sentence.words not in seen),
+            test=self._encode(corpus, scored),
+            unseen=tuple(i for i, sentence in enumerate(scored) if sentence.words not in seen),
         )
 
     def _corpus(self, language: str, sizes: Sizes) -> Corpus:

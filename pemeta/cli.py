@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,14 +49,34 @@ Overrides = Annotated[
 
 
 @app.command()
-def run(config: ConfigFile, overrides: Overrides = None) -> None:
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs to do at a time, each in a process of its own.")] = 1,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of the configuration's; several with commas between are used in turn.", metavar="D"
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is done, being done and left.")] = False,
+) -> None:
     """Prime, fine-tune and test every cell of CONFIG that is not done yet, then report."""
-    from pemeta.config import load_config
+    from pemeta.config_file import load_config
+    from pemeta.errors import FailedRunsError
     from pemeta.runner import Runner
 
-    runner = Runner(load_config(config, overrides or ()), say=typer.echo)
+    devices = device.split(",") if device else ()
+    runner = Runner(load_config(config, overrides or ()), say=typer.echo, jobs=jobs, devices=devices)
+    if dry_run:
+        typer.echo("\n".join(runner.dry_run()))
+        return
     try:
         runner.run()
+    except FailedRunsError:
+        if (runner.folder / "records").is_dir():
+            _report(runner.folder)
+        raise
     except KeyboardInterrupt as interruption:
         what = str(interruption) or "stopped"
         raise KeyboardInterrupt(f"{what}. What is finished is saved: the same command goes on from there") from None
@@ -66,7 +87,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A run's output folder.", metavar="DIR")]) -> None:
-    """Make the tables of a run anew: on screen, in DIR/report.md and in DIR/report.html."""
+    """Make the report of a run anew: on screen, in DIR/report.md and DIR/report.html, its pictures in DIR/figures."""
     _report(folder)
 
 
@@ -108,22 +129,27 @@ def validate(
     load: Annotated[bool, typer.Option("--load", help="Also read all data and build each setting's model.")] = False,
 ) -> None:
     """Check CONFIG without running it, and say what it would do."""
-    from pemeta.config import load_config
+    from pemeta.config_file import load_config
 
     checked = load_config(config, overrides or ())
     primed = {checked.primed_name(c.setting, c.seed) for c in checked.cells if checked.settings[c.setting].priming}
+    sizes = [len(checked.settings), len(checked.targets), len(checked.seeds)]
+    of = " x " if len(checked.cells) == math.prod(sizes) else ", "
+    grid = of.join(f"{size} {what}" for size, what in zip(sizes, ("settings", "targets", "seeds"), strict=True))
     typer.echo(
-        f"{config} is valid: {len(primed)} priming runs and {len(checked.cells)} fine-tuning runs "
-        f"({len(checked.settings)} settings x {len(checked.targets)} targets x {len(checked.seeds)} seeds) "
+        f"{config} is valid: {len(primed)} priming runs and {len(checked.cells)} fine-tuning runs ({grid}) "
         f"into {checked.output}"
     )
+    if checked.to_search is not None:
+        typer.echo(f"before them a search of {len(checked.to_search.cells)} runs")
     if load:
-        from pemeta.runner import Runner
+        from pemeta.data_check import check_data
+        from pemeta.stages import Stages
 
-        runner = Runner(checked, say=typer.echo)
-        runner.check_data(checked.cells)
+        stages = Stages(checked, say=typer.echo)
+        check_data(stages, checked.cells)
         for name, setting in checked.settings.items():
-            model = runner.workshop.model(name, checked.seeds[0])
+            model = stages.workshop.model(name, checked.seeds[0])
             if setting.priming is not None:
                 setting.priming.prepare(model, checked.seeds[0])
         typer.echo("the backbone loads and all data can be read")

@@ -1,71 +1,34 @@
-"""A run's configuration: frozen pydantic models, read from YAML and overrides."""
+"""A run's configuration: frozen pydantic models."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple
 
-import yaml
-from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 from typing_extensions import Self
 
 from pemeta.algorithms import PrimingAlgorithm
 from pemeta.backbones import Backbone
 from pemeta.data.sources import DataSource
-from pemeta.errors import ConfigError, FieldError, excerpt, reason, unknown_name
+from pemeta.errors import ConfigError, FieldError, excerpt, unknown_name
 from pemeta.finetuning import FineTuning
-from pemeta.methods.base import AnyMethod
-from pemeta.registry import Frozen, describe, problems
+from pemeta.registry import Frozen, problems
+from pemeta.report_spec import ReportSpec
 from pemeta.results import config_digest
+from pemeta.setting import Name, Search, Setting, Sizes, candidate_name
 
 _to_config = PlainSerializer(lambda value: value.to_config())
-AnyAlgorithm = Annotated[PrimingAlgorithm, PlainValidator(PrimingAlgorithm.parse), _to_config]
 AnyBackbone = Annotated[Backbone, PlainValidator(Backbone.parse), _to_config]
 AnyData = Annotated[DataSource, PlainValidator(DataSource.parse), _to_config]
 
-
-def _printable(text: str) -> str:
-    """No control characters and line ends: they break tables, file names and YAML."""
-    if not text.isprintable():
-        raise ValueError(f"expected printable characters; found {text!r}")
-    return text
-
-
-Printable: TypeAlias = Annotated[str, AfterValidator(_printable)]
-# It becomes part of a file's name.
-Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 
 PRIMED_BY = ("backbone", "data", "sources", "source_sizes", "max_length", "precision")
 """Top-level keys that a primed model depends on."""
 
 DEFAULTED = ("priming", "finetuning")
 """Top-level keys whose mappings are the settings' defaults."""
-
-
-class Sizes(Frozen):
-    """How many sentences of each split are used, from its beginning; all of them where null."""
-
-    train: int | None = Field(None, gt=0)
-    validation: int | None = Field(None, gt=0)
-    test: int | None = Field(None, gt=0)
-
-
-class Setting(Frozen):
-    """One row of the table: a fine-tuning method, and the priming before it if there is any.
-
-    Attributes:
-        method: what fine-tuning adapts.
-        priming: how the model is primed; not at all where null.
-        finetuning: fine-tuning's settings.
-        label: the row's name in tables; by default the setting's key.
-    """
-
-    method: AnyMethod
-    priming: AnyAlgorithm | None = None
-    finetuning: FineTuning = FineTuning()
-    label: Printable | None = None
 
 
 class Cell(NamedTuple):
@@ -94,6 +57,9 @@ class RunConfig(Frozen):
             limit if that is less.
         source_sizes: limits on the source languages' data.
         target_sizes: limits on the target languages' data.
+        search: how values are chosen where a setting leaves a choice.
+        scored_on: the split that records' scores are of, ``test`` or ``validation``.
+        report: tables, comparisons and figures of the report; by default a table of everything.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
         precision: ``fp32``, or ``bf16`` or ``fp16`` to compute in lower precision where PyTorch's autocast holds that
             safe; parameters stay in their own. float16's losses are scaled.
@@ -122,6 +88,9 @@ class RunConfig(Frozen):
     checkpoint_layers: bool = False
     checkpoint_every: int = Field(100, gt=0)
     save_tasks: bool | None = None
+    search: Search = Search()
+    scored_on: Literal["test", "validation"] = "test"
+    report: ReportSpec = ReportSpec()
 
     @model_validator(mode="before")
     @classmethod
@@ -133,22 +102,107 @@ class RunConfig(Frozen):
         if isinstance(value.get("settings"), Mapping):
             settings = value["settings"].items()
             rest["settings"] = {name: _with_defaults(str(name), setting, value) for name, setting in settings}
+        if "search" in value:
+            rest["search"] = _with_sizes(value["search"], value)
         return rest
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for what, values in (("targets", self.targets), ("sources", self.sources), ("seeds", self.seeds)):
+        lists = [("targets", self.targets), ("sources", self.sources), ("seeds", self.seeds)]
+        lists += [("search.seeds", self.search.seeds), ("search.targets", self.search.targets or ())]
+        for name, setting in self.settings.items():
+            lists += [(f"settings.{name}.{key}", getattr(setting, key) or ()) for key in ("targets", "seeds")]
+        for what, values in lists:
             if len(set(values)) < len(values):
                 raise ValueError(f"{what} holds a value twice: {list(values)}")
         primed = [name for name, setting in self.settings.items() if setting.priming is not None]
         if primed and not self.sources:
             raise ValueError(f"setting {primed[0]!r} primes the model, but there are no sources; add sources: [...]")
+        for name, setting in self.settings.items():
+            self._check_parts(name, setting)
+            self._check_search(name, setting)
+        searches = any(setting.candidates for setting in self.settings.values())
+        if searches and (both := set(self.seeds) & set(self.search.seeds)):
+            raise ValueError(f"search.seeds: {min(both)} is one of the run's seeds too; search with others")
+        self._check_report()
         return self
+
+    def _check_parts(self, name: str, setting: Setting) -> None:
+        for key, whole in (("targets", self.targets), ("seeds", self.seeds)):
+            for value in getattr(setting, key) or ():
+                if value not in whole:
+                    raise ValueError(f"settings.{name}.{key}: {value!r} is not one of the run's {key}, {list(whole)}")
+
+    def _check_search(self, name: str, setting: Setting) -> None:
+        values: dict[str, Any] = {}
+        for chooser in setting.chosen_by:
+            other = self.settings.get(chooser)
+            if other is None:
+                raise ValueError(f"settings.{name}.search: {unknown_name('setting', chooser, self.settings)}")
+            if not other.candidates:
+                raise ValueError(f"settings.{name}.search: setting {chooser!r} searches nothing itself")
+            values |= other.candidates[0]
+        for candidate in [values, *setting.candidates]:
+            setting.having(candidate)
+
+    def _check_report(self) -> None:
+        for what, named, known in (
+            ("setting", self.report.settings_named(), self.settings),
+            ("target", self.report.targets_named(), self.targets),
+        ):
+            for name in sorted(named - set(known)):
+                raise ValueError(f"report: {unknown_name(what, name, known)}")
 
     @property
     def cells(self) -> list[Cell]:
         """Every fine-tuning run; those that share a primed model follow each other."""
-        return [Cell(setting, target, s) for s in self.seeds for setting in self.settings for target in self.targets]
+        return [
+            Cell(name, target, seed)
+            for seed in self.seeds
+            for name, setting in self.settings.items()
+            if seed in (setting.seeds or self.seeds)
+            for target in self.targets
+            if target in (setting.targets or self.targets)
+        ]
+
+    def sizes_of(self, setting: str) -> Sizes:
+        """The limits on the targets' data for a setting."""
+        return self.settings[setting].target_sizes or self.target_sizes
+
+    @property
+    def to_search(self) -> RunConfig | None:
+        """The run, in a folder within the output, that tries all candidates; None where there is nothing to choose."""
+        settings = {}
+        for name, setting in self.settings.items():
+            for values in setting.candidates:
+                own = {"search": None, "targets": None, "seeds": None, "target_sizes": None}
+                label = candidate_name(setting.label or name, values)
+                candidate = setting.having(values).model_copy(update={**own, "label": label})
+                settings[candidate_name(name, values)] = candidate
+        if not settings:
+            return None
+        return self.model_copy(
+            update={
+                "output": self.output / "search",
+                "settings": settings,
+                "targets": self.search.targets or self.targets,
+                "seeds": self.search.seeds,
+                "target_sizes": self.search.target_sizes or self.target_sizes,
+                "scored_on": "validation",
+                "save_tasks": False,
+                "report": ReportSpec(),
+            }
+        )
+
+    def chosen(self, choices: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+        """The run with the values that a search has chosen, by setting; nothing is left to search."""
+        settings = {}
+        for name, setting in self.settings.items():
+            values = dict(choices[name]) if setting.candidates else {}
+            for chooser in setting.chosen_by:
+                values |= choices[chooser]
+            settings[name] = setting.having(values).model_copy(update={"search": None})
+        return self.model_copy(update={"settings": settings})
 
     def priming_config(self, setting: str, seed: int) -> dict[str, Any]:
         """All that a setting's primed model depends on."""
@@ -159,10 +213,11 @@ class RunConfig(Frozen):
 
     def cell_config(self, cell: Cell) -> dict[str, Any]:
         """All that a cell's record depends on."""
-        row = self.settings[cell.setting].model_dump(mode="json", exclude={"label"})
+        row = self.settings[cell.setting].model_dump(mode="json", include={"method", "priming", "finetuning"})
         whole = self.model_dump(mode="json")
         # The sources count without priming too: test sentences that they repeat are not scored as unseen.
-        shared = {key: whole[key] for key in (*PRIMED_BY, "target_sizes")}
+        shared = {key: whole[key] for key in (*PRIMED_BY, "scored_on")}
+        shared["target_sizes"] = self.sizes_of(cell.setting).model_dump(mode="json")
         return {"setting": cell.setting, **row, **shared, "target": cell.target, "seed": cell.seed}
 
     def primed_name(self, setting: str, seed: int, data_digest: str = "") -> str:
@@ -192,7 +247,7 @@ def _with_defaults(name: str, setting: Any, whole: Mapping[str, Any]) -> Any:
     """A setting with the top-level defaults of its own keys under it."""
     if not isinstance(setting, Mapping):
         return setting
-    merged = dict(setting)
+    merged = dict(_with_sizes(setting, whole))
     for key in DEFAULTED:
         default = whole.get(key)
         if default is None or (key == "priming" and setting.get(key) is None):
@@ -205,85 +260,17 @@ def _with_defaults(name: str, setting: Any, whole: Mapping[str, Any]) -> Any:
     return merged
 
 
+def _with_sizes(part: Any, whole: Mapping[str, Any]) -> Any:
+    """A part of a configuration with the run's limits on the targets' data under those that it has itself."""
+    own, run = (one.get("target_sizes") if isinstance(one, Mapping) else None for one in (part, whole))
+    if not isinstance(own, Mapping) or not isinstance(run, Mapping):
+        return part
+    return {**part, "target_sizes": {**run, **own}}
+
+
 def _suitable(key: str, default: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults that a setting can take: a priming algorithm only those of its own keys."""
     algorithm = PrimingAlgorithm.members().get(str(own.get("name", default.get("name"))))
     if key != "priming" or algorithm is None:
         return dict(default)
     return {name: value for name, value in default.items() if name == "name" or name in algorithm.model_fields}
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key given twice is an error, not the loss of the first, and text is what files can hold."""
-
-    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
-        node = super().compose_scalar_node(anchor)
-        if re.search("[\0\ud800-\udfff]", node.value):
-            raise yaml.composer.ComposerError(
-                None, None, f"text that no file can hold, {node.value!r}", node.start_mark
-            )
-        return node
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} is there twice", key.start_mark)
-            seen.add(key.value)
-        return node
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """A configuration from a YAML file and ``key=value`` overrides.
-
-    Args:
-        path: the file.
-        overrides: such as ``finetuning.epochs=3``; keys are dotted paths, values YAML.
-
-    Raises:
-        ConfigError: the file cannot be read, or a key or value is wrong; its path is named.
-    """
-    path = Path(path)
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8-sig"), _StrictLoader)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date with a 13th month, for one
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected a mapping with {', '.join(RunConfig.model_fields)}; found {excerpt(raw)}")
-    for override in overrides:
-        _override(raw, override)
-    try:
-        return RunConfig.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {describe(error, RunConfig)}") from None
-
-
-def _override(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.split(".")
-    if not equals or not all(parts):
-        raise ConfigError(f"expected key=value, such as finetuning.epochs=3; found {override!r}")
-    try:
-        value = yaml.load(text, _StrictLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = getattr(error, "problem", None) or reason(error)
-        raise ConfigError(f"{override!r}: the value is not YAML ({problem}); put quotes around text") from None
-    settings = raw.get("settings")
-    if parts[0] == "settings" and len(parts) > 2 and isinstance(settings, dict) and parts[1] not in settings:
-        raise ConfigError(f"{override!r}: {unknown_name('setting', parts[1], map(str, settings))}")
-    place = raw
-    for depth, part in enumerate(parts[:-1]):
-        here = ".".join(parts[: depth + 1])
-        below = place.get(part, {})
-        if isinstance(below, str):  # a name stands for a mapping with only that name
-            below = {"name": below}
-        if not isinstance(below, dict):
-            raise ConfigError(f"{override!r}: {here} is {excerpt(below)} and has no keys")
-        place[part] = dict(below)  # a copy, because a YAML alias may have put the same mapping elsewhere too
-        place = place[part]
-    place[parts[-1]] = value

@@ -46,6 +46,14 @@ class OutputError(PemetaError, OSError):
     """An output folder that cannot be written, or a file in it that cannot be read back."""
 
 
+class UnwritableError(OutputError):
+    """An output folder that cannot be written: it is read-only, or the disk is full."""
+
+
+class FailedRunsError(PemetaError, RuntimeError):
+    """Some runs of a grid ended with an error; the others are finished and saved."""
+
+
 class MissingLearn2LearnError(PemetaError, ImportError):
     """learn2learn is not installed; the message names the command that installs it."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pemeta.errors import OutputError, PemetaError
+from pemeta.errors import OutputError, PemetaError, UnwritableError
 from pemeta.typing import State
 
 
@@ -120,10 +120,10 @@ def remove(path: Path) -> None:
         return
 
 
-def unwritable(path: Path, error: Exception) -> OutputError:
+def unwritable(path: Path, error: Exception) -> UnwritableError:
     """The error for an output that could not be written."""
     reason = getattr(error, "strerror", None) or str(error)
-    return OutputError(f"cannot write {path}: {reason}; give another folder with output=..., or make room there")
+    return UnwritableError(f"cannot write {path}: {reason}; give another folder with output=..., or make room there")
 
 
 def write_json(path: Path, value: Any) -> None:

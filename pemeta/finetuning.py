@@ -62,6 +62,10 @@ class FineTuning(Frozen):
     reuse_trunk: bool = True
     bucket_by_length: bool = False
 
+    def steps_per_epoch(self, examples: int) -> int:
+        """Number of steps in a pass over so many training examples."""
+        return -(-examples // self.batch_size)
+
 
 @dataclass(frozen=True)
 class FineTuningHistory:
@@ -173,7 +177,7 @@ def _optimization(
 
 def _bar(task: Task, settings: FineTuning, progress: bool) -> tqdm[None]:
     return tqdm(
-        total=settings.epochs * -(-len(task.train) // settings.batch_size),
+        total=settings.epochs * settings.steps_per_epoch(len(task.train)),
         desc=f"fine-tuning {task.name}",
         unit="batch",
         leave=False,

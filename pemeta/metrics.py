@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
+from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 
 
 class TaskScores(ABC):
@@ -62,6 +62,33 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     found = sorted({tag[2:] for tags in (gold, predicted) for sentence in tags for tag in sentence if tag != "O"})
     per_type = dict(zip(found, score(average=None)[2], strict=True))
     return Scores(float(f1), float(precision), float(recall), {t: float(per_type.get(t, 0.0)) for t in types})
+
+
+@dataclass(frozen=True)
+class EntityCounts:
+    """What micro F1 is made of, sentence by sentence: with it F1 on any sample of the sentences can be computed.
+
+    Attributes:
+        correct: entities that were found with the right type and ends, in each sentence.
+        predicted: entities that were found.
+        gold: entities that are there.
+    """
+
+    correct: tuple[int, ...]
+    predicted: tuple[int, ...]
+    gold: tuple[int, ...]
+
+
+def entity_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityCounts:
+    """The entities of each sentence, counted as :func:`entity_scores` counts them.
+
+    >>> entity_counts([["B-PER", "I-PER", "O"], ["B-LOC"]], [["B-PER", "O", "O"], ["B-LOC"]])
+    EntityCounts(correct=(0, 1), predicted=(1, 1), gold=(1, 1))
+    """
+    found = [(set(get_entities(list(g))), set(get_entities(list(p)))) for g, p in zip(gold, predicted, strict=True)]
+    return EntityCounts(
+        tuple(len(g & p) for g, p in found), tuple(len(p) for _, p in found), tuple(len(g) for g, _ in found)
+    )
 
 
 def _any(*sequences: Sequence[Sequence[str]]) -> bool:

@@ -9,16 +9,28 @@ import platform
 import re
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
-from pydantic import ValidationError
+from pydantic import BeforeValidator, NonNegativeInt, PlainSerializer, ValidationError
 
 from pemeta.errors import OutputError
 from pemeta.files import read_json, write_json
 from pemeta.registry import Frozen, describe
 
 PACKAGES = ("pemeta", "torch", "learn2learn", "transformers", "tokenizers", "datasets", "seqeval", "pydantic")
+
+
+def _as_text(counts: tuple[int, ...]) -> str:
+    """One line of a file and not one for each number."""
+    return " ".join(map(str, counts))
+
+
+def _from_text(value: Any) -> Any:
+    return [int(count) for count in value.split()] if isinstance(value, str) else value
+
+
+Counts: TypeAlias = Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_from_text), PlainSerializer(_as_text)]
 
 
 class Record(Frozen):
@@ -46,8 +58,19 @@ class Record(Frozen):
     f1_unseen: float
     """F1 on the test sentences that are not, by their words, also a train sentence of the target or of a source."""
     num_unseen: int
+    correct: Counts
+    """Entities found with the right type and ends in each test sentence; micro F1 is made of these three counts."""
+    predicted: Counts
+    gold: Counts
+    unseen: Counts
+    """Indices of the test sentences that ``f1_unseen`` is of."""
     validation_f1: float
+    validation_curve: tuple[float, ...]
+    """F1 on the validation sentences after each epoch."""
+    steps_per_epoch: int
+    """Fine-tuning steps in an epoch."""
     best_epoch: int
+    num_train: int
     num_test: int
     num_truncated: int
     """Test sentences that were longer than the model's limit; their cut words are scored as ``O``."""
@@ -55,6 +78,8 @@ class Record(Frozen):
     fraction_adapted: float
     seconds: float
     priming_seconds: float | None
+    gradient_sentences: int | None
+    """Source sentences that θ_p's gradient was taken of in priming, each as often as it was seen; None without."""
     config: dict[str, Any]
     """The resolved configuration of this one run."""
     digest: str

@@ -15,7 +15,8 @@ from tiny_models import METHODS
 
 from pemeta.algorithms import FineTunePriming, MetaPriming, PrimingAlgorithm
 from pemeta.backbones import Backbone, PackagedBackbone, PretrainedBackbone, TinyBackbone
-from pemeta.config import RunConfig, load_config
+from pemeta.config import RunConfig
+from pemeta.config_file import load_config
 from pemeta.data.sources import ConllData, DataSource
 from pemeta.errors import ConfigError
 from pemeta.finetuning import FineTuning

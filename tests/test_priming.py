@@ -72,6 +72,42 @@ def test_one_step_of_algorithm_1_equals_the_explicit_unroll(inner, first_order):
     assert losses.inner[2] < losses.inner[0]
 
 
+@pytest.mark.parametrize("heads", ["carried", "fresh", "zero"])
+def test_the_heads_of_source_tasks_start_an_episode_as_configured(heads, monkeypatch):
+    seen = {task.name: [] for task in TASKS}
+
+    def inner_loop(self, clone, support, task):
+        seen[task].append(clone.module.state(clone.module.head_names(task)))
+        return original(self, clone, support, task)
+
+    original = MetaPriming._inner_loop
+    monkeypatch.setattr(MetaPriming, "_inner_loop", inner_loop)
+    model = tiny()
+    algorithm = MetaPriming(
+        source_heads=heads, outer_steps=3, inner_steps=2, inner_lr=0.1, support_size=3, query_size=3
+    )
+    prime(model, TASKS, algorithm, progress=False)
+    for task in TASKS:
+        first, second, third = seen[task.name]
+        last = model.state(model.head_names(task.name))
+        for name in first:
+            assert bool((second[name] == 0).all()) == (heads == "zero" or ("bias" in name and heads == "fresh"))
+            same = torch.equal(second[name], third[name])
+            assert same == (heads == "zero" or ("bias" in name and heads == "fresh"))
+            assert last[name].any()  # the last episode's, adapted
+    again = tiny()
+    prime(again, TASKS, algorithm, progress=False)
+    assert all(torch.equal(again.state()[name], value) for name, value in model.state().items())
+
+
+def test_sentences_in_the_outer_gradient():
+    sizes = {"outer_steps": 10, "support_size": 4, "query_size": 6}
+    assert MetaPriming(**sizes).gradient_sentences(sources=3) == 10 * 3 * 6
+    assert MetaPriming(**sizes, tasks_per_batch=2, fresh_support=True).gradient_sentences(sources=3) == 10 * 2 * 6
+    assert FineTunePriming(**sizes).gradient_sentences(sources=3) == 10 * 3 * 10
+    assert FineTunePriming(**sizes, sentences="query").gradient_sentences(sources=3) == 10 * 3 * 6
+
+
 @pytest.mark.parametrize("first_order", [True, False])
 def test_reusing_the_trunk_changes_nothing(first_order, monkeypatch):
     """The fast path against the plain one."""

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import METHODS as ROWS
 
-from pemeta import PEMethod, PEModel, Server, runner
+from pemeta import PEMethod, PEModel, Server, stages
 from pemeta import about as about_files
 from pemeta.errors import ConfigError, DataError, ModelError, OutputError
 from pemeta.heads import CausalLM, SequenceClassification, TokenClassification, TokenClassificationHead
@@ -343,7 +343,7 @@ def test_what_a_run_stores_predicts_right_away_and_may_move(pemeta, run_config, 
 
 
 def test_full_fine_tuning_is_stored_only_if_asked_for(pemeta, run_config, monkeypatch):
-    monkeypatch.setattr(runner, "FEW", 0)  # the model is tiny
+    monkeypatch.setattr(stages, "FEW", 0)  # the model is tiny
     run_config["settings"] = {"full": {"method": "full"}}
     out = Path(run_config["output"])
     assert "Fine-tuned tasks" not in pemeta("run", run_config).out

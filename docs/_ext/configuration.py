@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from pemeta.registry import Named
 
-SIMPLE = {Path: "path", str: "string", int: "integer", float: "number", bool: "boolean"}
+SIMPLE = {Path: "path", str: "string", int: "integer", float: "number", bool: "boolean", typing.Any: "anything"}
 BOUNDS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}"}
 
 

@@ -46,8 +46,14 @@ def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
     return sentences
 
 
-def read_conll_corpus(folder: str | Path, language: str, labels: LabelSet) -> Corpus:
+def read_conll_corpus(folder: str | Path, language: str, labels: LabelSet, within: str | None = None) -> Corpus:
     """A language's corpus from ``folder/language/{train,validation,test}.conll``.
+
+    Args:
+        folder: of all languages.
+        language: the corpus's name.
+        labels: the tags that there may be.
+        within: the language's folder in ``folder``, where it is not called like the language.
 
     Raises:
         DataError: the folder or the language's folder is missing, or a file is not as it should be.
@@ -55,7 +61,8 @@ def read_conll_corpus(folder: str | Path, language: str, labels: LabelSet) -> Co
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; expected one with a folder per language in it")
-    if not (folder / language).is_dir():
+    own = folder / (within or language)
+    if not own.is_dir():
         known = [child.name for child in folder.iterdir() if (child / "train.conll").is_file()]
-        raise DataError(f"{unknown_name('language', language, known)}; expected a folder {folder / language}")
-    return Corpus(language, labels, *(read_conll(folder / language / f"{split}.conll", labels) for split in SPLITS))
+        raise DataError(f"{unknown_name('language', language, known)}; expected a folder {own}")
+    return Corpus(language, labels, *(read_conll(own / f"{split}.conll", labels) for split in SPLITS))

@@ -64,16 +64,18 @@ class ConllData(DataSource):
     Attributes:
         path: the folder; a relative one starts where the command is run.
         types: entity types, in the order of the label indices.
+        folders: within the folder, where a language is not in one of its own name; such as ``hi: hiner/hi``.
     """
 
     name: ClassVar[str] = "conll"
 
     path: str = Field(min_length=1)
+    folders: dict[str, str] = Field(default_factory=dict)
     types: tuple[str, ...] = ("PER", "ORG", "LOC")
 
     def corpus(self, language: str) -> Corpus:
         """One language by the name of its folder."""
-        return read_conll_corpus(self.path, language, LabelSet(self.types))
+        return read_conll_corpus(self.path, language, LabelSet(self.types), self.folders.get(language))
 
 
 class SyntheticData(SyntheticWorld, DataSource):

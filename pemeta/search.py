@@ -1,0 +1,77 @@
+"""The choice of values that a configuration leaves open, by F1 on validation data."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pemeta.config import RunConfig
+from pemeta.errors import OutputError
+from pemeta.results import Record
+from pemeta.setting import candidate_name
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a search found for a setting.
+
+    Attributes:
+        setting: the setting.
+        values: the best ones, by dotted key.
+        f1: mean F1 on validation data, from 0 to 1, of each candidate that has all its runs, the best one first.
+        at_edge: keys whose best value is the first or the last of three or more, in order of size: others beyond it may
+            be better.
+    """
+
+    setting: str
+    values: dict[str, Any]
+    f1: dict[str, float]
+    at_edge: tuple[str, ...]
+
+    def words(self) -> str:
+        """A line for the terminal."""
+        values = ", ".join(f"{key} {value}" for key, value in self.values.items())
+        edge = f"; {', '.join(self.at_edge)} at the edge of what was tried" if self.at_edge else ""
+        return f"{self.setting}: {values} (F1 {100 * next(iter(self.f1.values())):.1f} on validation data{edge})"
+
+
+def choose(config: RunConfig, records: Sequence[Record]) -> dict[str, Choice]:
+    """The best candidate of each setting that has a search; the first of those that are equally good.
+
+    Args:
+        config: with something to search.
+        records: of the run :attr:`~pemeta.config.RunConfig.to_search`.
+
+    Raises:
+        OutputError: not one candidate of a setting has all its runs.
+    """
+    search = config.to_search
+    assert search is not None  # there is something to search
+    runs = {(record.setting, record.target, record.seed): record.validation_f1 for record in records}
+    choices = {}
+    for name, setting in config.settings.items():
+        means: dict[str, float] = {}
+        for values in setting.candidates:
+            candidate = candidate_name(name, values)
+            wanted = [(candidate, target, seed) for target in search.targets for seed in search.seeds]
+            if all(run in runs for run in wanted):
+                means[candidate] = statistics.fmean(runs[run] for run in wanted)
+        if setting.candidates:
+            choices[name] = _best(name, setting.candidates, means)
+    return choices
+
+
+def _best(setting: str, candidates: Sequence[dict[str, Any]], means: Mapping[str, float]) -> Choice:
+    if not means:
+        raise OutputError(f"no candidate of setting {setting!r} has all its runs; see what the search says of them")
+    ranked = sorted(means, key=lambda name: -means[name])  # stable: of equals the first
+    values = next(values for values in candidates if candidate_name(setting, values) == ranked[0])
+    edge = tuple(key for key, value in values.items() if _is_edge(value, [one[key] for one in candidates]))
+    return Choice(setting, values, {name: means[name] for name in ranked}, edge)
+
+
+def _is_edge(value: Any, tried: Sequence[Any]) -> bool:
+    numbers = sorted({one for one in tried if isinstance(one, int | float)})
+    return len(numbers) > 2 and value in (numbers[0], numbers[-1])

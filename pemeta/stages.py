@@ -1,0 +1,282 @@
+"""The stages of a run: priming a model, and fine-tuning and testing one cell; each writes what the next one reads."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+
+from filelock import FileLock
+
+from pemeta.about import ABOUT, TASKS, find_about, read_about, relative_base
+from pemeta.backbones import Say
+from pemeta.build import Target, Workshop
+from pemeta.config import Cell, RunConfig
+from pemeta.errors import ModelError, OutputError, PemetaError, UnwritableError, reason
+from pemeta.evaluation import predict
+from pemeta.files import read_json, replaced_folder, write_json
+from pemeta.finetuning import FineTuningHistory, finetune
+from pemeta.metrics import entity_counts, entity_scores
+from pemeta.model import PEModel
+from pemeta.priming import PrimingHistory, prime
+from pemeta.results import Record, config_digest, hardware, package_versions, read_record, slug, write_record
+from pemeta.saving import describe_model, write_model
+from pemeta.stage import Outcome, Stage
+from pemeta.typing import State
+
+SMALL_PART, FEW = 0.1, 1_000_000
+"""What is kept of a task unasked: so small a part of the model, or so few parameters (4 MB)."""
+
+
+class Stages:
+    """What is done of a run in its output folder, and how each stage of it is done.
+
+    The folder holds ``backbone/`` if one was pretrained here, ``primed/NAME/`` for each primed model,
+    ``records/*.json``, one for each fine-tuning run, and ``models/SETTING-seedK/tasks/TARGET/`` with what that run's
+    task stores. What is there and of the same configuration and data is done.
+
+    Args:
+        config: of the run; nothing is left to search.
+        say: takes one line for each thing that is done.
+        progress: show progress bars.
+        device: in place of the configuration's.
+        home: folder that a backbone made here is kept in; by default the output.
+
+    Raises:
+        ConfigError: the device cannot be used here.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        say: Say = print,
+        progress: bool = True,
+        device: str | None = None,
+        home: Path | None = None,
+    ) -> None:
+        self.config = config
+        self.say = say
+        self.progress = progress
+        self.folder = Path(config.output)
+        self.workshop = Workshop(config, home or self.folder, say, progress, device)
+        self._described: set[Path] = set()
+        self._started: tuple[tuple[str, int], tuple[PEModel, State, PrimingHistory | None]] | None = None
+
+    def perform(self, stage: Stage) -> Outcome:
+        """Do a stage; an error is an outcome too."""
+        try:
+            if stage.target is None:
+                history = self.start(stage.setting, stage.seed)[2]
+                assert history is not None  # or there would be nothing to prime
+                last = f"outer loss {history.losses[-1].outer:.3f}"
+                return Outcome(stage, history.seconds, last)
+            record = self.cell(stage.cell)
+            return Outcome(stage, record.seconds, f"F1 {100 * record.f1:.1f}")
+        except UnwritableError as error:
+            return Outcome(stage, error=str(error), fatal=True)
+        except PemetaError as error:
+            return Outcome(stage, error=str(error))
+        except Exception as error:  # a fault of ours or of a library's must not end a night's grid
+            return Outcome(stage, error=f"{type(error).__name__}: {reason(error)}", details=traceback.format_exc())
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether the cell's record is there, and of this configuration and data."""
+        path = self.record_path(cell)
+        if not path.exists():
+            return False
+        record = read_record(path)
+        if record.digest != config_digest(self.config.cell_config(cell)):
+            return False
+        if record.data_digest != self.workshop.data_digest(cell.target, self.config.sizes_of(cell.setting)):
+            self.say(f"the data of {record.label} → {cell.target}, seed {cell.seed}, changed: running it again")
+            return False
+        label = self.config.settings[cell.setting].label or cell.setting
+        if record.label != label:  # it is only a name
+            write_record(self.folder, record.model_copy(update={"label": label}))
+        return True
+
+    def record_path(self, cell: Cell) -> Path:
+        """Where a cell's record is, or will be."""
+        return self.folder / "records" / Record.filename_of(cell.setting, cell.target, cell.seed)
+
+    def is_primed(self, setting: str, seed: int) -> bool:
+        """Whether the model that a setting's fine-tuning starts from is primed."""
+        return (self.primed_folder(setting, seed) / "priming.json").exists()
+
+    def start(self, setting: str, seed: int) -> tuple[PEModel, State, PrimingHistory | None]:
+        """The model that a setting's fine-tuning starts from, its values, and how it was primed.
+
+        The last one is kept: cells that start alike follow each other.
+        """
+        if self._started is None or self._started[0] != (setting, seed):
+            self._started = None  # two models need not fit into memory
+            if self.config.settings[setting].priming is None:
+                model, priming = self.workshop.model(setting, seed), None
+            else:
+                model, priming = self.primed(setting, seed)
+            model.drop_heads()
+            self._started = (setting, seed), (model, model.state(), priming)
+        return self._started[1]
+
+    def primed(self, setting: str, seed: int) -> tuple[PEModel, PrimingHistory]:
+        """Prime a model, or load the one that an earlier run primed."""
+        folder = self.primed_folder(setting, seed)
+        if self.is_primed(setting, seed):
+            return self.load_primed(folder, setting)
+        model = self.workshop.model(setting, seed)
+        algorithm = self.config.settings[setting].priming
+        assert algorithm is not None  # or there would be nothing to do
+        algorithm.prepare(model, seed)
+        self.say(f"priming for {self.config.settings[setting].label or setting}, seed {seed}")
+        checkpoint = folder / "checkpoint.safetensors"
+        history = prime(
+            model,
+            self.workshop.sources(),
+            algorithm,
+            seed=seed,
+            checkpoint=checkpoint,
+            checkpoint_every=self.config.checkpoint_every,
+            progress=self.progress,
+        )
+        config = self.config.priming_config(setting, seed)
+        about = {"config": config, "data_digest": self.workshop.source_digest, "history": history.to_json()}
+        facts = {
+            "seed": seed,
+            "sources": list(self.config.sources),
+            "backbone": config["backbone"],
+            **config["priming"],
+        }
+        with replaced_folder(folder) as temporary:  # the checkpoint goes with the old one
+            write_model(model, temporary, describe_model(model, facts=facts), self.workshop.tokenizer)
+            write_json(temporary / "priming.json", about)
+        return model, history
+
+    def primed_folder(self, setting: str, seed: int) -> Path:
+        """Where a primed model is, or will be."""
+        return self.folder / "primed" / self.config.primed_name(setting, seed, self.workshop.source_digest)
+
+    def load_primed(self, folder: Path, setting: str) -> tuple[PEModel, PrimingHistory]:
+        """Load a primed model that an earlier run finished."""
+        about = read_json(folder / "priming.json")
+        try:
+            history = PrimingHistory.from_json(about["history"])
+            read_about(folder)
+        except (KeyError, TypeError, AttributeError, ModelError):
+            raise OutputError(f"{folder} is not a primed model of this version; remove that folder") from None
+        method, attention = self.config.settings[setting].method, self.config.backbone.attention
+        model = PEModel.from_pretrained(folder, method, attention=attention)
+        return self.workshop.set_up(model), history
+
+    def model_folder(self, setting: str, seed: int) -> Path:
+        """Where what the tasks of a setting store is, and `pemeta predict` finds it."""
+        return self.folder / "models" / f"{slug(setting)}-seed{seed}"
+
+    def save_task(self, cell: Cell, model: PEModel) -> None:
+        """Keep the fine-tuned values of a cell, if the configuration asks for it or they are few."""
+        wanted = self.config.save_tasks
+        if wanted is None:
+            wanted = model.fraction_stored(cell.target) <= SMALL_PART or model.num_stored(cell.target) <= FEW
+        if wanted:
+            folder = self.model_folder(cell.setting, cell.seed)
+            self.describe_model_of(cell, model, folder)
+            model.save_task(folder / TASKS / slug(cell.target), cell.target, self.config.max_length)
+
+    def describe_model_of(self, cell: Cell, model: PEModel, folder: Path) -> None:
+        """Write what the tasks of a setting stand on; tasks of another primed model, from before, are removed."""
+        if folder in self._described:
+            return
+        primed = self.config.settings[cell.setting].priming is not None
+        base = str(self.primed_folder(cell.setting, cell.seed)) if primed else self.workshop.backbone_location
+        about = describe_model(model, relative_base(base, folder))
+        with FileLock(self.folder / ".models.lock"):  # another process may be at a task of the same setting
+            try:
+                there = find_about(folder) if folder.is_dir() else None  # else the hub would be asked for it
+            except ModelError:
+                there = None
+            if there is None or there.model_copy(update={"packages": about.packages}) != about:
+                with replaced_folder(folder) as temporary:
+                    write_json(temporary / ABOUT, about.model_dump(mode="json"))
+        self._described.add(folder)
+
+    def cell(self, cell: Cell) -> Record:
+        """Fine-tune, test, and write the record."""
+        model, initial, priming = self.start(cell.setting, cell.seed)
+        model.drop_heads()
+        model.load_state(initial)
+        started = time.perf_counter()
+        target = self.target(cell)
+        settings = self.config.settings[cell.setting].finetuning
+        history = finetune(model, target.task, target.validation, settings, seed=cell.seed, progress=self.progress)
+        scores = self.scores(model, target)
+        seconds = time.perf_counter() - started
+        record = self.record(cell, model, target, history, priming, {**scores, "seconds": seconds})
+        self.save_task(cell, model)  # before the record, which tells that the cell is done
+        write_record(self.folder, record)
+        return record
+
+    def target(self, cell: Cell) -> Target:
+        """A cell's data."""
+        return self.workshop.target(cell.target, self.config.sizes_of(cell.setting))
+
+    def scores(self, model: PEModel, target: Target) -> dict[str, object]:
+        """The record's fields that come from the test sentences."""
+        gold = [list(sentence.tags) for sentence in target.test.sentences]
+        predicted = predict(model, target.test, target.task.name)
+        types = target.test.labels.types
+        whole = entity_scores(gold, predicted, types)
+        unseen = entity_scores([gold[i] for i in target.unseen], [predicted[i] for i in target.unseen], types)
+        return {
+            "f1": whole.f1,
+            "precision": whole.precision,
+            "recall": whole.recall,
+            "f1_per_type": whole.f1_per_type,
+            "f1_unseen": unseen.f1,
+            **asdict(entity_counts(gold, predicted)),
+            "unseen": target.unseen,
+            "num_unseen": len(target.unseen),
+            "num_test": len(gold),
+            "num_truncated": target.test.num_truncated,
+        }
+
+    def record(
+        self,
+        cell: Cell,
+        model: PEModel,
+        target: Target,
+        history: FineTuningHistory,
+        priming: PrimingHistory | None,
+        measured: dict[str, object],
+    ) -> Record:
+        """The record of a finished cell."""
+        row = self.config.settings[cell.setting]
+        config = self.config.cell_config(cell)
+        inner = row.priming.describe() if row.priming else {"inner_method": None, "inner_steps": None}
+        return Record.model_validate(
+            {
+                **measured,
+                "setting": cell.setting,
+                "label": row.label or cell.setting,
+                "method": row.method.name,
+                "priming": row.priming.name if row.priming else None,
+                "inner_method": inner["inner_method"] or (row.method.name if inner["inner_steps"] else None),
+                "inner_steps": inner["inner_steps"],
+                "sources": self.config.sources if row.priming else (),
+                "target": cell.target,
+                "seed": cell.seed,
+                "validation_f1": max(history.validation_scores),
+                "validation_curve": history.validation_scores,
+                "steps_per_epoch": row.finetuning.steps_per_epoch(len(target.task.train)),
+                "num_train": len(target.task.train),
+                "best_epoch": history.best_epoch,
+                "num_adapted": model.num_stored(cell.target),
+                "fraction_adapted": model.fraction_stored(cell.target),
+                "priming_seconds": priming.seconds if priming else None,
+                "gradient_sentences": row.priming.gradient_sentences(len(self.config.sources)) if row.priming else None,
+                "config": config,
+                "digest": config_digest(config),
+                "data_digest": self.workshop.data_digest(cell.target, self.config.sizes_of(cell.setting)),
+                "packages": package_versions(),
+                "hardware": hardware(model.device),
+            }
+        )

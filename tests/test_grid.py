@@ -1,0 +1,443 @@
+"""Long grids: the plan, the search, several processes at a time, and what happens when one of them fails or dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pemeta.config import RunConfig
+from pemeta.config_file import load_config
+from pemeta.errors import ConfigError, ModelError, UnwritableError
+from pemeta.plan import Plan, time_words
+from pemeta.results import Record, read_records
+from pemeta.runner import RUNNING, Runner
+from pemeta.search import choose
+from pemeta.stages import Stages
+
+VOLATILE = {"seconds", "priming_seconds"}
+
+
+@pytest.fixture
+def grid(run_config: dict[str, Any]) -> dict[str, Any]:
+    """Four settings, of which two share their priming; two targets and two seeds, but not in every setting."""
+    settings = {
+        "plain": {"method": "adapter"},
+        "primed": {"method": "adapter", "priming": "meta"},
+        "primed-few": {"method": "adapter", "priming": "meta", "target_sizes": {"train": 8}},
+        "head": {"method": "head_only", "targets": ["cc"], "seeds": [0]},
+    }
+    return {
+        **run_config,
+        "targets": ["bb", "cc"],
+        "sources": ["aa"],
+        "seeds": [0, 1],
+        "threads": 1,
+        "settings": settings,
+    }
+
+
+def config_of(raw: dict[str, Any], **changes: Any) -> RunConfig:
+    return RunConfig.model_validate({**raw, **changes})
+
+
+def silent(config: RunConfig, **options: Any) -> Runner:
+    return Runner(config, say=lambda line: None, progress=False, **options)
+
+
+def scores(folder: Path) -> dict[str, dict[str, Any]]:
+    """Records by file name, without times."""
+    return {record.filename: record.model_dump(exclude=VOLATILE) for record in read_records(folder)}
+
+
+def command(path: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pemeta", "run", path, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+# What a setting may have of its own
+
+
+def test_a_setting_has_its_own_targets_seeds_and_sizes(grid: dict[str, Any]) -> None:
+    config = config_of(grid)
+
+    assert [cell for cell in config.cells if cell.setting == "head"] == [("head", "cc", 0)]
+    assert len(config.cells) == 3 * 4 + 1
+    assert config.sizes_of("primed-few").model_dump() == {"train": 8, "validation": None, "test": None}
+    silent(config).run()
+    sizes = {record.setting: record.num_train for record in read_records(Path(grid["output"]))}
+    assert sizes == {"plain": 24, "primed": 24, "primed-few": 8, "head": 24}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"targets": ["dd"]}, "settings.own.targets: 'dd' is not one of the run's targets, ['bb', 'cc']"),
+        ({"seeds": [7]}, r"settings.own.seeds: 7 is not one of the run's seeds, [0, 1]"),
+        ({"targets": ["cc", "cc"]}, "settings.own.targets holds a value twice: ['cc', 'cc']"),
+        ({"search": "plain"}, "settings.own.search: setting 'plain' searches nothing itself"),
+        ({"search": "plian"}, "settings.own.search: unknown setting 'plian'; did you mean 'plain'"),
+        ({"search": {"finetuning.lr": []}}, "settings.own.search"),
+        ({"search": {"finetuning.rl": [1]}}, "finetuning.rl: unknown key 'rl'"),
+        ({"search": {"lr": [1]}}, "'lr': expected a key of this setting below method, priming or finetuning"),
+        ({"search": {"priming.inner_lr": [0.1]}}, "'priming.inner_lr': expected a key of this setting"),
+        ({"search": {"finetuning.lr": [0.1, -1]}}, "finetuning.lr: input should be greater than 0; found -1"),
+    ],
+)
+def test_what_a_setting_cannot_have(
+    grid: dict[str, Any], refused: Callable[..., str], setting: Any, message: str
+) -> None:
+    grid["settings"]["own"] = {"method": "adapter", **setting}
+    assert message in refused("validate", grid)
+
+
+def test_the_seeds_of_a_search_are_none_of_the_run(grid: dict[str, Any], refused: Callable[..., str]) -> None:
+    grid["settings"]["plain"]["search"] = {"finetuning.lr": [0.1, 0.2]}
+    assert "search.seeds: 1 is one of the run's seeds too" in refused("validate", {**grid, "search": {"seeds": [1]}})
+
+
+# The plan
+
+
+def test_a_primed_model_is_made_once_before_the_cells_that_need_it(grid: dict[str, Any]) -> None:
+    plan = Plan.of(Stages(config_of(grid)))
+
+    assert [(s.setting, s.seed) for s in plan.primings] == [("primed", 0), ("primed", 1)]
+    assert len(plan.cells) == 13
+    for priming in plan.primings:
+        needing = [stage for stage in plan.cells if stage.primed == priming.primed]
+        assert {stage.setting for stage in needing} == {"primed", "primed-few"}
+        assert plan.stages.index(priming) < min(map(plan.stages.index, needing))
+
+
+def test_what_can_be_begun(grid: dict[str, Any]) -> None:
+    config = config_of(grid, settings={"primed": grid["settings"]["primed"], "plain": grid["settings"]["plain"]})
+    plan = Plan.of(Stages(config))
+    priming, *waiting = [stage for stage in plan.stages if stage.seed == 0 and stage.setting == "primed"]
+    plain = next(stage for stage in plan.stages if stage.setting == "plain")
+
+    assert plan.next() == priming
+    assert plan.next(running=[priming]) == plain  # what needs it has to wait
+    plan.finish(priming, 1.0)
+    assert plan.next() == waiting[0]
+    assert plan.next(running=[waiting[0]], last=plain).setting == "plain"  # its model is at hand
+    plan.fail(next(one for one in plan.primings if one.seed == 1), "broken")
+    assert {stage.seed for stage in plan.failed} == {1}
+    assert set(plan.failed.values()) == {"broken", "its priming for primed, seed 1 failed"}
+    assert all(stage.seed == 0 or stage.setting == "plain" for stage in plan.left)
+
+
+def test_times_are_guessed_from_what_is_most_alike(grid: dict[str, Any]) -> None:
+    plan = Plan.of(Stages(config_of(grid)))
+    cells = {(s.setting, s.target, s.seed): s for s in plan.cells}
+
+    assert plan.seconds_left() is None
+    assert "about an unknown time left" in plan.table()[-1]
+    plan.finish(cells["plain", "bb", 0], 10.0)
+    assert plan.estimate(cells["head", "cc", 0]) == 10.0  # any cell is better than none
+    assert plan.estimate(plan.primings[0]) is None
+    plan.finish(cells["plain", "cc", 0], 20.0)
+    assert plan.estimate(cells["plain", "bb", 1]) == 10.0
+    assert plan.estimate(cells["primed", "bb", 1]) == 15.0  # the same method
+    plan.finish(plan.primings[0], 100.0)
+    assert plan.seconds_left() == pytest.approx(10 + 20 + 100 + 15 * 9)
+    assert plan.seconds_left(jobs=2) == pytest.approx(plan.seconds_left() / 2)
+    assert [time_words(s) for s in (5.0, 89.0, 90.0, 5340.0, 5400.0)] == [
+        "5 s",
+        "89 s",
+        "2 min",
+        "89 min",
+        "1 h 30 min",
+    ]
+
+
+def test_a_dry_run_changes_nothing_and_tells_how_far_it_is(grid: dict[str, Any], pemeta: Callable[..., Any]) -> None:
+    out = Path(grid["output"])
+    first = pemeta("run", grid, "--dry-run")
+    assert (first.code, first.err) == (0, "")
+    assert not list(out.rglob("*"))
+    assert "0 of 13 fine-tuning and 0/2 priming runs are done; about an unknown time left" in first.out
+
+    pemeta("run", grid, "seeds=[0]", "settings.head.targets=[cc]")
+    (out / RUNNING).write_text(json.dumps({"process": os.getpid(), "stages": ["plain → bb, seed 1"]}))
+    second = pemeta("run", grid, "--dry-run", "--jobs", "2")
+    lines = [" ".join(line.split()) for line in second.out.splitlines()]
+    assert lines[0] == "setting priming fine-tuning left"
+    assert lines[1].startswith("plain – 2/4 ")
+    assert lines[2].startswith("primed 1/2 2/4 ")
+    assert lines[3].startswith("primed-few shared 2/4 ")
+    assert lines[4] == "head – 1/1 done"
+    assert lines[5].startswith("7 of 13 fine-tuning and 1/2 priming runs are done; about ")
+    assert lines[5].endswith("left with 2 at a time")
+    assert lines[6] == f"being done by process {os.getpid()}: plain → bb, seed 1"
+
+
+# The search
+
+
+@pytest.fixture
+def open_grid(grid: dict[str, Any]) -> dict[str, Any]:
+    """Two settings of which one searches and the other takes its choice over."""
+    settings = {
+        "plain": {"method": "adapter", "search": {"finetuning.lr": [1e-7, 1e-2, 1e-6]}},
+        "primed": {"method": "adapter", "priming": "meta", "search": ["plain"]},
+    }
+    return {**grid, "settings": settings, "search": {"targets": ["bb"]}, "finetuning": {"epochs": 12, "batch_size": 4}}
+
+
+def test_a_search_takes_what_is_best_on_validation_data(open_grid: dict[str, Any], pemeta: Callable[..., Any]) -> None:
+    out = Path(open_grid["output"])
+    outcome = pemeta("run", open_grid)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "chosen for plain: finetuning.lr 0.01 (F1 " in outcome.out
+    assert "finetuning.lr at the edge of what was tried" in outcome.out
+
+    tried = read_records(out / "search")
+    assert {record.config["finetuning"]["lr"] for record in tried} == {1e-7, 1e-2, 1e-6}
+    assert {(record.target, record.seed) for record in tried} == {("bb", 1000)}
+    assert all(record.f1 == record.validation_f1 for record in tried)  # no test sentence was looked at
+    assert {record.num_test for record in tried} == {6}
+    assert {record.config["finetuning"]["lr"] for record in read_records(out)} == {1e-2}
+    chosen = json.loads((out / "chosen.json").read_text())
+    assert chosen["plain"]["values"] == {"finetuning.lr": 0.01}
+    assert next(iter(chosen["plain"]["f1"])) == "plain, finetuning.lr=0.01"
+    assert load_config(out / "config.yaml").settings["plain"].candidates
+
+    again = pemeta("run", open_grid)
+    assert "8 of 8 runs are done already" in again.out
+    assert again.out.count("chosen for") == 1
+    dry = pemeta("run", open_grid, "--dry-run")
+    assert "3 of 3 fine-tuning and 0/0 priming runs are done; nothing left to do" in dry.out.replace("–", "0/0")
+
+
+def test_choices_of_several_settings_are_taken_over_in_order(grid: dict[str, Any]) -> None:
+    settings = {
+        "meta": {"method": "adapter", "priming": "meta", "search": {"priming.inner_lr": [1.0], "finetuning.lr": [1.0]}},
+        "full": {"method": "full", "search": {"finetuning.lr": [2.0]}},
+        "both": {"method": "full", "priming": "meta", "search": ["meta", "full"]},
+    }
+    config = config_of(grid, settings=settings)
+    both = config.chosen({"meta": {"priming.inner_lr": 7.0, "finetuning.lr": 7.0}, "full": {"finetuning.lr": 8.0}})
+    assert both.settings["both"].priming.inner_lr == 7.0
+    assert both.settings["both"].finetuning.lr == 8.0
+    assert both.to_search is None
+
+
+def test_a_choice_needs_all_runs_of_a_candidate(open_grid: dict[str, Any]) -> None:
+    config = config_of(open_grid, search={"targets": ["bb", "cc"], "seeds": [5, 6]})
+    search = config.to_search
+    assert search is not None
+
+    def record(setting: str, target: str, seed: int, f1: float) -> Any:
+        return Record.model_construct(setting=setting, target=target, seed=seed, validation_f1=f1)
+
+    names = list(search.settings)
+    runs = [record(names[0], t, s, 0.5) for t in ("bb", "cc") for s in (5, 6)]
+    runs += [record(names[1], t, s, 0.9) for t in ("bb", "cc") for s in (5,)]
+    runs += [record(names[2], t, s, 0.5) for t in ("bb", "cc") for s in (5, 6)]
+    choice = choose(config, runs)["plain"]
+    assert choice.values == {"finetuning.lr": 1e-7}  # of equals the first
+    assert choice.f1 == {names[0]: 0.5, names[2]: 0.5}
+    assert choice.at_edge == ("finetuning.lr",)
+    with pytest.raises(OSError, match="no candidate of setting 'plain' has all its runs"):
+        choose(config, runs[4:6])
+
+
+# Several at a time, and what can happen to them
+
+
+def test_several_at_a_time_give_the_same_records(grid: dict[str, Any]) -> None:
+    one, two = (config_of(grid, output=f"{grid['output']}-{name}") for name in ("one", "two"))
+    silent(one).run()
+    lines: list[str] = []
+    Runner(two, say=lines.append, progress=False, jobs=2).run()
+
+    assert scores(one.output) == scores(two.output)
+    tasks = [
+        {str(path.relative_to(config.output)) for path in config.output.glob("models/**/*")} for config in (one, two)
+    ]
+    assert tasks[0] == tasks[1]  # no process removed what another had saved
+    assert len([path for path in tasks[0] if path.endswith("task.safetensors")]) == 13
+    assert sum(line.startswith("[") for line in lines) == 13
+    assert "[13/13] " in lines[-1]
+    assert not (two.output / RUNNING).exists()
+
+
+def test_a_failing_cell_is_told_and_the_rest_goes_on(
+    grid: dict[str, Any], pemeta: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Stages.cell
+
+    def cell(self: Stages, cell: Any) -> Record:
+        if cell == ("plain", "cc", 1):
+            raise ModelError("this one is broken")
+        if cell == ("head", "cc", 0):
+            raise RuntimeError("unforeseen")
+        return original(self, cell)
+
+    monkeypatch.setattr(Stages, "cell", cell)
+    out = Path(grid["output"])
+    outcome = pemeta("run", grid)
+    assert outcome.code == 2
+    assert "failed: plain → cc, seed 1: this one is broken" in outcome.out
+    assert "failed: head → cc, seed 0: RuntimeError: unforeseen" in outcome.out
+    assert "2 of 13 runs failed (head → cc, seed 0: RuntimeError: unforeseen; plain → cc, seed 1:" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert len(read_records(out)) == 11
+    (details,) = (out / "errors").iterdir()
+    assert "Traceback" in details.read_text()
+    assert "2 of 13 runs missing" in outcome.out  # the report is made all the same
+
+    monkeypatch.setattr(Stages, "cell", original)
+    assert pemeta("run", grid).code == 0
+    assert len(read_records(out)) == 13
+
+
+def test_what_needs_a_failed_priming_is_not_tried(grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def primed(self: Stages, setting: str, seed: int) -> Any:
+        raise ModelError("cannot be primed")
+
+    monkeypatch.setattr(Stages, "primed", primed)
+    with pytest.raises(RuntimeError, match="8 of 13 runs failed"):
+        silent(config_of(grid)).run()
+    assert {record.setting for record in read_records(Path(grid["output"]))} == {"plain", "head"}
+
+
+def test_a_full_disk_ends_the_run(grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def cell(self: Stages, cell: Any) -> Record:
+        raise UnwritableError("cannot write it: no space left")
+
+    monkeypatch.setattr(Stages, "cell", cell)
+    with pytest.raises(UnwritableError, match="no space left"):
+        silent(config_of(grid)).run()
+
+
+def test_a_process_that_dies_costs_its_stage_only(grid: dict[str, Any]) -> None:
+    """Its number is told, as when a machine runs out of memory, and another process takes its place."""
+    grid["settings"] = {"plain": {"method": "adapter"}, "other": {"method": "head_only"}}
+    runner = silent(config_of(grid), jobs=2)
+    lines: list[str] = []
+    killed: list[int] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if line.startswith("[1/") and not killed:
+            children = subprocess.run(
+                ["pgrep", "-P", str(os.getpid()), "-f", "spawn_main"], capture_output=True, text=True, check=True
+            ).stdout.split()
+            killed.append(int(children[0]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    runner.say = say
+    with pytest.raises(RuntimeError, match=r"1 of 8 runs failed .*its process died \(SIGKILL"):
+        runner.run()
+    assert len(read_records(Path(grid["output"]))) == 7
+    silent(config_of(grid)).run()
+    assert len(read_records(Path(grid["output"]))) == 8
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_grid_that_is_killed_gives_the_same_records(grid: dict[str, Any], tmp_path: Path, jobs: str) -> None:
+    """kill -9 once within priming and once between the cells; then the same command."""
+    grid["priming"] |= {"outer_steps": 60}
+    grid["checkpoint_every"] = 5
+    grid["settings"] = {name: grid["settings"][name] for name in ("plain", "primed")}
+    whole = config_of(grid, output=str(tmp_path / "whole"))
+    silent(whole).run()
+
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(grid))
+    out = Path(grid["output"])
+    for until in (
+        lambda: list(out.glob("primed/*/checkpoint.safetensors")),
+        lambda: list(out.glob("records/primed__*")),
+    ):
+        process = command(path, "--jobs", jobs)
+        try:
+            wait_for(lambda until=until, process=process: until() or process.poll() is not None)
+            assert process.poll() is None, process.communicate()
+        finally:
+            process.kill()
+            process.communicate()
+    process = command(path, "--jobs", jobs)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "of 8 runs are done already" in said
+    assert scores(out) == scores(whole.output)
+
+
+def test_an_interrupt_reaches_the_processes_and_they_save(grid: dict[str, Any], tmp_path: Path) -> None:
+    grid["priming"] |= {"outer_steps": 100_000}
+    grid["settings"] = {"primed": {"method": "adapter", "priming": "meta"}}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(grid))
+    out = Path(grid["output"])
+    process = command(path, "--jobs", "2")
+    try:
+        wait_for(lambda: len(list(out.glob("primed/*"))) == 2 or process.poll() is not None)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert told.splitlines()[-1].startswith("pemeta: stopped. What is finished is saved")
+    assert "Traceback" not in told
+    assert len(list(out.glob("primed/*/checkpoint.safetensors"))) == 2
+
+
+def test_processes_do_not_outlive_the_run(grid: dict[str, Any], tmp_path: Path) -> None:
+    grid["priming"] |= {"outer_steps": 100_000}
+    grid["checkpoint_every"] = 5
+    grid["settings"] = {"primed": {"method": "adapter", "priming": "meta"}}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(grid))
+    process = command(path, "--jobs", "2")
+    try:
+        wait_for(lambda: list(Path(grid["output"]).glob("primed/*/checkpoint.safetensors")))
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    finally:
+        process.kill()
+        process.communicate()
+    assert len(children) >= 2
+    wait_for(lambda: not any(_alive(int(child)) for child in children), 20)
+
+
+def _alive(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def test_the_device_of_the_command_line_comes_first(grid: dict[str, Any], refused: Callable[..., str]) -> None:
+    assert "cuda:7" in refused("run", grid, "--device", "cuda:7")
+
+
+def test_values_of_a_setting(grid: dict[str, Any]) -> None:
+    setting = config_of(grid).settings["primed"]
+    changed = setting.having({"priming.inner_lr": 0.5, "method.bottleneck": 8, "finetuning.lr": 0.1})
+    assert (changed.priming.inner_lr, changed.method.bottleneck, changed.finetuning.lr) == (0.5, 8, 0.1)
+    assert setting.priming.inner_lr == 0.03
+    with pytest.raises(ConfigError, match="expected a key"):
+        setting.having({"label": "x"})
