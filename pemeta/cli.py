@@ -74,8 +74,11 @@ def run(
     try:
         runner.run()
     except FailedRunsError:
-        if (runner.folder / "records").is_dir():
-            _report(runner.folder)
+        if any((runner.folder / "records").glob("*.json")):
+            try:
+                _report(runner.folder)
+            except PemetaError as error:  # what failed is to be told in any case
+                typer.echo(f"no report: {error}")
         raise
     except KeyboardInterrupt as interruption:
         what = str(interruption) or "stopped"

@@ -195,13 +195,13 @@ class RunConfig(Frozen):
         )
 
     def chosen(self, choices: Mapping[str, Mapping[str, Any]]) -> RunConfig:
-        """The run with the values that a search has chosen, by setting; nothing is left to search."""
+        """The run with the values that a search has chosen, by setting, without settings that lack a choice."""
         settings = {}
         for name, setting in self.settings.items():
-            values = dict(choices[name]) if setting.candidates else {}
-            for chooser in setting.chosen_by:
-                values |= choices[chooser]
-            settings[name] = setting.having(values).model_copy(update={"search": None})
+            choosers = (*([name] if setting.candidates else []), *setting.chosen_by)
+            if all(chooser in choices for chooser in choosers):
+                values = {key: value for chooser in choosers for key, value in choices[chooser].items()}
+                settings[name] = setting.having(values).model_copy(update={"search": None})
         return self.model_copy(update={"settings": settings})
 
     def priming_config(self, setting: str, seed: int) -> dict[str, Any]:

@@ -23,7 +23,9 @@ class Plan:
         config: of the run.
         stages: a priming run stands before the cells that need it.
         done: those with a result on disk.
-        failed: those that ended with an error, and those that need what failed; by the reason.
+        failed: those that ended with an error, and the error.
+        given_up: those that need what failed.
+        diverged: those whose training failed, and would again.
         seconds: what finished stages took.
     """
 
@@ -31,6 +33,8 @@ class Plan:
     stages: tuple[Stage, ...]
     done: set[Stage] = field(default_factory=set)
     failed: dict[Stage, str] = field(default_factory=dict)
+    given_up: set[Stage] = field(default_factory=set)
+    diverged: set[Stage] = field(default_factory=set)
     seconds: dict[Stage, float] = field(default_factory=dict)
 
     @classmethod
@@ -51,7 +55,8 @@ class Plan:
     @property
     def left(self) -> list[Stage]:
         """Stages that are neither done nor given up."""
-        return [stage for stage in self.stages if stage not in self.done and stage not in self.failed]
+        ended = {*self.done, *self.failed, *self.given_up}
+        return [stage for stage in self.stages if stage not in ended]
 
     @property
     def cells(self) -> list[Stage]:
@@ -77,13 +82,13 @@ class Plan:
         self.done.add(stage)
         self.seconds[stage] = seconds
 
-    def fail(self, stage: Stage, why: str) -> None:
+    def fail(self, stage: Stage, why: str, diverged: bool = False) -> None:
         """Note that a stage, and what needs it, cannot be done."""
+        needing = {other for other in self.left if stage.target is None and other.primed == stage.primed} - {stage}
         self.failed[stage] = why
-        if stage.target is None:
-            for other in self.left:
-                if other.primed == stage.primed:
-                    self.failed[other] = f"its {stage.words(self.config)} failed"
+        self.given_up |= needing
+        if diverged:
+            self.diverged |= {stage, *needing}
 
     def estimate(self, stage: Stage) -> float | None:
         """Seconds that a stage will take: the mean of the finished ones that are most like it; None without any."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
 from pemeta.about import TASKS
 from pemeta.backbones import Say
 from pemeta.config import RunConfig
 from pemeta.data_check import check_data
+from pemeta.devices import resolve_device
 from pemeta.errors import FailedRunsError, OutputError, UnwritableError
 from pemeta.files import check_writable, read_json, remove, write_json, write_text
 from pemeta.interrupts import deferred_interrupt
@@ -65,10 +68,13 @@ class Runner:
         self.say = say
         self.progress = progress
         self.jobs = jobs
-        self.devices = tuple(devices)
+        self.devices = tuple(device.strip() for device in devices)
+        for device in self.devices:
+            resolve_device(device)  # now, and not in a process of its own
         self.folder = Path(config.output)
         self.home = home or self.folder
         self.stages = self._stages()
+        self.plan: Plan | None = None
 
     def _stages(self) -> Stages:
         return Stages(self.config, self.say, self.progress, next(iter(self.devices), None), self.home)
@@ -81,10 +87,17 @@ class Runner:
             OutputError: the output folder cannot be written, or a file in it cannot be read.
         """
         check_writable(self.folder)
-        self._search()
-        plan = Plan.of(self.stages)
+        with self._alone():
+            self._search()
+            self._do()
+
+    def _do(self) -> None:
+        self.plan = plan = Plan.of(self.stages)
         if done := sum(stage in plan.done for stage in plan.cells):
             self.say(f"{done} of {len(plan.cells)} runs are done already")
+        for stage in plan.cells:
+            if stage in plan.done:
+                self.stages.rename(stage.cell)
         if plan.left:
             check_data(self.stages, [stage.cell for stage in plan.cells if stage in plan.left])
             self.stages.workshop.prepare()  # once, and not by several processes
@@ -98,18 +111,34 @@ class Runner:
                 self._one_after_the_other(plan)
         finally:
             remove(self.folder / RUNNING)
-        _check_all_went_well(plan)
+        left_out = [name for name in self.given.settings if name not in self.config.settings]
+        _check_all_went_well(plan, left_out)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Within the block no other process runs in this folder.
+
+        Raises:
+            OutputError: another does.
+        """
+        try:
+            with FileLock(self.folder / ".run.lock", timeout=0):
+                yield
+        except Timeout:
+            what = f"{self.folder} is in use by another run"
+            raise OutputError(f"{what}; wait until it ends, or give another folder with output=...") from None
 
     def _search(self) -> None:
         """Choose what the configuration leaves open."""
         runner = self._searcher()
         if runner is None:
             return
+        check_data(self.stages, self.given.cells)  # the search may take hours
         self.say(f"searching: {len(runner.config.settings)} candidates, {len(runner.config.cells)} runs")
         try:
             runner.run()
         except FailedRunsError as error:
-            self.say(f"in the search, {error}")  # the candidates that are left may do
+            self.say(f"in the search, {error}")  # other settings' candidates are all there
         choices = self._choose(runner)
         for choice in choices.values():
             self.say(f"chosen for {choice.words()}")
@@ -124,10 +153,24 @@ class Runner:
     def _choose(self, searcher: Runner) -> dict[str, Choice]:
         """Take the values that the search has found best."""
         paths = [searcher.stages.record_path(cell) for cell in searcher.config.cells if searcher.stages.is_done(cell)]
-        choices = choose(self.given, [read_record(path) for path in paths])
+        diverged = {stage.cell for stage in searcher.plan.diverged if stage.target is not None} if searcher.plan else ()
+        choices = choose(self.given, [read_record(path) for path in paths], diverged)
         self.config = self.given.chosen({name: choice.values for name, choice in choices.items()})
         self.stages = self._stages()
         return choices
+
+    def _take_choices_of_before(self) -> bool:
+        """Take what the last run chose, if it did and it can still be chosen; whether that was so."""
+        try:
+            found = {name: choice["values"] for name, choice in read_json(self.folder / "chosen.json").items()}
+        except (OutputError, AttributeError, KeyError, TypeError):
+            return False
+        open_settings = {name: setting for name, setting in self.given.settings.items() if setting.candidates}
+        if not all(found.get(name) in setting.candidates for name, setting in open_settings.items()):
+            return False
+        self.config = self.given.chosen(found)
+        self.stages = self._stages()
+        return True
 
     def dry_run(self) -> list[str]:
         """Lines that tell what the run would do, and what of it is done, being done and left."""
@@ -136,9 +179,10 @@ class Runner:
         if searcher is not None:
             plan = Plan.of(searcher.stages)
             lines += ["search", *plan.table(self.jobs), *_running(searcher.folder), ""]
-            if plan.left:
+            if plan.left and not self._take_choices_of_before():
                 return [*lines, f"then {len(self.given.cells)} runs with the values that the search finds best"]
-            lines += [*(f"chosen for {choice.words()}" for choice in self._choose(searcher).values()), ""]
+            if not plan.left:
+                lines += [*(f"chosen for {choice.words()}" for choice in self._choose(searcher).values()), ""]
         return [*lines, *Plan.of(self.stages).table(self.jobs), *_running(self.folder)]
 
     def _one_after_the_other(self, plan: Plan) -> None:
@@ -162,7 +206,7 @@ class Runner:
                 for heard in workers.hear(timeout=0.5):
                     if isinstance(heard, str):
                         self.say(heard)
-                    elif not heard.interrupted:
+                    elif not (asked and heard.error):  # it was asked to stop
                         self._note(plan, heard)
 
     def _hand_out(self, plan: Plan, workers: Workers) -> bool:
@@ -187,7 +231,7 @@ class Runner:
             return
         if outcome.fatal:
             raise UnwritableError(outcome.error)
-        plan.fail(stage, outcome.error)
+        plan.fail(stage, outcome.error, outcome.diverged)
         self.say(f"failed: {words}: {outcome.error}")
         if outcome.details is not None:
             path = self.folder / "errors" / f"{slug(words)}.txt"
@@ -208,16 +252,21 @@ class Runner:
         return None
 
 
-def _check_all_went_well(plan: Plan) -> None:
-    """Raises FailedRunsError where not all stages are done."""
+def _check_all_went_well(plan: Plan, left_out: Sequence[str]) -> None:
+    """Raises FailedRunsError where not all stages are done, or settings could not be begun."""
+    if left_out:
+        raise FailedRunsError(
+            f"{', '.join(left_out)} could not be run, because runs of their search failed; all else is done, and the "
+            "same command tries them again"
+        )
     if not plan.failed:
         return
-    cells = [stage for stage in plan.failed if stage.target is not None]
-    named = [f"{stage.words(plan.config)}: {why}" for stage, why in plan.failed.items()]
+    lost = sum(stage.target is not None for stage in {*plan.failed, *plan.given_up})
+    named = [f"{why} ({stage.words(plan.config)})" for stage, why in plan.failed.items()]
     more = f"; and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
     raise FailedRunsError(
-        f"{len(cells)} of {len(plan.cells)} runs failed ({'; '.join(named[:MAX_NAMED])}{more}); what is finished is "
-        "saved, and the same command tries the others again"
+        f"{'; '.join(named[:MAX_NAMED])}{more}: {lost} of {len(plan.cells)} runs failed; what is done is saved, and "
+        "the same command tries the others again"
     )
 
 
@@ -225,7 +274,10 @@ def _running(folder: Path) -> list[str]:
     """What another process is doing in a run's folder."""
     try:
         found = read_json(folder / RUNNING)
-        os.kill(found["process"], 0)  # asks whether it is there
+        if os.name == "posix":  # elsewhere that is no question, but an interrupt
+            os.kill(found["process"], 0)  # asks whether it is there
+    except PermissionError:
+        pass  # it is there, and somebody else's
     except (OutputError, KeyError, TypeError, OSError):
         return []
     return [f"being done by process {found['process']}: {', '.join(found['stages'])}"] if found["stages"] else []

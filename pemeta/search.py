@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pemeta.config import RunConfig
-from pemeta.errors import OutputError
+from pemeta.config import Cell, RunConfig
 from pemeta.results import Record
 from pemeta.setting import candidate_name
 
@@ -37,35 +36,37 @@ class Choice:
         return f"{self.setting}: {values} (F1 {100 * next(iter(self.f1.values())):.1f} on validation data{edge})"
 
 
-def choose(config: RunConfig, records: Sequence[Record]) -> dict[str, Choice]:
+def choose(config: RunConfig, records: Sequence[Record], diverged: Collection[Cell] = ()) -> dict[str, Choice]:
     """The best candidate of each setting that has a search; the first of those that are equally good.
+
+    A setting is left out where a run of a candidate is missing: that candidate may be the best. One whose training
+    diverged is not.
 
     Args:
         config: with something to search.
         records: of the run :attr:`~pemeta.config.RunConfig.to_search`.
-
-    Raises:
-        OutputError: not one candidate of a setting has all its runs.
+        diverged: runs without a record because their training failed.
     """
     search = config.to_search
     assert search is not None  # there is something to search
-    runs = {(record.setting, record.target, record.seed): record.validation_f1 for record in records}
+    runs = {Cell(record.setting, record.target, record.seed): record.validation_f1 for record in records}
     choices = {}
     for name, setting in config.settings.items():
         means: dict[str, float] = {}
-        for values in setting.candidates:
-            candidate = candidate_name(name, values)
-            wanted = [(candidate, target, seed) for target in search.targets for seed in search.seeds]
+        candidates = [candidate_name(name, values) for values in setting.candidates]
+        for candidate in candidates:
+            wanted = [Cell(candidate, target, seed) for target in search.targets for seed in search.seeds]
             if all(run in runs for run in wanted):
                 means[candidate] = statistics.fmean(runs[run] for run in wanted)
-        if setting.candidates:
+            elif any(run not in runs and run not in diverged for run in wanted):
+                means.clear()
+                break
+        if means:
             choices[name] = _best(name, setting.candidates, means)
     return choices
 
 
 def _best(setting: str, candidates: Sequence[dict[str, Any]], means: Mapping[str, float]) -> Choice:
-    if not means:
-        raise OutputError(f"no candidate of setting {setting!r} has all its runs; see what the search says of them")
     ranked = sorted(means, key=lambda name: -means[name])  # stable: of equals the first
     values = next(values for values in candidates if candidate_name(setting, values) == ranked[0])
     edge = tuple(key for key, value in values.items() if _is_edge(value, [one[key] for one in candidates]))

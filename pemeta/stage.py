@@ -46,6 +46,7 @@ class Outcome:
         result: what there is to say of it.
         error: what was wrong, in a sentence; None where it went well.
         details: a traceback, where the error is none of pemeta's own.
+        diverged: training itself failed, and would again.
         fatal: nothing can be written any more, so that no other stage would go well.
         interrupted: somebody stopped it; it has saved what it could.
     """
@@ -55,5 +56,6 @@ class Outcome:
     result: str = ""
     error: str | None = None
     details: str | None = None
+    diverged: bool = False
     fatal: bool = False
     interrupted: bool = False

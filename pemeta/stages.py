@@ -13,7 +13,7 @@ from pemeta.about import ABOUT, TASKS, find_about, read_about, relative_base
 from pemeta.backbones import Say
 from pemeta.build import Target, Workshop
 from pemeta.config import Cell, RunConfig
-from pemeta.errors import ModelError, OutputError, PemetaError, UnwritableError, reason
+from pemeta.errors import ModelError, OutputError, PemetaError, TrainingError, UnwritableError, reason
 from pemeta.evaluation import predict
 from pemeta.files import read_json, replaced_folder, write_json
 from pemeta.finetuning import FineTuningHistory, finetune
@@ -76,7 +76,7 @@ class Stages:
         except UnwritableError as error:
             return Outcome(stage, error=str(error), fatal=True)
         except PemetaError as error:
-            return Outcome(stage, error=str(error))
+            return Outcome(stage, error=str(error), diverged=isinstance(error, TrainingError))
         except Exception as error:  # a fault of ours or of a library's must not end a night's grid
             return Outcome(stage, error=f"{type(error).__name__}: {reason(error)}", details=traceback.format_exc())
 
@@ -91,10 +91,13 @@ class Stages:
         if record.data_digest != self.workshop.data_digest(cell.target, self.config.sizes_of(cell.setting)):
             self.say(f"the data of {record.label} → {cell.target}, seed {cell.seed}, changed: running it again")
             return False
-        label = self.config.settings[cell.setting].label or cell.setting
-        if record.label != label:  # it is only a name
-            write_record(self.folder, record.model_copy(update={"label": label}))
         return True
+
+    def rename(self, cell: Cell) -> None:
+        """Give a record of a finished cell the setting's label of today."""
+        record, label = read_record(self.record_path(cell)), self.config.settings[cell.setting].label or cell.setting
+        if record.label != label:
+            write_record(self.folder, record.model_copy(update={"label": label}))
 
     def record_path(self, cell: Cell) -> Path:
         """Where a cell's record is, or will be."""

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -71,7 +71,8 @@ class Workers:
         process = context.Process(
             target=_work, args=(self.config, device, self._threads, self.home, theirs), daemon=True
         )
-        process.start()
+        with _interrupts_ignored():  # until the process can handle them; it inherits that
+            process.start()
         theirs.close()  # so that its end is seen when the process dies
         return _Worker(process, ours)
 
@@ -87,11 +88,12 @@ class Workers:
 
     def give(self, number: int, stage: Stage) -> None:
         """Have a process do a stage."""
-        worker = self._workers[number]
-        if not worker.process.is_alive():
-            worker = self._workers[number] = self._started(self._devices[number])
-        worker.pipe.send(stage)
-        worker.stage = worker.last = stage
+        try:
+            self._workers[number].pipe.send(stage)
+        except OSError:  # it has died since its last stage
+            self._workers[number] = self._started(self._devices[number])
+            self._workers[number].pipe.send(stage)
+        self._workers[number].stage = self._workers[number].last = stage
 
     def interrupt(self) -> None:
         """Ask every process to save what it can and to stop."""
@@ -102,8 +104,12 @@ class Workers:
 
     def hear(self, timeout: float) -> list[Outcome | str]:
         """How stages ended, and lines for people; waits for the first, but not longer than ``timeout`` seconds."""
-        busy = {worker.pipe: worker for worker in self._workers if worker.stage is not None}
-        return [_heard(busy[pipe]) for pipe in wait(list(busy), timeout) if isinstance(pipe, Connection)]
+        busy: dict[object, _Worker] = {worker.pipe: worker for worker in self._workers if worker.stage is not None}
+        return [
+            _heard(worker)
+            for worker in map(busy.get, wait([worker.pipe for worker in busy.values()], timeout))
+            if worker is not None
+        ]
 
 
 def _heard(worker: _Worker) -> Outcome | str:
@@ -119,6 +125,18 @@ def _heard(worker: _Worker) -> Outcome | str:
     return heard
 
 
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _ending(code: int | None) -> str:
     if code is not None and code < 0:
         return f"{signal.Signals(-code).name}; for want of memory, perhaps: run fewer at a time"
@@ -129,6 +147,7 @@ def _work(config: RunConfig, device: str | None, threads: int, home: Path, pipe:
     """A process's life: one stage after the other."""
     if hasattr(os, "setpgrp"):  # not on Windows
         os.setpgrp()  # a Ctrl-C on the terminal reaches the parent alone, which passes it on once
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     stages: Stages | None = None
