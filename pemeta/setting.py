@@ -53,7 +53,7 @@ class Setting(Frozen):
         targets: of the run's targets those that this row has; all of them where null.
         seeds: of the run's seeds those that this row has; all of them where null.
         target_sizes: limits on the targets' data; the run's for those that are not given.
-        search: values of which the best on validation data is chosen before the run (see :class:`Search`), by dotted
+        search: values of which the best on validation data is chosen first (see ``search`` of the run), by dotted
             keys that begin with ``method``, ``priming`` or ``finetuning``; every combination is tried. Or names of
             other settings, whose choices are taken over, the last one's first. No search where null.
     """
@@ -109,7 +109,7 @@ class Setting(Frozen):
 
 
 class Search(Frozen):
-    """How the settings' :attr:`~Setting.search` is done: the best mean F1 on validation data, over these runs.
+    """How the settings' ``search`` is done: the best mean F1 on validation data, over these runs.
 
     Test data is not looked at. What is chosen is used for all targets and seeds. All our choice.
 
