@@ -10,7 +10,6 @@ from pathlib import Path
 from pemeta.config import RunConfig
 from pemeta.errors import OutputError
 from pemeta.files import read_json
-from pemeta.results import read_record
 from pemeta.stage import Stage
 from pemeta.stages import Stages
 
@@ -42,8 +41,9 @@ class Plan:
         """The plan of a run, with what its folder holds already."""
         plan = cls(stages.config, tuple(_stages(stages)))
         for stage in plan.cells:
-            if stages.is_done(stage.cell):
-                plan.finish(stage, read_record(stages.record_path(stage.cell)).seconds)
+            record = stages.finished(stage.cell)
+            if record is not None:
+                plan.finish(stage, record.seconds)
         needed = {stage.primed for stage in plan.cells if stage not in plan.done}
         for stage in plan.primings:
             if stages.is_primed(stage.setting, stage.seed):

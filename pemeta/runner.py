@@ -22,7 +22,7 @@ from pemeta.errors import FailedRunsError, OutputError, UnwritableError
 from pemeta.files import check_writable, read_json, remove, write_json, write_text
 from pemeta.interrupts import deferred_interrupt
 from pemeta.plan import Plan, time_words
-from pemeta.results import read_record, slug
+from pemeta.results import slug
 from pemeta.search import Choice, choose
 from pemeta.stage import Outcome, Stage
 from pemeta.stages import Stages
@@ -96,8 +96,9 @@ class Runner:
         if done := sum(stage in plan.done for stage in plan.cells):
             self.say(f"{done} of {len(plan.cells)} runs are done already")
         for stage in plan.cells:
-            if stage in plan.done:
-                self.stages.rename(stage.cell)
+            record = self.stages.finished(stage.cell) if stage in plan.done else None
+            if record is not None:
+                self.stages.rename(record)
         if plan.left:
             check_data(self.stages, [stage.cell for stage in plan.cells if stage in plan.left])
             self.stages.workshop.prepare()  # once, and not by several processes
@@ -152,9 +153,9 @@ class Runner:
 
     def _choose(self, searcher: Runner) -> dict[str, Choice]:
         """Take the values that the search has found best."""
-        paths = [searcher.stages.record_path(cell) for cell in searcher.config.cells if searcher.stages.is_done(cell)]
+        records = [record for cell in searcher.config.cells if (record := searcher.stages.finished(cell)) is not None]
         diverged = {stage.cell for stage in searcher.plan.diverged if stage.target is not None} if searcher.plan else ()
-        choices = choose(self.given, [read_record(path) for path in paths], diverged)
+        choices = choose(self.given, records, diverged)
         self.config = self.given.chosen({name: choice.values for name, choice in choices.items()})
         self.stages = self._stages()
         return choices

@@ -80,22 +80,22 @@ class Stages:
         except Exception as error:  # a fault of ours or of a library's must not end a night's grid
             return Outcome(stage, error=f"{type(error).__name__}: {reason(error)}", details=traceback.format_exc())
 
-    def is_done(self, cell: Cell) -> bool:
-        """Whether the cell's record is there, and of this configuration and data."""
+    def finished(self, cell: Cell) -> Record | None:
+        """The cell's record, if it is there, and of this configuration and data."""
         path = self.record_path(cell)
         if not path.exists():
-            return False
+            return None
         record = read_record(path)
         if record.digest != config_digest(self.config.cell_config(cell)):
-            return False
+            return None
         if record.data_digest != self.workshop.data_digest(cell.target, self.config.sizes_of(cell.setting)):
             self.say(f"the data of {record.label} → {cell.target}, seed {cell.seed}, changed: running it again")
-            return False
-        return True
+            return None
+        return record
 
-    def rename(self, cell: Cell) -> None:
-        """Give a record of a finished cell the setting's label of today."""
-        record, label = read_record(self.record_path(cell)), self.config.settings[cell.setting].label or cell.setting
+    def rename(self, record: Record) -> None:
+        """Give the record of a finished cell the setting's label of today."""
+        label = self.config.settings[record.setting].label or record.setting
         if record.label != label:
             write_record(self.folder, record.model_copy(update={"label": label}))
 

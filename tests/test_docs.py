@@ -80,7 +80,7 @@ def test_each_setting_of_table_1_is_a_configuration_that_runs(tmp_path: Path) ->
     runner = Runner(load_config(path), say=lambda line: None, progress=False)
     runner.run()
 
-    assert all(runner.stages.is_done(cell) for cell in runner.config.cells)
+    assert all(runner.stages.finished(cell) for cell in runner.config.cells)
 
 
 def test_the_grid_of_the_how_to_is_what_its_text_says(tmp_path: Path) -> None:

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
-
-from pemeta.figures.base import ERROR_BARS, Chart, Figure, Records, all_targets, finished, label_of, mean_score
+from pemeta.figures.base import ERROR_BARS, Chart, Records, SettingsFigure, all_targets, finished, label_of, mean_score
 from pemeta.figures.style import COLOURS, INK, SMALL, legend_below
 from pemeta.tables import Cell, Row, Table, seeds_cell, with_best
 
@@ -89,7 +87,7 @@ class BarChart(Chart):
             )
 
 
-class Bars(Figure):
+class Bars(SettingsFigure):
     """Grouped bars: F1 of each setting on each target, and the mean over targets.
 
     Attributes:
@@ -98,17 +96,6 @@ class Bars(Figure):
     """
 
     name: ClassVar[str] = "bars"
-
-    settings: tuple[str, ...] = Field(min_length=1)
-    targets: tuple[str, ...] = ()
-
-    def settings_named(self) -> set[str]:
-        """The settings."""
-        return set(self.settings)
-
-    def targets_named(self) -> set[str]:
-        """The targets."""
-        return set(self.targets)
 
     def compute(self, records: Records) -> BarChart:
         """Means and standard errors over seeds."""

@@ -89,6 +89,26 @@ class Figure(Named):
         """
 
 
+class SettingsFigure(Figure):
+    """A figure of one thing for each setting.
+
+    Attributes:
+        settings: that it is of.
+        targets: that it is limited to; those that there are where empty.
+    """
+
+    settings: tuple[str, ...] = Field(min_length=1)
+    targets: tuple[str, ...] = ()
+
+    def settings_named(self) -> set[str]:
+        """The settings."""
+        return set(self.settings)
+
+    def targets_named(self) -> set[str]:
+        """The targets."""
+        return set(self.targets)
+
+
 AnyFigure = Annotated[Figure, PlainValidator(Figure.parse), PlainSerializer(lambda value: value.to_config())]
 
 

@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
-
-from pemeta.figures.base import ERROR_BARS, Chart, Figure, Records, finished, label_of, mean_score, shared_targets
+from pemeta.figures.base import (
+    ERROR_BARS,
+    Chart,
+    Records,
+    SettingsFigure,
+    finished,
+    label_of,
+    mean_score,
+    shared_targets,
+)
 from pemeta.figures.style import COLOURS, SMALL, SOFT
 from pemeta.results import Record
 from pemeta.tables import Cell, Row, Table, listed, seconds
@@ -88,7 +95,7 @@ class CostChart(Chart):
         _label(axes, places, [spent.label for spent in self.settings])
 
 
-class Cost(Figure):
+class Cost(SettingsFigure):
     """Seconds against mean F1, over the targets that all settings have.
 
     Attributes:
@@ -97,17 +104,6 @@ class Cost(Figure):
     """
 
     name: ClassVar[str] = "cost"
-
-    settings: tuple[str, ...] = Field(min_length=1)
-    targets: tuple[str, ...] = ()
-
-    def settings_named(self) -> set[str]:
-        """The settings."""
-        return set(self.settings)
-
-    def targets_named(self) -> set[str]:
-        """The targets."""
-        return set(self.targets)
 
     def compute(self, records: Records) -> CostChart:
         """Means over targets and seeds."""

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
-
-from pemeta.figures.base import Chart, Figure, Records, finished, label_of, shared_targets
+from pemeta.figures.base import Chart, Records, SettingsFigure, finished, label_of, shared_targets
 from pemeta.figures.style import legend_below, looks
 from pemeta.results import Record
 from pemeta.tables import MISSING, Cell, Row, Table, mean_cell
@@ -95,7 +93,7 @@ class StepsChart(Chart):
         axes.grid(axis="y")
 
 
-class Steps(Figure):
+class Steps(SettingsFigure):
     """Learning curves on validation sentences, of each target and of their mean.
 
     Attributes:
@@ -104,17 +102,6 @@ class Steps(Figure):
     """
 
     name: ClassVar[str] = "steps"
-
-    settings: tuple[str, ...] = Field(min_length=1)
-    targets: tuple[str, ...] = ()
-
-    def settings_named(self) -> set[str]:
-        """The settings."""
-        return set(self.settings)
-
-    def targets_named(self) -> set[str]:
-        """The targets."""
-        return set(self.targets)
 
     def compute(self, records: Records) -> StepsChart:
         """Means and standard errors after each epoch."""
