@@ -131,7 +131,8 @@ class RunConfig(Frozen):
         for key, whole in (("targets", self.targets), ("seeds", self.seeds)):
             for value in getattr(setting, key) or ():
                 if value not in whole:
-                    raise ValueError(f"settings.{name}.{key}: {value!r} is not one of the run's {key}, {list(whole)}")
+                    there = f"{value!r} is not one of the run's {key}, {list(whole)}"
+                    raise ValueError(f"settings.{name}.{key}: {there}; add it to {key}, or leave it out here")
 
     def _check_search(self, name: str, setting: Setting) -> None:
         values: dict[str, Any] = {}
@@ -175,7 +176,8 @@ class RunConfig(Frozen):
         settings = {}
         for name, setting in self.settings.items():
             for values in setting.candidates:
-                own = {"search": None, "targets": None, "seeds": None, "target_sizes": None}
+                sizes = setting.target_sizes if self.search.target_sizes is None else None
+                own = {"search": None, "targets": None, "seeds": None, "target_sizes": sizes}
                 label = candidate_name(setting.label or name, values)
                 candidate = setting.having(values).model_copy(update={**own, "label": label})
                 settings[candidate_name(name, values)] = candidate
@@ -245,9 +247,10 @@ def _check_defaults(whole: Mapping[str, Any]) -> None:
 
 def _with_defaults(name: str, setting: Any, whole: Mapping[str, Any]) -> Any:
     """A setting with the top-level defaults of its own keys under it."""
+    setting = _with_sizes(setting, whole)
     if not isinstance(setting, Mapping):
         return setting
-    merged = dict(_with_sizes(setting, whole))
+    merged = dict(setting)
     for key in DEFAULTED:
         default = whole.get(key)
         if default is None or (key == "priming" and setting.get(key) is None):
@@ -262,10 +265,21 @@ def _with_defaults(name: str, setting: Any, whole: Mapping[str, Any]) -> Any:
 
 def _with_sizes(part: Any, whole: Mapping[str, Any]) -> Any:
     """A part of a configuration with the run's limits on the targets' data under those that it has itself."""
-    own, run = (one.get("target_sizes") if isinstance(one, Mapping) else None for one in (part, whole))
-    if not isinstance(own, Mapping) or not isinstance(run, Mapping):
+    own, run = _sizes_given(part), _sizes_given(whole)
+    if not own or not run:
         return part
-    return {**part, "target_sizes": {**run, **own}}
+    merged = {**run, **own}
+    if isinstance(part, Frozen):
+        return part.model_copy(update={"target_sizes": Sizes.model_validate(merged)})
+    return {**part, "target_sizes": merged}
+
+
+def _sizes_given(part: Any) -> dict[str, Any]:
+    """The limits on the targets' data that stand in a part of a configuration, or in the class that was made of it."""
+    sizes = part.get("target_sizes") if isinstance(part, Mapping) else getattr(part, "target_sizes", None)
+    if isinstance(sizes, Sizes):
+        return sizes.model_dump(exclude_unset=True)
+    return dict(sizes) if isinstance(sizes, Mapping) else {}
 
 
 def _suitable(key: str, default: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,17 +99,21 @@ class Record(Frozen):
         return f"{slug(setting)}__{slug(target)}__seed{seed}.json"
 
 
+MAX_SLUG = 120
+"""Characters of a name within a file's; file systems allow 255 bytes, of which two names and a seed need a part."""
+
+
 def slug(text: str) -> str:
     """A file name for a setting or target: letters, digits, ``.``, ``_`` and ``-`` stay.
 
-    Where anything had to be replaced, a digest keeps different texts apart.
+    Where anything had to be replaced or cut, a digest keeps different texts apart.
 
     >>> slug("adapter")
     'adapter'
     >>> slug("a/b") != slug("a_b")
     True
     """
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text)
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:MAX_SLUG]
     return safe if safe == text else f"{safe}-{config_digest(text)[:6]}"
 
 

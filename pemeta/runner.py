@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from pemeta.about import TASKS
 from pemeta.backbones import Say
-from pemeta.config import RunConfig
+from pemeta.config import Cell, RunConfig
 from pemeta.data_check import check_data
 from pemeta.devices import resolve_device
 from pemeta.errors import FailedRunsError, OutputError, UnwritableError
@@ -31,6 +31,8 @@ from pemeta.workers import Workers
 
 RUNNING = "running.json"
 """File of a run's folder that tells what is being done."""
+LOCK = ".run.lock"
+"""File of a run's folder that is locked while the run is at work."""
 MAX_NAMED = 3
 """How many failed runs an error names before it only counts them."""
 
@@ -75,6 +77,8 @@ class Runner:
         self.home = home or self.folder
         self.stages = self._stages()
         self.plan: Plan | None = None
+        self._searching_for: Runner | None = None
+        self._data_is_checked = False
 
     def _stages(self) -> Stages:
         return Stages(self.config, self.say, self.progress, next(iter(self.devices), None), self.home)
@@ -100,7 +104,7 @@ class Runner:
             if record is not None:
                 self.stages.rename(record)
         if plan.left:
-            check_data(self.stages, [stage.cell for stage in plan.cells if stage in plan.left])
+            self._check_data([stage.cell for stage in plan.cells if stage in plan.left])
             self.stages.workshop.prepare()  # once, and not by several processes
         # Not before all is checked: the last good configuration stays beside its records.
         resolved = self.given.model_dump(mode="json")
@@ -123,18 +127,26 @@ class Runner:
             OutputError: another does.
         """
         try:
-            with FileLock(self.folder / ".run.lock", timeout=0):
+            with FileLock(self.folder / LOCK, timeout=0):
                 yield
         except Timeout:
             what = f"{self.folder} is in use by another run"
             raise OutputError(f"{what}; wait until it ends, or give another folder with output=...") from None
+
+    def _check_data(self, cells: Sequence[Cell]) -> None:
+        """Check the data of some cells, once; a search that may take hours checks what stands after it too."""
+        if self._searching_for is not None:
+            self._searching_for._check_data(self._searching_for.given.cells)
+        elif not self._data_is_checked:
+            check_data(self.stages, cells)
+            self._data_is_checked = True
 
     def _search(self) -> None:
         """Choose what the configuration leaves open."""
         runner = self._searcher()
         if runner is None:
             return
-        check_data(self.stages, self.given.cells)  # the search may take hours
+        runner._searching_for = self
         self.say(f"searching: {len(runner.config.settings)} candidates, {len(runner.config.cells)} runs")
         try:
             runner.run()
@@ -255,30 +267,36 @@ class Runner:
 
 def _check_all_went_well(plan: Plan, left_out: Sequence[str]) -> None:
     """Raises FailedRunsError where not all stages are done, or settings could not be begun."""
+    failures = []
     if left_out:
+        failures.append(f"{', '.join(left_out)} could not be run, because runs of their search failed")
+    if plan.failed:
+        failures.append(_failures(plan))
+    if failures:
         raise FailedRunsError(
-            f"{', '.join(left_out)} could not be run, because runs of their search failed; all else is done, and the "
-            "same command tries them again"
+            f"{'; '.join(failures)}; what is done is saved, and the same command tries the others again"
         )
-    if not plan.failed:
-        return
+
+
+def _failures(plan: Plan) -> str:
+    """What failed and why, the first few by name."""
     lost = sum(stage.target is not None for stage in {*plan.failed, *plan.given_up})
     named = [f"{why} ({stage.words(plan.config)})" for stage, why in plan.failed.items()]
     more = f"; and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
-    raise FailedRunsError(
-        f"{'; '.join(named[:MAX_NAMED])}{more}: {lost} of {len(plan.cells)} runs failed; what is done is saved, and "
-        "the same command tries the others again"
-    )
+    return f"{'; '.join(named[:MAX_NAMED])}{more}: {lost} of {len(plan.cells)} runs failed"
 
 
 def _running(folder: Path) -> list[str]:
     """What another process is doing in a run's folder."""
     try:
         found = read_json(folder / RUNNING)
-        if os.name == "posix":  # elsewhere that is no question, but an interrupt
-            os.kill(found["process"], 0)  # asks whether it is there
-    except PermissionError:
-        pass  # it is there, and somebody else's
-    except (OutputError, KeyError, TypeError, OSError):
+        words = f"being done by process {found['process']}: {', '.join(found['stages'])}"
+    except (OutputError, KeyError, TypeError):
         return []
-    return [f"being done by process {found['process']}: {', '.join(found['stages'])}"] if found["stages"] else []
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return []  # it was killed
+    except Timeout:
+        return [words]
+    except OSError:  # a folder that cannot be written to; who works in it cannot be known
+        return []

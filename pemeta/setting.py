@@ -116,7 +116,8 @@ class Search(Frozen):
     Attributes:
         targets: languages that candidates are tried on; all of the run's where null.
         seeds: of the candidates' runs; they are none of the run's.
-        target_sizes: limits on the targets' data; the run's for those that are not given.
+        target_sizes: limits on the targets' data, the run's for those that are not given; each setting's own where
+            null.
     """
 
     targets: tuple[Name, ...] | None = Field(None, min_length=1)

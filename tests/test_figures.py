@@ -193,7 +193,10 @@ def test_steps() -> None:
     found = chart("steps", {"adapter": adapter, "meta": meta})
     assert isinstance(found, StepsChart)
     assert list(found.panels) == ["Mean over targets", "hi", "af"]
-    assert found.notes == ("Left out, since not every setting has them yet: nl.",)
+    assert found.notes == (
+        "Means are over the seeds that each setting has: 0, 1 for adapter; 0 for meta.",
+        "Left out, since not every setting has them yet: nl.",
+    )
     mean, of_meta = found.panels["Mean over targets"]
     assert mean.steps == (10, 20, 30)
     assert of_meta.steps == (4, 8)

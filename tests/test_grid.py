@@ -19,10 +19,12 @@ from filelock import FileLock
 from pemeta.config import RunConfig
 from pemeta.config_file import load_config
 from pemeta.errors import ConfigError, ModelError, TrainingError, UnwritableError
+from pemeta.methods import Adapter
 from pemeta.plan import Plan, time_words
-from pemeta.results import Record, read_records
-from pemeta.runner import RUNNING, Runner
+from pemeta.results import Record, read_records, slug
+from pemeta.runner import LOCK, RUNNING, Runner
 from pemeta.search import choose
+from pemeta.setting import Setting, Sizes
 from pemeta.stages import Stages
 
 VOLATILE = {"seconds", "priming_seconds"}
@@ -88,6 +90,34 @@ def test_a_setting_has_its_own_targets_seeds_and_sizes(grid: dict[str, Any]) -> 
     silent(config).run()
     sizes = {record.setting: record.num_train for record in read_records(Path(grid["output"]))}
     assert sizes == {"plain": 24, "primed": 24, "primed-few": 8, "head": 24}
+
+
+def test_file_names_of_long_names_are_short_and_differ() -> None:
+    names = ["x" * 300, "x" * 301, "ж" * 300, "x" * 120]
+    assert len({slug(name) for name in names}) == 4
+    assert max(len(slug(name)) for name in names) <= 127
+    assert slug("x" * 120) == "x" * 120
+
+
+def test_sizes_are_merged_however_they_are_given(grid: dict[str, Any]) -> None:
+    given = {"train": 8}
+    own = [given, Sizes(train=8), Setting(method=Adapter(), target_sizes=Sizes(train=8))]
+    for run in ({"train": 20, "test": 5}, Sizes(train=20, test=5)):
+        for sizes in own:
+            setting = sizes if isinstance(sizes, Setting) else {"method": "adapter", "target_sizes": sizes}
+            config = config_of(grid, settings={"a": setting}, target_sizes=run)
+            assert config.sizes_of("a") == Sizes(train=8, test=5)
+            assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_a_search_uses_the_setting_s_sizes_or_its_own(grid: dict[str, Any]) -> None:
+    rates = {"search": {"finetuning.lr": [1.0]}, "method": "adapter"}
+    settings = {"few": {**rates, "target_sizes": {"train": 8}}, "all": rates}
+    for search, expected in ({}, [8, 20]), ({"target_sizes": {"train": 3}}, [3, 3]):
+        found = config_of(grid, settings=settings, target_sizes={"train": 20, "test": 5}, search=search).to_search
+        assert found is not None
+        assert [found.sizes_of(name).train for name in found.settings] == expected
+        assert {found.sizes_of(name).test for name in found.settings} == {5}
 
 
 @pytest.mark.parametrize(
@@ -181,7 +211,9 @@ def test_a_dry_run_changes_nothing_and_tells_how_far_it_is(grid: dict[str, Any],
 
     pemeta("run", grid, "seeds=[0]", "settings.head.targets=[cc]")
     (out / RUNNING).write_text(json.dumps({"process": os.getpid(), "stages": ["plain → bb, seed 1"]}))
-    second = pemeta("run", grid, "--dry-run", "--jobs", "2")
+    assert "being done" not in pemeta("run", grid, "--dry-run").out  # that process was killed
+    with FileLock(out / LOCK):
+        second = pemeta("run", grid, "--dry-run", "--jobs", "2")
     lines = [" ".join(line.split()) for line in second.out.splitlines()]
     assert lines[0] == "setting priming fine-tuning left"
     assert lines[1].startswith("plain – 2/4 ")
@@ -210,6 +242,7 @@ def test_a_search_takes_what_is_best_on_validation_data(open_grid: dict[str, Any
     out = Path(open_grid["output"])
     outcome = pemeta("run", open_grid)
     assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.count("reading data and backbone") == 1
     assert "chosen for plain: finetuning.lr 0.01 (F1 " in outcome.out
     assert "finetuning.lr at the edge of what was tried" in outcome.out
 
@@ -276,6 +309,8 @@ def test_what_a_failed_search_leaves_out(
     def cell(self: Stages, cell: Any) -> Record:
         if "lr=1e-07" in cell.setting:
             raise error
+        if isinstance(error, ModelError) and (cell.setting, cell.seed) == ("other", 1):
+            raise ModelError("lost")
         return original(self, cell)
 
     monkeypatch.setattr(Stages, "cell", cell)
@@ -287,13 +322,17 @@ def test_what_a_failed_search_leaves_out(
         assert "12 of 12 fine-tuning" in pemeta("run", open_grid, "--dry-run").out
     else:
         assert (outcome.code, done) == (2, {"other"})
-        assert "plain, primed could not be run, because runs of their search failed" in outcome.err
+        assert (
+            "plain, primed could not be run, because runs of their search failed; lost (other → bb, seed 1)"
+            in outcome.err
+        )
+        assert "2 of 4 runs failed; what is done is saved" in outcome.err
 
 
 def test_two_runs_do_not_share_a_folder(grid: dict[str, Any], refused: Callable[..., str]) -> None:
     out = Path(grid["output"])
     out.mkdir()
-    with FileLock(out / ".run.lock"):
+    with FileLock(out / LOCK):
         assert (
             refused("run", grid)
             == f"{out} is in use by another run; wait until it ends, or give another folder with output=..."

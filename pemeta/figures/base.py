@@ -118,10 +118,18 @@ def label_of(records: Sequence[Record]) -> str:
 
 
 def finished(records: Records, settings: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The settings that have records, and a note on those that have none."""
-    there = tuple(name for name in settings if records.get(name))
-    lacking = [name for name in settings if not records.get(name)]
-    return there, (f"Left out, since no run of them is finished: {listed(lacking)}.",) if lacking else ()
+    """The settings that have records, and notes on those that have none and on seeds that only some have."""
+    names = tuple(dict.fromkeys(settings))
+    there = tuple(name for name in names if records.get(name))
+    lacking = [name for name in names if name not in there]
+    notes = [f"Left out, since no run of them is finished: {listed(lacking)}."] if lacking else []
+    by_seeds: dict[str, list[str]] = {}
+    for name in there:
+        by_seeds.setdefault(listed(sorted({record.seed for record in records[name]})), []).append(name)
+    if len(by_seeds) > 1:
+        each = "; ".join(f"{seeds} for {listed(having)}" for seeds, having in by_seeds.items())
+        notes.append(f"Means are over the seeds that each setting has: {each}.")
+    return there, tuple(notes)
 
 
 def all_targets(records: Records, settings: Iterable[str]) -> tuple[str, ...]:
