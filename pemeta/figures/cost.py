@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MplFigure
     from matplotlib.text import Annotation
 
-OFFSETS = [(x * far, y * far) for far in (1, 1.8, 3) for x, y in ((9, 0), (0, 11), (0, -11), (-9, 0), (8, 9), (8, -9))]
+SIDES = ((9, 0), (0, 11), (0, -11), (-9, 0), (8, 9), (8, -9), (-8, 9), (-8, -9))
+OFFSETS = [(x * far, y * far) for far in (1, 1.8, 3, 4.5) for x, y in SIDES]
 """Where a label may stand beside its point, in points; the first place that is free is taken."""
+OUTSIDE = 3
+"""How many covered labels are as bad as one that leaves the frame, where it may be cut off."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class CostChart(Chart):
             colour = COLOURS[0] if spent.priming else SOFT
             axes.errorbar(spent.total, spent.score.mean or 0.0, spent.score.error, fmt="o", markersize=7, color=colour)
         axes.set(xscale="log", xlabel="seconds for priming and for one target (logarithmic)", ylabel="F1, percent")
-        axes.margins(x=0.2, y=0.15)
+        axes.margins(x=0.25, y=0.15)
         _plain_ticks(axes)
         axes.grid()
         figure.draw_without_rendering()  # the axes take their final places
@@ -149,7 +152,7 @@ def _label(axes: Axes, places: Sequence[tuple[float, float]], labels: Sequence[s
             box = note.get_window_extent().extents
             extents = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
             outside = extents[0] < frame.x0 or extents[2] > frame.x1 or extents[1] < frame.y0 or extents[3] > frame.y1
-            clashes = sum(_overlap(extents, other) for other in taken) + outside
+            clashes = sum(_overlap(extents, other) for other in taken) + OUTSIDE * outside
             note.remove()
             if best is None or clashes < best[0]:
                 best, offset = (clashes, extents), candidate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MplFigure
 
 Cells: TypeAlias = tuple[tuple[Cell, ...], ...]
+
+WIDE = 18
+"""Characters of a title that a column has room for. Our choice."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class MatrixChart(Chart):
     def size(self) -> tuple[float, float]:
         """As the numbers of rows and columns need."""
         panels = 2 if self.reference else 1
-        return panels * (1.7 + 1.35 * len(self.columns)), 1.5 + 0.75 * len(self.rows)
+        return panels * (1.7 + 1.35 * len(self.columns)), 1.5 + 0.75 * len(self.rows) + (0.15 if self.reference else 0)
 
     def table(self) -> Table:
         """Ours, then the reference."""
@@ -70,7 +74,8 @@ class MatrixChart(Chart):
         panels = [("This run", self.cells)] + ([(self.reference_title, self.reference)] if self.reference else [])
         for axes, (title, cells) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             self._panel(axes, cells)
-            axes.set_title(title if len(panels) > 1 else "", color=SOFT, fontsize=9.5)
+            room = WIDE * len(self.columns)
+            axes.set_title(textwrap.fill(title, room) if len(panels) > 1 else "", color=SOFT, fontsize=9.5)
 
     def _panel(self, axes: Axes, cells: Cells) -> None:
         for y, x in itertools.product(range(len(self.rows)), range(len(self.columns))):
