@@ -99,10 +99,13 @@ class Plan:
                 return statistics.fmean(times)
         return None
 
-    def seconds_left(self, jobs: int = 1) -> float | None:
-        """Seconds until all is done, if ``jobs`` stages run at a time; None while one of them is beyond a guess."""
+    def left_words(self, jobs: int = 1) -> str:
+        """How long the rest will take, as far as it can be guessed."""
         guesses = [self.estimate(stage) for stage in self.left]
-        return None if None in guesses else sum(guess for guess in guesses if guess is not None) / jobs
+        known = [guess for guess in guesses if guess is not None]
+        if not known:
+            return "time left not known yet"
+        return f"{'about' if len(known) == len(guesses) else 'more than'} {time_words(sum(known) / jobs)} left"
 
     def table(self, jobs: int = 1) -> list[str]:
         """Lines that tell how far each setting is, and the whole."""
@@ -111,13 +114,13 @@ class Plan:
             own = [stage for stage in self.stages if stage.setting == name]
             shared = setting.priming is not None and not any(stage.target is None for stage in own)
             counts = [self._progress(own, of_cells) for of_cells in (False, True)]
-            left = time_words(self._seconds_of(own)) if any(stage in self.left for stage in own) else "done"
+            left = self._time_for([stage for stage in own if stage in self.left])
             rows.append((setting.label or name, "shared" if shared else counts[0], counts[1], left))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         cells = self.cells
         done = sum(stage in self.done for stage in cells)
-        end = f"about {time_words(self.seconds_left(jobs))} left" if self.left else "nothing left to do"
+        end = self.left_words(jobs) if self.left else "nothing left to do"
         several = f" with {jobs} at a time" if jobs > 1 and self.left else ""
         primings = self._progress(self.primings, of_cells=False)
         return [*lines, f"{done} of {len(cells)} fine-tuning and {primings} priming runs are done; {end}{several}"]
@@ -126,19 +129,20 @@ class Plan:
         own = [stage for stage in stages if (stage.target is not None) == of_cells]
         return f"{sum(stage in self.done for stage in own)}/{len(own)}" if own else "–"
 
-    def _seconds_of(self, stages: list[Stage]) -> float | None:
-        guesses = [self.estimate(stage) for stage in stages if stage in self.left]
-        return None if None in guesses else sum(guess for guess in guesses if guess is not None)
+    def _time_for(self, stages: list[Stage]) -> str:
+        guesses = [self.estimate(stage) for stage in stages]
+        known = [guess for guess in guesses if guess is not None]
+        if len(known) < len(guesses):
+            return "not known yet"
+        return time_words(sum(known)) if known else "done"
 
 
-def time_words(seconds: float | None) -> str:
+def time_words(seconds: float) -> str:
     """A time as people say it.
 
-    >>> time_words(40), time_words(400), time_words(40000), time_words(None)
-    ('40 s', '7 min', '11 h 7 min', 'an unknown time')
+    >>> time_words(40), time_words(400), time_words(40000)
+    ('40 s', '7 min', '11 h 7 min')
     """
-    if seconds is None:
-        return "an unknown time"
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"

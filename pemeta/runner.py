@@ -238,7 +238,7 @@ class Runner:
         if outcome.error is None:
             plan.finish(stage, outcome.seconds)
             cells = plan.cells
-            left = f"about {time_words(plan.seconds_left(self.jobs))} left" if plan.left else "done"
+            left = plan.left_words(self.jobs) if plan.left else "done"
             begin = f"[{sum(cell in plan.done for cell in cells)}/{len(cells)}] " if stage.target else "done: "
             self.say(f"{begin}{words}: {outcome.result} ({time_words(outcome.seconds)}; {left})")
             return

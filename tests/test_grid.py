@@ -182,17 +182,17 @@ def test_times_are_guessed_from_what_is_most_alike(grid: dict[str, Any]) -> None
     plan = Plan.of(Stages(config_of(grid)))
     cells = {(s.setting, s.target, s.seed): s for s in plan.cells}
 
-    assert plan.seconds_left() is None
-    assert "about an unknown time left" in plan.table()[-1]
+    assert "time left not known yet" in plan.table()[-1]
     plan.finish(cells["plain", "bb", 0], 10.0)
     assert plan.estimate(cells["head", "cc", 0]) == 10.0  # any cell is better than none
     assert plan.estimate(plan.primings[0]) is None
+    assert plan.left_words() == "more than 2 min left"  # 12 cells
     plan.finish(cells["plain", "cc", 0], 20.0)
     assert plan.estimate(cells["plain", "bb", 1]) == 10.0
     assert plan.estimate(cells["primed", "bb", 1]) == 15.0  # the same method
     plan.finish(plan.primings[0], 100.0)
-    assert plan.seconds_left() == pytest.approx(10 + 20 + 100 + 15 * 9)
-    assert plan.seconds_left(jobs=2) == pytest.approx(plan.seconds_left() / 2)
+    assert plan.left_words() == "about 4 min left"  # 10 + 20 + 100 + 15 * 9 s
+    assert plan.left_words(jobs=2) == "about 2 min left"
     assert [time_words(s) for s in (5.0, 89.0, 90.0, 5340.0, 5400.0)] == [
         "5 s",
         "89 s",
@@ -207,7 +207,7 @@ def test_a_dry_run_changes_nothing_and_tells_how_far_it_is(grid: dict[str, Any],
     first = pemeta("run", grid, "--dry-run")
     assert (first.code, first.err) == (0, "")
     assert not list(out.rglob("*"))
-    assert "0 of 13 fine-tuning and 0/2 priming runs are done; about an unknown time left" in first.out
+    assert "0 of 13 fine-tuning and 0/2 priming runs are done; time left not known yet" in first.out
 
     pemeta("run", grid, "seeds=[0]", "settings.head.targets=[cc]")
     (out / RUNNING).write_text(json.dumps({"process": os.getpid(), "stages": ["plain → bb, seed 1"]}))
