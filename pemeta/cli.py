@@ -135,7 +135,7 @@ def validate(
     from pemeta.config_file import load_config
 
     checked = load_config(config, overrides or ())
-    primed = {checked.primed_name(c.setting, c.seed) for c in checked.cells if checked.settings[c.setting].priming}
+    primed = {checked.primed_name(c.setting, c.seed) for c in checked.cells if checked.primer(c.setting)}
     sizes = [len(checked.settings), len(checked.targets), len(checked.seeds)]
     of = " x " if len(checked.cells) == math.prod(sizes) else ", "
     grid = of.join(f"{size} {what}" for size, what in zip(sizes, ("settings", "targets", "seeds"), strict=True))

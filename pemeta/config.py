@@ -115,6 +115,8 @@ class RunConfig(Frozen):
         for what, values in lists:
             if len(set(values)) < len(values):
                 raise ValueError(f"{what} holds a value twice: {list(values)}")
+        for name, setting in self.settings.items():
+            self._check_primer(name, setting)
         primed = [name for name, setting in self.settings.items() if setting.priming is not None]
         if primed and not self.sources:
             raise ValueError(f"setting {primed[0]!r} primes the model, but there are no sources; add sources: [...]")
@@ -133,6 +135,15 @@ class RunConfig(Frozen):
                 if value not in whole:
                     there = f"{value!r} is not one of the run's {key}, {list(whole)}"
                     raise ValueError(f"settings.{name}.{key}: {there}; add it to {key}, or leave it out here")
+
+    def _check_primer(self, name: str, setting: Setting) -> None:
+        if setting.primed_as is None:
+            return
+        if setting.primed_as not in self.settings:
+            unknown = unknown_name("setting", setting.primed_as, self.settings)
+            raise ValueError(f"settings.{name}.primed_as: {unknown}")
+        if self.settings[setting.primed_as].priming is None:
+            raise ValueError(f"settings.{name}.primed_as: setting {setting.primed_as!r} has no priming of its own")
 
     def _check_search(self, name: str, setting: Setting) -> None:
         values: dict[str, Any] = {}
@@ -170,6 +181,13 @@ class RunConfig(Frozen):
         """The limits on the targets' data for a setting."""
         return self.settings[setting].target_sizes or self.target_sizes
 
+    def primer(self, setting: str) -> Setting | None:
+        """The setting whose priming a setting starts from, which may be its own; None without any."""
+        row = self.settings[setting]
+        if row.primed_as is not None:
+            return self.settings[row.primed_as]
+        return row if row.priming is not None else None
+
     @property
     def to_search(self) -> RunConfig | None:
         """The run, in a folder within the output, that tries all candidates; None where there is nothing to choose."""
@@ -204,11 +222,14 @@ class RunConfig(Frozen):
             if all(chooser in choices for chooser in choosers):
                 values = {key: value for chooser in choosers for key, value in choices[chooser].items()}
                 settings[name] = setting.having(values).model_copy(update={"search": None})
-        return self.model_copy(update={"settings": settings})
+        possible = {name: row for name, row in settings.items() if row.primed_as is None or row.primed_as in settings}
+        return self.model_copy(update={"settings": possible})
 
     def priming_config(self, setting: str, seed: int) -> dict[str, Any]:
         """All that a setting's primed model depends on."""
-        row = self.settings[setting].model_dump(mode="json")
+        primer = self.primer(setting)
+        assert primer is not None  # or there would be no primed model
+        row = primer.model_dump(mode="json")
         whole = self.model_dump(mode="json")
         shared = {key: whole[key] for key in PRIMED_BY}
         return {**shared, "method": row["method"], "priming": row["priming"], "seed": seed}
@@ -220,13 +241,16 @@ class RunConfig(Frozen):
         # The sources count without priming too: test sentences that they repeat are not scored as unseen.
         shared = {key: whole[key] for key in (*PRIMED_BY, "scored_on")}
         shared["target_sizes"] = self.sizes_of(cell.setting).model_dump(mode="json")
+        primer = self.primer(cell.setting)
+        if primer is not None and primer is not self.settings[cell.setting]:
+            other = primer.model_dump(mode="json", include={"method", "priming"})
+            row |= {"priming": other["priming"], "primed_method": other["method"]}
         return {"setting": cell.setting, **row, **shared, "target": cell.target, "seed": cell.seed}
 
     def primed_name(self, setting: str, seed: int, data_digest: str = "") -> str:
         """Folder name of a primed model; settings that are primed alike, on the same data, share it."""
-        algorithm = self.settings[setting].priming
-        assert algorithm is not None
-        return f"{algorithm.name}-seed{seed}-{config_digest([self.priming_config(setting, seed), data_digest])}"
+        config = self.priming_config(setting, seed)
+        return f"{config['priming']['name']}-seed{seed}-{config_digest([config, data_digest])}"
 
 
 def _check_defaults(whole: Mapping[str, Any]) -> None:

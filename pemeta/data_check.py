@@ -19,8 +19,8 @@ def check_data(stages: Stages, cells: Sequence[Cell]) -> None:
         MissingLearn2LearnError: priming needs learn2learn.
     """
     config, workshop = stages.config, stages.workshop
-    settings = [config.settings[name] for name in dict.fromkeys(cell.setting for cell in cells)]
-    algorithms = [setting.priming for setting in settings if setting.priming is not None]
+    primers = [config.primer(name) for name in dict.fromkeys(cell.setting for cell in cells)]
+    algorithms = [setting.priming for setting in primers if setting is not None and setting.priming is not None]
     for algorithm in algorithms:
         algorithm.require()
     stages.say(f"device {workshop.device}; reading data and backbone")

@@ -112,7 +112,7 @@ class Plan:
         rows = [("setting", "priming", "fine-tuning", "left")]
         for name, setting in self.config.settings.items():
             own = [stage for stage in self.stages if stage.setting == name]
-            shared = setting.priming is not None and not any(stage.target is None for stage in own)
+            shared = self.config.primer(name) is not None and not any(stage.target is None for stage in own)
             counts = [self._progress(own, of_cells) for of_cells in (False, True)]
             left = self._time_for([stage for stage in own if stage in self.left])
             rows.append((setting.label or name, "shared" if shared else counts[0], counts[1], left))
@@ -163,7 +163,7 @@ def _stages(stages: Stages) -> Iterator[Stage]:
     begun: set[str] = set()
     for setting, target, seed in stages.config.cells:
         primed = None
-        if stages.config.settings[setting].priming is not None:
+        if stages.config.primer(setting) is not None:
             primed = stages.primed_folder(setting, seed).name
             if primed not in begun:
                 begun.add(primed)

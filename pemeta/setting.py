@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, ValidationError
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
+from typing_extensions import Self
 
 from pemeta.algorithms import PrimingAlgorithm
 from pemeta.errors import ConfigError, FieldError
@@ -48,6 +49,8 @@ class Setting(Frozen):
     Attributes:
         method: what fine-tuning adapts.
         priming: how the model is primed; not at all where null.
+        primed_as: in place of ``priming``, the name of another setting: fine-tuning starts from that setting's primed
+            model, with what its method added. So one primed model can be fine-tuned in several ways.
         finetuning: fine-tuning's settings.
         label: the row's name in tables; by default the setting's key.
         targets: of the run's targets those that this row has; all of them where null.
@@ -60,12 +63,25 @@ class Setting(Frozen):
 
     method: AnyMethod
     priming: AnyAlgorithm | None = None
+    primed_as: Name | None = None
     finetuning: FineTuning = FineTuning()
     label: Printable | None = None
     targets: tuple[Name, ...] | None = Field(None, min_length=1)
     seeds: tuple[int, ...] | None = Field(None, min_length=1)
     target_sizes: Sizes | None = None
     search: Grid | Name | tuple[Name, ...] | None = None
+
+    @model_validator(mode="after")
+    def _primed_once(self) -> Self:
+        if self.primed_as is None:
+            return self
+        if self.priming is not None:
+            raise ValueError(f"primed_as: {self.primed_as!r} and priming exclude each other; leave one of them out")
+        if isinstance(self.search, dict):
+            raise ValueError(
+                "search: a setting that is primed as another one takes over what others have chosen; give their names"
+            )
+        return self
 
     def having(self, values: Mapping[str, Any]) -> Setting:
         """The setting with other values.

@@ -114,7 +114,7 @@ class Stages:
         """
         if self._started is None or self._started[0] != (setting, seed):
             self._started = None  # two models need not fit into memory
-            if self.config.settings[setting].priming is None:
+            if self.config.primer(setting) is None:
                 model, priming = self.workshop.model(setting, seed), None
             else:
                 model, priming = self.primed(setting, seed)
@@ -123,15 +123,19 @@ class Stages:
         return self._started[1]
 
     def primed(self, setting: str, seed: int) -> tuple[PEModel, PrimingHistory]:
-        """Prime a model, or load the one that an earlier run primed."""
+        """The primed model that a setting starts from, and how it was primed, which is done now if it was not yet."""
         folder = self.primed_folder(setting, seed)
-        if self.is_primed(setting, seed):
-            return self.load_primed(folder, setting)
+        if not self.is_primed(setting, seed):
+            self.say(f"priming for {self.config.settings[setting].label or setting}, seed {seed}")
+            self.prime(self.config.settings[setting].primed_as or setting, seed, folder)
+        return self.load_primed(folder, setting)
+
+    def prime(self, setting: str, seed: int, folder: Path) -> None:
+        """Prime a model as a setting says, and save it."""
         model = self.workshop.model(setting, seed)
         algorithm = self.config.settings[setting].priming
         assert algorithm is not None  # or there would be nothing to do
         algorithm.prepare(model, seed)
-        self.say(f"priming for {self.config.settings[setting].label or setting}, seed {seed}")
         checkpoint = folder / "checkpoint.safetensors"
         history = prime(
             model,
@@ -153,7 +157,6 @@ class Stages:
         with replaced_folder(folder) as temporary:  # the checkpoint goes with the old one
             write_model(model, temporary, describe_model(model, facts=facts), self.workshop.tokenizer)
             write_json(temporary / "priming.json", about)
-        return model, history
 
     def primed_folder(self, setting: str, seed: int) -> Path:
         """Where a primed model is, or will be."""
@@ -189,7 +192,7 @@ class Stages:
         """Write what the tasks of a setting stand on; tasks of another primed model, from before, are removed."""
         if folder in self._described:
             return
-        primed = self.config.settings[cell.setting].priming is not None
+        primed = self.config.primer(cell.setting) is not None
         base = str(self.primed_folder(cell.setting, cell.seed)) if primed else self.workshop.backbone_location
         about = describe_model(model, relative_base(base, folder))
         with FileLock(self.folder / ".models.lock"):  # another process may be at a task of the same setting
@@ -254,17 +257,20 @@ class Stages:
         """The record of a finished cell."""
         row = self.config.settings[cell.setting]
         config = self.config.cell_config(cell)
-        inner = row.priming.describe() if row.priming else {"inner_method": None, "inner_steps": None}
+        primer = self.config.primer(cell.setting)
+        algorithm = primer.priming if primer else None
+        inner = algorithm.describe() if algorithm else {"inner_method": None, "inner_steps": None}
+        own_method = primer.method.name if primer and inner["inner_steps"] else None
         return Record.model_validate(
             {
                 **measured,
                 "setting": cell.setting,
                 "label": row.label or cell.setting,
                 "method": row.method.name,
-                "priming": row.priming.name if row.priming else None,
-                "inner_method": inner["inner_method"] or (row.method.name if inner["inner_steps"] else None),
+                "priming": algorithm.name if algorithm else None,
+                "inner_method": inner["inner_method"] or own_method,
                 "inner_steps": inner["inner_steps"],
-                "sources": self.config.sources if row.priming else (),
+                "sources": self.config.sources if algorithm else (),
                 "target": cell.target,
                 "seed": cell.seed,
                 "validation_f1": max(history.validation_scores),
@@ -275,7 +281,7 @@ class Stages:
                 "num_adapted": model.num_stored(cell.target),
                 "fraction_adapted": model.fraction_stored(cell.target),
                 "priming_seconds": priming.seconds if priming else None,
-                "gradient_sentences": row.priming.gradient_sentences(len(self.config.sources)) if row.priming else None,
+                "gradient_sentences": algorithm.gradient_sentences(len(self.config.sources)) if algorithm else None,
                 "config": config,
                 "digest": config_digest(config),
                 "data_digest": self.workshop.data_digest(cell.target, self.config.sizes_of(cell.setting)),

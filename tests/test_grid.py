@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 
@@ -120,9 +121,46 @@ def test_a_search_uses_the_setting_s_sizes_or_its_own(grid: dict[str, Any]) -> N
         assert {found.sizes_of(name).test for name in found.settings} == {5}
 
 
+def test_one_primed_model_is_fine_tuned_in_two_ways(grid: dict[str, Any]) -> None:
+    grid["settings"] = {
+        "all": {"method": "full", "primed_as": "some"},
+        "some": {"method": "adapter", "priming": {"name": "meta", "inner_method": "full", "outer_steps": 2}},
+    }
+    config = config_of(grid, seeds=[0], finetuning={"epochs": 1})
+    said: list[str] = []
+    Runner(config, said.append, progress=False).run()
+    out = Path(grid["output"])
+    assert sum(line.startswith("priming for") for line in said) == 1
+    assert len(list((out / "primed").iterdir())) == 1
+    records = {record.setting: record for record in read_records(out) if record.target == "bb"}
+    assert {(r.priming, r.inner_method, r.inner_steps, r.sources) for r in records.values()} == {
+        ("meta", "full", 5, ("aa",))
+    }
+    assert len({record.gradient_sentences for record in records.values()}) == 1
+    assert records["all"].config["priming"] == records["some"].config["priming"]
+    assert records["all"].config["primed_method"] == records["some"].config["method"]
+    stages = Stages(config)
+    (model, values, _), (other, others, _) = (stages.start(name, 0) for name in ("some", "all"))
+    assert values.keys() == others.keys()  # the adapter is there in both
+    assert all(torch.equal(values[name], others[name]) for name in values)
+    assert len(model.partition().theta_a) < len(other.partition().theta_a) == len(others)
+
+
+def test_a_primed_model_of_a_setting_without_a_choice_is_not_used(grid: dict[str, Any]) -> None:
+    meta = {"method": "adapter", "priming": "meta", "search": {"finetuning.lr": [1.0, 2.0]}}
+    full = {"method": "full", "primed_as": "meta"}
+    config = config_of(grid, settings={"full": full, "meta": meta, "head": {"method": "head_only"}})
+    assert set(config.chosen({}).settings) == {"head"}
+    assert set(config.chosen({"meta": {"finetuning.lr": 2.0}}).settings) == {"full", "meta", "head"}
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ({"primed_as": "plian"}, "settings.own.primed_as: unknown setting 'plian'; did you mean 'plain'"),
+        ({"primed_as": "plain"}, "settings.own.primed_as: setting 'plain' has no priming of its own"),
+        ({"primed_as": "primed", "priming": "meta"}, "primed_as: 'primed' and priming exclude each other"),
+        ({"primed_as": "primed", "search": {"finetuning.lr": [1]}}, "takes over what others have chosen"),
         ({"targets": ["dd"]}, "settings.own.targets: 'dd' is not one of the run's targets, ['bb', 'cc']"),
         ({"seeds": [7]}, r"settings.own.seeds: 7 is not one of the run's seeds, [0, 1]"),
         ({"targets": ["cc", "cc"]}, "settings.own.targets holds a value twice: ['cc', 'cc']"),
