@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
-from typing import Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
 
 from pemeta.errors import ConfigError, FieldError, excerpt, sentence, unknown_name
@@ -16,6 +16,16 @@ class Frozen(BaseModel):
     """A value: immutable, comparable, and strict about keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    """No value twice: it would count twice."""
+    if len(set(values)) < len(values):
+        raise ValueError(f"a value is there twice: {list(values)}; leave one of them out")
+    return values
+
+
+Distinct: TypeAlias = Annotated[tuple[str, ...], AfterValidator(_distinct)]
 
 
 class Named(Frozen, ABC):

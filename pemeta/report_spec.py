@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from pemeta.figures import AnyFigure
-from pemeta.registry import Frozen
+from pemeta.registry import Distinct, Frozen
 
 
 class Reference(Frozen):
@@ -37,19 +37,19 @@ class Reference(Frozen):
 
 
 class TableSpec(Frozen):
-    """A table of F1 on all test sentences, settings × targets.
+    """A table of F1, settings × targets.
 
     Attributes:
-        title: stands above it.
+        title: stands above it; null tells what the scores are.
         settings: the rows; all settings where empty.
         targets: the columns; all that any of the settings has where empty.
         notes: stand below it, one after the other.
         reference: published numbers to show below it; null for none.
     """
 
-    title: str = "F1 on all test sentences, in percent"
-    settings: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
+    title: str | None = None
+    settings: Distinct = ()
+    targets: Distinct = ()
     notes: tuple[str, ...] = ()
     reference: Reference | None = None
 
@@ -67,7 +67,7 @@ class Comparison(Frozen):
     title: str = Field(min_length=1)
     first: str
     second: str
-    targets: tuple[str, ...] = ()
+    targets: Distinct = ()
 
 
 class ReportSpec(Frozen):
@@ -75,8 +75,8 @@ class ReportSpec(Frozen):
 
     Attributes:
         title: of the report; null takes the output folder's name.
-        tables: of F1 on all test sentences; one with all settings and targets where empty.
-        comparisons: paired differences with bootstrap intervals.
+        tables: of F1; one with all settings and targets where empty.
+        comparisons: paired differences with intervals.
         figures: pictures, each with a table of its numbers. They need matplotlib.
     """
 

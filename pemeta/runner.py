@@ -23,7 +23,7 @@ from pemeta.files import check_writable, read_json, remove, write_json, write_te
 from pemeta.interrupts import deferred_interrupt
 from pemeta.plan import Plan, time_words
 from pemeta.results import slug
-from pemeta.search import Choice, choose
+from pemeta.search import CHOSEN, Choice, choose, read_choices
 from pemeta.stage import Outcome, Stage
 from pemeta.stages import Stages
 from pemeta.task_files import ABOUT_TASK
@@ -127,7 +127,7 @@ class Runner:
             OutputError: another does.
         """
         try:
-            with FileLock(self.folder / LOCK, timeout=0):
+            with FileLock(self.folder / LOCK, timeout=1):  # a dry run holds it for a moment
                 yield
         except Timeout:
             what = f"{self.folder} is in use by another run"
@@ -155,7 +155,7 @@ class Runner:
         choices = self._choose(runner)
         for choice in choices.values():
             self.say(f"chosen for {choice.words()}")
-        write_json(self.folder / "chosen.json", {name: asdict(choice) for name, choice in choices.items()})
+        write_json(self.folder / CHOSEN, {name: asdict(choice) for name, choice in choices.items()})
 
     def _searcher(self) -> Runner | None:
         search = self.given.to_search
@@ -174,14 +174,10 @@ class Runner:
 
     def _take_choices_of_before(self) -> bool:
         """Take what the last run chose, if it did and it can still be chosen; whether that was so."""
-        try:
-            found = {name: choice["values"] for name, choice in read_json(self.folder / "chosen.json").items()}
-        except (OutputError, AttributeError, KeyError, TypeError):
+        choices = read_choices(self.folder / CHOSEN, self.given)
+        if not all(name in choices for name, setting in self.given.settings.items() if setting.candidates):
             return False
-        open_settings = {name: setting for name, setting in self.given.settings.items() if setting.candidates}
-        if not all(found.get(name) in setting.candidates for name, setting in open_settings.items()):
-            return False
-        self.config = self.given.chosen(found)
+        self.config = self.given.chosen({name: choice.values for name, choice in choices.items()})
         self.stages = self._stages()
         return True
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pemeta.config import Cell, RunConfig
+from pemeta.errors import OutputError
+from pemeta.files import read_json
 from pemeta.results import Record
 from pemeta.setting import candidate_name
+
+CHOSEN = "chosen.json"
+"""File of a run's folder that holds what its search has chosen."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,7 @@ class Choice:
         setting: the setting.
         values: the best ones, by dotted key.
         f1: mean F1 on validation data, from 0 to 1, of each candidate that has all its runs, the best one first.
+        diverged: candidates that have none because their training failed.
         at_edge: keys whose best value is the first or the last of three or more, in order of size: others beyond it may
             be better.
     """
@@ -28,6 +35,7 @@ class Choice:
     values: dict[str, Any]
     f1: dict[str, float]
     at_edge: tuple[str, ...]
+    diverged: tuple[str, ...] = ()
 
     def words(self) -> str:
         """A line for the terminal."""
@@ -62,7 +70,27 @@ def choose(config: RunConfig, records: Sequence[Record], diverged: Collection[Ce
                 means.clear()
                 break
         if means:
-            choices[name] = _best(name, setting.candidates, means)
+            lost = tuple(candidate for candidate in candidates if candidate not in means)
+            choices[name] = replace(_best(name, setting.candidates, means), diverged=lost)
+    return choices
+
+
+def read_choices(path: Path, config: RunConfig) -> dict[str, Choice]:
+    """What a run has chosen, from its ``chosen.json``, where the configuration still has it among its candidates."""
+    try:
+        found = read_json(path)
+    except OutputError:
+        return {}
+    choices = {}
+    for name, setting in config.settings.items():
+        try:
+            raw = found[name]
+            lists = {key: tuple(raw[key]) for key in ("at_edge", "diverged")}
+            choice = Choice(name, dict(raw["values"]), dict(raw["f1"]), **lists)
+        except (KeyError, TypeError, ValueError):
+            continue
+        if choice.values in setting.candidates:
+            choices[name] = choice
     return choices
 
 

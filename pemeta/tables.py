@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -75,15 +75,21 @@ def _score_cell(mean: float, samples: Sequence[float]) -> Cell:
     return Cell(f"{100 * mean:.1f} ± {error:.1f}", 100 * mean, error)
 
 
-def with_best(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Rows with the highest cell of each group and column marked; what shows as equal is equal."""
+def with_best(rows: Sequence[Row], comparable: Collection[tuple[str, int]] | None = None) -> tuple[Row, ...]:
+    """Rows with the highest cell of each group and column marked; what shows as equal is equal.
+
+    Args:
+        rows: of a table.
+        comparable: groups and columns in which a cell may be marked; all where None.
+    """
     best: dict[tuple[str, int], float] = {}
     for row in rows:
         for column, cell in enumerate(row.cells):
             best[row.group, column] = max(best.get((row.group, column), -math.inf), _shown(cell))
 
     def marked(row: Row, column: int, cell: Cell) -> Cell:
-        return replace(cell, best=cell.mean is not None and _shown(cell) == best[row.group, column])
+        compared = cell.mean is not None and (comparable is None or (row.group, column) in comparable)
+        return replace(cell, best=compared and _shown(cell) == best[row.group, column])
 
     return tuple(replace(row, cells=tuple(marked(row, *item) for item in enumerate(row.cells))) for row in rows)
 
@@ -124,12 +130,13 @@ def points(difference: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """The ends of an interval of differences of F1.
+    """The ends of an interval of differences of F1, rounded outwards: what it shows holds what it is.
 
-    >>> interval(-0.01, 0.034)
-    '−1.0 to +3.4'
+    >>> interval(-0.01, 0.034), interval(-0.0004, 0.0301)
+    ('−1.0 to +3.4', '−0.1 to +3.1')
     """
-    return f"{points(low)} to {points(high)}"
+    outwards = math.floor(round(1000 * low, 6)), math.ceil(round(1000 * high, 6))
+    return " to ".join(points(end / 1000) for end in outwards)
 
 
 def span(values: Iterable[int]) -> str:

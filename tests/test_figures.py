@@ -120,11 +120,13 @@ def test_unknown_keys_are_named(kind: str) -> None:
 
 
 def test_bars() -> None:
-    found = chart("bars", by_setting(make(f1=0.5), make(seed=1, f1=0.6), make(target="af", f1=0.3), primed("meta")))
+    meta = [primed("meta"), primed("meta", seed=1), primed("meta", seed=2, f1=0.9)]
+    found = chart("bars", by_setting(make(f1=0.5), make(seed=1, f1=0.6), make(target="af", f1=0.3), *meta))
     assert isinstance(found, BarChart)
     assert found.columns == ("hi", "af", "Mean")
+    assert found.notes == ("Of seeds 0, 1, 2 only those that all settings have: 0, 1 on hi; 0 on af.",)
     assert texts(found.table(), "adapter") == ["55.0 ± 5.0", "30.0", "42.5"]
-    assert texts(found.table(), "meta") == ["50.0", "–", "–"], "a mean over fewer targets cannot be compared"
+    assert texts(found.table(), "meta") == ["50.0 ± 0.0", "–", "–"], "a mean over fewer targets cannot be compared"
 
 
 def test_bars_take_the_targets_that_there_are() -> None:
@@ -189,12 +191,18 @@ def test_steps() -> None:
         return [make(setting, target, seed, validation_curve=curve, **changes) for target, seed, curve in curves]
 
     adapter = runs("adapter", ("hi", 0, (0.1, 0.5, 0.6)), ("hi", 1, (0.3, 0.5, 0.6)), ("af", 0, (0.4, 0.4, 0.4)))
-    meta = runs("meta", ("hi", 0, (0.5, 0.7)), ("af", 0, (0.3, 0.5)), ("nl", 0, (0.1,)), steps_per_epoch=4)
+    meta = runs(
+        "meta",
+        *(("hi", seed, (0.5, 0.7)) for seed in (0, 1)),
+        ("af", 0, (0.3, 0.5)),
+        ("nl", 0, (0.1,)),
+        steps_per_epoch=4,
+    )
     found = chart("steps", {"adapter": adapter, "meta": meta})
     assert isinstance(found, StepsChart)
     assert list(found.panels) == ["Mean over targets", "hi", "af"]
     assert found.notes == (
-        "Means are over the seeds that each setting has: 0, 1 for adapter; 0 for meta.",
+        "Of seeds 0, 1 only those that all settings have: 0 on af, nl.",
         "Left out, since not every setting has them yet: nl.",
     )
     mean, of_meta = found.panels["Mean over targets"]
@@ -242,14 +250,15 @@ def test_curves_of_different_lengths_are_refused() -> None:
 
 
 def test_cost() -> None:
-    records = by_setting(make(seconds=3.0, f1=0.4), make(seed=1, seconds=5.0, f1=0.5), primed("meta", seconds=6.0))
+    meta = [primed("meta", seed=seed, seconds=6.0) for seed in (0, 1, 2)]
+    records = by_setting(make(seconds=3.0, f1=0.4), make(seed=1, seconds=5.0, f1=0.5), *meta)
     found = chart("cost", records)
     assert isinstance(found, CostChart)
     assert [(one.label, one.priming, one.finetuning, one.total) for one in found.settings] == [
         ("adapter", 0.0, 4.0, 4.0),
         ("meta", 60.0, 6.0, 66.0),
     ]
-    assert texts(found.table(), "meta") == ["60", "6.0", "66", "50.0"]
+    assert texts(found.table(), "meta") == ["60", "6.0", "66", "50.0 ± 0.0"]
     other = chart("cost", by_setting(make(), primed("meta", hardware={"device": "H200"})))
     assert "The runs were on different hardware, so seconds say little." in other.notes
 

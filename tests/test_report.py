@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import subprocess
@@ -13,8 +14,11 @@ from typing import Any
 import pytest
 import yaml
 from fake_records import make, primed
+from pydantic import ValidationError
 
-from pemeta.errors import OutputError
+from pemeta.config import Cell as Run
+from pemeta.config import RunConfig
+from pemeta.errors import ConfigError, OutputError
 from pemeta.report import (
     Cell,
     Planned,
@@ -29,7 +33,7 @@ from pemeta.report import (
 )
 from pemeta.report import write_report as write_files
 from pemeta.report_spec import ReportSpec
-from pemeta.results import Record, write_record
+from pemeta.results import Record, config_digest, write_record
 
 
 def cell(of: Table, label: str, column: str) -> Cell:
@@ -201,7 +205,7 @@ def test_scores_on_unseen_sentences() -> None:
 
 def test_counts_that_agree_are_said_once() -> None:
     unseen = titled(build_report([make(), make(target="af")]), "F1 on unseen")
-    assert unseen.notes[0].endswith("Test sentences: 80 of 100 on each target.")
+    assert unseen.notes[0].endswith("Sentences: 80 of 100 on each target.")
 
 
 def test_seconds() -> None:
@@ -398,7 +402,9 @@ def test_settings_may_have_their_own_targets_and_seeds(tmp_path: Path) -> None:
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     main = read_report(tmp_path).tables[0]
-    assert main.notes[1:] == ("Seeds differ: 0, 1 of a; 0 of b.",)
+    marked = "The best score is marked where all rows of a group have the same."
+    assert main.notes[1:] == (f"Seeds differ: 0, 1 of a; 0 of b. {marked}",)
+    assert not cell(main, "a", "hi").best
     config["settings"]["b"]["seeds"] = [0, 5]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     notes = read_report(tmp_path).tables[0].notes
@@ -477,10 +483,11 @@ def test_comparisons() -> None:
     compared = of_spec().tables[-1]
     assert compared.head == "Comparison"
     by_title = {row.label: [cell.text for cell in row.cells] for row in compared.rows}
-    # 60 and 70 against 50: with the same seeds drawn twice, the ends are at least 10 and 20 without sentences' noise.
+    # 60 and 70 against 50: two seeds give Student's t with one degree of freedom and a little more, from sentences.
     assert by_title["4 − 3"][:1] + by_title["4 − 3"][2:6] == ["+15.0", "4 of 4", "2", "2", "+18.8"]
-    low, high = (float(end) for end in by_title["4 − 3"][1].split(" to "))
-    assert 5 < low <= 10 < 20 <= high < 25
+    low, high = (float(end.replace("−", "-")) for end in by_title["4 − 3"][1].split(" to "))
+    assert low + high == pytest.approx(2 * 15, abs=0.21)
+    assert 5 * 2 < high - 15 < 5 * 12.71
     assert by_title["4 − 1"][:1] + by_title["4 − 1"][2:5] == ["−20.0", "0 of 1", "1", "1"]
     assert set(by_title["later"]) == {"–"}
     assert "One seed, so the interval is over sentences alone: 4 − 1." in compared.notes
@@ -495,6 +502,111 @@ def test_a_comparison_of_other_sentences_is_refused() -> None:
     spec = ReportSpec.model_validate({"comparisons": SPEC["comparisons"][:1]})
     with pytest.raises(OutputError, match="test both settings on the same sentences"):
         build_report(records, spec=spec)
+
+
+def saved_grid(folder: Path, config: dict[str, Any], *records: Record, choices: dict[str, Any] | None = None) -> None:
+    """A run's folder with the digests that its configuration gives."""
+    whole = RunConfig.model_validate(config)
+    final = whole.chosen({name: choice["values"] for name, choice in (choices or {}).items()})
+    for record in records:
+        if record.setting not in final.settings:
+            save(folder, record)
+            continue
+        run = Run(record.setting, record.target, record.seed)
+        save(folder, record.model_copy(update={"digest": config_digest(final.cell_config(run))}))
+    (folder / "config.yaml").write_text(yaml.safe_dump(whole.model_dump(mode="json")))
+    if choices is not None:
+        (folder / "chosen.json").write_text(json.dumps(choices))
+
+
+def whole_config(**changes: Any) -> dict[str, Any]:
+    data = {"name": "conll", "path": "data"}
+    settings = {"a": {"method": "adapter"}, "b": {"method": "adapter"}}
+    start = {"output": "out", "backbone": "tiny", "data": data, "targets": ["hi"], "settings": settings}
+    return {**start, **changes}
+
+
+def test_records_of_another_configuration_are_left_out(tmp_path: Path) -> None:
+    saved_grid(tmp_path, whole_config(max_length=32), make("a"), make("b", f1=0.7))
+    saved_grid(tmp_path, whole_config(max_length=16), make("a", f1=0.6), make("unknown"))
+    report = read_report(tmp_path)
+    assert [row.label for row in report.tables[0].rows] == ["a", "unknown"]
+    assert dict(report.facts)["Left out"] == (
+        "1 of 3 records, of another configuration than config.yaml (b); run the grid again"
+    )
+    (tmp_path / "records" / "a__hi__seed0.json").unlink()
+    (tmp_path / "records" / "unknown__hi__seed0.json").unlink()
+    with pytest.raises(
+        OutputError, match=r"no record in .* is of the configuration in its config.yaml \(1 are there\)"
+    ):
+        read_report(tmp_path)
+
+
+def test_records_are_those_of_what_the_search_chose(tmp_path: Path) -> None:
+    rates = {"method": "adapter", "search": {"finetuning.lr": [1.0, 2.0, 3.0]}}
+    settings = {"a": rates, "b": {"method": "adapter", "search": "a"}, "c": {"method": "head_only"}}
+    config = whole_config(settings=settings)
+    choice = {
+        "setting": "a",
+        "values": {"finetuning.lr": 3.0},
+        "f1": {"a, 3": 0.5, "a, 2": 0.41},
+        "at_edge": ["finetuning.lr"],
+    }
+    records = [make(name) for name in ("a", "b", "c")]
+    saved_grid(tmp_path, config, *records, choices={"a": {**choice, "diverged": ["a, 1"]}})
+    report = read_report(tmp_path)
+    assert "Left out" not in dict(report.facts)
+    chosen = titled(report, "What the search chose")
+    assert [(row.label, [cell.text for cell in row.cells]) for row in chosen.rows] == [
+        ("a", ["3 (1 diverged)", "50.0", "41.0", "finetuning.lr 3", "finetuning.lr"])
+    ]
+    # Another choice, a choice that is no candidate any more, and none: the records are of none of them.
+    for values in ({"finetuning.lr": 2.0}, {"finetuning.lr": 9.0}, None):
+        text = json.dumps({"a": {**choice, "values": values, "diverged": []}} if values else {})
+        (tmp_path / "chosen.json").write_text(text)
+        found = read_report(tmp_path)
+        assert [row.label for row in found.tables[0].rows] == ["c"]
+        assert dict(found.facts)["Left out"].startswith(
+            "2 of 3 records, of another configuration than config.yaml (a, b)"
+        )
+
+
+def test_scores_on_validation_sentences_are_called_so() -> None:
+    records = [make(seed=seed, config={"scored_on": "validation"}) for seed in (0, 1)]
+    report = build_report(records)
+    assert report.tables[0].title == "F1 on all validation sentences, in percent"
+    assert "test sentences" not in to_markdown(report)
+
+
+def test_best_scores_are_marked_where_runs_are_the_same() -> None:
+    def best(*records: Record) -> list[list[bool]]:
+        report = build_report(records)
+        tables = [report.tables[0], *(t for t in report.details if "unseen" in t.title or "type" in t.title)]
+        return [[any(cell.best for row in table.rows for cell in row.cells[-1:])] for table in tables]
+
+    assert best(make("a"), make("b")) == [[True], [True], [True]]
+    assert best(make("a"), make("b"), make("b", seed=1)) == [[False], [False], [False]]
+    assert best(make("a"), make("b", unseen=(1, 2))) == [[True], [False], [True]]
+
+
+def test_a_value_given_twice_is_refused() -> None:
+    for spec in (
+        {"tables": [{"targets": ["af", "af"]}]},
+        {"tables": [{"settings": ["a", "a"]}]},
+        {"comparisons": [{"title": "x", "first": "a", "second": "b", "targets": ["af", "af"]}]},
+        {"figures": [{"name": "bars", "title": "x", "settings": ["a", "a"]}]},
+    ):
+        with pytest.raises((ValidationError, ConfigError), match="is there twice"):
+            ReportSpec.model_validate(spec)
+
+
+def test_figures_have_notes_of_their_own() -> None:
+    figure = {"name": "bars", "title": "x", "settings": ["adapter"], "notes": ["As it is.", "And more."]}
+    report = build_report([make()], spec=ReportSpec.model_validate({"figures": [figure]}))
+    (chart,) = report.charts.values()
+    assert chart.notes == ("As it is.", "And more.")
+    assert "As it is." in to_markdown(report)
+    assert "As it is." in to_html(report)
 
 
 def test_what_each_setting_saw() -> None:
@@ -597,7 +709,8 @@ def test_a_terminal_names_what_it_does_not_show() -> None:
     assert "Pictures, in figures/, as .svg too: bars-scores.png." in text
     assert "Nothing to draw yet: Not yet." in text
     assert (
-        "Only in the files: Paired differences on each target, in points, What each setting saw, F1 on unseen" in text
+        "Only in the files: Paired differences on each target, in points, What each setting saw, Table 1: F1 on unseen"
+        in text
     )
     assert "Mean seconds of a run\n" not in text
     assert max(map(len, text.splitlines())) < 400

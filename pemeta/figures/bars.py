@@ -6,8 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pemeta.figures.base import ERROR_BARS, Chart, Records, SettingsFigure, all_targets, finished, label_of, mean_score
+from pemeta.figures.base import (
+    ERROR_BARS,
+    Chart,
+    Records,
+    SettingsFigure,
+    all_targets,
+    comparable,
+    label_of,
+    mean_score,
+)
 from pemeta.figures.style import COLOURS, INK, SMALL, legend_below
+from pemeta.results import Record
 from pemeta.tables import Cell, Row, Table, seeds_cell, with_best
 
 if TYPE_CHECKING:
@@ -30,7 +40,7 @@ class BarChart(Chart):
     def caption(self) -> str:
         """What is drawn."""
         return (
-            f"Bars: F1 on all test sentences, in percent, of {len(self.labels)} settings on {len(self.columns) - 1} "
+            f"Bars: F1, in percent, of {len(self.labels)} settings on {len(self.columns) - 1} "
             f"targets, and the mean over targets where a setting has all of them. {ERROR_BARS}"
         )
 
@@ -99,12 +109,12 @@ class Bars(SettingsFigure):
 
     def compute(self, records: Records) -> BarChart:
         """Means and standard errors over seeds."""
-        there, notes = finished(records, self.settings)
-        targets = self.targets or all_targets(records, there)
-        cells = tuple((*_by_target(records, name, targets), mean_score(records[name], targets)) for name in there)
-        labels = tuple(label_of(records[name]) for name in there)
+        there, notes = comparable(records, self.settings)
+        targets = self.targets or all_targets(there, there)
+        cells = tuple((*_by_target(found, targets), mean_score(found, targets)) for found in there.values())
+        labels = tuple(map(label_of, there.values()))
         return BarChart(self.title, notes, labels, (*targets, "Mean"), cells)
 
 
-def _by_target(records: Records, name: str, targets: Sequence[str]) -> list[Cell]:
-    return [seeds_cell([record.f1 for record in records[name] if record.target == target]) for target in targets]
+def _by_target(records: Sequence[Record], targets: Sequence[str]) -> list[Cell]:
+    return [seeds_cell([record.f1 for record in records if record.target == target]) for target in targets]

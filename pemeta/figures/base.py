@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
 from pydantic import Field, PlainSerializer, PlainValidator
 
-from pemeta.registry import Named
+from pemeta.registry import Distinct, Named
 from pemeta.results import Record
 from pemeta.tables import Cell, Table, listed, mean_cell
 
@@ -66,11 +66,13 @@ class Figure(Named):
 
     Attributes:
         title: stands above the picture, and in its file's name.
+        notes: stand below it, one after the other.
     """
 
     kind: ClassVar[str] = "figure"
 
     title: str = Field(min_length=1)
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def settings_named(self) -> set[str]:
@@ -97,8 +99,8 @@ class SettingsFigure(Figure):
         targets: that it is limited to; those that there are where empty.
     """
 
-    settings: tuple[str, ...] = Field(min_length=1)
-    targets: tuple[str, ...] = ()
+    settings: Distinct = Field(min_length=1)
+    targets: Distinct = ()
 
     def settings_named(self) -> set[str]:
         """The settings."""
@@ -117,19 +119,39 @@ def label_of(records: Sequence[Record]) -> str:
     return " ".join(records[0].label.split())
 
 
-def finished(records: Records, settings: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The settings that have records, and notes on those that have none and on seeds that only some have."""
+def comparable(records: Records, settings: Iterable[str]) -> tuple[dict[str, list[Record]], tuple[str, ...]]:
+    """The records of some settings, on each target with the seeds that all of them have there, and notes on the others.
+
+    A setting without such records is left out; a target that only some settings have is kept with theirs.
+    """
     names = tuple(dict.fromkeys(settings))
-    there = tuple(name for name in names if records.get(name))
-    lacking = [name for name in names if name not in there]
-    notes = [f"Left out, since no run of them is finished: {listed(lacking)}."] if lacking else []
-    by_seeds: dict[str, list[str]] = {}
-    for name in there:
-        by_seeds.setdefault(listed(sorted({record.seed for record in records[name]})), []).append(name)
-    if len(by_seeds) > 1:
-        each = "; ".join(f"{seeds} for {listed(having)}" for seeds, having in by_seeds.items())
-        notes.append(f"Means are over the seeds that each setting has: {each}.")
-    return there, tuple(notes)
+    shared: dict[str, set[int]] = {}
+    for name in names:
+        for target in {record.target for record in records.get(name, ())}:
+            seeds = {record.seed for record in records[name] if record.target == target}
+            shared[target] = shared.get(target, seeds) & seeds
+    kept = {name: [r for r in records.get(name, ()) if r.seed in shared[r.target]] for name in names}
+    there = {name: found for name, found in kept.items() if found}
+    return there, tuple(_left_out(records, names, there))
+
+
+def _left_out(records: Records, names: Sequence[str], there: Records) -> Iterator[str]:
+    if lacking := [name for name in names if not records.get(name)]:
+        yield f"Left out, since no run of them is finished: {listed(lacking)}."
+    every = {record.seed for name in names for record in records.get(name, ())}
+    seeds: dict[str, set[int]] = {}
+    for record in (record for found in there.values() for record in found):
+        seeds.setdefault(record.target, set()).add(record.seed)
+    parts: dict[str, list[str]] = {}
+    for target, known in seeds.items():
+        if known < every:
+            parts.setdefault(listed(sorted(known)), []).append(target)
+    if parts:
+        everywhere = [*parts.values()] == [[*seeds]]
+        each = "; ".join(known if everywhere else f"{known} on {listed(on)}" for known, on in parts.items())
+        yield f"Of seeds {listed(sorted(every))} only those that all settings have: {each}."
+    if without := [name for name in names if records.get(name) and name not in there]:
+        yield f"Left out, since they share no seed with the others: {listed(without)}."
 
 
 def all_targets(records: Records, settings: Iterable[str]) -> tuple[str, ...]:

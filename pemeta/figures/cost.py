@@ -12,7 +12,7 @@ from pemeta.figures.base import (
     Chart,
     Records,
     SettingsFigure,
-    finished,
+    comparable,
     label_of,
     mean_score,
     shared_targets,
@@ -59,7 +59,7 @@ class CostChart(Chart):
     def caption(self) -> str:
         """What is drawn."""
         return (
-            f"F1 on all test sentences, in percent, the mean over {listed(self.targets)}, against the seconds that it "
+            f"F1, in percent, the mean over {listed(self.targets)}, against the seconds that it "
             "takes to prime once, fine-tune on one target and evaluate; priming serves all targets. "
             f"Blue: with priming; grey: without. {ERROR_BARS}"
         )
@@ -110,9 +110,9 @@ class Cost(SettingsFigure):
 
     def compute(self, records: Records) -> CostChart:
         """Means over targets and seeds."""
-        there, absent = finished(records, self.settings)
-        targets, lacking = shared_targets(records, there, self.targets)
-        own = {name: [record for record in records[name] if record.target in targets] for name in there if targets}
+        there, absent = comparable(records, self.settings)
+        targets, lacking = shared_targets(there, tuple(there), self.targets)
+        own = {name: [r for r in found if r.target in targets] for name, found in there.items() if targets}
         spent = tuple(_spent(found, targets) for found in own.values())
         machines = {str(sorted(record.hardware.items())) for found in own.values() for record in found}
         differ = ("The runs were on different hardware, so seconds say little.",) if len(machines) > 1 else ()

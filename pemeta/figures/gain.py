@@ -1,4 +1,4 @@
-"""The gain of priming for each PE method, with bootstrap intervals."""
+"""The gain of priming for each PE method, with intervals."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import Field
 from pemeta.bootstrap import Difference, paired_difference
 from pemeta.figures.base import Chart, Figure, Records, mean_score
 from pemeta.figures.style import COLOURS, LINE, SMALL, SOFT
+from pemeta.registry import Distinct
 from pemeta.tables import Cell, Row, Table, interval, listed, points
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class GainChart(Chart):
         """What is drawn."""
         return (
             "Large dots: F1 with priming less F1 without it, in points, the mean over targets and seeds that both "
-            "have; lines: 95 % bootstrap intervals over seeds and test sentences; small dots: single targets."
+            "have; lines: 95 % intervals over seeds and test sentences; small dots: single targets."
         )
 
     @property
@@ -92,7 +93,7 @@ class Gains(Figure):
     name: ClassVar[str] = "gain"
 
     pairs: dict[str, tuple[str, str]] = Field(min_length=1)
-    targets: tuple[str, ...] = ()
+    targets: Distinct = ()
 
     def settings_named(self) -> set[str]:
         """The settings of all pairs."""
@@ -112,7 +113,13 @@ class Gains(Figure):
             if difference is None:
                 lacking.append(label)
                 continue
-            with_priming, without = (mean_score(side, tuple(difference.by_target)) for side in (one, other))
+            runs = {(r.target, r.seed) for r in one} & {(r.target, r.seed) for r in other}
+            with_priming, without = (
+                mean_score([r for r in side if (r.target, r.seed) in runs], tuple(difference.by_target))
+                for side in (one, other)
+            )
             gains.append(Gain(label, with_priming, without, difference))
-        notes = (f"Left out, since their settings have no run in common yet: {listed(lacking)}.",) if lacking else ()
-        return GainChart(self.title, notes, tuple(gains))
+        notes = [f"Left out, since their settings have no run in common yet: {listed(lacking)}."] if lacking else []
+        if single := [gain.label for gain in gains if len(gain.difference.seeds) == 1]:
+            notes.append(f"One seed, so the interval is over sentences alone: {listed(single)}.")
+        return GainChart(self.title, tuple(notes), tuple(gains))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from pemeta.figures.base import Chart, Figure, Records, finished, mean_score, shared_targets
+from pemeta.figures.base import Chart, Figure, Records, comparable, mean_score, shared_targets
 from pemeta.figures.style import ACCENT, INK, LINE, SMALL, SOFT
+from pemeta.registry import Distinct
 from pemeta.tables import MISSING, Cell, Row, Table, decimals, listed
 
 if TYPE_CHECKING:
@@ -117,7 +119,7 @@ class Matrix(Figure):
     settings: tuple[tuple[str, ...], ...]
     row_axis: str | None = None
     column_axis: str | None = None
-    targets: tuple[str, ...] = ()
+    targets: Distinct = ()
     reference: tuple[tuple[float | None, ...], ...] = ()
     reference_title: str = "other model, other data"
 
@@ -142,10 +144,10 @@ class Matrix(Figure):
 
     def compute(self, records: Records) -> MatrixChart:
         """Means over targets of means over seeds."""
-        there, absent = finished(records, dict.fromkeys(name for row in self.settings for name in row))
-        targets, lacking = shared_targets(records, there, self.targets)
+        there, absent = comparable(records, (name for row in self.settings for name in row))
+        targets, lacking = shared_targets(there, tuple(there), self.targets)
         cells = [
-            [mean_score(records[name], targets) if name in there else Cell(MISSING) for name in row]
+            [mean_score(there[name], targets) if name in there else Cell(MISSING) for name in row]
             for row in self.settings
         ]
         digits = decimals(f1 for row in self.reference for f1 in row)
@@ -165,10 +167,16 @@ class Matrix(Figure):
 
 
 def _with_best(cells: Sequence[Sequence[Cell]]) -> Cells:
-    """The highest of each column marked: there the rows can be compared."""
-    columns = zip(*cells, strict=True)
-    tops = [max((cell.mean for cell in column if cell.mean is not None), default=None) for column in columns]
+    """The highest of each column marked, where the rows can be compared; what shows as equal is equal."""
+    tops = [max(map(_shown, column)) for column in zip(*cells, strict=True)]
     return tuple(
-        tuple(replace(cell, best=top is not None and cell.mean == top) for cell, top in zip(row, tops, strict=True))
+        tuple(
+            replace(cell, best=cell.mean is not None and _shown(cell) == top)
+            for cell, top in zip(row, tops, strict=True)
+        )
         for row in cells
     )
+
+
+def _shown(cell: Cell) -> float:
+    return -math.inf if cell.mean is None else float(cell.text.partition(" ")[0])

@@ -11,9 +11,10 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from pemeta.bootstrap import Difference, paired_difference
-from pemeta.figures.base import ERROR_BARS, Chart, Figure, Records, finished, mean_score, shared_targets
+from pemeta.figures.base import ERROR_BARS, Chart, Figure, Records, comparable, mean_score, shared_targets
 from pemeta.figures.style import SMALL, SOFT, legend_below, log_ticks, looks
-from pemeta.tables import MISSING, Cell, Row, Table, interval, listed, points
+from pemeta.registry import Distinct
+from pemeta.tables import MISSING, Cell, Row, Table, interval, listed, points, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Point:
-    """One setting: its training sentences, its mean F1 in percent, and how far it is ahead of the first curve's."""
+    """One setting: its training sentences (the mean over targets, and as a text), its mean F1 in percent, its lead."""
 
     sentences: float
+    shown: str
     score: Cell
     gain: Difference | None
 
@@ -40,9 +42,9 @@ class SizesChart(Chart):
     def caption(self) -> str:
         """What is drawn."""
         return (
-            "Left: F1 on all test sentences, in percent, against the training sentences of a target, the mean over "
-            f"{listed(self.targets)}. {ERROR_BARS} Right: F1 less that of “{next(iter(self.curves), '')}” with as "
-            "many sentences, in points, with 95 % bootstrap intervals over seeds and test sentences."
+            "Left: F1, in percent, against the training sentences of a target (their mean where targets differ), the "
+            f"mean over {listed(self.targets)}. {ERROR_BARS} Right: F1 less that of “{next(iter(self.curves), '')}” "
+            "with as many sentences, in points, with 95 % intervals over seeds and test sentences."
         )
 
     @property
@@ -62,7 +64,7 @@ class SizesChart(Chart):
             for point in curve:
                 whole = None if point.gain is None else point.gain.whole
                 texts = (MISSING, MISSING) if whole is None else (points(whole.mean), interval(whole.low, whole.high))
-                rows.append(Row(label, f"{point.sentences:,.0f}", (point.score, *map(Cell, texts))))
+                rows.append(Row(label, point.shown, (point.score, *map(Cell, texts))))
         names = ("F1", "Gain", "95 % interval")
         return Table(f"{self.title}: F1 in percent, gains in points", names, tuple(rows), head="Training sentences")
 
@@ -125,7 +127,7 @@ class SizeCurves(Figure):
     name: ClassVar[str] = "sizes"
 
     curves: dict[str, tuple[str, ...]] = Field(min_length=1)
-    targets: tuple[str, ...] = ()
+    targets: Distinct = ()
 
     @model_validator(mode="after")
     def _aligned(self) -> Self:
@@ -144,12 +146,12 @@ class SizeCurves(Figure):
 
     def compute(self, records: Records) -> SizesChart:
         """Means, and differences from the first curve."""
-        there, absent = finished(records, [name for settings in self.curves.values() for name in settings])
-        targets, lacking = shared_targets(records, there, self.targets)
+        there, absent = comparable(records, (name for settings in self.curves.values() for name in settings))
+        targets, lacking = shared_targets(there, tuple(there), self.targets)
         first = next(iter(self.curves))
         curves = {
             label: tuple(
-                _point(records, name, base if label != first else None, targets)
+                _point(there, name, base if label != first else None, targets)
                 for name, base in zip(settings, self.curves[first], strict=True)
                 if name in there and targets
             )
@@ -161,4 +163,5 @@ class SizeCurves(Figure):
 def _point(records: Records, name: str, base: str | None, targets: Sequence[str]) -> Point:
     own = [record for record in records[name] if record.target in targets]
     gain = paired_difference(own, records.get(base, ()), targets) if base is not None else None
-    return Point(statistics.fmean(record.num_train for record in own), mean_score(own, targets), gain)
+    sizes = [record.num_train for record in own]
+    return Point(statistics.fmean(sizes), span(sizes), mean_score(own, targets), gain)

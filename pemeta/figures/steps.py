@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pemeta.figures.base import Chart, Records, SettingsFigure, finished, label_of, shared_targets
+from pemeta.figures.base import Chart, Records, SettingsFigure, comparable, label_of, shared_targets
 from pemeta.figures.style import legend_below, looks
 from pemeta.results import Record
 from pemeta.tables import MISSING, Cell, Row, Table, mean_cell
@@ -106,12 +106,12 @@ class Steps(SettingsFigure):
     def compute(self, records: Records) -> StepsChart:
         """Means and standard errors after each epoch."""
         known = {name: [r for r in records.get(name, ()) if r.validation_curve] for name in self.settings}
-        there, absent = finished(known, self.settings)
-        targets, lacking = shared_targets(known, there, self.targets)
+        there, absent = comparable(known, self.settings)
+        targets, lacking = shared_targets(there, tuple(there), self.targets)
         panels = {"Mean over targets": targets} | {target: (target,) for target in targets}
         if len(targets) < 2:
             panels = {target: (target,) for target in targets}
-        curves = {title: tuple(_curve(known[name], own) for name in there) for title, own in panels.items()}
+        curves = {title: tuple(_curve(found, own) for found in there.values()) for title, own in panels.items()}
         return StepsChart(self.title, (*absent, *lacking), curves)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from pemeta.figures import names
+from pemeta.figures import Chart, Figure, names
+from pemeta.report.choices import choice_tables
 from pemeta.report.comparisons import comparison_tables
 from pemeta.report.content import Report
 from pemeta.report.grid import Grid, Planned, make_grid
@@ -19,6 +21,7 @@ from pemeta.report.scores import (
 )
 from pemeta.report_spec import ReportSpec, TableSpec
 from pemeta.results import Record
+from pemeta.search import Choice
 from pemeta.tables import Table, listed, variants
 
 
@@ -44,6 +47,8 @@ def build_report(
     title: str = "Results",
     planned: Planned | None = None,
     spec: ReportSpec | None = None,
+    choices: Mapping[str, Choice] | None = None,
+    facts: Sequence[tuple[str, str]] = (),
 ) -> Report:
     """All tables, figures and facts on records.
 
@@ -52,6 +57,8 @@ def build_report(
         title: Of the report, where ``spec`` has none.
         planned: The runs that there are meant to be.
         spec: What the report shows; by default one table of all scores, and its details.
+        choices: What a search has chosen for the settings.
+        facts: Further names and texts on how the numbers were made.
 
     Raises:
         OutputError: the records do not fit together (see :func:`table`), or settings that are to be compared were not
@@ -59,22 +66,30 @@ def build_report(
     """
     grid, spec = make_grid(records, planned or Planned()), spec or ReportSpec()
     tables = []
-    for one in spec.tables or (TableSpec(),):
+    wanted = spec.tables or (TableSpec(),)
+    for one in wanted:
         tables.append(main_table(grid, one))
         if one.reference is not None:
             tables.append(reference_table(one.reference))
-    details = [seen_table(grid), unseen_table(grid), type_table(grid), seconds_table(grid)]
+    details = [seen_table(grid), *choice_tables(grid, choices or {})]
+    details += [detail(grid, one) for detail in (unseen_table, type_table) for one in wanted]
+    details.append(seconds_table(grid))
     if compared := comparison_tables(grid, spec.comparisons):
         tables.append(compared[0])
         details.insert(0, compared[1])
-    charts = [(figure.name, figure.compute(grid.records)) for figure in spec.figures]
+    charts = [(figure.name, _chart(figure, grid)) for figure in spec.figures]
     return Report(
         spec.title or title,
         tuple(tables),
-        _facts(grid),
+        (*_facts(grid), *facts),
         dict(zip(names(charts), (chart for _, chart in charts), strict=True)),
         tuple(shown for shown in details if shown.columns),
     )
+
+
+def _chart(figure: Figure, grid: Grid) -> Chart:
+    chart = figure.compute(grid.records)
+    return replace(chart, notes=(*chart.notes, *figure.notes))
 
 
 def _facts(grid: Grid) -> tuple[tuple[str, str], ...]:
@@ -83,7 +98,7 @@ def _facts(grid: Grid) -> tuple[tuple[str, str], ...]:
     return (
         ("Scores", "entity-level micro F1 as seqeval counts it; mean ± standard error over seeds (none for one seed)"),
         ("Seeds", listed(grid.seeds)),
-        ("Truncated test sentences", cut if any(record.num_truncated for record in records) else "none"),
+        (f"Truncated {grid.split} sentences", cut if any(record.num_truncated for record in records) else "none"),
         ("Hardware", variants([record.hardware for record in records])),
         ("Packages", variants([record.packages for record in records])),
     )

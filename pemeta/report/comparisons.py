@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from pemeta.bootstrap import RESAMPLES, Difference, paired_difference
+from pemeta.bootstrap import Difference, paired_difference
 from pemeta.report.grid import Grid
 from pemeta.report_spec import Comparison
 from pemeta.tables import MISSING, Cell, Row, Table, interval, listed, points
@@ -15,12 +15,11 @@ Found: TypeAlias = list[tuple[str, Difference | None]]
 COLUMNS = ("Difference", "95 % interval", "Ahead", "Targets", "Seeds", "Unseen", "Unseen, 95 %")
 DIFFERENCE = (
     "Difference: F1 of the first less F1 of the second, in points; the mean over targets of the mean over the seeds "
-    "that both have. Ahead: (target, seed) in which the first has the higher F1. Unseen: on unseen test sentences."
+    "that both have. Ahead: (target, seed) in which the first has the higher F1. Unseen: on unseen sentences alone."
 )
 INTERVALS = (
-    f"Intervals: percentiles of {RESAMPLES} bootstrap resamples of seeds and, within each target, of test sentences, "
-    "the same for both settings. They are for these targets, and somewhat too narrow where seeds are few: with n of "
-    "them, their variance is taken for (n − 1)/n of what it is."
+    "Intervals: over seeds, by their sample variance and Student's t, and over the sentences of each target, by the "
+    "paired bootstrap. They are for these targets. Each leaves out a true difference of zero in one of twenty cases."
 )
 
 
@@ -45,7 +44,7 @@ def _cells(difference: Difference | None) -> tuple[Cell, ...]:
     texts = [
         points(whole.mean),
         interval(whole.low, whole.high),
-        f"{difference.ahead} of {difference.pairs}",
+        f"{difference.ahead} of {difference.pairs}" + (f", {difference.equal} equal" if difference.equal else ""),
         str(len(difference.by_target)),
         str(len(difference.seeds)),
         MISSING if unseen is None else points(unseen.mean),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from pemeta.errors import OutputError
+from pemeta.config import Cell, RunConfig
+from pemeta.errors import OutputError, PemetaError
 from pemeta.figures import Picture, how_to_draw, picture
 from pemeta.files import replaced_folder, write_text
 from pemeta.registry import describe
@@ -18,11 +20,16 @@ from pemeta.report.grid import Planned
 from pemeta.report.markdown import FIGURES, to_markdown
 from pemeta.report.page import to_html
 from pemeta.report_spec import ReportSpec
-from pemeta.results import read_records
+from pemeta.results import Record, config_digest, read_records
+from pemeta.search import CHOSEN, Choice, read_choices
+from pemeta.tables import listed
 
 
 def read_report(folder: Path) -> Report:
     """The report on the records of a run folder, as its ``config.yaml`` describes it under ``report``.
+
+    Records of another configuration than ``config.yaml``, which a run would do anew, are left out, and the report says
+    so.
 
     Raises:
         OutputError: the folder, its records or its ``config.yaml`` cannot be read, or the records do not fit
@@ -32,7 +39,42 @@ def read_report(folder: Path) -> Report:
         raise OutputError(f"there is no folder {folder}; give the output folder of a run")
     config = _config(folder / "config.yaml")
     spec = _spec(folder / "config.yaml", config)
-    return build_report(read_records(folder), f"Results: {folder.resolve().name}", _planned(config), spec)
+    records = read_records(folder)
+    choices, others = _against(folder, config, records)
+    title = f"Results: {folder.resolve().name}"
+    if not others:
+        return build_report(records, title, _planned(config), spec, choices)
+    current = [record for record in records if record not in others]
+    if not current:
+        raise OutputError(
+            f"no record in {folder} is of the configuration in its config.yaml ({len(others)} are there); run the grid "
+            "again"
+        )
+    names = listed(dict.fromkeys(" ".join(record.label.split()) for record in others))
+    what = f"{len(others)} of {len(records)} records, of another configuration than config.yaml ({names})"
+    facts = [("Left out", f"{what}; run the grid again")]
+    return build_report(current, title, _planned(config), spec, choices, facts)
+
+
+def _against(folder: Path, raw: dict[str, Any], records: Sequence[Record]) -> tuple[dict[str, Choice], list[Record]]:
+    """What was chosen, and the records that the configuration and the choices would not give again.
+
+    Settings that the configuration does not have cannot be looked at, and neither can anything where it is not whole.
+    """
+    try:
+        config = RunConfig.model_validate(raw)
+    except (ValidationError, PemetaError):
+        return {}, []
+    choices = read_choices(folder / CHOSEN, config)
+    final = config.chosen({name: choice.values for name, choice in choices.items()})
+
+    def is_other(record: Record) -> bool:
+        if record.setting not in final.settings:
+            return record.setting in config.settings
+        cell = Cell(record.setting, record.target, record.seed)
+        return record.digest != config_digest(final.cell_config(cell))
+
+    return choices, [record for record in records if is_other(record)]
 
 
 def write_report(folder: Path, report: Report) -> None:

@@ -47,6 +47,11 @@ class Grid:
         """All seeds of any run."""
         return tuple(sorted({seed for runs in self.runs.values() for _, seed in runs}))
 
+    @property
+    def split(self) -> str:
+        """What the scores are of: test sentences, or validation sentences in a search."""
+        return " and ".join(sorted({str(r.config.get("scored_on", "test")) for r in self.all_records()})) or "test"
+
     def rows(self) -> Iterator[tuple[str, Record, tuple[Record, ...]]]:
         """(group, first record, all records) of each setting that has records, in the order of the tables."""
         for group, primed in zip(GROUPS, (False, True), strict=True):

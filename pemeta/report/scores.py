@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from pemeta.report.grid import Grid
@@ -28,9 +28,10 @@ MAX_LISTED = 8
 
 
 def main_table(whole: Grid, spec: TableSpec) -> Table:
-    """F1 in percent on all test sentences, settings × targets and their mean, and what a task stores."""
+    """F1 in percent, settings × targets and their mean, and what a task stores."""
     grid = whole.part(spec.settings, spec.targets)
-    scores = _score_table(grid, spec.title, lambda record: record.f1)
+    title = spec.title or f"F1 on all {grid.split} sentences, in percent"
+    scores = _score_table(grid, title, lambda record: record.f1)
     stored = [Cell(_fractions(records)) for _, _, records in grid.rows()]
     rows = [Row(row.group, row.label, (cell, *row.cells)) for row, cell in zip(scores.rows, stored, strict=True)]
     notes = ["Stored: the share of all parameters that has to be kept for each task.", *_gaps(grid), *spec.notes]
@@ -52,27 +53,50 @@ def reference_table(reference: Reference) -> Table:
     return Table(f"For comparison: {reference.title}", (*reference.columns, "Mean"), tuple(rows), notes)
 
 
-def unseen_table(grid: Grid) -> Table:
-    """F1 where the test sentence is not also a train sentence; a run without any such sentence has none."""
-    scored = _score_table(
-        grid, "F1 on unseen test sentences, in percent", lambda record: record.f1_unseen if record.num_unseen else None
-    )
+def unseen_table(whole: Grid, spec: TableSpec) -> Table:
+    """F1 where the sentence is not also a train sentence; a run without any such sentence has none."""
+    grid = whole.part(spec.settings, spec.targets)
+    title = f"{of_table(spec)}F1 on unseen {grid.split} sentences, in percent"
+    scored = _score_table(grid, title, lambda record: record.f1_unseen if record.num_unseen else None, unseen=True)
     counts = sentence_counts(grid, lambda record: record.num_unseen)
-    note = f"Unseen: not, by its words, also a train sentence of the target or a source. Test sentences: {counts}."
+    note = f"Unseen: not, by its words, also a train sentence of the target or a source. Sentences: {counts}."
     return Table(scored.title, scored.columns, scored.rows, (note,))
 
 
-def _score_table(grid: Grid, title: str, score: Callable[[Record], float | None]) -> Table:
+def of_table(spec: TableSpec) -> str:
+    """What the title of a table's detail begins with."""
+    return f"{spec.title}: " if spec.title else ""
+
+
+def _score_table(grid: Grid, title: str, score: Callable[[Record], float | None], unseen: bool = False) -> Table:
+    """Scores of each setting on each target, the best of a group marked where all of its rows are of the same runs.
+
+    With ``unseen`` these must have been scored on the same unseen sentences too.
+    """
     rows = []
     for group, first, records in grid.rows():
         scores = {(record.target, record.seed): value for record in records if (value := score(record)) is not None}
         cells = [seeds_cell([scores[run] for run in scores if run[0] == target]) for target in grid.targets]
         rows.append(Row(group, first.label, (*cells, mean_cell(scores, grid.targets))))
-    return Table(title, (*grid.targets, "Mean"), with_best(rows))
+    columns = [*((target,) for target in grid.targets), grid.targets]
+    return Table(title, (*grid.targets, "Mean"), with_best(rows, _comparable(grid, columns, unseen)))
 
 
-def type_table(grid: Grid) -> Table:
+def _comparable(grid: Grid, columns: Sequence[Collection[str]], unseen: bool = False) -> set[tuple[str, int]]:
+    """The groups and columns whose rows are all of the same runs; a column is of some targets."""
+    bases: dict[tuple[str, int], set[object]] = {}
+    for group, _, records in grid.rows():
+        for column, targets in enumerate(columns):
+            runs = [record for record in records if record.target in targets]
+            if {record.target for record in runs} == set(targets):
+                basis = frozenset((r.target, r.seed, r.unseen if unseen else ()) for r in runs)
+                bases.setdefault((group, column), set()).add(basis)
+    return {place for place, found in bases.items() if len(found) == 1}
+
+
+def type_table(whole: Grid, spec: TableSpec) -> Table:
     """F1 of each entity type."""
+    grid = whole.part(spec.settings, spec.targets)
     scored: dict[str, set[str]] = {}
     for record in grid.all_records():
         for name in record.f1_per_type:
@@ -86,8 +110,9 @@ def type_table(grid: Grid) -> Table:
             scores = {(record.target, record.seed): record.f1_per_type[name] for record in runs}
             cells.append(mean_cell(scores, sorted(scored[name])))
         rows.append(Row(group, first.label, tuple(cells)))
+    same = _comparable(grid, [scored[name] for name in types])
     note = "Mean over the targets that have the type; none where a setting has no result on one of them."
-    return Table("F1 per entity type, in percent", tuple(types), with_best(rows), (note,))
+    return Table(f"{of_table(spec)}F1 per entity type, in percent", tuple(types), with_best(rows, same), (note,))
 
 
 def seconds_table(grid: Grid) -> Table:
@@ -161,7 +186,7 @@ def _gaps(grid: Grid) -> Iterator[str]:
         with_seeds.setdefault(tuple(sorted({record.seed for record in records})), []).append(first.label)
     if len(with_seeds) > 1:
         parts = [f"{listed(seeds)} of {listed(labels)}" for seeds, labels in with_seeds.items()]
-        yield f"Seeds differ: {'; '.join(parts)}."
+        yield f"Seeds differ: {'; '.join(parts)}. The best score is marked where all rows of a group have the same."
 
 
 def _partial(grid: Grid) -> Iterator[str]:
