@@ -36,6 +36,7 @@ LAYERS = [
     {"report_spec"},
     {"priming"},
     {"setting"},
+    {"config_defaults"},
     {"config"},
     {"build", "config_file", "stage", "search"},
     {"stages"},

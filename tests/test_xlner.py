@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +14,11 @@ import yaml
 from conftest import make_sentence
 from test_wikiann import SPLITS, TAGS, rows_to_parquet
 
-from pemeta.config import RunConfig
+from pemeta.config import Cell, RunConfig
 from pemeta.config_file import load_config
 from pemeta.report import read_report, to_markdown
 from pemeta.results import config_digest, read_records
-from pemeta.search import choose
+from pemeta.search import CHOSEN, choose, read_choices
 
 XLNER = Path(__file__).parents[1] / "benchmarks" / "xlner"
 COMMITTED = sorted(path.parent for path in (XLNER / "results").glob("*/records"))
@@ -113,9 +112,13 @@ def test_committed_tables_and_figures_are_those_of_the_committed_records(folder:
 def test_committed_records_are_of_the_committed_configuration(folder: Path) -> None:
     config = load_config(XLNER / f"{folder.name}.yaml")
     assert load_config(folder / "config.yaml") == config
-    choices = choose(config, read_records(folder / "search"))
-    chosen = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))
-    assert {name: choice.values for name, choice in choices.items()} == {n: c["values"] for n, c in chosen.items()}
+    search = config.to_search
+    assert search is not None
+    tried = read_records(folder / "search")
+    assert all(r.digest == config_digest(search.cell_config(Cell(r.setting, r.target, r.seed))) for r in tried)
+    choices = read_choices(folder / CHOSEN, config)
+    diverged = {name for choice in choices.values() for name in choice.diverged}
+    assert choose(config, tried, [cell for cell in search.cells if cell.setting in diverged]) == choices
     final = config.chosen({name: choice.values for name, choice in choices.items()})
     digests = {(r.setting, r.target, r.seed): r.digest for r in read_records(folder)}
     assert digests == {cell: config_digest(final.cell_config(cell)) for cell in config.cells}
