@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -18,6 +19,7 @@ from pemeta.methods.base import AnyMethod
 from pemeta.model import PEModel
 from pemeta.optimization import check_finite
 from pemeta.registry import Named
+from pemeta.seeding import derive_seed, generators_kept, seed_generators
 from pemeta.tasks import Episode, EpisodeSampler, Task
 from pemeta.trunk import Shared
 from pemeta.typing import Batch, State
@@ -192,12 +194,14 @@ class MetaPriming(PrimingAlgorithm):
         inner: list[list[float]] = []
         outer: list[float] = []
         heads: State = {}
-        with sparse_word_gradients(model, learner.partition.theta_p):
+        with _own_generators(model, episodes), sparse_word_gradients(model, learner.partition.theta_p):
             for together in [episodes] if self.batch_tasks else [[episode] for episode in episodes]:
+                _seed(model, together[0])
                 shared = Shared()
                 supports = self._supports(model, together, shared)
                 queries = self._queries(model, together, shared)
                 for episode, support, query in zip(together, supports, queries, strict=True):
+                    _seed(model, episode, "alone")
                     clone = learner.clone(episode.task.name)
                     inner.append(self._inner_loop(clone, support, episode.task.name))
                     outer.append(self._query_pass(clone, query, episode.task.name))
@@ -211,8 +215,10 @@ class MetaPriming(PrimingAlgorithm):
         """Let the heads forget the episodes before, where they are to."""
         if self.source_heads == "carried":
             return
-        for task in (episode.task for episode in episodes):
-            model.add_head(task.name, task.make_head, seed=int(torch.randint(2**31, ())))
+        for episode in episodes:
+            task = episode.task
+            seed = int(torch.randint(2**31, ())) if episode.seed is None else episode.seed
+            model.add_head(task.name, task.make_head, seed)
             if self.source_heads == "zero":
                 for parameter in model.head(task.name).parameters():
                     nn.init.zeros_(parameter)
@@ -298,8 +304,9 @@ class FineTunePriming(PrimingAlgorithm):
         """The gradient of the tasks' summed losses."""
         model.train(self.outer_dropout)
         losses = []
-        with sparse_word_gradients(model, self.trained(model)):
+        with _own_generators(model, episodes), sparse_word_gradients(model, self.trained(model)):
             for episode in episodes:
+                _seed(model, episode)
                 loss = model.loss(to_device(self._batch(episode), model.device), episode.task.name)
                 losses.append(self._add_gradient(loss, loss_scale))
         return StepLosses((), _mean(losses))
@@ -308,6 +315,18 @@ class FineTunePriming(PrimingAlgorithm):
         if self.sentences == "query":
             return episode.query
         return episode.task.train.batch(episode.support_indices + episode.query_indices)
+
+
+def _own_generators(model: PEModel, episodes: Sequence[Episode]) -> AbstractContextManager[None]:
+    """Within the block PyTorch's generators are the episodes'; where these have no seeds, they simply go on."""
+    seeded = any(episode.seed is not None for episode in episodes)
+    return generators_kept(model.device) if seeded else nullcontext()
+
+
+def _seed(model: PEModel, episode: Episode, *labels: str) -> None:
+    """Draw dropout for passes of an episode from its own seed, if it has one."""
+    if episode.seed is not None:
+        seed_generators(derive_seed(episode.seed, *labels), model.device)
 
 
 def _mean(values: Sequence[float]) -> float:

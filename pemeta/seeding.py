@@ -38,15 +38,22 @@ def seeded(seed: int, *labels: str | int, device: torch.device | None = None) ->
         labels: what the block is for.
         device: an accelerator whose generator is seeded and restored too.
     """
+    with generators_kept(device):
+        seed_generators(derive_seed(seed, *labels), device)
+        yield
+
+
+@contextmanager
+def generators_kept(device: torch.device | None = None) -> Iterator[None]:
+    """After the block PyTorch's global generators, the CPU's and the device's, are as they were before."""
     before = generator_states(device)
     try:
-        _seed_generators(derive_seed(seed, *labels), device)
         yield
     finally:
         restore_generators(before, device)
 
 
-def _seed_generators(seed: int, device: torch.device | None) -> None:
+def seed_generators(seed: int, device: torch.device | None) -> None:
     """Seed the CPU's generator and the device's; `torch.manual_seed` would reach those of other devices too."""
     torch.default_generator.manual_seed(seed)
     if device is not None and device.type == "cuda":

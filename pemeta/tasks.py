@@ -13,7 +13,7 @@ from pemeta.errors import ConfigError, DataError
 from pemeta.heads import CausalLM, Head, SequenceClassification, TokenClassification
 from pemeta.heads.causal_lm import Output
 from pemeta.heads.sequence_classification import Pooling
-from pemeta.seeding import numpy_generator
+from pemeta.seeding import derive_seed, numpy_generator
 from pemeta.typing import Batch
 
 
@@ -74,11 +74,20 @@ def _check_kind(name: str, train: Examples, kind: str) -> None:
 
 @dataclass(frozen=True)
 class Episode:
-    """A draw from one task: the support set for the inner loop, and a query set disjoint from it."""
+    """A draw from one task: the support set for the inner loop, and a query set disjoint from it.
+
+    Attributes:
+        task: the task.
+        support_indices: of its training examples.
+        query_indices: of its training examples.
+        seed: of dropout and new heads in the episode's passes, which then do not depend on what was computed before, or
+            by which process; PyTorch's generators go on as they are where None.
+    """
 
     task: Task
     support_indices: tuple[int, ...]
     query_indices: tuple[int, ...]
+    seed: int | None = None
 
     @property
     def support(self) -> Batch:
@@ -170,5 +179,6 @@ class EpisodeSampler:
         episodes = []
         for task in (self.tasks[i] for i in chosen):
             drawn = rng.choice(len(task.train), self.support_size + self.query_size, replace=False).tolist()
-            episodes.append(Episode(task, tuple(drawn[: self.support_size]), tuple(drawn[self.support_size :])))
+            support, query = tuple(drawn[: self.support_size]), tuple(drawn[self.support_size :])
+            episodes.append(Episode(task, support, query, derive_seed(self.seed, "episode", step, task.name)))
         return episodes

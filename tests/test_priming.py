@@ -72,6 +72,49 @@ def test_one_step_of_algorithm_1_equals_the_explicit_unroll(inner, first_order):
     assert losses.inner[2] < losses.inner[0]
 
 
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        MetaPriming(inner_steps=2, inner_dropout=True, source_heads="fresh"),
+        MetaPriming(inner_steps=2, batch_tasks=True, source_heads="fresh", outer_dropout=False),
+        FineTunePriming(),
+    ],
+    ids=["meta", "batch_tasks", "finetune"],
+)
+def test_a_task_s_gradient_does_not_depend_on_what_was_computed_before(algorithm):
+    """So tasks can be computed in any order, or by several processes: dropout and new heads are the episode's own."""
+    episodes = EpisodeSampler(TASKS, 3, 4, seed=5)[2]
+    assert len({episode.seed for episode in episodes}) == len(episodes)
+
+    def gradients(model, batches):
+        for batch in batches:
+            algorithm.accumulate(model, batch)
+        return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, model.state()
+
+    one, other = (with_heads(tiny(dropout=0.5)) for _ in range(2))
+    together, state = gradients(one, [episodes])
+    torch.manual_seed(9)  # a global state that must not matter
+    before = torch.get_rng_state()
+    alone, others = gradients(other, [[episode] for episode in reversed(episodes)])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert together.keys() == alone.keys()
+    for name, gradient in together.items():
+        torch.testing.assert_close(gradient, alone[name], rtol=0, atol=1e-12, msg=name)
+    for name, value in state.items():
+        torch.testing.assert_close(value, others[name], rtol=0, atol=1e-12, msg=name)
+
+
+def test_episodes_of_one_s_own_take_the_generators_as_they_are():
+    """Two steps on the same episode without a seed draw dropout twice."""
+    model = with_heads(tiny(dropout=0.5))
+    (drawn, *_) = EpisodeSampler(TASKS, 3, 4)[0]
+    episode = dataclasses.replace(drawn, seed=None)
+    losses = [FineTunePriming().accumulate(model, [episode]).outer for _ in range(2)]
+    seeded = [FineTunePriming().accumulate(model, [drawn]).outer for _ in range(2)]
+    assert losses[0] != losses[1]
+    assert seeded[0] == seeded[1]
+
+
 @pytest.mark.parametrize("heads", ["carried", "fresh", "zero"])
 def test_the_heads_of_source_tasks_start_an_episode_as_configured(heads, monkeypatch):
     seen = {task.name: [] for task in TASKS}
