@@ -196,7 +196,7 @@ class MetaPriming(PrimingAlgorithm):
         heads: State = {}
         with _own_generators(model, episodes), sparse_word_gradients(model, learner.partition.theta_p):
             for together in [episodes] if self.batch_tasks else [[episode] for episode in episodes]:
-                _seed(model, together[0])
+                _seed(model, together[0])  # of what is passed as one batch
                 shared = Shared()
                 supports = self._supports(model, together, shared)
                 queries = self._queries(model, together, shared)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ from pemeta.files import check_writable, read_json, remove, write_json, write_te
 from pemeta.interrupts import deferred_interrupt
 from pemeta.plan import Plan, time_words
 from pemeta.results import slug
-from pemeta.search import CHOSEN, Choice, choose, read_choices
+from pemeta.search import CHOSEN, Choice, choose, read_choices, with_choices
 from pemeta.stage import Outcome, Stage
 from pemeta.stages import Stages
 from pemeta.task_files import ABOUT_TASK
@@ -99,10 +99,6 @@ class Runner:
         self.plan = plan = Plan.of(self.stages)
         if done := sum(stage in plan.done for stage in plan.cells):
             self.say(f"{done} of {len(plan.cells)} runs are done already")
-        for stage in plan.cells:
-            record = self.stages.finished(stage.cell) if stage in plan.done else None
-            if record is not None:
-                self.stages.rename(record)
         if plan.left:
             self._check_data([stage.cell for stage in plan.cells if stage in plan.left])
             self.stages.workshop.prepare()  # once, and not by several processes
@@ -168,8 +164,7 @@ class Runner:
         records = [record for cell in searcher.config.cells if (record := searcher.stages.finished(cell)) is not None]
         diverged = {stage.cell for stage in searcher.plan.diverged if stage.target is not None} if searcher.plan else ()
         choices = choose(self.given, records, diverged)
-        self.config = self.given.chosen({name: choice.values for name, choice in choices.items()})
-        self.stages = self._stages()
+        self._take(choices)
         return choices
 
     def _take_choices_of_before(self) -> bool:
@@ -177,9 +172,12 @@ class Runner:
         choices = read_choices(self.folder / CHOSEN, self.given)
         if not all(name in choices for name, setting in self.given.settings.items() if setting.candidates):
             return False
-        self.config = self.given.chosen({name: choice.values for name, choice in choices.items()})
-        self.stages = self._stages()
+        self._take(choices)
         return True
+
+    def _take(self, choices: Mapping[str, Choice]) -> None:
+        self.config = with_choices(self.given, choices)
+        self.stages = self._stages()
 
     def dry_run(self) -> list[str]:
         """Lines that tell what the run would do, and what of it is done, being done and left."""

@@ -94,6 +94,11 @@ def read_choices(path: Path, config: RunConfig) -> dict[str, Choice]:
     return choices
 
 
+def with_choices(config: RunConfig, choices: Mapping[str, Choice]) -> RunConfig:
+    """The run with what was chosen; settings that lack a choice are left out."""
+    return config.chosen({name: choice.values for name, choice in choices.items()})
+
+
 def _best(setting: str, candidates: Sequence[dict[str, Any]], means: Mapping[str, float]) -> Choice:
     ranked = sorted(means, key=lambda name: -means[name])  # stable: of equals the first
     values = next(values for values in candidates if candidate_name(setting, values) == ranked[0])

@@ -93,12 +93,6 @@ class Stages:
             return None
         return record
 
-    def rename(self, record: Record) -> None:
-        """Give the record of a finished cell the setting's label of today."""
-        label = self.config.settings[record.setting].label or record.setting
-        if record.label != label:
-            write_record(self.folder, record.model_copy(update={"label": label}))
-
     def record_path(self, cell: Cell) -> Path:
         """Where a cell's record is, or will be."""
         return self.folder / "records" / Record.filename_of(cell.setting, cell.target, cell.seed)

@@ -175,13 +175,17 @@ def test_a_priming_default_that_only_one_algorithm_knows(pemeta, run_config):
     assert pemeta("validate", run_config).code == 0
 
 
-def test_a_new_label_renames_the_record_and_redoes_nothing(pemeta, run_config):
+def test_a_new_label_is_in_the_report_and_redoes_nothing(pemeta, run_config):
     pemeta("run", run_config)
-    before = read_records(Path(run_config["output"]))
-    assert "2 of 2 runs are done already" in pemeta("run", run_config, "settings.plain.label=new name").out
-    after = read_records(Path(run_config["output"]))
-    assert [r.label for r in after] == ["new name", "primed"]
-    assert after == [r.model_copy(update={"label": new.label}) for r, new in zip(before, after, strict=True)]
+    out = Path(run_config["output"])
+    before = read_records(out)
+    again = pemeta("run", run_config, "settings.plain.label=new name")
+    assert "2 of 2 runs are done already" in again.out
+    assert read_records(out) == before
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "new name" in again.out
+    assert "new name" in report
+    assert "plain" not in report
 
 
 def test_a_primed_model_that_is_not_one_is_refused(pemeta, run_config, refused):

@@ -21,7 +21,7 @@ from pemeta.report.markdown import FIGURES, to_markdown
 from pemeta.report.page import to_html
 from pemeta.report_spec import ReportSpec
 from pemeta.results import Record, config_digest, read_records
-from pemeta.search import CHOSEN, Choice, read_choices
+from pemeta.search import CHOSEN, Choice, read_choices, with_choices
 from pemeta.tables import listed
 
 
@@ -40,41 +40,45 @@ def read_report(folder: Path) -> Report:
     config = _config(folder / "config.yaml")
     spec = _spec(folder / "config.yaml", config)
     records = read_records(folder)
-    choices, others = _against(folder, config, records)
-    title = f"Results: {folder.resolve().name}"
-    if not others:
-        return build_report(records, title, _planned(config), spec, choices)
-    current = [record for record in records if record not in others]
-    if not current:
+    choices, current = _current(folder, config, records)
+    if records and not current:
         raise OutputError(
-            f"no record in {folder} is of the configuration in its config.yaml ({len(others)} are there); run the grid "
-            "again"
+            f"no record in {folder} is of the configuration in its config.yaml ({len(records)} are there); run the "
+            "grid again"
         )
-    names = listed(dict.fromkeys(" ".join(record.label.split()) for record in others))
-    what = f"{len(others)} of {len(records)} records, of another configuration than config.yaml ({names})"
-    facts = [("Left out", f"{what}; run the grid again")]
-    return build_report(current, title, _planned(config), spec, choices, facts)
+    facts = []
+    if left_out := len(records) - len(current):
+        kept = {record.filename for record in current}
+        names = listed(dict.fromkeys(record.label for record in records if record.filename not in kept))
+        what = f"{left_out} of {len(records)} records, of another configuration than config.yaml ({names})"
+        facts.append(("Left out", f"{what}; run the grid again"))
+    return build_report(current, f"Results: {folder.resolve().name}", _planned(config), spec, choices, facts)
 
 
-def _against(folder: Path, raw: dict[str, Any], records: Sequence[Record]) -> tuple[dict[str, Choice], list[Record]]:
-    """What was chosen, and the records that the configuration and the choices would not give again.
+def _current(
+    folder: Path, raw: dict[str, Any], records: Sequence[Record]
+) -> tuple[dict[str, Choice], Sequence[Record]]:
+    """What was chosen, and the records that the configuration and the choices give, with the labels of today.
 
-    Settings that the configuration does not have cannot be looked at, and neither can anything where it is not whole.
+    Records of settings that the configuration does not have stay, and all where it is not whole: nothing is known of
+    them.
     """
     try:
         config = RunConfig.model_validate(raw)
     except (ValidationError, PemetaError):
-        return {}, []
+        return {}, records
     choices = read_choices(folder / CHOSEN, config)
-    final = config.chosen({name: choice.values for name, choice in choices.items()})
-
-    def is_other(record: Record) -> bool:
-        if record.setting not in final.settings:
-            return record.setting in config.settings
-        cell = Cell(record.setting, record.target, record.seed)
-        return record.digest != config_digest(final.cell_config(cell))
-
-    return choices, [record for record in records if is_other(record)]
+    final = with_choices(config, choices)
+    kept = []
+    for record in records:
+        setting = final.settings.get(record.setting)
+        if setting is not None:
+            cell = Cell(record.setting, record.target, record.seed)
+            if record.digest == config_digest(final.cell_config(cell)):
+                kept.append(record.model_copy(update={"label": setting.label or record.setting}))
+        elif record.setting not in config.settings:
+            kept.append(record)
+    return choices, kept
 
 
 def write_report(folder: Path, report: Report) -> None:
