@@ -15,7 +15,7 @@ from fake_records import by_setting, make, primed
 from pemeta.errors import ConfigError
 from pemeta.figures import BarChart, Chart, CostChart, Figure, GainChart, MatrixChart, SizesChart, StepsChart
 from pemeta.figures.picture import drawing, names, picture
-from pemeta.figures.style import SMALL, looks
+from pemeta.figures.style import MARKERS, SMALL, looks
 from pemeta.results import Record
 from pemeta.tables import Table
 
@@ -315,16 +315,18 @@ def test_words_are_large_enough_and_within_the_picture(kind: str) -> None:
         assert box.y1 <= figure.bbox.y1 + 1, text
 
 
-def test_names_beside_points_do_not_cover_each_other() -> None:
-    # Four points that are so near that names on the right of each would.
+def test_points_that_are_near_have_looks_and_names_of_their_own() -> None:
     runs = [
         make(f"a long name {i}", f1=f1, seconds=s)
         for i, (f1, s) in enumerate([(0.5, 4), (0.51, 4.2), (0.5, 4.4), (0.9, 40)])
     ]
     found = chart("cost", by_setting(*runs), settings=[run.setting for run in runs])
-    boxes = [text.get_window_extent() for text in words(drawn(found)) if text.get_text().startswith("a long")]
+    figure = drawn(found)
+    boxes = [text.get_window_extent() for text in words(figure) if text.get_text().startswith("a long")]
     assert len(boxes) == 4
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    lines = [line for line in figure.axes[0].lines if line.get_marker() in MARKERS]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 4
 
 
 def test_a_label_is_shown_as_it_is() -> None:

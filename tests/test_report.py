@@ -210,10 +210,10 @@ def test_counts_that_agree_are_said_once() -> None:
 
 def test_seconds() -> None:
     records = [make("a", seconds=2.0), make("a", seed=1, seconds=3.0), primed("b", seconds=1500.0)]
-    seconds = titled(build_report(records), "Mean seconds")
+    seconds = titled(build_report(records), "Median seconds")
     assert [[entry.text for entry in row.cells] for row in seconds.rows] == [["0", "2.5"], ["60", "1,500"]]
     unknown = make("b", priming="maml")
-    assert titled(build_report([unknown]), "Mean seconds").rows[0].cells[0].text == "–"
+    assert titled(build_report([unknown]), "Median seconds").rows[0].cells[0].text == "–"
 
 
 def test_facts() -> None:
@@ -712,7 +712,7 @@ def test_a_terminal_names_what_it_does_not_show() -> None:
         "Only in the files: Paired differences on each target, in points, What each setting saw, Table 1: F1 on unseen"
         in text
     )
-    assert "Mean seconds of a run\n" not in text
+    assert "Median seconds of a run\n" not in text
     assert max(map(len, text.splitlines())) < 400
     assert text.count("\n") < 60
 

@@ -116,12 +116,12 @@ def type_table(whole: Grid, spec: TableSpec) -> Table:
 
 
 def seconds_table(grid: Grid) -> Table:
-    """Mean wall times."""
+    """Median wall times."""
     rows = []
     for group, first, records in grid.rows():
         cells = (Cell(_priming_seconds(records)), Cell(seconds([record.seconds for record in records])))
         rows.append(Row(group, first.label, cells))
-    return Table("Mean seconds of a run", ("Priming", "Fine-tuning and evaluation"), tuple(rows))
+    return Table("Median seconds of a run", ("Priming", "Fine-tuning and evaluation"), tuple(rows))
 
 
 def seen_table(grid: Grid) -> Table:
