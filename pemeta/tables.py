@@ -110,8 +110,8 @@ def two_digits(value: float) -> str:
 def seconds(values: Sequence[float]) -> str:
     """The median of durations: other work of the machine counts for less than in a mean.
 
-    >>> seconds([1.0, 2.0]), seconds([4000.0]), seconds([])
-    ('1.5', '4,000', '–')
+    >>> seconds([1.0, 2.0, 9.0]), seconds([4000.0]), seconds([])
+    ('2.0', '4,000', '–')
     """
     if not values:
         return MISSING
