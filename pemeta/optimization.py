@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -12,6 +13,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_linear_schedule_with_warmup
 
 from pemeta.errors import NotFiniteError
+
+NotFinite: TypeAlias = Literal["stop", "skip"]
+"""What is done where a loss or gradient is not finite: end the run, or leave the step out and count it."""
+MOST_SKIPPED = 10
+"""Steps that may be left out one after the other; our choice: what follows would all be left out too."""
 
 
 class LossScale:
@@ -107,3 +113,9 @@ def check_finite(value: float, what: str, remedy: str) -> None:
     """
     if not math.isfinite(value):
         raise NotFiniteError(f"{what} is {value}; {remedy}")
+
+
+def too_many(skipped: Sequence[int]) -> bool:
+    """Whether the last of the steps that were left out, by number, are too many in a row to go on."""
+    last = skipped[-MOST_SKIPPED:]
+    return len(last) == MOST_SKIPPED and last[-1] - last[0] == MOST_SKIPPED - 1

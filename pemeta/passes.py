@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from typing_extensions import Self
 
+from pemeta.backbone_checks import check_pieces
 from pemeta.checkpointing import checkpoint_layers
 from pemeta.errors import ModelError
 from pemeta.methods.base import PEMethod
@@ -47,6 +48,7 @@ class BackbonePasses(nn.Module):
             return self.backbone(**self._inputs(batch)).last_hidden_state  # type: ignore[no-any-return]
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
+        check_pieces(self.backbone, batch)
         # A decoder would keep keys and values for text to come.
         return {**inputs_of(batch), **({"use_cache": False} if self._keeps_keys else {})}
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from pemeta.backbone_checks import check_pieces
 from pemeta.data.examples import Decoded, Examples, Scored
 from pemeta.devices import to_device
 from pemeta.errors import reason
@@ -148,7 +149,9 @@ def _hidden_states(model: PEModel, data: Examples, batch_size: int) -> Iterator[
 def _of_batch(model: PEModel, data: Examples, indices: Sequence[int]) -> Tensor:
     key = model.unchanging()
     assert key is not None  # or nothing would be kept
-    return model.reusing([to_device(data.batch(indices), model.device)])[0][key]
+    batch = data.batch(indices)
+    check_pieces(model.backbone, batch)  # here: on CUDA it could only be seen by waiting for the device
+    return model.reusing([to_device(batch, model.device)])[0][key]
 
 
 @torch.no_grad()

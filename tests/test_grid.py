@@ -23,7 +23,8 @@ from pemeta.errors import ConfigError, ModelError, TrainingError, UnwritableErro
 from pemeta.methods import Adapter
 from pemeta.plan import Plan, time_words
 from pemeta.results import Record, read_records, slug
-from pemeta.runner import LOCK, RUNNING, Runner
+from pemeta.run_log import LOCK, RUNNING
+from pemeta.runner import Runner
 from pemeta.search import choose
 from pemeta.setting import Setting, Sizes
 from pemeta.stages import Stages
