@@ -1,62 +1,162 @@
-"""The state of a priming run between two outer steps, in one safetensors file."""
+"""The state of a training run between two steps, in safetensors files of which the last two are kept."""
 
 from __future__ import annotations
 
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pemeta.errors import OutputError
-from pemeta.files import read_tensors, write_tensors
-from pemeta.model import PEModel
+import torch
+from tqdm.auto import tqdm
+
+from pemeta.errors import OutputError, excerpt, reason
+from pemeta.files import read_tensors, remove, unwritable, write_tensors
 from pemeta.optimization import Optimization
 from pemeta.seeding import generator_states, restore_generators
 from pemeta.typing import State
 
-
-def save_checkpoint(path: Path, model: PEModel, optimization: Optimization, about: dict[str, Any]) -> None:
-    """Save parameters, optimiser, schedule and random generators, and ``about`` (a JSON value) beside them.
-
-    Raises:
-        OutputError: the file cannot be written; the last checkpoint is as it was.
-    """
-    tensors: State = {f"model.{name}": value for name, value in model.state().items()}
-    for index, state in optimization.optimizer.state_dict()["state"].items():
-        tensors.update({f"optimizer.{index}.{key}": value.detach().cpu() for key, value in state.items()})
-    tensors.update({f"random.{kind}": value for kind, value in generator_states(model.device).items()})
-    groups = optimization.optimizer.state_dict()["param_groups"]
-    scale = [optimization.scale.value, optimization.scale.good_steps]
-    schedule = optimization.scheduler.state_dict()
-    write_tensors(path, tensors, {**about, "groups": groups, "schedule": schedule, "loss_scale": scale})
+SLOW = 1.0
+"""Seconds; a state that takes longer to save is not saved each time that it could be. Our choice."""
+SHARE = 20
+"""Such a state is saved when this many times as long has been worked since the last one: 5 % are lost. Our choice."""
 
 
-def load_checkpoint(path: Path, model: PEModel, optimization: Optimization, digest: str) -> dict[str, Any]:
-    """Restore what :func:`save_checkpoint` saved, and return its ``about``.
+class Checkpoint:
+    """Where a training run saves its state, and continues from.
+
+    ``path`` has the last state, and the file ``previous`` beside it the one before, which counts where the last one
+    was not written to its end or was damaged.
 
     Args:
-        path: the file.
-        model: what is restored.
-        optimization: what is restored.
-        digest: what ``about["digest"]`` must be; otherwise nothing is changed.
-
-    Raises:
-        OutputError: the file is not whole, or is of another run.
-        ModelError: the model's parameters are others.
+        path: a safetensors file.
+        identity: a JSON mapping of all that must not change between a state and its continuation.
+        device: whose random generators belong to the state.
     """
-    tensors, about = read_tensors(path)
-    if not isinstance(about, dict) or about.get("digest") != digest:
-        raise OutputError(f"{path} is of a run with other settings, data or backbone; remove it to start again")
-    model.load_state({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
-    state: dict[int, State] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], device: torch.device) -> None:
+        self.path = path
+        self.previous = previous_of(path)
+        self.identity = json.loads(json.dumps(identity))
+        self.device = device
+        self._took = 0.0
+        self._saved = time.monotonic()
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether a state is to be saved after a step: each ``every`` steps, or less often where that takes long."""
+        waited = time.monotonic() - self._saved
+        return step % every == 0 and (self._took < SLOW or waited > SHARE * self._took)
+
+    def save(self, tensors: State, optimization: Optimization, about: Mapping[str, Any]) -> None:
+        """Save values, optimiser, schedule, loss scale and random generators, and ``about`` (a JSON value) beside them.
+
+        Raises:
+            OutputError: the file cannot be written; the state before is there.
+        """
+        begun = time.monotonic()
+        found = optimization.optimizer.state_dict()
+        whole: State = {f"value.{name}": value for name, value in tensors.items()}
+        for index, state in found["state"].items():
+            whole.update({f"optimizer.{index}.{key}": value.detach().cpu() for key, value in state.items()})
+        whole.update({f"random.{kind}": value for kind, value in generator_states(self.device).items()})
+        beside = {
+            "identity": self.identity,
+            "about": about,
+            "groups": found["param_groups"],
+            "schedule": optimization.scheduler.state_dict(),
+            "loss_scale": [optimization.scale.value, optimization.scale.good_steps],
+        }
+        try:
+            if self.path.exists():
+                self.path.replace(self.previous)
+        except OSError as error:
+            raise unwritable(self.path, error) from None
+        write_tensors(self.path, whole, beside)
+        self._saved = time.monotonic()
+        self._took = self._saved - begun
+
+    def load(self, optimization: Optimization) -> tuple[State, Any] | None:
+        """Restore all but the values, which are given back with what was saved beside them; None without a state.
+
+        Raises:
+            OutputError: no state can be read, or it is of another run; nothing is changed.
+        """
+        broken: list[OutputError] = []
+        for path in (self.path, self.previous):
+            if not path.exists():
+                continue
+            try:
+                tensors, beside = read_tensors(path)
+            except OutputError as error:
+                broken.append(error)
+                continue
+            self._check_identity(path, beside)
+            if broken:
+                tqdm.write(f"{str(broken[0]).partition(';')[0]}; going on from the state before it", file=sys.stderr)
+            try:
+                return self._restore(tensors, beside, optimization), beside["about"]
+            except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+                raise OutputError(f"cannot continue from {path}: {reason(error)}; remove it to start again") from None
+        if broken:
+            raise broken[0]
+        return None
+
+    def _check_identity(self, path: Path, beside: Any) -> None:
+        before = beside.get("identity") if isinstance(beside, dict) else None
+        if not isinstance(before, dict):
+            raise OutputError(f"{path} is not a checkpoint of this version; remove it to start again")
+        found = [
+            f"{name} was {excerpt(was)} and is {excerpt(now)} now"
+            for name, was, now in differences(before, self.identity)
+        ]
+        if found:
+            more = f" (and {len(found) - 2} more)" if len(found) > 2 else ""
+            raise OutputError(
+                f"cannot continue from {path}, because the run has changed: {', '.join(found[:2])}{more}; put that "
+                "back, or remove the file to start again"
+            )
+
+    def _restore(self, tensors: State, beside: Mapping[str, Any], optimization: Optimization) -> State:
+        state: dict[int, State] = {}
+        for name, value in _under("optimizer", tensors).items():
+            index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = value
-    try:
-        optimization.optimizer.load_state_dict({"state": state, "param_groups": about["groups"]})
-        optimization.scheduler.load_state_dict(about["schedule"])
-        optimization.scale.value, optimization.scale.good_steps = about["loss_scale"]
-    except (KeyError, ValueError, TypeError) as error:
-        raise OutputError(f"{path} is of another run ({error}); remove it to start again") from None
-    random = {name.removeprefix("random."): t for name, t in tensors.items() if name.startswith("random.")}
-    restore_generators(random, model.device)
-    return dict(about)
+        optimization.load_moments(state, beside["groups"])
+        optimization.scheduler.load_state_dict(beside["schedule"])
+        optimization.scale.value, optimization.scale.good_steps = beside["loss_scale"]
+        restore_generators(_under("random", tensors), self.device)
+        return _under("value", tensors)
+
+    def remove(self) -> None:
+        """Remove what was saved, because what came of the run is."""
+        remove_checkpoint(self.path)
+
+
+def previous_of(path: Path) -> Path:
+    """Where the state before the last one is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove both states of a run, if they are there."""
+    remove(path)
+    remove(previous_of(path))
+
+
+def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two JSON values differ: dotted path, and both values, None where there is none.
+
+    >>> list(differences({"seed": 1, "settings": {"lr": 0.1}}, {"seed": 1, "settings": {"lr": 0.2}}))
+    [('settings.lr', 0.1, 0.2)]
+    """
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+    elif before != now:
+        yield path, before, now
+
+
+def _under(part: str, tensors: State) -> State:
+    return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}

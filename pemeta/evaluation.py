@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from pemeta.data.examples import Decoded, Examples, Scored
-from pemeta.devices import to_device
-from pemeta.errors import DataError
+from pemeta.errors import DataError, ModelError
 from pemeta.model import PEModel
 from pemeta.partition import modes_kept
 
@@ -20,18 +19,35 @@ def predict(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_si
     the first. The model is put in evaluation mode and left in the mode it was in.
 
     Raises:
-        DataError: the task's head is for another kind of task, or for another number of labels or pieces.
+        DataError: the task's head is for another kind of task, or for other labels or another number of pieces.
+        ModelError: a word piece is not in the model's vocabulary.
     """
     decoded: dict[int, Decoded] = {}
+    _check_labels(model, data, task)
     with modes_kept(model):
         model.eval()
         for indices in data.by_length(batch_size):
-            batch = to_device(data.batch(indices), model.device)
+            batch = model.placed(data.batch(indices))
             logits = model(batch, task)
             _check_outputs(logits, data, task)
             predicted = model.head(task).predictions(logits, batch).tolist()
             decoded |= {i: data.decode(row, i) for i, row in zip(indices, predicted, strict=True)}
     return [decoded[i] for i in range(len(data))]
+
+
+def _check_labels(model: PEModel, data: Examples[Decoded, Scored], task: str) -> None:
+    """Refuse as many labels as the head has, but others, where its own are known: their indices would mean others."""
+    try:
+        spec = model.head_spec(task)
+    except ModelError:  # a head that a function made, or none, which is told where it is needed
+        return
+    labels: tuple[str, ...] | None = getattr(spec, "labels", None)
+    same = labels is None or spec.name != data.kind or len(labels) != len(data.outputs) or labels == data.outputs
+    if not same:
+        raise DataError(
+            f"the head of task {task!r} has the labels {', '.join(labels or ())}, but the data "
+            f"{data.outputs_in_words()}; encode it with the head's labels, in their order"
+        )
 
 
 def _check_outputs(logits: torch.Tensor, data: Examples[Decoded, Scored], task: str) -> None:
@@ -53,6 +69,6 @@ def evaluate(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_s
     """Scores of the model's predictions: of entities, of classes, or perplexity, by the kind of ``data``.
 
     Raises:
-        DataError: the task's head is for another kind of task, or for another number of labels or pieces.
+        DataError: the task's head is for another kind of task, or for other labels or another number of pieces.
     """
     return data.scores(predict(model, data, task, batch_size))

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pemeta.errors import OutputError, PemetaError, UnwritableError
 from pemeta.typing import State
+
+BESIDE = "pemeta"
+"""Key of a safetensors file's metadata."""
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
@@ -26,14 +31,30 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
         temporary.touch()
         mode = temporary.stat().st_mode
         write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         temporary.chmod(mode)  # safetensors writes for the owner alone
         temporary.replace(path)
+        _flush_names(path.parent)
     except (OSError, SafetensorError) as error:
         raise unwritable(path, error) from None
     finally:
         remove(temporary)  # nothing is there any more when all went well
+
+
+def _flush(file: Path) -> None:
+    """Have the disk hold a file's content: after a power cut a renamed file could otherwise be empty."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _flush_names(folder: Path) -> None:
+    """Have the disk hold the names in a folder; not every system can."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,20 +77,37 @@ def write_tensors(path: Path, tensors: State, about: Any = None) -> None:
         OutputError: the folder is read-only or full; the old file, if any, is as it was.
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    _replace(path, lambda temporary: save_file(contiguous, temporary, metadata={"about": json.dumps(about)}))
+    beside = {"crc32": _checksum(contiguous, about), "about": about}
+    metadata = {BESIDE: json.dumps(beside)}  # one key: safetensors writes several in any order
+    _replace(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
+
+
+def _checksum(tensors: State, about: Any) -> str:
+    """Of names, values and what stands beside them; safetensors would not notice a bit that flipped."""
+    total = zlib.crc32(json.dumps(about).encode())
+    for name in sorted(tensors):
+        total = zlib.crc32(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode(), total)
+        total = zlib.crc32(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data, total)
+    return f"{total:08x}"
 
 
 def read_tensors(path: Path) -> tuple[State, Any]:
     """The tensors of :func:`write_tensors`, on the CPU, and the value beside them.
 
     Raises:
-        OutputError: the file is missing or is not whole.
+        OutputError: the file is missing, is not whole, or was changed since it was written.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("about", "null"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError, ValueError) as error:
+            metadata = file.metadata() or {}
+            tensors: State = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        if BESIDE not in metadata:  # another library's file
+            return tensors, None
+        beside = json.loads(metadata[BESIDE])
+        if not isinstance(beside, dict) or beside.get("crc32") != _checksum(tensors, beside.get("about")):
+            raise ValueError("it is not what was written, by its checksum")
+        return tensors, beside["about"]
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise OutputError(f"cannot read {path}: {error}; remove it to have it made again") from None
 
 
@@ -85,13 +123,19 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         raise OutputError(f"cannot replace {path} while the working directory is in it; give another folder")
     temporary, old = (path.with_name(f".{path.name}.pemeta-{end}") for end in ("tmp", "old"))
     try:
+        if old.exists() and not path.exists():  # a process was killed between the two renames below
+            old.replace(path)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                _flush(file)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
             path.replace(old)
         temporary.replace(path)
+        _flush_names(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except PemetaError:
         raise
@@ -139,5 +183,5 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last one: brackets in brackets in brackets
         raise OutputError(f"cannot read {path}: {error}; remove it to have it made again") from None

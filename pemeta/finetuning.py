@@ -4,67 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from pydantic import Field
+from pydantic import TypeAdapter
 from torch import nn
 from tqdm.auto import tqdm
 
+from pemeta.checkpoint import Checkpoint
 from pemeta.data.examples import Examples
-from pemeta.devices import to_device
-from pemeta.errors import DataError, NotFiniteError, TrainingError
+from pemeta.errors import DataError, ModelError, NotFiniteError, OutputError, TrainingError, reason
 from pemeta.evaluation import evaluate
+from pemeta.finetuning_settings import FineTuning
+from pemeta.interrupts import deferred_interrupt
 from pemeta.model import PEModel
-from pemeta.optimization import LossScale, Optimization, check_finite
-from pemeta.partition import modes_kept, only_trainable
-from pemeta.registry import Frozen
-from pemeta.seeding import numpy_generator, seeded
+from pemeta.optimization import MOST_SKIPPED, LossScale, NotFinite, Optimization, check_finite, too_many
+from pemeta.partition import modes_kept, only_trainable, state_digest
+from pemeta.seeding import seeded
 from pemeta.tasks import Task
 from pemeta.trunk import has_dropout
 from pemeta.trunk_cache import TrunkCache
-from pemeta.typing import Batch
-
-CHUNK = 10
-"""Batches whose examples bucketing sorts together; our choice: with more, batches become the same in every epoch."""
-
-
-class FineTuning(Frozen):
-    """Settings of fine-tuning; the paper gives none of them, so all are our choice.
-
-    Attributes:
-        epochs: passes over the training examples.
-        batch_size: examples in a batch.
-        lr: AdamW's highest learning rate, falling linearly to zero; 1e-3 suits adapters and heads,
-            5e-5 full fine-tuning.
-        weight_decay: of AdamW.
-        warmup_steps: in which the rate first rises linearly.
-        max_grad_norm: norm that the gradient is scaled down to; null leaves it.
-        dropout: dropout in the training passes.
-        reuse_trunk: run the layers that θ_a does not reach once per example and not once per epoch, where no dropout is
-            in them; the results are the same but for rounding. Up to 2 GiB of hidden states are kept in memory, more in
-            a temporary file, which is removed. On, our choice.
-        bucket_by_length: make batches of examples of similar length, still in a random order. So less padding is
-            computed, and epochs are faster where lengths differ much. But the examples of a batch are then alike in
-            length, and a long one weighs more in its batch's mean, so that scores change a little, up or down. Off, our
-            choice.
-    """
-
-    epochs: int = Field(15, gt=0)
-    batch_size: int = Field(16, gt=0)
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup_steps: int = Field(0, ge=0)
-    max_grad_norm: float | None = Field(1.0, gt=0)
-    dropout: bool = False
-    reuse_trunk: bool = True
-    bucket_by_length: bool = False
-
-    def steps_per_epoch(self, examples: int) -> int:
-        """Number of steps in a pass over so many training examples."""
-        return -(-examples // self.batch_size)
+from pemeta.typing import Batch, State
 
 
 @dataclass(frozen=True)
@@ -76,13 +39,15 @@ class FineTuningHistory:
         validation_scores: the main score after each epoch, higher being better: F1 of entities, accuracy of classes,
             or a language model's loss with its sign turned.
         best_epoch: the first epoch with the highest validation score, counted from 1; its values are kept.
-        seconds: wall time.
+        seconds: wall time, over all the sessions that the run took.
+        skipped: steps, counted from 1, that were left out because something was not finite.
     """
 
     losses: tuple[float, ...]
     validation_scores: tuple[float, ...]
     best_epoch: int
     seconds: float
+    skipped: tuple[int, ...] = ()
 
 
 def finetune(
@@ -92,6 +57,9 @@ def finetune(
     settings: FineTuning | None = None,
     *,
     seed: int = 0,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 100,
+    not_finite: NotFinite = "stop",
     progress: bool = True,
 ) -> FineTuningHistory:
     """Fine-tune θ_a and a fresh head for a task, in place, and keep the values that are best on validation.
@@ -106,19 +74,27 @@ def finetune(
         validation: examples of the same kind that decide which epoch's values are kept.
         settings: by default :class:`FineTuning`'s own.
         seed: of the head, the order of examples, and dropout.
+        checkpoint: a safetensors file that the run is saved to now and then and when it is interrupted, and that
+            the same call, on a model with the same initial values, continues from; the state before is kept beside it.
+            Remove both when you have saved what came of it (:func:`~pemeta.checkpoint.remove_checkpoint`).
+        checkpoint_every: steps between two checkpoints; 100, our choice.
+        not_finite: ``stop`` with an error where a loss or gradient is not finite (our choice), or ``skip`` that step
+            and count it in the history; ten in a row end the run.
         progress: show a progress bar with the loss and the validation score.
 
     Raises:
         DataError: there is no training or no validation example, or they are of different kinds or labels.
         TrainingError: the loss is not finite; the epoch is named.
+        OutputError: the checkpoint cannot be written, or is of another run, whose difference is named.
+        KeyboardInterrupt: the run was interrupted, between two steps and after saving.
     """
     settings, started = settings or FineTuning(), time.perf_counter()
     _check_data(task, validation)
     model.add_head(task.name, task.make_head, seed)
     names = model.stored_names(task.name)
-    losses: list[float] = []
-    scores: list[float] = []
-    best = model.state(names)
+    saved = None
+    if checkpoint is not None:
+        saved = Checkpoint(Path(checkpoint), _identity(model, task, validation, settings, seed), model.device)
     with (
         TrunkCache(model) as cache,
         _bar(task, settings, progress) as bar,
@@ -126,20 +102,163 @@ def finetune(
         seeded(seed, "finetuning", device=model.device),
         only_trainable(model, names) as trained,
     ):
+        best = model.state(names)
         task, validation = _prepared(cache, task, validation, settings)
         optimization = _optimization(trained.values(), settings, bar.total, model.autocast_dtype)
+        run = _Run(model, task, validation, settings, optimization, seed, not_finite, bar, names, best)
         try:
-            for epoch in range(settings.epochs):
-                losses.append(_epoch(model, task, settings, optimization, epoch, seed, bar))
-                found = evaluate(model, validation, task.name)
-                scores.append(found.main)
-                if len(scores) == 1 or scores[-1] > max(scores[:-1]):
-                    best = model.state(names)
-                bar.set_postfix_str(f"loss {losses[-1]:.3f}, validation {found.summary}")
+            run.to_the_end(saved, checkpoint_every, started)
         finally:
             optimization.zero_grad()
-            model.load_state(best)
-    return FineTuningHistory(tuple(losses), tuple(scores), scores.index(max(scores)) + 1, time.perf_counter() - started)
+            model.load_state(run.best)
+    at = run.progress
+    best_epoch = at.scores.index(max(at.scores)) + 1
+    return FineTuningHistory(tuple(at.losses), tuple(at.scores), best_epoch, at.seconds, tuple(at.skipped))
+
+
+@dataclass
+class _Progress:
+    """How far a run is, between two steps."""
+
+    losses: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    batches: int = 0  # of the epoch that was begun
+    total: float = 0.0  # of their losses
+    skipped: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass
+class _Run:
+    """One fine-tuning run's parts, between :func:`finetune`'s preparation and its end."""
+
+    model: PEModel
+    task: Task
+    validation: Examples
+    settings: FineTuning
+    optimization: Optimization
+    seed: int
+    not_finite: NotFinite
+    bar: tqdm[None]
+    names: tuple[str, ...]
+    best: State
+    progress: _Progress = field(default_factory=_Progress)
+
+    def to_the_end(self, checkpoint: Checkpoint | None, checkpoint_every: int, started: float) -> None:
+        """Take the epochs that are left."""
+        if checkpoint is not None:
+            self.resume(checkpoint)
+        started -= self.progress.seconds
+        with deferred_interrupt() as interrupted:
+            for epoch in range(len(self.progress.scores), self.settings.epochs):
+                for step in self.steps(epoch):
+                    self.progress.seconds = time.perf_counter() - started
+                    if interrupted():
+                        self.stop(checkpoint)
+                    if checkpoint is not None and checkpoint.due(step, checkpoint_every) and step < self.bar.total:
+                        self.save(checkpoint)
+                self.score()
+            self.progress.seconds = time.perf_counter() - started
+            if interrupted():  # in the last validation
+                self.stop(checkpoint)
+
+    def stop(self, checkpoint: Checkpoint | None) -> None:
+        """Save, and leave.
+
+        Raises:
+            KeyboardInterrupt: in any case.
+        """
+        if checkpoint is not None:
+            self.save(checkpoint)
+        raise KeyboardInterrupt(f"fine-tuning {self.task.name} stopped after step {self.step} of {self.bar.total}")
+
+    @property
+    def step(self) -> int:
+        """The number of steps taken."""
+        at = self.progress
+        return len(at.scores) * self.settings.steps_per_epoch(len(self.task.train)) + at.batches
+
+    def steps(self, epoch: int) -> Iterator[int]:
+        """Take the steps of an epoch that are left, on the training examples in a new order; gives their numbers."""
+        at = self.progress
+        self.model.train(self.settings.dropout)
+        batches = self.settings.batches(self.task.train, self.seed, self.task.name, epoch)
+        for indices in batches[at.batches :]:
+            step = epoch * len(batches) + at.batches + 1
+            try:
+                batch = self.model.placed(self.task.train.batch(indices))
+                at.total += _step(self.model, self.task.name, batch, self.optimization, self.settings.lr)
+            except TrainingError as error:
+                self.skip(step, epoch, error)
+            at.batches += 1
+            self.bar.update()
+            yield step
+        taken = len(batches) - sum(epoch * len(batches) < step for step in at.skipped)
+        at.losses.append(at.total / max(1, taken))
+        at.batches, at.total = 0, 0.0
+
+    def skip(self, step: int, epoch: int, error: TrainingError) -> None:
+        """Leave a step out, where that is wanted.
+
+        Raises:
+            TrainingError: it is not, or too many in a row were left out.
+        """
+        if self.not_finite == "stop" or not isinstance(error, NotFiniteError):
+            raise TrainingError(f"fine-tuning {self.task.name}, epoch {epoch + 1}: {error}") from None
+        self.progress.skipped.append(step)
+        if too_many(self.progress.skipped):
+            before = f"step {step}, like the {MOST_SKIPPED - 1} before it"
+            raise TrainingError(f"fine-tuning {self.task.name}, {before}: {error}") from None
+
+    def score(self) -> None:
+        """Score an epoch's values on validation, and keep them if they are the best."""
+        at = self.progress
+        found = evaluate(self.model, self.validation, self.task.name)
+        at.scores.append(found.main)
+        if len(at.scores) == 1 or at.scores[-1] > max(at.scores[:-1]):
+            self.best = self.model.state(self.names)
+        self.bar.set_postfix_str(f"loss {at.losses[-1]:.3f}, validation {found.summary}")
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write the checkpoint."""
+        now = self.model.state(self.names)
+        values = {f"now.{name}": value for name, value in now.items()}
+        values |= {f"best.{name}": value for name, value in self.best.items()}
+        checkpoint.save(values, self.optimization, dataclasses.asdict(self.progress))
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Continue from the checkpoint, where there is one."""
+        found = checkpoint.load(self.optimization)
+        if found is None:
+            return
+        values, progress = found
+        parts: dict[str, State] = {"now": {}, "best": {}}
+        try:
+            for key, value in values.items():
+                part, _, name = key.partition(".")
+                parts[part][name] = value
+            self.progress = TypeAdapter(_Progress).validate_python(progress)
+            self.model.load_state(parts["now"])
+        except (ModelError, KeyError, ValueError) as error:
+            raise OutputError(
+                f"cannot continue from {checkpoint.path}: {reason(error)}; remove it to start again"
+            ) from None
+        self.best = parts["best"]
+        self.bar.update(self.step)
+
+
+def _identity(model: PEModel, task: Task, validation: Examples, settings: FineTuning, seed: int) -> dict[str, Any]:
+    """All that must not change between a checkpoint and its continuation, the initial values included."""
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "method": model.method.to_config(),
+        "task": task.name,
+        "data": {"train": task.train.digest(), "validation": validation.digest()},
+        "head": task.head_config,
+        "initial values": state_digest(model),
+        "seed": seed,
+        "precision": str(model.autocast_dtype),
+    }
 
 
 def _prepared(cache: TrunkCache, task: Task, validation: Examples, settings: FineTuning) -> tuple[Task, Examples]:
@@ -184,44 +303,6 @@ def _bar(task: Task, settings: FineTuning, progress: bool) -> tqdm[None]:
         disable=None if progress else True,
         dynamic_ncols=True,
     )
-
-
-def _batches(train: Examples, settings: FineTuning, rng: np.random.Generator) -> list[np.ndarray]:
-    """The indices of all training examples, each once, in batches in a random order."""
-    size = settings.batch_size
-    order = rng.permutation(len(train))
-    if not settings.bucket_by_length:
-        return _cut(order, size)
-    chunks = [sorted(chunk, key=lambda i: train.length(int(i))) for chunk in _cut(order, size * CHUNK)]
-    batches = [batch for chunk in chunks for batch in _cut(np.array(chunk), size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
-    return [order[start : start + size] for start in range(0, len(order), size)]
-
-
-def _epoch(
-    model: PEModel,
-    task: Task,
-    settings: FineTuning,
-    optimization: Optimization,
-    epoch: int,
-    seed: int,
-    bar: tqdm[None],
-) -> float:
-    """One pass over the training examples in a new order; returns the mean loss."""
-    model.train(settings.dropout)
-    batches = _batches(task.train, settings, numpy_generator(seed, "epoch", task.name, epoch))
-    total = 0.0
-    for indices in batches:
-        batch = to_device(task.train.batch(indices), model.device)
-        try:
-            total += _step(model, task.name, batch, optimization, settings.lr)
-        except TrainingError as error:
-            raise TrainingError(f"fine-tuning {task.name}, epoch {epoch + 1}: {error}") from None
-        bar.update()
-    return total / len(batches)
 
 
 def _step(model: PEModel, task: str, batch: Batch, optimization: Optimization, lr: float) -> float:

@@ -1,4 +1,4 @@
-"""Stopping between two steps and not inside one."""
+"""Stopping when somebody asks for it: between two steps and not inside one."""
 
 from __future__ import annotations
 
@@ -35,3 +35,16 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     finally:
         for kind, handler in before.items():
             signal.signal(kind, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """Within the block SIGTERM is what Ctrl-C is, so that whoever sends it learns how to go on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -12,6 +13,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_linear_schedule_with_warmup
 
 from pemeta.errors import NotFiniteError
+from pemeta.typing import State
+
+NotFinite: TypeAlias = Literal["stop", "skip"]
+"""What is done where a loss or gradient is not finite; the run ends, or the step is left out and counted."""
+MOST_SKIPPED = 10
+"""Steps that may be left out one after the other; our choice: what follows would all be left out too."""
 
 
 class LossScale:
@@ -82,6 +89,19 @@ class Optimization:
         """Forget the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
 
+    def load_moments(self, moments: Mapping[int, State], groups: Any) -> None:
+        """Put back AdamW's state of each parameter, by its place, and its groups.
+
+        Raises:
+            ValueError: the state is of other parameters; PyTorch alone would take it and fail in a later step.
+        """
+        for index, state in moments.items():
+            shapes = {key: value.shape for key, value in state.items()}
+            shape = self.parameters[index].shape if index < len(self.parameters) else None
+            if shapes != {"step": torch.Size(), "exp_avg": shape, "exp_avg_sq": shape}:
+                raise ValueError(f"the optimiser's state of parameter {index} does not fit")
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
     def step(self) -> None:
         """Take the losses' scale out, clip, move the parameters by their gradients, and advance the schedule.
 
@@ -107,3 +127,9 @@ def check_finite(value: float, what: str, remedy: str) -> None:
     """
     if not math.isfinite(value):
         raise NotFiniteError(f"{what} is {value}; {remedy}")
+
+
+def too_many(skipped: Sequence[int]) -> bool:
+    """Whether the last of the steps that were left out, by number, are too many in a row to go on."""
+    last = skipped[-MOST_SKIPPED:]
+    return len(last) == MOST_SKIPPED and last[-1] - last[0] == MOST_SKIPPED - 1

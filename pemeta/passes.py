@@ -13,7 +13,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from typing_extensions import Self
 
+from pemeta.backbone_checks import check_pieces
 from pemeta.checkpointing import checkpoint_layers
+from pemeta.devices import to_device
 from pemeta.errors import ModelError
 from pemeta.methods.base import PEMethod
 from pemeta.partition import parameter_dict
@@ -39,6 +41,15 @@ class BackbonePasses(nn.Module):
         """Where the parameters are."""
         return next(self.parameters()).device
 
+    def placed(self, batch: Batch) -> Batch:
+        """A batch on the model's device.
+
+        Raises:
+            ModelError: a word piece is not in the vocabulary: on CUDA only waiting for the device would show it.
+        """
+        check_pieces(self.backbone, batch)
+        return to_device(batch, self.device)
+
     def trunk(self, batch: Batch) -> Tensor:
         """The backbone's last hidden states (B, T, D), before any method transforms them."""
         if "trunk" in batch:
@@ -47,6 +58,7 @@ class BackbonePasses(nn.Module):
             return self.backbone(**self._inputs(batch)).last_hidden_state  # type: ignore[no-any-return]
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
+        check_pieces(self.backbone, batch)
         # A decoder would keep keys and values for text to come.
         return {**inputs_of(batch), **({"use_cache": False} if self._keeps_keys else {})}
 

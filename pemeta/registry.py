@@ -6,16 +6,38 @@ from abc import ABC
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeAlias, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from typing_extensions import Self
 
-from pemeta.errors import ConfigError, FieldError, excerpt, sentence, unknown_name
+from pemeta.errors import ConfigError, FieldError, excerpt, sentence, shortened, unknown_name
 
 
 class Frozen(BaseModel):
-    """A value: immutable, comparable, and strict about keys it does not know."""
+    """A value: immutable, comparable, and strict about keys it does not know and numbers that are none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _only_numbers_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `true`, which would count as 1, and whole numbers that nothing later can hold."""
+        odd = [one for one in (value if isinstance(value, list | tuple) else [value]) if _is_odd(one)]
+        if odd and info.field_name is not None:
+            wanted = _types_in(cls.model_fields[info.field_name].annotation)
+            if wanted & {int, float} and not wanted & ({bool} if isinstance(odd[0], bool) else {float}):
+                raise ValueError(f"input should be a number of at most 64 bits; found {excerpt(value)}")
+        return value
+
+
+def _is_odd(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, int) and value.bit_length() > 63)
+
+
+def _types_in(annotation: Any) -> set[type]:
+    """The types that an annotation is made of."""
+    if parts := get_args(annotation):
+        return set[type]().union(*map(_types_in, parts))
+    return {annotation} if isinstance(annotation, type) else set()
 
 
 def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -101,7 +123,7 @@ def problems(error: ValidationError, model: type[BaseModel] | None = None) -> li
     for item in items:
         if item["type"] == "too_short" and item["loc"] in wrong:
             continue  # only because what it holds is wrong
-        path = ".".join(str(part) for part in item["loc"])
+        path = ".".join(shortened(str(part)) for part in item["loc"])
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, FieldError):
             found += [(".".join(filter(None, (path, below))), text) for below, text in cause.problems]
@@ -113,7 +135,7 @@ def problems(error: ValidationError, model: type[BaseModel] | None = None) -> li
 def _message(item: Any, model: type[BaseModel] | None) -> str:
     """What is wrong, from one entry of a pydantic error."""
     if item["type"] == "extra_forbidden":
-        return unknown_name("key", str(item["loc"][-1]), _fields_at(model, item["loc"][:-1]))
+        return unknown_name("key", shortened(str(item["loc"][-1])), _fields_at(model, item["loc"][:-1]))
     if item["type"] == "missing":
         return "this key is required"
     message = str(item["msg"]).removeprefix("Value error, ")

@@ -78,6 +78,10 @@ class Record(Frozen):
     fraction_adapted: float
     seconds: float
     priming_seconds: float | None
+    skipped_steps: int = 0
+    """Fine-tuning steps that were left out because something was not finite (``not_finite: skip``)."""
+    skipped_priming_steps: int = 0
+    """Outer steps of priming that were."""
     gradient_sentences: int | None
     """Source sentences that θ_p's gradient was taken of in priming, each as often as it was seen; None without."""
     config: dict[str, Any]

@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from pemeta.algorithms import PrimingAlgorithm
 from pemeta.errors import ConfigError, FieldError
-from pemeta.finetuning import FineTuning
+from pemeta.finetuning_settings import FineTuning
 from pemeta.methods.base import AnyMethod
 from pemeta.registry import Frozen, problems
 

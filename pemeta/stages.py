@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from filelock import FileLock
 from pemeta.about import ABOUT, TASKS, find_about, read_about, relative_base
 from pemeta.backbones import Say
 from pemeta.build import Target, Workshop
+from pemeta.checkpoint import remove_checkpoint
 from pemeta.config import Cell, RunConfig
 from pemeta.errors import ModelError, OutputError, PemetaError, TrainingError, UnwritableError, reason
 from pemeta.evaluation import predict
@@ -19,7 +21,9 @@ from pemeta.files import read_json, replaced_folder, write_json
 from pemeta.finetuning import FineTuningHistory, finetune
 from pemeta.metrics import entity_counts, entity_scores
 from pemeta.model import PEModel
-from pemeta.priming import PrimingHistory, prime
+from pemeta.priming import prime
+from pemeta.priming_history import PrimingHistory
+from pemeta.ranks import Ranks
 from pemeta.results import Record, config_digest, hardware, package_versions, read_record, slug, write_record
 from pemeta.saving import describe_model, write_model
 from pemeta.stage import Outcome, Stage
@@ -60,6 +64,7 @@ class Stages:
         self.progress = progress
         self.folder = Path(config.output)
         self.workshop = Workshop(config, home or self.folder, say, progress, device)
+        self.ranks = Ranks()
         self._described: set[Path] = set()
         self._started: tuple[tuple[str, int], tuple[PEModel, State, PrimingHistory | None]] | None = None
 
@@ -69,8 +74,8 @@ class Stages:
             if stage.target is None:
                 history = self.start(stage.setting, stage.seed)[2]
                 assert history is not None  # or there would be nothing to prime
-                last = f"outer loss {history.losses[-1].outer:.3f}"
-                return Outcome(stage, history.seconds, last)
+                last = f"outer loss {history.losses[-1].outer:.3f}" if history.losses else "no step was taken"
+                return Outcome(stage, history.seconds, "; ".join([last, *history.warnings()]))
             record = self.cell(stage.cell)
             return Outcome(stage, record.seconds, f"F1 {100 * record.f1:.1f}")
         except UnwritableError as error:
@@ -126,11 +131,11 @@ class Stages:
 
     def prime(self, setting: str, seed: int, folder: Path) -> None:
         """Prime a model as a setting says, and save it."""
-        model = self.workshop.model(setting, seed)
+        model = self.ranks.each(lambda: self.workshop.model(setting, seed))
         algorithm = self.config.settings[setting].priming
         assert algorithm is not None  # or there would be nothing to do
         algorithm.prepare(model, seed)
-        checkpoint = folder / "checkpoint.safetensors"
+        checkpoint = self.checkpoint_path(setting, seed)
         history = prime(
             model,
             self.workshop.sources(),
@@ -138,8 +143,13 @@ class Stages:
             seed=seed,
             checkpoint=checkpoint,
             checkpoint_every=self.config.checkpoint_every,
+            not_finite=self.config.not_finite,
             progress=self.progress,
         )
+        self.ranks.only_first(lambda: self.save_primed(setting, seed, folder, model, history))
+
+    def save_primed(self, setting: str, seed: int, folder: Path, model: PEModel, history: PrimingHistory) -> None:
+        """Save a primed model; the checkpoint that it was made from is not needed any more."""
         config = self.config.priming_config(setting, seed)
         about = {"config": config, "data_digest": self.workshop.source_digest, "history": history.to_json()}
         facts = {
@@ -148,9 +158,23 @@ class Stages:
             "backbone": config["backbone"],
             **config["priming"],
         }
-        with replaced_folder(folder) as temporary:  # the checkpoint goes with the old one
+        with replaced_folder(folder) as temporary:
             write_model(model, temporary, describe_model(model, facts=facts), self.workshop.tokenizer)
             write_json(temporary / "priming.json", about)
+        remove_checkpoint(self.checkpoint_path(setting, seed))
+
+    def checkpoint_path(self, setting: str, seed: int, target: str | None = None) -> Path:
+        """Where the state of a stage that is not done yet is saved: of priming, or of the cell of a target."""
+        folder = self.folder / "checkpoints"
+        if target is None:
+            return folder / "priming" / f"{slug(setting)}__seed{seed}.safetensors"
+        return folder / "fine-tuning" / f"{slug(setting)}__{slug(target)}__seed{seed}.safetensors"
+
+    def tidy(self, done: Iterable[Stage]) -> None:
+        """Remove checkpoints of stages that are done, which a process that was killed has left."""
+        if (self.folder / "checkpoints").is_dir():
+            for stage in done:
+                remove_checkpoint(self.checkpoint_path(stage.setting, stage.seed, stage.target))
 
     def primed_folder(self, setting: str, seed: int) -> Path:
         """Where a primed model is, or will be."""
@@ -204,15 +228,27 @@ class Stages:
         model, initial, priming = self.start(cell.setting, cell.seed)
         model.drop_heads()
         model.load_state(initial)
-        started = time.perf_counter()
         target = self.target(cell)
         settings = self.config.settings[cell.setting].finetuning
-        history = finetune(model, target.task, target.validation, settings, seed=cell.seed, progress=self.progress)
+        checkpoint = self.checkpoint_path(cell.setting, cell.seed, cell.target)
+        history = finetune(
+            model,
+            target.task,
+            target.validation,
+            settings,
+            seed=cell.seed,
+            checkpoint=checkpoint,
+            checkpoint_every=self.config.checkpoint_every,
+            not_finite=self.config.not_finite,
+            progress=self.progress,
+        )
+        tested = time.perf_counter()
         scores = self.scores(model, target)
-        seconds = time.perf_counter() - started
+        seconds = history.seconds + time.perf_counter() - tested
         record = self.record(cell, model, target, history, priming, {**scores, "seconds": seconds})
         self.save_task(cell, model)  # before the record, which tells that the cell is done
         write_record(self.folder, record)
+        remove_checkpoint(checkpoint)
         return record
 
     def target(self, cell: Cell) -> Target:
@@ -274,6 +310,8 @@ class Stages:
                 "best_epoch": history.best_epoch,
                 "num_adapted": model.num_stored(cell.target),
                 "fraction_adapted": model.fraction_stored(cell.target),
+                "skipped_steps": len(history.skipped),
+                "skipped_priming_steps": len(priming.skipped) if priming else 0,
                 "priming_seconds": priming.seconds if priming else None,
                 "gradient_sentences": algorithm.gradient_sentences(len(self.config.sources)) if algorithm else None,
                 "config": config,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pemeta.data.blocks import EncodedBlocks
 from pemeta.data.encoding import Encoded
 from pemeta.data.examples import Examples
 from pemeta.data.texts import EncodedTexts
 from pemeta.errors import ConfigError, DataError
-from pemeta.heads import CausalLM, Head, SequenceClassification, TokenClassification
+from pemeta.heads import CausalLM, Head, HeadSpec, SequenceClassification, TokenClassification
 from pemeta.heads.causal_lm import Output
 from pemeta.heads.sequence_classification import Pooling
 from pemeta.seeding import derive_seed, numpy_generator
@@ -65,6 +66,11 @@ class Task:
         """
         _check_kind(name, train, CausalLM.name)
         return cls(name, train, CausalLM(vocab_size=len(train.outputs), output=output))
+
+    @property
+    def head_config(self) -> dict[str, Any] | None:
+        """How the head is made; None where that cannot be told. Two heads of one shape may still compute otherwise."""
+        return self.make_head.to_config() if isinstance(self.make_head, HeadSpec) else None
 
 
 def _check_kind(name: str, train: Examples, kind: str) -> None:

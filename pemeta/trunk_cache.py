@@ -14,7 +14,6 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pemeta.data.examples import Decoded, Examples, Scored
-from pemeta.devices import to_device
 from pemeta.errors import reason
 from pemeta.model import PEModel
 from pemeta.partition import modes_kept
@@ -148,7 +147,7 @@ def _hidden_states(model: PEModel, data: Examples, batch_size: int) -> Iterator[
 def _of_batch(model: PEModel, data: Examples, indices: Sequence[int]) -> Tensor:
     key = model.unchanging()
     assert key is not None  # or nothing would be kept
-    return model.reusing([to_device(data.batch(indices), model.device)])[0][key]
+    return model.reusing([model.placed(data.batch(indices))])[0][key]
 
 
 @torch.no_grad()

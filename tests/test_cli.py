@@ -84,7 +84,7 @@ def test_a_whole_run_does_every_cell_once_and_nothing_twice(pemeta, grid, times,
     }
     primed = {path.name for path in (out / "primed").glob("*/*")}
     assert {"model.safetensors", "theta_a.safetensors", "tokenizer.json", "pemeta.json", "priming.json"} <= primed
-    assert "checkpoint.safetensors" not in primed
+    assert not list((out / "checkpoints").rglob("*.safetensors"))
     assert not list(out.rglob(".*.pemeta-*"))
     assert (out / "report.md").is_file()
     assert (out / "report.html").is_file()
@@ -286,12 +286,14 @@ def test_an_interrupted_priming_goes_on_and_ends_the_same(pemeta, run_config, tm
     )
     assert signal.getsignal(kind) is handler
     out = Path(run_config["output"])
-    (primed,) = (out / "primed").iterdir()
-    assert [path.name for path in primed.iterdir()] == ["checkpoint.safetensors"]
+    checkpoint = out / "checkpoints" / "priming" / "primed__seed0.safetensors"
+    assert list(out.rglob("*.safetensors")) == [checkpoint]
     assert not list(out.glob("records/*"))
 
     assert pemeta("run", run_config).code == 0
+    assert not checkpoint.exists()
     assert steps == [0, 1, 2, 3, 4]
+    (primed,) = (out / "primed").iterdir()
     assert numbers(out) == numbers(tmp_path / "uninterrupted")
     here, there = (
         read_tensors(p / "primed" / primed.name / "model.safetensors")[0] for p in (out, tmp_path / "uninterrupted")
@@ -350,7 +352,7 @@ def test_a_real_signal_to_a_process_of_its_own(run_config, tmp_path):
     )
     try:
         deadline = time.monotonic() + 60
-        while not list(Path(run_config["output"]).glob("primed/*/checkpoint.safetensors")):
+        while not list(Path(run_config["output"]).glob("checkpoints/priming/*.safetensors")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -9,9 +9,9 @@ from tiny_models import TASKS, data, each_method, tiny
 
 from pemeta import FineTuning, HeadOnly, LabelSet, PEModel, Sentence, evaluate, finetune, predict
 from pemeta.errors import DataError, TrainingError
-from pemeta.finetuning import CHUNK, _batches
+from pemeta.finetuning_settings import CHUNK
 from pemeta.metrics import entity_scores
-from pemeta.seeding import derive_seed, numpy_generator
+from pemeta.seeding import derive_seed
 from pemeta.trunk_cache import with_trunk
 
 TASK, VALIDATION = TASKS[0], data(7)
@@ -114,10 +114,12 @@ def test_labels_that_differ_are_refused():
     wider = dataclasses.replace(VALIDATION, labels=LabelSet(("PER", "ORG")))
     with pytest.raises(DataError, match="the head of task 'en' has 3 labels, but the data 5"):
         evaluate(model, wider, "en")
+    with pytest.raises(DataError, match="has the labels O, B-PER, I-PER, but the data O, B-ORG, I-ORG; encode it with"):
+        evaluate(model, other, "en")
 
 
 def batches_of(train, settings, *labels):
-    return [batch.tolist() for batch in _batches(train, settings, numpy_generator(*labels))]
+    return [batch.tolist() for batch in settings.batches(train, *labels)]
 
 
 def padding(train, batches):
@@ -131,7 +133,7 @@ def padding(train, batches):
 def test_every_example_is_in_one_batch_of_an_epoch(bucket, size, batch_size):
     train = data(0, size=size)
     settings = FineTuning(batch_size=batch_size, bucket_by_length=bucket)
-    batches = batches_of(train, settings, 0, "epoch", "en", 1)
+    batches = batches_of(train, settings, 0, "en", 1)
     assert sorted(i for batch in batches for i in batch) == list(range(size))
     assert len(batches) == -(-size // batch_size)
     assert sorted(map(len, batches))[1:] == [batch_size] * (len(batches) - 1)
@@ -139,7 +141,7 @@ def test_every_example_is_in_one_batch_of_an_epoch(bucket, size, batch_size):
 
 def test_buckets_are_random_but_fixed_by_seed_task_and_epoch_and_save_padding():
     train, settings = data(0, size=400), FineTuning(batch_size=4, bucket_by_length=True)
-    drawn = [(0, "epoch", "en", 0), (0, "epoch", "en", 1), (1, "epoch", "en", 0), (0, "epoch", "es", 0)]
+    drawn = [(0, "en", 0), (0, "en", 1), (1, "en", 0), (0, "es", 0)]
     found = [batches_of(train, settings, *labels) for labels in drawn]
     assert found[0] == batches_of(train, settings, *drawn[0])
     for i, other in enumerate(found[1:], 1):
@@ -156,7 +158,7 @@ def test_without_buckets_the_order_is_a_permutation_cut_into_batches():
     train = data(0, size=11)
     order = np.random.default_rng(derive_seed(3, "epoch", "en", 2)).permutation(11).tolist()
     settings = FineTuning(batch_size=4)
-    assert batches_of(train, settings, 3, "epoch", "en", 2) == [order[:4], order[4:8], order[8:]]
+    assert batches_of(train, settings, 3, "en", 2) == [order[:4], order[4:8], order[8:]]
 
 
 @each_method

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pemeta.algorithms.base import PrimingAlgorithm, StepLosses, mean, own_generators, seed_passes
-from pemeta.devices import to_device
 from pemeta.embeddings import sparse_word_gradients
 from pemeta.model import PEModel
 from pemeta.tasks import Episode
@@ -44,7 +43,7 @@ class FineTunePriming(PrimingAlgorithm):
         with own_generators(model, episodes), sparse_word_gradients(model, self.trained(model)):
             for episode in episodes:
                 seed_passes(model, episode)
-                loss = model.loss(to_device(self._batch(episode), model.device), episode.task.name)
+                loss = model.loss(model.placed(self._batch(episode)), episode.task.name)
                 losses.append(self._add_gradient(loss, loss_scale))
         return StepLosses((), mean(losses))
 

@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import nn
 
 from pemeta.algorithms.base import PrimingAlgorithm, StepLosses, mean, own_generators, seed_passes
-from pemeta.devices import to_device
 from pemeta.embeddings import sparse_word_gradients
 from pemeta.methods.base import AnyMethod
 from pemeta.model import PEModel
@@ -120,7 +119,7 @@ class MetaPriming(PrimingAlgorithm):
         """The support batches of each task's inner steps, with what all steps have in common computed once."""
         model.train(self.inner_dropout)
         parts = [[e.support] if self._parts == 1 else e.supports(self._parts) for e in episodes]
-        own = [[to_device(batch, model.device) for batch in batches] for batches in parts]
+        own = [[model.placed(batch) for batch in batches] for batches in parts]
         # In second order θ_p's meta-gradient passes through here.
         with torch.set_grad_enabled(not self.first_order):
             flat = model.reusing([batch for batches in own for batch in batches], self.inner_method)
@@ -130,7 +129,7 @@ class MetaPriming(PrimingAlgorithm):
 
     def _queries(self, model: PEModel, episodes: Sequence[Episode], shared: Shared) -> list[Batch]:
         """The query batch of each task; of several tasks with what θ_a does not reach computed as one batch."""
-        batches = [to_device(episode.query, model.device) for episode in episodes]
+        batches = [model.placed(episode.query) for episode in episodes]
         if len(batches) == 1:
             return batches
         model.train(self.outer_dropout)
