@@ -6,12 +6,18 @@ import io
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from pemeta.errors import PemetaError
+
+if TYPE_CHECKING:
+    from pemeta.runner import Runner  # loads PyTorch, and `pemeta --help` is to be fast
+
+UsageError: Any = typer.BadParameter.__base__
+"""A command line that cannot be parsed. Click's class; recent versions of typer have a click of their own."""
 
 
 class Verbs(TyperGroup):
@@ -20,16 +26,36 @@ class Verbs(TyperGroup):
     Here and not around ``app()``, because typer turns an interrupt into an exit without its message.
     """
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Parse what stands before the command's name."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except UsageError as error:
+            raise _misused(error) from None
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)
+        except UsageError as error:
+            raise _misused(error) from None
         except PemetaError as error:
-            typer.echo(f"pemeta: error: {error}", err=True)
+            if not error.told:
+                typer.echo(f"pemeta: error: {error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt as interruption:
             typer.echo(f"\npemeta: {str(interruption) or 'stopped'}.", err=True)
             raise typer.Exit(130) from None
+
+
+def _misused(error: Any) -> Exception:
+    """Tell a wrong command line as any other error; only who gives no command at all gets the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return error  # type: ignore[no-any-return]
+    message = " ".join(str(error.format_message()).split()).rstrip(".")
+    verb = f" {error.ctx.info_name}" if error.ctx is not None and error.ctx.parent is not None else ""
+    typer.echo(f"pemeta: error: {message[0].lower()}{message[1:]}; see `pemeta{verb} --help`", err=True)
+    return typer.Exit(2)
 
 
 app = typer.Typer(
@@ -63,18 +89,30 @@ def run(
 ) -> None:
     """Prime, fine-tune and test every cell of CONFIG that is not done yet, then report."""
     from pemeta.config_file import load_config
-    from pemeta.errors import FailedRunsError
+    from pemeta.ranks import joined
     from pemeta.runner import Runner
 
     devices = device.split(",") if device else ()
-    runner = Runner(load_config(config, overrides or ()), say=typer.echo, jobs=jobs, devices=devices)
-    if dry_run:
-        typer.echo("\n".join(runner.dry_run()))
-        return
+    with joined() as ranks:
+        runner = ranks.each(
+            lambda: Runner(load_config(config, overrides or ()), say=typer.echo, jobs=jobs, devices=devices)
+        )
+        if not dry_run:
+            _run(runner, ranks.first)
+        elif ranks.first:
+            typer.echo("\n".join(runner.dry_run()))
+
+
+def _run(runner: Runner, first: bool) -> None:
+    """Run, and report; of several processes the first one reports."""
+    from pemeta.errors import FailedRunsError
+    from pemeta.interrupts import termination_interrupts
+
     try:
-        runner.run()
+        with termination_interrupts():
+            runner.run()
     except FailedRunsError:
-        if any((runner.folder / "records").glob("*.json")):
+        if first and any((runner.folder / "records").glob("*.json")):
             try:
                 _report(runner.folder)
             except PemetaError as error:  # what failed is to be told in any case
@@ -83,6 +121,8 @@ def run(
     except KeyboardInterrupt as interruption:
         what = str(interruption) or "stopped"
         raise KeyboardInterrupt(f"{what}. What is finished is saved: the same command goes on from there") from None
+    if not first:
+        return
     _report(runner.folder)
     if command := runner.how_to_predict():
         typer.echo(f"Fine-tuned tasks are in {runner.folder / 'models'}; use one with: {command}")
@@ -156,6 +196,34 @@ def validate(
             if setting.priming is not None:
                 setting.priming.prepare(model, checked.seeds[0])
         typer.echo("the backbone loads and all data can be read")
+
+
+@app.command()
+def plan(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="h100, a100, l4, t4, cpu ...; the configuration's, on this machine, where not given."),
+    ] = None,
+    world_size: Annotated[int, typer.Option(min=1, help="Processes, each with a device of its own.")] = 1,
+    length: Annotated[
+        int | None, typer.Option(min=1, help="Word pieces of a sentence; the longest there can be where not given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object: bytes, seconds, operations.")] = False,
+) -> None:
+    """Say what CONFIG would take, without running it: parameters, memory, operations and time of each stage."""
+    import json
+
+    from pemeta.config_file import load_config
+    from pemeta.estimate import estimate_run, in_words, to_json
+
+    found = estimate_run(load_config(config, overrides or ()), device, world_size, length)
+    if as_json:
+        typer.echo(json.dumps(to_json(found), ensure_ascii=False, indent=2))
+        return
+    for line in in_words(found):
+        typer.echo(line)
 
 
 @app.command()

@@ -7,7 +7,13 @@ from collections.abc import Iterable, Sequence
 
 
 class PemetaError(Exception):
-    """Base of every error that pemeta raises on purpose."""
+    """Base of every error that pemeta raises on purpose.
+
+    Attributes:
+        told: another of several processes has the same error, and tells it.
+    """
+
+    told: bool = False
 
 
 class ConfigError(PemetaError, ValueError):
@@ -74,7 +80,15 @@ def excerpt(value: object, most: int = 80) -> str:
     >>> excerpt("a" * 100, most=12)
     "'aaaaaaaa..."
     """
-    text = repr(value)
+    return shortened(repr(value), most)
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """A text, cut where it is long.
+
+    >>> shortened("a" * 100, most=12)
+    'aaaaaaaaa...'
+    """
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -96,6 +110,6 @@ def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     lowered = {name.lower(): name for name in names}  # `AF` is meant to be `af`
-    near = difflib.get_close_matches(given.lower(), lowered, n=1)
+    near = difflib.get_close_matches(given.lower()[:200], lowered, n=1)
     hint = f"did you mean {lowered[near[0]]!r}? " if near else ""
-    return f"unknown {kind} {given!r}; {hint}Known: {', '.join(names) or 'none'}"
+    return f"unknown {kind} {excerpt(given)}; {hint}Known: {', '.join(names) or 'none'}"

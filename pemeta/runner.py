@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -18,23 +17,21 @@ from pemeta.backbones import Say
 from pemeta.config import Cell, RunConfig
 from pemeta.data_check import check_data
 from pemeta.devices import resolve_device
-from pemeta.errors import FailedRunsError, OutputError, UnwritableError
-from pemeta.files import check_writable, read_json, remove, write_json, write_text
+from pemeta.errors import ConfigError, FailedRunsError, OutputError
+from pemeta.files import check_writable, write_json, write_text
 from pemeta.interrupts import deferred_interrupt
 from pemeta.plan import Plan, time_words
+from pemeta.ranks import Ranks, device_of
 from pemeta.results import slug
+from pemeta.run_log import LOCK, RunLog, being_done
 from pemeta.search import CHOSEN, Choice, choose, read_choices, with_choices
 from pemeta.stage import Outcome, Stage
 from pemeta.stages import Stages
 from pemeta.task_files import ABOUT_TASK
 from pemeta.workers import Workers
 
-RUNNING = "running.json"
-"""File of a run's folder that tells what is being done."""
-LOCK = ".run.lock"
-"""File of a run's folder that is locked while the run is at work."""
 MAX_NAMED = 3
-"""How many failed runs an error names before it only counts them."""
+"""How many reasons of failed runs an error names before it only counts them."""
 
 
 class Runner:
@@ -53,6 +50,9 @@ class Runner:
         devices: that these compute on, in turn; the configuration's where empty.
         home: folder that a backbone made here is kept in; by default the output.
 
+    Where torch.distributed is initialised, its processes prime every model together, and share out the fine-tuning
+    runs. The first one speaks for all, and writes what is made together.
+
     Raises:
         ConfigError: the device cannot be used here.
     """
@@ -67,10 +67,15 @@ class Runner:
         home: Path | None = None,
     ) -> None:
         self.given = self.config = config
-        self.say = say
-        self.progress = progress
+        self.ranks = Ranks()
+        self.say_own = say
+        self.say = say if self.ranks.first else _nothing
+        self.progress = progress and self.ranks.first
         self.jobs = jobs
-        self.devices = tuple(device.strip() for device in devices)
+        self._devices_given = self.devices = tuple(device.strip() for device in devices)
+        if self.ranks.size > 1:
+            self._check_jobs()
+            self.devices = (device_of(next(iter(self.devices), config.device)),)
         for device in self.devices:
             resolve_device(device)  # now, and not in a process of its own
         self.folder = Path(config.output)
@@ -83,6 +88,13 @@ class Runner:
     def _stages(self) -> Stages:
         return Stages(self.config, self.say, self.progress, next(iter(self.devices), None), self.home)
 
+    def _check_jobs(self) -> None:
+        if self.jobs > 1 or len(self.devices) > 1:
+            raise ConfigError(
+                f"{self.ranks.size} processes were started together, which share out the work; leave out --jobs, and "
+                "give one --device at most"
+            )
+
     def run(self) -> None:
         """Search what there is to search, and do every stage that is not done yet.
 
@@ -90,44 +102,56 @@ class Runner:
             FailedRunsError: stages ended with an error; all others are done.
             OutputError: the output folder cannot be written, or a file in it cannot be read.
         """
-        check_writable(self.folder)
+        self.ranks.only_first(lambda: check_writable(self.folder))
         with self._alone():
             self._search()
             self._do()
 
     def _do(self) -> None:
-        self.plan = plan = Plan.of(self.stages)
+        self.plan = plan = self.ranks.all(lambda: Plan.of(self.stages))[0]
         if done := sum(stage in plan.done for stage in plan.cells):
             self.say(f"{done} of {len(plan.cells)} runs are done already")
         if plan.left:
-            self._check_data([stage.cell for stage in plan.cells if stage in plan.left])
-            self.stages.workshop.prepare()  # once, and not by several processes
-        # Not before all is checked: the last good configuration stays beside its records.
+            self.ranks.only_first(self.stages.workshop.prepare)  # once, and not by several processes
+            self.ranks.each(lambda: self._check_data([stage.cell for stage in plan.cells if stage in plan.left]))
+        self.ranks.only_first(lambda: self._begin(plan))
+        with RunLog(self.config, plan, self.folder, self.say, self.jobs) as log:
+            if self.ranks.size > 1:
+                self._shared_out(plan, log)
+            elif self.jobs > 1 and len(plan.left) > 1:
+                self._several_at_a_time(plan, log)
+            else:
+                self._one_after_the_other(plan, log)
+        left_out = [name for name in self.given.settings if name not in self.config.settings]
+        self.ranks.only_first(lambda: _check_all_went_well(plan, left_out))
+
+    def _begin(self, plan: Plan) -> None:
+        """Write down what is run. Not before all is checked: the last good configuration stays beside its records."""
         resolved = self.given.model_dump(mode="json")
         write_text(self.folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-        try:
-            if self.jobs > 1 and len(plan.left) > 1:
-                self._several_at_a_time(plan)
-            else:
-                self._one_after_the_other(plan)
-        finally:
-            remove(self.folder / RUNNING)
-        left_out = [name for name in self.given.settings if name not in self.config.settings]
-        _check_all_went_well(plan, left_out)
+        self.stages.tidy(plan.done)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Within the block no other process runs in this folder.
+        """Within the block no other run is at work in this folder.
 
         Raises:
-            OutputError: another does.
+            OutputError: another is.
         """
+        lock = FileLock(self.folder / LOCK, timeout=1)  # a dry run holds it for a moment
+
+        def acquire() -> None:
+            try:
+                lock.acquire()
+            except Timeout:
+                what = f"{self.folder} is in use by another run"
+                raise OutputError(f"{what}; wait until it ends, or give another folder with output=...") from None
+
+        self.ranks.only_first(acquire)
         try:
-            with FileLock(self.folder / LOCK, timeout=1):  # a dry run holds it for a moment
-                yield
-        except Timeout:
-            what = f"{self.folder} is in use by another run"
-            raise OutputError(f"{what}; wait until it ends, or give another folder with output=...") from None
+            yield
+        finally:
+            lock.release()
 
     def _check_data(self, cells: Sequence[Cell]) -> None:
         """Check the data of some cells, once; a search that may take hours checks what stands after it too."""
@@ -148,24 +172,24 @@ class Runner:
             runner.run()
         except FailedRunsError as error:
             self.say(f"in the search, {error}")  # other settings' candidates are all there
-        choices = self._choose(runner)
+        choices = self.ranks.all(lambda: self._choose(runner))[0]
+        self._take(choices)
         for choice in choices.values():
             self.say(f"chosen for {choice.words()}")
-        write_json(self.folder / CHOSEN, {name: asdict(choice) for name, choice in choices.items()})
+        chosen = {name: asdict(choice) for name, choice in choices.items()}
+        self.ranks.only_first(lambda: write_json(self.folder / CHOSEN, chosen))
 
     def _searcher(self) -> Runner | None:
         search = self.given.to_search
         if search is None:
             return None
-        return Runner(search, self.say, self.progress, self.jobs, self.devices, self.home)
+        return Runner(search, self.say_own, self.progress, self.jobs, self._devices_given, self.home)
 
     def _choose(self, searcher: Runner) -> dict[str, Choice]:
-        """Take the values that the search has found best."""
+        """The values that the search has found best."""
         records = [record for cell in searcher.config.cells if (record := searcher.stages.finished(cell)) is not None]
         diverged = {stage.cell for stage in searcher.plan.diverged if stage.target is not None} if searcher.plan else ()
-        choices = choose(self.given, records, diverged)
-        self._take(choices)
-        return choices
+        return choose(self.given, records, diverged)
 
     def _take_choices_of_before(self) -> bool:
         """Take what the last run chose, if it did and it can still be chosen; whether that was so."""
@@ -185,21 +209,42 @@ class Runner:
         searcher = self._searcher()
         if searcher is not None:
             plan = Plan.of(searcher.stages)
-            lines += ["search", *plan.table(self.jobs), *_running(searcher.folder), ""]
+            lines += ["search", *plan.table(self.jobs), *being_done(searcher.folder), ""]
             if plan.left and not self._take_choices_of_before():
                 return [*lines, f"then {len(self.given.cells)} runs with the values that the search finds best"]
             if not plan.left:
-                lines += [*(f"chosen for {choice.words()}" for choice in self._choose(searcher).values()), ""]
-        return [*lines, *Plan.of(self.stages).table(self.jobs), *_running(self.folder)]
+                choices = self._choose(searcher)
+                self._take(choices)
+                lines += [*(f"chosen for {choice.words()}" for choice in choices.values()), ""]
+        return [*lines, *Plan.of(self.stages).table(self.jobs), *being_done(self.folder)]
 
-    def _one_after_the_other(self, plan: Plan) -> None:
+    def _one_after_the_other(self, plan: Plan, log: RunLog) -> None:
         last = None
         while (stage := plan.next(last=last)) is not None:
-            self._tell_running([stage])
-            self._note(plan, self.stages.perform(stage))
+            log.begun([stage])
+            log.ended(self.stages.perform(stage))
             last = stage
 
-    def _several_at_a_time(self, plan: Plan) -> None:
+    def _shared_out(self, plan: Plan, log: RunLog) -> None:
+        """Do primings by all processes together, and then the cells, of which each process takes its share."""
+        for stage in plan.primings:
+            if stage in plan.left:
+                log.begun([stage])
+                outcomes = self.ranks.all(lambda stage=stage: self.stages.perform(stage))  # type: ignore[misc]
+                log.ended(next((outcome for outcome in outcomes if outcome.error is not None), outcomes[0]))
+        left = plan.left
+        log.begun(left)
+        for outcome in chain(*self.ranks.all(lambda: [self._own(stage) for stage in self.ranks.block(left)])):
+            log.take_down(outcome)
+
+    def _own(self, stage: Stage) -> Outcome:
+        """Do a cell as one of several processes, and tell."""
+        outcome = self.stages.perform(stage)
+        ended = f"failed: {outcome.error}" if outcome.error else f"{outcome.result} ({time_words(outcome.seconds)})"
+        self.say_own(f"process {self.ranks.rank}: {stage.words(self.config)}: {ended}")
+        return outcome
+
+    def _several_at_a_time(self, plan: Plan, log: RunLog) -> None:
         with deferred_interrupt() as interrupted, Workers(self.config, self.jobs, self.devices, self.home) as workers:
             asked = False
             while plan.left or workers.running:
@@ -209,12 +254,12 @@ class Runner:
                 if asked and not workers.running:
                     raise KeyboardInterrupt("stopped")
                 if not asked and self._hand_out(plan, workers):
-                    self._tell_running(workers.running)
+                    log.begun(workers.running)
                 for heard in workers.hear(timeout=0.5):
                     if isinstance(heard, str):
                         self.say(heard)
                     elif not (asked and heard.error):  # it was asked to stop
-                        self._note(plan, heard)
+                        log.ended(heard)
 
     def _hand_out(self, plan: Plan, workers: Workers) -> bool:
         """Give each process that is free a stage that can be begun; whether there was any."""
@@ -226,30 +271,6 @@ class Runner:
                 given = True
         return given
 
-    def _note(self, plan: Plan, outcome: Outcome) -> None:
-        """Take down how a stage ended, and tell."""
-        stage, words = outcome.stage, outcome.stage.words(self.config)
-        if outcome.error is None:
-            plan.finish(stage, outcome.seconds)
-            cells = plan.cells
-            left = plan.left_words(self.jobs) if plan.left else "done"
-            begin = f"[{sum(cell in plan.done for cell in cells)}/{len(cells)}] " if stage.target else "done: "
-            self.say(f"{begin}{words}: {outcome.result} ({time_words(outcome.seconds)}; {left})")
-            return
-        if outcome.fatal:
-            raise UnwritableError(outcome.error)
-        plan.fail(stage, outcome.error, outcome.diverged)
-        self.say(f"failed: {words}: {outcome.error}")
-        if outcome.details is not None:
-            path = self.folder / "errors" / f"{slug(words)}.txt"
-            write_text(path, outcome.details)
-            self.say(f"the traceback is in {path}")
-
-    def _tell_running(self, stages: Sequence[Stage]) -> None:
-        """Write down what is being done, for who looks at the run from elsewhere."""
-        names = [stage.words(self.config) for stage in stages]
-        write_json(self.folder / RUNNING, {"process": os.getpid(), "since": int(time.time()), "stages": names})
-
     def how_to_predict(self) -> str | None:
         """A command that uses what the run has stored; None where that is nothing."""
         for cell in self.config.cells:
@@ -257,6 +278,10 @@ class Runner:
             if (folder / TASKS / slug(cell.target) / ABOUT_TASK).is_file():
                 return shlex.join(["pemeta", "predict", str(folder), "--task", cell.target, "some words to label"])
         return None
+
+
+def _nothing(_: str) -> None:
+    """Say it not."""
 
 
 def _check_all_went_well(plan: Plan, left_out: Sequence[str]) -> None:
@@ -272,25 +297,16 @@ def _check_all_went_well(plan: Plan, left_out: Sequence[str]) -> None:
         )
 
 
+def _first_of(stages: Sequence[str]) -> str:
+    return stages[0] if len(stages) == 1 else f"{stages[0]}, and {len(stages) - 1} more"
+
+
 def _failures(plan: Plan) -> str:
     """What failed and why, the first few by name."""
     lost = sum(stage.target is not None for stage in {*plan.failed, *plan.given_up})
-    named = [f"{why} ({stage.words(plan.config)})" for stage, why in plan.failed.items()]
-    more = f"; and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+    by_reason: dict[str, list[str]] = {}
+    for stage, why in plan.failed.items():
+        by_reason.setdefault(why, []).append(stage.words(plan.config))
+    named = [f"{why} ({_first_of(stages)})" for why, stages in by_reason.items()]
+    more = f"; and {len(named) - MAX_NAMED} other reasons" if len(named) > MAX_NAMED else ""
     return f"{'; '.join(named[:MAX_NAMED])}{more}: {lost} of {len(plan.cells)} runs failed"
-
-
-def _running(folder: Path) -> list[str]:
-    """What another process is doing in a run's folder."""
-    try:
-        found = read_json(folder / RUNNING)
-        words = f"being done by process {found['process']}: {', '.join(found['stages'])}"
-    except (OutputError, KeyError, TypeError):
-        return []
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            return []  # it was killed
-    except Timeout:
-        return [words]
-    except OSError:  # a folder that cannot be written to; who works in it cannot be known
-        return []

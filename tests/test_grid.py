@@ -23,7 +23,8 @@ from pemeta.errors import ConfigError, ModelError, TrainingError, UnwritableErro
 from pemeta.methods import Adapter
 from pemeta.plan import Plan, time_words
 from pemeta.results import Record, read_records, slug
-from pemeta.runner import LOCK, RUNNING, Runner
+from pemeta.run_log import LOCK, RUNNING
+from pemeta.runner import Runner
 from pemeta.search import choose
 from pemeta.setting import Setting, Sizes
 from pemeta.stages import Stages
@@ -361,7 +362,7 @@ def test_what_a_failed_search_leaves_out(
     else:
         assert (outcome.code, done) == (2, {"other"})
         assert (
-            "plain, primed could not be run, because runs of their search failed; lost (other → bb, seed 1)"
+            "plain, primed could not be run, because runs of their search failed; lost (other → bb, seed 1, and 1 more)"
             in outcome.err
         )
         assert "2 of 4 runs failed; what is done is saved" in outcome.err
@@ -438,7 +439,7 @@ def test_what_needs_a_failed_priming_is_not_tried(grid: dict[str, Any], monkeypa
         raise ModelError("cannot be primed")
 
     monkeypatch.setattr(Stages, "primed", primed)
-    with pytest.raises(RuntimeError, match="8 of 13 runs failed"):
+    with pytest.raises(RuntimeError, match=r"^cannot be primed \(priming .*, and \d more\): 8 of 13 runs failed"):
         silent(config_of(grid)).run()
     assert {record.setting for record in read_records(Path(grid["output"]))} == {"plain", "head"}
 
@@ -488,7 +489,7 @@ def test_a_grid_that_is_killed_gives_the_same_records(grid: dict[str, Any], tmp_
     path.write_text(yaml.safe_dump(grid))
     out = Path(grid["output"])
     for until in (
-        lambda: list(out.glob("primed/*/checkpoint.safetensors")),
+        lambda: list(out.glob("checkpoints/priming/*.safetensors")),
         lambda: list(out.glob("records/primed__*")),
     ):
         process = command(path, "--jobs", "2")
@@ -513,7 +514,11 @@ def test_an_interrupt_reaches_the_processes_and_they_save(grid: dict[str, Any], 
     out = Path(grid["output"])
     process = command(path, "--jobs", "2")
     try:
-        wait_for(lambda: len(list(out.glob("primed/*"))) == 2 or process.poll() is not None)
+        begun = 0
+        while begun < 2:
+            line = process.stdout.readline()
+            assert line, process.communicate()
+            begun += line.startswith("priming for primed, seed ")
         time.sleep(1.0)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
@@ -522,7 +527,7 @@ def test_an_interrupt_reaches_the_processes_and_they_save(grid: dict[str, Any], 
     assert process.returncode == 130
     assert told.splitlines()[-1].startswith("pemeta: stopped. What is finished is saved")
     assert "Traceback" not in told
-    assert len(list(out.glob("primed/*/checkpoint.safetensors"))) == 2
+    assert len(list(out.glob("checkpoints/priming/*.safetensors"))) == 2
 
 
 def test_processes_do_not_outlive_the_run(grid: dict[str, Any], tmp_path: Path) -> None:
@@ -533,7 +538,7 @@ def test_processes_do_not_outlive_the_run(grid: dict[str, Any], tmp_path: Path) 
     path.write_text(yaml.safe_dump(grid))
     process = command(path, "--jobs", "2")
     try:
-        wait_for(lambda: list(Path(grid["output"]).glob("primed/*/checkpoint.safetensors")))
+        wait_for(lambda: list(Path(grid["output"]).glob("checkpoints/priming/*.safetensors")))
         children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     finally:
         process.kill()

@@ -1,0 +1,131 @@
+"""What each of several processes does in the tests of them: started by torchrun, with a folder for what comes out.
+
+Without a launcher it is the single process that they are compared with.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from tiny_models import METHODS, TASKS, data, shaken, tiny
+
+from pemeta import FineTunePriming, Full, MetaPriming, PEModel, Task, prime
+from pemeta.errors import PemetaError
+from pemeta.files import write_json, write_tensors
+from pemeta.optimization import LossScale
+from pemeta.ranks import joined
+
+SOURCES = [*TASKS, Task.token_classification("de", data(2))]  # three: one process has more than the other
+STEPS = {"outer_steps": 20, "outer_lr": 1e-3, "support_size": 3, "query_size": 3}
+FEW = STEPS | {"outer_steps": 4}
+CASES = {
+    **{f"meta {name}": (method, MetaPriming(**STEPS)) for name, (method, _) in METHODS.items()},
+    **{
+        f"second order {name}": (METHODS[name][0], MetaPriming(**FEW, first_order=False))
+        for name in ("adapter", "lora")
+    },
+    "fine-tuning": (METHODS["adapter"][0], FineTunePriming(**STEPS)),
+    "fine-tuning of biases": (METHODS["bitfit"][0], FineTunePriming(**FEW)),
+    "maml": (METHODS["adapter"][0], MetaPriming(**FEW, inner_method=Full(), inner_lr=1e-3)),
+    "one task": (METHODS["adapter"][0], MetaPriming(**STEPS, tasks_per_batch=1)),  # a process without any
+    "fresh heads": (METHODS["adapter"][0], MetaPriming(**FEW, source_heads="fresh")),
+    "fresh support": (METHODS["adapter"][0], MetaPriming(**FEW, fresh_support=True, inner_steps=3)),
+    "inner dropout": (METHODS["lora"][0], MetaPriming(**FEW, inner_dropout=True)),
+}
+
+
+def primed(method, algorithm, folder: Path, **options) -> tuple[PEModel, list[float]]:
+    model = shaken(tiny(method))
+    history = prime(model, SOURCES, algorithm, seed=3, progress=False, **options)
+    return model, [step.outer for step in history.losses]
+
+
+def cases(folder: Path, first: bool) -> None:
+    """Every case's parameters and losses, of the first process."""
+    for name, (method, algorithm) in CASES.items():
+        model, losses = primed(method, algorithm, folder)
+        if first:
+            write_tensors(folder / f"{name}.safetensors", model.state(), losses)
+
+
+def halves(folder: Path, first: bool) -> None:
+    """A run that goes on from its checkpoint in the middle."""
+    path, method = folder / "checkpoint.safetensors", METHODS["adapter"][0]
+    whole, _ = primed(method, MetaPriming(**STEPS), folder, checkpoint=path, checkpoint_every=9)
+    again, _ = primed(method, MetaPriming(**STEPS), folder, checkpoint=path)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def scaled(folder: Path, first: bool) -> None:
+    """A loss that is not finite in one process only is so for all: the scale is lowered, the step is taken again."""
+    original = MetaPriming.accumulate
+    LossScale.suited_to = classmethod(lambda cls, dtype: cls(4.0))
+    scales = []
+
+    def accumulate(self, model, episodes, loss_scale=1.0):
+        scales.append(loss_scale)
+        losses = original(self, model, episodes, loss_scale)
+        if loss_scale > 1 and not first:
+            model.backbone.embeddings.word_embeddings.weight.grad[0, 0] = torch.inf
+        return losses
+
+    MetaPriming.accumulate = accumulate
+    model, _ = primed(METHODS["adapter"][0], MetaPriming(**FEW), folder)
+    assert scales == [4, 2, 1, 1, 1, 1], scales
+    if first:
+        write_tensors(folder / "scaled.safetensors", model.state())
+
+
+def different(folder: Path, first: bool) -> None:
+    """Processes that were started with different seeds."""
+    try:
+        prime(tiny(), SOURCES, MetaPriming(**FEW), seed=int(first), progress=False)
+    except PemetaError as error:
+        write_json(folder / f"error-{int(first)}.json", str(error))
+        raise
+
+
+def broken(folder: Path, first: bool) -> None:
+    """An error in one process, of a library's."""
+    original = MetaPriming.accumulate
+
+    def accumulate(self, model, episodes, loss_scale=1.0):
+        if not first:
+            raise MemoryError("there is none left")
+        return original(self, model, episodes, loss_scale)
+
+    MetaPriming.accumulate = accumulate
+    try:
+        prime(tiny(), SOURCES, MetaPriming(**FEW), progress=False)
+    except Exception as error:
+        write_json(folder / f"error-{int(first)}.json", f"{type(error).__name__}: {error}")
+        raise
+
+
+def dying(folder: Path, first: bool) -> None:
+    """A process that is killed in the middle of a step."""
+    original = MetaPriming.accumulate
+
+    def accumulate(self, model, episodes, loss_scale=1.0):
+        if not first:
+            os.kill(os.getpid(), 9)
+        return original(self, model, episodes, loss_scale)
+
+    MetaPriming.accumulate = accumulate
+    prime(tiny(), SOURCES, MetaPriming(**FEW), progress=False)
+
+
+def float32(folder: Path, first: bool) -> None:
+    """Twenty steps in single precision."""
+    model = shaken(tiny()).float()
+    prime(model, SOURCES, MetaPriming(**STEPS), seed=3, progress=False)
+    if first:
+        write_tensors(folder / "float32.safetensors", model.state())
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with joined() as ranks:
+        for step in sys.argv[2:]:
+            globals()[step](Path(sys.argv[1]), ranks.first)
