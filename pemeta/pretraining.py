@@ -71,6 +71,21 @@ class TinyTransformer(Frozen):
             raise ValueError(f"heads must divide hidden_size; found {self.heads} heads and width {self.hidden_size}")
         return self
 
+    def configuration(self, vocab_size: int) -> BertConfig:
+        """The shape, with a vocabulary of ``vocab_size`` word pieces."""
+        return BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            intermediate_size=4 * self.hidden_size,
+            max_position_embeddings=self.max_length,
+            initializer_range=INITIAL_STD,
+            hidden_dropout_prob=self.dropout,
+            attention_probs_dropout_prob=self.dropout,
+            pad_token_id=PAD_ID,
+        )
+
 
 def pretrain(
     texts: Iterable[Sequence[str]], description: TinyTransformer, *, progress: bool = True
@@ -100,7 +115,7 @@ def pretrain(
     # fork_rng restores the caller's state; within, the global generator serves initialisation and dropout.
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.default_generator.manual_seed(derive_seed(description.seed, "pretraining", "parameters"))
-        model = BertForMaskedLM(_config(tokenizer, description))
+        model = BertForMaskedLM(description.configuration(len(tokenizer)))
         _train(model, tokenizer, sentences, description, progress)
     model.eval()
     backbone = model.bert
@@ -158,21 +173,6 @@ def _word_piece(vocabulary: dict[str, int]) -> Tokenizer:
     )
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUED)
     return tokenizer
-
-
-def _config(tokenizer: PreTrainedTokenizerFast, description: TinyTransformer) -> BertConfig:
-    return BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=description.hidden_size,
-        num_hidden_layers=description.layers,
-        num_attention_heads=description.heads,
-        intermediate_size=4 * description.hidden_size,
-        max_position_embeddings=description.max_length,
-        initializer_range=INITIAL_STD,
-        hidden_dropout_prob=description.dropout,
-        attention_probs_dropout_prob=description.dropout,
-        pad_token_id=PAD_ID,
-    )
 
 
 def _train(

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoTokenizer, BertForMaskedLM, BertModel
 
 from pemeta.data.synthetic import SyntheticWorld
 from pemeta.errors import DataError, TrainingError
-from pemeta.pretraining import TinyTransformer, _config, _one_thread, _train, mask, pretrain, train_tokenizer
+from pemeta.pretraining import TinyTransformer, _one_thread, _train, mask, pretrain, train_tokenizer
 from pemeta.typing import IGNORE_INDEX
 
 WORLD = SyntheticWorld(languages=("aru", "bex"), text_sentences=300)
@@ -25,7 +25,9 @@ def test_it_learns_more_than_how_frequent_each_piece_is() -> None:
     tokenizer = train_tokenizer(TEXTS, description)
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(0)
-        losses = _train(BertForMaskedLM(_config(tokenizer, description)), tokenizer, TEXTS, description, False)
+        losses = _train(
+            BertForMaskedLM(description.configuration(len(tokenizer))), tokenizer, TEXTS, description, False
+        )
     pieces = Counter(piece for words in TEXTS for piece in tokenizer.tokenize(" ".join(words)))
     total = sum(pieces.values())
     unigram = -sum(count / total * math.log(count / total) for count in pieces.values())

@@ -102,6 +102,11 @@ class PEMethod(Named):
         return type(self).attach is not PEMethod.attach
 
     @property
+    def extra_positions(self) -> int:
+        """Positions that θ_a takes up, and that a sequence has no more."""
+        return 0
+
+    @property
     def mergeable(self) -> bool:
         """Whether the backbone's own parameters can take θ_a up; so where θ_a is among them, by default."""
         return True

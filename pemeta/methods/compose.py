@@ -46,6 +46,11 @@ class Compose(PEMethod):
         return all(method.identity_at_start for method in self.methods)
 
     @property
+    def extra_positions(self) -> int:
+        """Of all methods together."""
+        return sum(method.extra_positions for method in self.methods)
+
+    @property
     def adds_modules(self) -> bool:
         """Where any member does."""
         return any(method.adds_modules for method in self.methods)

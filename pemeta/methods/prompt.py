@@ -69,9 +69,10 @@ def _check_length(backbone: nn.Module, length: int, prompt: int) -> None:
         if name.endswith(("position_embeddings.weight", "wpe.weight")):
             limit = table.shape[0] - first_position(backbone)
             if length > limit:
+                room = limit - prompt
                 raise ModelError(
                     f"{length - prompt} word pieces and a prompt of {prompt} do not fit the backbone's {limit} "
-                    f"positions; lower max_length to {limit - prompt}"
+                    f"positions; {f'lower max_length to {room}' if room > 2 else 'shorten the prompt'}"
                 )
 
 
@@ -103,6 +104,11 @@ class Prompt(Inserted):
     def child(self) -> str:
         """Name of the added modules."""
         return CHILD
+
+    @property
+    def extra_positions(self) -> int:
+        """P."""
+        return self.length
 
     @property
     def identity_at_start(self) -> bool:

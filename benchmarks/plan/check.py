@@ -1,0 +1,288 @@
+"""Whether `pemeta plan` is right about memory: real steps on the processor, each in a process of its own.
+
+    python benchmarks/plan/check.py [--only WORDS] [--output FILE]    # rows that FILE has of other steps stay
+
+Measured is the most that PyTorch's allocator held during a step, by the profiler's record of every allocation, and what
+was there before it. Beside it stands the process's peak resident size, which has the libraries in it, their
+buffers, and what the C library keeps of memory that was freed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BertConfig, PreTrainedConfig
+
+from pemeta.algorithms import FineTunePriming, MetaPriming, PrimingAlgorithm
+from pemeta.estimate.blank import BlankSentences, Shape
+from pemeta.estimate.cases import PrimingCase, TuningCase
+from pemeta.estimate.devices import device_of
+from pemeta.estimate.findings import Memory
+from pemeta.finetuning import FineTuning
+from pemeta.loading import auto_class
+from pemeta.methods import PEMethod
+from pemeta.model import PEModel
+from pemeta.optimization import LossScale, Optimization
+from pemeta.partition import only_trainable
+from pemeta.tasks import Task
+from pemeta.typing import Batch
+
+PROC = Path("/proc/self")
+MIB = 2**20
+METHODS: dict[str, object] = {
+    "adapter": "adapter",
+    "lora": "lora",
+    "bitfit": "bitfit",
+    "prefix": "prefix",
+    "houlsby": {"name": "adapter", "placement": "houlsby"},
+    "full": "full",
+}
+SHAPES = {
+    "tiny": {"vocab_size": 500, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "MiniLM": {"vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12},
+    "mBERT": {"vocab_size": 119547, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A step to be measured; `finetuning` is fine-tuning's own, on `sentences`."""
+
+    shape: str = "MiniLM"
+    method: str = "adapter"
+    order: str = "first"  # second, plain (priming by fine-tuning), finetuning
+    checkpoint: bool = False
+    sentences: int = 8
+    length: int = 32
+    precision: str = "fp32"
+    attention: str = "sdpa"
+    batch_tasks: bool = False
+    tasks: int = 2
+    inner_steps: int = 5
+
+    def __str__(self) -> str:
+        changed = {key: value for key, value in asdict(self).items() if value != getattr(Case, key)}
+        for key in ("shape", "method", "order", "sentences", "length"):
+            changed.pop(key, None)
+        extra = "".join(f", {key} {value}" if value is not True else f", {key}" for key, value in changed.items())
+        return f"{self.shape}, {self.method}, {self.order}, {self.sentences}x{self.length}{extra}"
+
+    @property
+    def configuration(self) -> PreTrainedConfig:
+        sizes = SHAPES[self.shape]
+        return BertConfig(**sizes, intermediate_size=4 * sizes["hidden_size"])
+
+    @property
+    def algorithm(self) -> PrimingAlgorithm:
+        sizes = {"support_size": self.sentences, "query_size": self.sentences}
+        if self.order == "plain":
+            return FineTunePriming(**sizes)
+        inner = {"inner_steps": self.inner_steps, "first_order": self.order == "first"}
+        return MetaPriming(**sizes, **inner, batch_tasks=self.batch_tasks)
+
+    @property
+    def priced(self) -> PrimingCase | TuningCase:
+        """The case as the calculator has it."""
+        shape = Shape(
+            self.configuration,
+            self.length,
+            attention=self.attention,
+            precision=self.precision,  # type: ignore[arg-type]
+            checkpoint_layers=self.checkpoint,
+        )
+        method = PEMethod.parse(METHODS[self.method])
+        if self.order == "finetuning":
+            return TuningCase(shape, (method,), FineTuning(batch_size=self.sentences))
+        return PrimingCase(shape, method, self.algorithm, self.tasks)
+
+
+class Sentences(BlankSentences):
+    """Real ones: random word pieces, the last of each sentence but the first being padding."""
+
+    def tensors(self, indices: Any) -> Batch:
+        blank = super().tensors(indices)
+        mask = torch.ones_like(blank["attention_mask"])
+        mask[1:, -1] = 0
+        return {"input_ids": torch.randint(1, 500, mask.shape), "attention_mask": mask, "labels": mask}
+
+
+@contextmanager
+def step_of(case: Case) -> Iterator[tuple[Callable[[], None], int]]:
+    """A real step of a case, and the bytes of weights and moments that it finds; one step was taken before."""
+    priced = case.priced
+    tasks = [replace(priced.shape.task(f"source {i}"), train=Sentences(case.length)) for i in range(case.tasks)]
+    config = case.configuration
+    backbone = auto_class(config).from_config(config, add_pooling_layer=False, attn_implementation=case.attention)
+    model = PEModel(backbone, PEMethod.parse(METHODS[case.method]))
+    model.autocast_dtype = {"fp32": None, "bf16": torch.bfloat16}[case.precision]
+    if case.checkpoint:
+        model.checkpoint_layers()
+    for task in tasks:
+        model.add_head(task.name, task.make_head)
+    finetunes = case.order == "finetuning"
+    names = model.stored_names(tasks[0].name) if finetunes else case.algorithm.trained(model)
+    with only_trainable(model, names) as trained:
+        optimization = Optimization(trained.values(), 1e-4, 10)
+        work = _finetunes(case, model, tasks[0]) if finetunes else _primes(case, model, tasks)
+
+        def step() -> None:
+            optimization.zero_grad()
+            work(LossScale.suited_to(model.autocast_dtype).value)
+            optimization.step()
+
+        step()
+        optimization.zero_grad()
+        moments = [value for state in optimization.optimizer.state.values() for value in state.values()]
+        yield step, sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers(), *moments])
+
+
+def _primes(case: Case, model: PEModel, tasks: list[Task]) -> Callable[[float], object]:
+    episodes = case.algorithm.sampler(tasks, 0)[0]
+    return lambda scale: case.algorithm.accumulate(model, episodes, scale)
+
+
+def _finetunes(case: Case, model: PEModel, task: Task) -> Callable[[float], object]:
+    model.eval()
+    with torch.no_grad():
+        [batch] = model.reusing([task.train.batch(range(case.sentences))])
+
+    def work(scale: float) -> None:
+        made = {key: value.clone() for key, value in batch.items()}  # as a batch is in each step
+        (model.loss(made, task.name) * scale).backward()
+
+    return work
+
+
+def allocated(step: Callable[[], None]) -> int:
+    """The most bytes that PyTorch's allocator held for the step, beyond what was there before it."""
+    from torch._C._profiler import _EventType
+
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        step()
+    results = profiler.profiler.kineto_results  # type: ignore[union-attr]
+    changes: list[tuple[int, int]] = []
+    waiting = list(results.experimental_event_tree())
+    while waiting:
+        event = waiting.pop()
+        waiting += event.children
+        if event.tag == _EventType.Allocation:
+            changes.append((event.start_time_ns, event.extra_fields.alloc_size))
+    held = most = 0
+    for _, change in sorted(changes, key=lambda one: one[0]):
+        held += change
+        most = max(most, held)
+    return most
+
+
+def resident(step: Callable[[], None]) -> int:
+    """The process's peak resident size in the step."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    (PROC / "clear_refs").write_text("5")
+    step()
+    status = dict(line.split(":", 1) for line in (PROC / "status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) * 1024
+
+
+def measured(case: Case) -> int:
+    """Bytes that a step holds at its fullest."""
+    with step_of(case) as (step, before):
+        return before + allocated(step)
+
+
+def estimated(case: Case) -> Memory:
+    """The same by the calculator: of a step alone, without the evaluation that fine-tuning has beside it."""
+    phases = case.priced.step.phases
+    steps = [memory for phase, memory in phases.items() if phase != "evaluation"]
+    return max(steps, key=lambda memory: memory.total)
+
+
+def cases() -> Iterator[Case]:
+    for method in METHODS:
+        for order in ("first", "second"):
+            for checkpoint in (False, True):
+                yield Case(method=method, order=order, checkpoint=checkpoint)
+    for method in METHODS:
+        yield Case(method=method, order="finetuning", sentences=16)
+    yield Case(order="plain")
+    yield Case(order="first", sentences=16, length=128)
+    yield Case(method="lora", order="first", sentences=16, length=128)
+    yield Case(method="lora", order="first", sentences=16, length=128, checkpoint=True)
+    yield Case(method="lora", order="first", sentences=16, length=128, precision="bf16")
+    yield Case(method="lora", order="first", sentences=16, length=128, attention="eager")
+    yield Case(method="lora", order="finetuning", sentences=16, length=128)
+    yield Case(sentences=16, length=64, tasks=4)
+    yield Case(sentences=16, length=64, tasks=4, batch_tasks=True)
+    yield Case("mBERT", "adapter", "first")
+    yield Case("mBERT", "houlsby", "first")
+    yield Case("mBERT", "lora", "finetuning", sentences=16, length=64)
+
+
+def in_own_process(case: Case) -> tuple[int, int]:
+    """What a step holds at its fullest, and the process that it is in."""
+    command = [sys.executable, __file__, "--case", json.dumps(asdict(case))]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    return found["held"], found["resident"]
+
+
+def row(case: Case) -> str:
+    held, process = in_own_process(case)
+    guess = estimated(case)
+    pairs = ((guess.total, held), (device_of("cpu", "cpu").needs(guess), process))
+    numbers = [f"{told / MIB:,.0f} | {real / MIB:,.0f} | {told / real:.3f}" for told, real in pairs]
+    return f"| {case} | {' | '.join(numbers)} |"
+
+
+HEAD = """# Memory: `pemeta plan` against real steps
+
+Written by `benchmarks/plan/check.py` with torch {torch} on a processor, one thread. MiB; sentences x word pieces; two
+source tasks and five inner steps where nothing else is said. *Held* is by PyTorch's allocator; *process* is the peak
+resident size, against the estimate with its overhead. Steps of the script that have no row were not measured.
+
+| step | held, estimated | measured | ratio | process, estimated | measured | ratio |
+| :-- | --: | --: | --: | --: | --: | --: |"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.case:
+        case = Case(**json.loads(given.case))
+        with step_of(case) as (step, before):
+            size = resident(step)
+            print(json.dumps({"resident": size, "held": before + allocated(step)}))
+        return
+    rows = _rows(given.output)
+    for case in cases():
+        if given.only in str(case):
+            rows[str(case)] = row(case)
+            print(rows[str(case)], flush=True)
+            if given.output:
+                found = [rows[str(one)] for one in cases() if str(one) in rows]
+                text = "\n".join([HEAD.format(torch=torch.__version__), *found])
+                given.output.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _rows(path: Path | None) -> dict[str, str]:
+    """Each row of a table by its step."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.exists() else []
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines if line.startswith("| ")}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""A model, and batches for it, that have shapes and no values: what the library's own code is run on to be counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PreTrainedConfig
+
+from pemeta.build import DTYPES
+from pemeta.data.examples import Examples
+from pemeta.heads import TokenClassification
+from pemeta.loading import empty_backbone_of
+from pemeta.methods.base import PEMethod
+from pemeta.model import PEModel
+from pemeta.tasks import Task
+from pemeta.typing import Batch
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a run's steps depend on, whatever they do.
+
+    Attributes:
+        backbone: the backbone's configuration.
+        length: word pieces of every sentence.
+        labels: of the tasks' label sets, how many.
+        attention: ``eager`` or ``sdpa``; None for transformers' choice.
+        precision: as in a run's configuration.
+        checkpoint_layers: as in a run's configuration.
+        fused_optimizer: AdamW moves all parameters in one operation, as it does on a GPU, with a copy of them all.
+    """
+
+    backbone: PreTrainedConfig
+    length: int
+    labels: int = 7
+    attention: str | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    checkpoint_layers: bool = False
+    fused_optimizer: bool = False
+
+    def task(self, name: str) -> Task:
+        """A task on any number of sentences."""
+        labels = tuple(str(label) for label in range(self.labels))
+        return Task(name, BlankSentences(self.length), TokenClassification(labels=labels))
+
+    def model(self, methods: Sequence[PEMethod], tasks: Sequence[Task]) -> PEModel:
+        """A model with methods attached, the first of them fine-tuning's, and a head for each task.
+
+        It has no values yet: :func:`without_values` lets it be run.
+
+        Raises:
+            ModelError: a method cannot be attached to this backbone.
+        """
+        where = type(self.backbone).__name__
+        with torch.device("meta"):
+            model = PEModel(empty_backbone_of(self.backbone, where, self.attention), methods[0])
+            for method in methods[1:]:
+                model.attach(method)
+            for task in tasks:
+                model.add_head(task.name, task.make_head)
+        model.autocast_dtype = DTYPES[self.precision]
+        if self.checkpoint_layers:
+            model.checkpoint_layers()
+        return model
+
+
+class BlankSentences(Examples[Any, Any]):
+    """Any number of sentences, all of one length; only their batches can be used."""
+
+    kind: ClassVar[str] = TokenClassification.name
+    unit: ClassVar[str] = "sentence"
+    per_position: ClassVar[bool] = True
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self.num_truncated = 0
+        self.trunk = None
+
+    @property
+    def outputs(self) -> Sequence[object]:  # noqa: D102 - inherited
+        return ()
+
+    def __len__(self) -> int:
+        return 10**6
+
+    def length(self, index: int) -> int:  # noqa: D102 - inherited
+        return self._length
+
+    def tensors(self, indices: Sequence[int] | np.ndarray) -> Batch:  # noqa: D102 - inherited
+        size = (len(indices), self._length)
+        names = ("input_ids", "attention_mask", "labels")
+        return {name: torch.zeros(size, dtype=torch.long) for name in names}
+
+    def digest(self) -> str:  # noqa: D102 - inherited
+        return ""
+
+    def decode(self, prediction: Any, index: int) -> Any:  # noqa: D102 - inherited
+        return prediction
+
+    def scores(self, decoded: Sequence[Any]) -> Any:  # noqa: D102 - inherited
+        return None
+
+
+@contextmanager
+def without_values(model: PEModel) -> Iterator[None]:
+    """Within the block a model on the meta device runs as on a processor; nothing is computed, and nothing held.
+
+    Unlike on the meta device itself, PyTorch then chooses attention kernels, autocast and sparse gradients as it would.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        made: dict[int, Tensor] = {}  # a tied parameter stays one
+        for module in model.modules():
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is not None:
+                        tensors[name] = made.setdefault(id(tensor), _on_processor(tensor))  # type: ignore[assignment]
+        yield
+
+
+def _on_processor(tensor: Tensor) -> Tensor:
+    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+    return nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty

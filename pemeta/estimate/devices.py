@@ -1,0 +1,169 @@
+"""What devices compute, hold and exchange, by their makers' data sheets, and how well we assume that they are used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from pemeta.devices import resolve_device
+from pemeta.errors import ConfigError, unknown_name
+from pemeta.estimate.findings import Memory
+from pemeta.estimate.tracker import Kind, Work
+
+TERA, GIGA, GIB = 10**12, 10**9, 2**30
+
+# All our choice, and none of it measured on a GPU.
+UTILISATION = 0.5
+"""Share of the sheet's operations a second that matrix products reach."""
+BANDWIDTH_SHARE = 0.7
+"""Share of the sheet's bandwidth that other operations reach, and gradients between devices."""
+LAUNCH = 10e-6
+"""Seconds that Python and PyTorch take to begin an operation: none is shorter."""
+PROCESSES_PER_NODE = 8
+NODE_LINK = 25.0 * GIGA
+"""Bytes a second between two nodes: 200 Gbit/s."""
+CORE_FLOPS, CORE_BANDWIDTH = 100 * GIGA, 20 * GIGA
+"""Of a processor core: 32 operations a cycle (AVX2: two fused multiply-adds of eight numbers) at 3.1 GHz; 20 GB/s."""
+FIXED = {"cuda": int(0.8 * GIB), "cpu": int(0.51 * GIB)}
+"""Bytes that Python, PyTorch and its libraries hold before any tensor; measured on a CPU, and a guess for CUDA."""
+SLACK = {"cuda": 0.1, "cpu": 0.5}
+"""What allocators and kernels' buffers hold beside activations, as a share of these; likewise."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """One kind of device.
+
+    Attributes:
+        name: as on the command line.
+        title: as people say it.
+        type: PyTorch's, ``cuda`` or ``cpu``.
+        memory: bytes.
+        peaks: operations a second of dense matrix products, by the type they are computed in.
+        bandwidth: of its memory, bytes a second.
+        link: to another device of the same node, bytes a second in one direction.
+    """
+
+    name: str
+    title: str
+    type: str
+    memory: int
+    peaks: Mapping[str, float]
+    bandwidth: float
+    link: float
+
+    def overhead(self, memory: Memory) -> int:
+        """Bytes that a process has beside its tensors."""
+        return FIXED[self.type] + int(SLACK[self.type] * memory.activations)
+
+    def needs(self, memory: Memory, copies: int = 0, processes: int = 1) -> int:
+        """Bytes of one device that processes need, each with one of its own; those on a processor share its memory.
+
+        Args:
+            memory: of a process's tensors.
+            copies: bytes of others that it has in the processor's memory.
+            processes: how many.
+        """
+        own = memory.total + self.overhead(memory)
+        return (own + copies) * processes if self.type == "cpu" else own
+
+    def seconds(self, work: Work) -> float:
+        """The time for some work: each operation waits for its products, for memory, or for Python."""
+        return sum(self._seconds(kind) * count for kind, count in work.items())
+
+    def _seconds(self, kind: Kind) -> float:
+        products = kind.flops / (self.peak(kind.dtype) * UTILISATION)
+        return max(products, kind.moved / (self.bandwidth * BANDWIDTH_SHARE), LAUNCH)
+
+    def peak(self, dtype: torch.dtype) -> float:
+        """Operations a second in a type; float32 is TF32 only where PyTorch is told to use it."""
+        name = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "fp32")
+        if name == "fp32" and torch.get_float32_matmul_precision() != "highest":
+            name = "tf32"
+        return self.peaks[name]
+
+    def exchange_seconds(self, size: int, processes: int) -> float:
+        """The time in which processes sum up ``size`` bytes of gradients, each on a device, in a ring."""
+        link = self.link if processes <= PROCESSES_PER_NODE else min(self.link, NODE_LINK)
+        return 2 * (processes - 1) / processes * size / (link * BANDWIDTH_SHARE)
+
+
+def _gpu(
+    name: str, title: str, memory: int, peaks: tuple[float, float, float, float], bandwidth: int, link: int
+) -> Device:
+    """Memory in GB; peaks in 10^12 operations a second; bandwidths in GB/s."""
+    names = ("fp32", "tf32", "bf16", "fp16")
+    found = {name: peak * TERA for name, peak in zip(names, peaks, strict=True)}
+    return Device(name, title, "cuda", memory * GIGA, found, float(bandwidth * GIGA), float(link * GIGA))
+
+
+# NVIDIA's data sheets of the H100, H200 and A100 (SXM), the L4, the V100 (SXM2) and the T4 "Tensor Core GPU", and its
+# paper "Ada GPU Architecture" (RTX 4090). Without sparsity, and with sums in float32; links are half of what the sheets
+# say of both directions together. Where a device lacks a type, its float32's number.
+DEVICES: dict[str, Device] = {
+    device.name: device
+    for device in (
+        _gpu("h100", "NVIDIA H100 SXM", 80, (67, 494.7, 989.4, 989.4), 3350, 450),
+        _gpu("h200", "NVIDIA H200 SXM", 141, (67, 494.7, 989.4, 989.4), 4800, 450),
+        _gpu("a100", "NVIDIA A100 SXM", 80, (19.5, 156, 312, 312), 2039, 300),
+        _gpu("l4", "NVIDIA L4", 24, (30.3, 60, 121, 121), 300, 32),
+        _gpu("rtx4090", "NVIDIA RTX 4090", 24, (82.6, 82.6, 165.2, 165.2), 1008, 32),
+        _gpu("v100", "NVIDIA V100 SXM2", 32, (15.7, 15.7, 15.7, 125), 900, 150),
+        _gpu("t4", "NVIDIA T4", 16, (8.1, 8.1, 8.1, 65), 300, 16),
+    )
+}
+
+
+def device_of(name: str | None, configured: str, threads: int | None = None) -> Device:
+    """The device of a name, or the one that a configuration's ``device`` is here.
+
+    Args:
+        name: one of :data:`DEVICES`, or ``cpu``: this machine's processor; None for the configuration's.
+        configured: the configuration's ``device``.
+        threads: of PyTorch's operations on a processor.
+
+    Raises:
+        ConfigError: the name is unknown, or the configuration's device is not here, or of a kind that is not known.
+    """
+    if name is None:
+        try:
+            device = resolve_device(configured)
+        except ConfigError as error:
+            raise ConfigError(f"{error}, or say with --device what it will be, {_known()}") from None
+        if device.type == "cpu":
+            name = "cpu"
+        elif device.type == "cuda":
+            return _here(device)
+        else:
+            raise ConfigError(f"what a {device.type!r} device computes is not known; give --device, {_known()}")
+    if name.lower() == "cpu":
+        return _processor(threads or torch.get_num_threads())
+    if name.lower() not in DEVICES:
+        raise ConfigError(unknown_name("device", name, [*DEVICES, "cpu"]))
+    return DEVICES[name.lower()]
+
+
+def _here(device: torch.device) -> Device:
+    """The known device that a GPU of this machine is, with the memory that it has."""
+    found = torch.cuda.get_device_properties(device)
+    plain = found.name.lower().replace(" ", "")
+    for known in DEVICES.values():
+        if known.name in plain:
+            return replace(known, title=found.name, memory=found.total_memory)
+    raise ConfigError(f"what a {found.name} computes is not known; give --device with one like it, {_known()}")
+
+
+def _known() -> str:
+    return f"out of {', '.join(sorted([*DEVICES, 'cpu']))}"
+
+
+def _processor(cores: int) -> Device:
+    """This machine's processor. Lower precision is no faster on most."""
+    peak = float(cores * CORE_FLOPS)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 16 * GIB
+    title = f"this processor, {cores} {'thread' if cores == 1 else 'threads'}"
+    peaks = dict.fromkeys(("fp32", "tf32", "bf16", "fp16"), peak)
+    return Device("cpu", title, "cpu", memory, peaks, float(cores * CORE_BANDWIDTH), float(GIGA))

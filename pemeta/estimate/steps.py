@@ -1,0 +1,134 @@
+"""One step of priming or fine-tuning, or one pass of a model, run without values: what it computes and holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from pemeta.algorithms import MetaPriming, PrimingAlgorithm
+from pemeta.estimate.blank import Shape, without_values
+from pemeta.estimate.findings import Passes, Step
+from pemeta.estimate.tracker import Tracker, Work
+from pemeta.estimate.watched import REST, Watched, telling
+from pemeta.finetuning_settings import FineTuning
+from pemeta.methods.base import PEMethod
+from pemeta.model import PEModel
+from pemeta.optimization import LossScale
+from pemeta.trunk import has_dropout
+from pemeta.typing import Batch
+
+EVALUATED = 32
+"""Sentences in a batch of :func:`pemeta.evaluation.predict`, and of what fine-tuning runs once for all epochs."""
+
+
+def priming_step(shape: Shape, method: PEMethod, algorithm: PrimingAlgorithm, tasks: int) -> Step:
+    """One outer step on ``tasks`` source tasks.
+
+    Tasks that come one after the other each cost the same, and free their memory: two are run, and counted for all.
+
+    Raises:
+        ModelError: the method cannot be attached to the backbone, or second order cannot pass through it.
+        MissingLearn2LearnError: the algorithm has an inner loop, and learn2learn is not there.
+    """
+    algorithm.require()
+    together = isinstance(algorithm, MetaPriming) and algorithm.batch_tasks
+    run = tasks if together else min(tasks, 2)
+    sources = [shape.task(f"source {number}") for number in range(run)]
+    model = shape.model([method], sources)
+    with torch.device("meta"):
+        algorithm.prepare(model, 0)
+    one_batch = algorithm.model_copy(update={"tasks_per_batch": None, **_heads_stay(algorithm)})
+    episodes = [replace(episode, seed=None) for episode in one_batch.sampler(sources, 0)[0]]
+    inner = algorithm.inner_method if isinstance(algorithm, MetaPriming) else None
+    parts = model.partition(inner)
+    cloned = parts.theta_a + model.head_names(sources[0].name) if isinstance(algorithm, MetaPriming) else ()
+    trained = algorithm.trained(model)
+    with without_values(model), Watched(model, trained, cloned, shape.fused_optimizer) as watched:
+        _look(model, shape, inner)
+        watched.tracker.begin()
+        with watched.tracker.within(REST):
+            telling(one_batch, watched).accumulate(model, episodes, LossScale.suited_to(model.autocast_dtype).value)
+        each = watched.tracker.take_work()
+        watched.update()
+        work = Work.of(each.times(tasks, run), watched.tracker.take_work())
+        return Step(watched.parameters(sources[0].name), work, watched.memory())
+
+
+def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTuning) -> Step:
+    """One step of fine-tuning on a full batch, of hidden states where an epoch after the first has them.
+
+    Args:
+        shape: of the run.
+        methods: that are attached; the first is fine-tuning's.
+        settings: of fine-tuning.
+
+    Raises:
+        ModelError: a method cannot be attached to the backbone.
+    """
+    task = shape.task("target")
+    model = shape.model(methods, [task])
+    trained = model.stored_names(task.name)
+    with without_values(model), Watched(model, trained, (), shape.fused_optimizer) as watched:
+        batch: Batch = task.train.batch(range(settings.batch_size))
+        if keeps_training_states(model, settings):
+            model.eval()
+            with torch.no_grad():
+                [batch] = model.reusing([batch])
+        model.train(settings.dropout)
+        watched.tracker.begin()
+        with watched.tracker.within("training step"):
+            scale = LossScale.suited_to(model.autocast_dtype).value
+            (model.loss(batch, task.name) * scale).backward()
+        watched.update()
+        return Step(watched.parameters(task.name), watched.tracker.take_work(), watched.memory())
+
+
+def evaluation_passes(shape: Shape, methods: Sequence[PEMethod], settings: FineTuning) -> Passes:
+    """What fine-tuning runs beside its steps: validation, the test, and what is run once for all epochs."""
+    task = shape.task("target")
+    model = shape.model(methods, [task]).eval()
+    keeps = settings.reuse_trunk and model.unchanging() is not None
+    with without_values(model):
+        _look(model, shape, None)
+        with Tracker() as tracker, torch.no_grad():
+            weights = tracker.known([*model.parameters(), *model.buffers()])
+            batch = task.train.batch(range(EVALUATED))
+            predict(model, batch, task.name)
+            whole = above = tracker.take_work()
+            below, size = Work(), 0
+            if keeps:
+                [batch] = model.reusing([batch])
+                below = tracker.take_work()
+                predict(model, batch, task.name)
+                above = tracker.take_work()
+                size = batch[model.unchanging() or ""][0].nbytes
+        held = max(peak.held for peak in tracker.peaks.values()) - weights
+        return Passes(whole, below, above, size, keeps_training_states(model, settings), held)
+
+
+def predict(model: PEModel, batch: Batch, task: str) -> None:
+    """What :func:`pemeta.evaluation.predict` does with a batch."""
+    model.head(task).predictions(model(batch, task), batch)
+
+
+def keeps_training_states(model: PEModel, settings: FineTuning) -> bool:
+    """Whether the training examples' hidden states are computed once for all epochs."""
+    drops = settings.dropout and has_dropout(model.backbone)
+    return settings.reuse_trunk and not drops and model.unchanging() is not None
+
+
+def _look(model: PEModel, shape: Shape, method: PEMethod | None) -> None:
+    """Let the model look, as it does once, whether θ_a reaches as far down as its method says: that is not counted."""
+    trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    model.requires_grad_(True).eval()
+    batch: Batch = shape.task("").train.batch(range(1))
+    model.reusing([batch], method)
+    for parameter, required in trainable.items():
+        parameter.requires_grad_(required)
+
+
+def _heads_stay(algorithm: PrimingAlgorithm) -> dict[str, str]:
+    """Heads that are made anew are made outside of what is counted; they are small."""
+    return {"source_heads": "carried"} if isinstance(algorithm, MetaPriming) else {}

@@ -1,0 +1,194 @@
+"""Counts what PyTorch's operations compute and hold, of tensors that have shapes and no values."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+aten = torch.ops.aten
+
+
+class Kind(NamedTuple):
+    """One kind of operation: what two of the same kind cost is the same.
+
+    Attributes:
+        dtype: of what it computes with.
+        flops: multiplications and additions of its matrix products; zero where it has none.
+        moved: bytes that it reads and writes.
+    """
+
+    dtype: torch.dtype
+    flops: int
+    moved: int
+
+
+class Work(Counter[Kind]):
+    """How many operations of each kind."""
+
+    @property
+    def flops(self) -> int:
+        """Of all matrix products: 2 for a multiplication with its addition."""
+        return sum(kind.flops * count for kind, count in self.items())
+
+    @classmethod
+    def of(cls, *parts: Counter[Kind]) -> Work:
+        """Several works as one."""
+        whole = cls()
+        for part in parts:
+            whole.update(part)
+        return whole
+
+    def times(self, number: int, of: int = 1) -> Work:
+        """The work of ``of`` equal parts, for ``number`` of them."""
+        return Work({kind: count * number // of for kind, count in self.items()})
+
+
+@dataclass
+class Peak:
+    """The most that was held in a phase, and when: the number of the operation that it was reached in."""
+
+    held: int = 0
+    at: int = 0
+
+
+class Tracker(TorchDispatchMode):
+    """Within the block, counts operations, and what is held of tensors that were made in it or :meth:`known` before.
+
+    Tensors are those of a ``FakeTensorMode``: no operation computes anything. So a number that is asked for is none;
+    it is taken to be 1, and a truth value to be False.
+
+    Attributes:
+        work: all operations but views.
+        held: bytes of all tensors that are alive.
+        peaks: of each phase, in the order in which these began.
+        phase: the one that is on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.work = Work()
+        self.held = 0
+        self.peaks: dict[str, Peak] = {}
+        self.phase = ""
+        self._born: dict[int, tuple[int, int]] = {}  # of each storage its size, and when it was made
+        self._clock = 0
+
+    def known(self, tensors: Iterable[Tensor]) -> int:
+        """Count tensors that were there before; returns their bytes."""
+        before = self.held
+        for tensor in tensors:
+            self._add(tensor)
+        return self.held - before
+
+    def begin(self) -> None:
+        """Forget the work and the peaks; what is alive stays counted."""
+        self.work = Work()
+        self.peaks.clear()
+
+    def take_work(self) -> Work:
+        """The work since it was last taken."""
+        taken, self.work = self.work, Work()
+        return taken
+
+    @contextmanager
+    def within(self, phase: str) -> Iterator[None]:
+        """Within the block another phase is on."""
+        outer, self.phase = self.phase, phase
+        self._note()
+        try:
+            yield
+        finally:
+            self.phase = outer
+            self._note()
+
+    def alive_at(self, tensors: Iterable[Tensor], peak: Peak) -> int:
+        """Bytes of those tensors, which are alive now, that were there at a peak."""
+        storages = {tensor.untyped_storage()._cdata for tensor in tensors}
+        return sum(size for size, born in map(self._born.__getitem__, storages) if born <= peak.at)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count it."""
+        self._clock += 1
+        if func is aten._local_scalar_dense.default:
+            return False if args[0].dtype is torch.bool else 1
+        if _chooses_rows(func, args):
+            # How many rows a mask chooses is not known: all of them, as where nothing is padding.
+            out = args[0].flatten(0, args[1][0].dim() - 1).clone()
+        else:
+            out = func(*args, **(kwargs or {}))
+        made = [tensor for tensor in tree_leaves(out) if isinstance(tensor, Tensor)]
+        is_new = [self._add(tensor) for tensor in made]
+        if any(is_new) or func._schema.is_mutable:
+            self.work[_kind(func, args, kwargs or {}, out, made)] += 1
+        self._note()
+        return out
+
+    def _add(self, tensor: Tensor) -> bool:
+        """Count a tensor's storage; False where it is known."""
+        if tensor.layout is not torch.strided:  # a sparse gradient's rows were counted when they were made
+            return True
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._born:
+            return False
+        self._born[key] = storage.nbytes(), self._clock
+        self.held += storage.nbytes()
+        weakref.finalize(storage, self._freed, key)
+        return True
+
+    def _freed(self, key: int) -> None:
+        self.held -= self._born.pop(key)[0]
+
+    def _note(self) -> None:
+        peak = self.peaks.setdefault(self.phase, Peak())
+        if self.held > peak.held:
+            peak.held, peak.at = self.held, self._clock
+
+
+def _chooses_rows(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether an operation takes the rows that one mask chooses."""
+    return func is aten.index.Tensor and len(args[1]) == 1 and args[1][0].dtype is torch.bool
+
+
+def _kind(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any, made: list[Tensor]) -> Kind:
+    read = [tensor for tensor in tree_leaves([args, kwargs]) if isinstance(tensor, Tensor)]
+    if func._overloadpacket in _LOOKS_UP:  # some rows of the table are read, as many as are made
+        read = made
+    moved = sum(_size(tensor) for tensor in (*read, *made))
+    count = _COUNTS.get(func._overloadpacket)
+    flops = int(count(*args, **kwargs, out_val=out)) if count is not None else 0
+    floating = next((t.dtype for t in (*read, *made) if t.dtype.is_floating_point), torch.float32)
+    return Kind(floating, flops, moved)
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.itemsize if tensor.layout is torch.strided else 0
+
+
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+
+
+def _fused_attention_backward(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    return int(sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape))
+
+
+_LOOKS_UP = {aten.embedding, aten.index_select}
+
+_COUNTS: dict[Any, Callable[..., int]] = {
+    **flop_registry,  # PyTorch's own, which lacks the kernels of fused attention on processors
+    aten._scaled_dot_product_flash_attention_for_cpu: _fused_attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _fused_attention_backward,
+}
