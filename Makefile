@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q
 STAMP := $(VENV)/.setup-done
 
-.PHONY: help setup demo test lint format typecheck pytest docs speed speed-quick clean
+.PHONY: help setup demo test lint format typecheck pytest docs faults speed speed-quick clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -64,6 +64,10 @@ pytest: setup  ## the tests, and the examples in the docstrings
 docs: setup  ## build the documentation into docs/_build/html; a warning is an error
 	@echo "==> sphinx: docs/_build/html"
 	@$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
+
+faults: setup  ## kill runs, feed them broken input, compare gradients with the oracle; prints figures (minutes)
+	@echo "==> pytest: fault injection"
+	@$(BIN)/pytest -m faults tests/faults
 
 speed: setup  ## measure time and memory against other libraries (about 70 minutes)
 	@echo "==> running benchmarks/speed; the rivals that it compares with: $(BIN)/pip install -e '.[speed]'"

@@ -1,0 +1,195 @@
+"""Data files that are wrong: as CoNLL, as text, as files; and data that does not suit the run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from faults.room import Cases, Room
+
+CASES = Cases("data")
+TAGS = "O, B-PER, I-PER"
+
+# What one file holds. `{path}` is where, `line N` the line that is wrong.
+CONTENTS = {
+    "empty": (b"", "train.conll holds no sentence; expected word<TAB>tag lines"),
+    "blank lines alone": (b"\n\n \n\t\n", "train.conll holds no sentence|line 4"),
+    "a byte order mark alone": (b"\xef\xbb\xbf", "train.conll holds no sentence"),
+    "spaces for tabs": (b"Ada B-PER\n", "line 1: expected word<TAB>tag; found 'Ada B-PER'"),
+    "a word without a tag": (b"Ada\tB-PER\nslept\n", "line 2: expected word<TAB>tag; found 'slept'"),
+    "an empty tag": (b"Ada\t\n", "line 1: expected word<TAB>tag"),
+    "an empty word": (b"\tO\n", "line 1: expected word<TAB>tag"),
+    "three columns": (b"Ada\tNNP\tB-PER\n", "line 1: expected word<TAB>tag"),
+    "four columns as in CoNLL-2003": (b"Ada NNP B-NP B-PER\n", "line 1: expected word<TAB>tag"),
+    "a document mark as in CoNLL-2003": (b"-DOCSTART- -X- -X- O\n\nAda\tB-PER\n", "line 1: expected word<TAB>tag"),
+    "commas for tabs": (b"Ada,B-PER\n", "line 1: expected word<TAB>tag"),
+    "the tag before the word": (b"B-PER\tAda\n", "line 1: unknown tag 'Ada'; the label set is " + TAGS),
+    "JSON lines": (b'{"words": ["Ada"], "tags": ["B-PER"]}\n', "line 1: expected word<TAB>tag"),
+    "a tag in lower case": (b"Ada\tb-per\n", "line 1: unknown tag 'b-per'"),
+    "a type that is not there": (b"Ada\tB-MISC\n", "line 1: unknown tag 'B-MISC'"),
+    "a type without a prefix": (b"Ada\tPER\n", "line 1: unknown tag 'PER'"),
+    "a tag of BIOES": (b"Ada\tS-PER\n", "line 1: unknown tag 'S-PER'"),
+    "a zero for O": (b"the\t0\n", "line 1: unknown tag '0'"),
+    "a space behind a tag": (b"Ada\tB-PER \n", "line 1: unknown tag 'B-PER '"),
+    "an I at the start": (b"Ada\tI-PER\n", "line 1: tag 'I-PER' follows 'O', but in IOB2"),
+    "an I after an O": (b"the\tO\nAda\tI-PER\n", "line 2: tag 'I-PER' follows 'O'"),
+    "an I of another type": (b"Ada\tB-PER\nRome\tI-LOC\n", "line 2: tag 'I-LOC' follows 'B-PER'"),
+    "an I after a blank line": (b"Ada\tB-PER\n\nLovelace\tI-PER\n", "line 3: tag 'I-PER' follows 'O'"),
+    "a carriage return alone for line ends": (b"Ada\tB-PER\rslept\tO\r", "line 1: expected word<TAB>tag"),
+    "text that ends within a letter": ("Ада\tB-PER".encode()[:5], "not UTF-8 at byte 4"),
+    "Latin-1": ("Müller\tB-PER\n".encode("latin-1"), "not UTF-8 at byte 1; convert the file to UTF-8"),
+    "UTF-16": ("Ada\tB-PER\n".encode("utf-16"), "not UTF-8 at byte 0"),
+    "UTF-16 without a mark": ("Ada\tB-PER\n".encode("utf-16-le"), "line 1: .*(expected|unknown tag)"),
+    "half a surrogate pair": (b"\xed\xa0\x80\tO\n", "not UTF-8 at byte 0"),
+    "a compressed file": (b"\x1f\x8b\x08\x00" + bytes(range(256)), "not UTF-8 at byte 1"),
+    "a parquet file": (b"PAR1\x15\x04" + bytes(20) + b"PAR1", "line 1: expected word<TAB>tag"),
+    "a spreadsheet": (b"PK\x03\x04\x14\x00" + bytes(10) + b"\xff", "not UTF-8 at byte 16"),
+    "a line of ten megabytes": (b"x" * 10_000_000, "line 1: expected word<TAB>tag; found 'xxxx"),
+    "a tag of a megabyte": (b"x\t" + b"y" * 1_000_000, "line 1: unknown tag 'yyyy"),
+    "a NUL for a tab": (b"Ada\0B-PER\n", "line 1: expected word<TAB>tag"),
+    "the page that says that the file was not found": (
+        b"<!DOCTYPE html>\n<html>404</html>\n",
+        "line 1: expected word<TAB>",
+    ),
+    "a pointer of Git LFS": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+        "line 1: expected word<TAB>tag",
+    ),
+    "a merge conflict": (b"Ada\tB-PER\n<<<<<<< HEAD\n", "line 2: expected word<TAB>tag; found '<<<<<<< HEAD'"),
+}
+
+
+def spoilt(room: Room, name: str, content: bytes) -> Sequence[object]:
+    (room.data() / name).write_bytes(content)
+    return ("run", room.config)
+
+
+for _name, (_content, _says) in CONTENTS.items():
+    CASES.add(
+        _name,
+        _says if "train.conll" in _says or "byte" in _says else f"train.conll, {_says}",
+        lambda room, content=_content: spoilt(room, "aa/train.conll", content),
+    )
+for _file in ("cc/train.conll", "cc/validation.conll", "cc/test.conll", "bb/validation.conll"):
+    CASES.add(
+        f"a wrong line in {_file}",
+        f"{_file}, line 2: expected word<TAB>tag; found 'wrong'",
+        lambda room, file=_file: spoilt(room, file, b"Ada\tB-PER\nwrong\n"),
+    )
+
+# Files and folders
+
+
+@CASES.case("cannot read .*train.conll: No such file or directory; check the path")
+def a_file_is_missing(room: Room) -> Sequence[object]:
+    (room.data() / "cc" / "train.conll").unlink()
+    return ("run", room.config)
+
+
+@CASES.case("cannot read .*train.conll: Is a directory; check the path")
+def a_folder_in_place_of_a_file(room: Room) -> Sequence[object]:
+    (room.data() / "cc" / "train.conll").unlink()
+    (room.tmp / "conll" / "cc" / "train.conll").mkdir()
+    return ("run", room.config)
+
+
+@CASES.case("unknown language 'cc'; .*Known: aa, bb; expected a folder")
+def a_file_in_place_of_a_folder(room: Room) -> Sequence[object]:
+    shutil.rmtree(room.data() / "cc")
+    (room.tmp / "conll" / "cc").write_text("x")
+    return ("run", room.config)
+
+
+@CASES.case("cannot read .*train.conll: No such file or directory")
+def a_link_to_nothing(room: Room) -> Sequence[object]:
+    path = room.data() / "cc" / "train.conll"
+    path.unlink()
+    path.symlink_to("nothing")
+    return ("run", room.config)
+
+
+@CASES.case("cannot read .*train.conll: Too many levels of symbolic links")
+def a_link_to_itself(room: Room) -> Sequence[object]:
+    path = room.data() / "cc" / "train.conll"
+    path.unlink()
+    path.symlink_to("train.conll")
+    return ("run", room.config)
+
+
+@CASES.case("cannot read .*train.conll: Permission denied")
+def a_file_that_may_not_be_read(room: Room) -> Sequence[object]:
+    """As the system answers whoever is not root."""
+    path, original = room.data() / "cc" / "train.conll", Path.read_bytes
+
+    def denied(self: Path) -> bytes:
+        if self == path:
+            raise PermissionError(13, "Permission denied")
+        return original(self)
+
+    config = room.write(room.written())
+    room.patch.setattr(Path, "read_bytes", denied)
+    return ("run", config)
+
+
+@CASES.case("cannot read .*train.conll: Input/output error")
+def a_disk_that_fails(room: Room) -> Sequence[object]:
+    path, original = room.data() / "cc" / "train.conll", Path.read_bytes
+
+    def broken(self: Path) -> bytes:
+        if self == path:
+            raise OSError(5, "Input/output error")
+        return original(self)
+
+    config = room.write(room.written())
+    room.patch.setattr(Path, "read_bytes", broken)
+    return ("run", config)
+
+
+@CASES.case("there is no folder nothing; expected one with a folder per language")
+def no_data_folder(room: Room) -> Sequence[object]:
+    return ("run", room.config, "data.path=nothing")
+
+
+@CASES.case("there is no folder .*file; expected one with")
+def a_file_for_the_data_folder(room: Room) -> Sequence[object]:
+    return ("run", room.config, f"data.path={room.write('x', 'file')}")
+
+
+@CASES.case("unknown language 'aa'; Known: none; expected a folder")
+def a_data_folder_with_nothing_in_it(room: Room) -> Sequence[object]:
+    (room.tmp / "empty").mkdir()
+    return ("run", room.config, "data.path=empty", "targets=[aa]")
+
+
+@CASES.case("there is no folder .*elsewhere for the language 'cc'; check data.folders")
+def folders_that_lead_nowhere(room: Room) -> Sequence[object]:
+    return ("run", room.config, "data.folders={cc: elsewhere}")
+
+
+# Data that does not suit the run
+
+
+@CASES.case("source 'aa' has 3 sentences, but an episode needs 8 \\(4 support \\+ 4 query\\)")
+def too_few_sentences_for_an_episode(room: Room) -> Sequence[object]:
+    return ("run", room.config, "source_sizes.train=3")
+
+
+@CASES.case("source 'bb' has 1 sentence")
+def a_source_of_one_sentence(room: Room) -> Sequence[object]:
+    return spoilt(room, "bb/train.conll", b"Ana\tB-PER\n")
+
+
+@CASES.case("unknown tag 'B-...'; the label set is O, B-X, I-X")
+def types_of_another_data_set(room: Room) -> Sequence[object]:
+    return ("run", room.config, "data.types=[X]")
+
+
+@CASES.case("data 'conll' has no unlabelled text to pretrain on")
+def nothing_to_pretrain_on(room: Room) -> Sequence[object]:
+    return ("run", room.config, "backbone=tiny")
+
+
+@CASES.case("unknown language 'aa'; Known: aru, bex")
+def languages_that_the_made_up_world_does_not_have(room: Room) -> Sequence[object]:
+    return ("run", room.config, "data={name: synthetic}")

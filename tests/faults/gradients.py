@@ -1,0 +1,92 @@
+"""Meta-gradients against the explicit unroll, in one process or in several that torchrun started; a program of its own.
+
+    python gradients.py EVERY
+
+takes each EVERY-th of all cases: methods, architectures, first and second order, with and without gradient
+checkpointing, in float64. It prints a JSON object: how many were tried, the largest error by order and by whether the
+architecture computes some of it in float32, and what was wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+
+import torch
+from architectures import ARCHITECTURES, backbone
+from test_fast_paths import FLOAT32, episodes, meta, model_of, unrolled
+from tiny_models import METHODS
+
+from pemeta import PEModel
+from pemeta.algorithms import MetaPriming
+from pemeta.errors import ModelError
+from pemeta.optimization import Optimization
+from pemeta.partition import only_trainable
+from pemeta.priming import _Run
+from pemeta.ranks import joined
+
+ORDERS = ("first", "second")
+Case = tuple[str, str, str, bool]
+
+
+def cases(every: int) -> Iterator[Case]:
+    """Method, architecture, order, checkpointing; without methods that an architecture has no place for."""
+    possible = [(m, a) for m in METHODS for a in ARCHITECTURES if METHODS[m][0].unsupported(backbone(a)) is None]
+    everything = ((m, a, order, on) for (m, a), order, on in itertools.product(possible, ORDERS, (False, True)))
+    return itertools.islice(everything, 0, None, every)
+
+
+def largest_error(model: PEModel, algorithm: MetaPriming, plain: PEModel, architecture: str) -> float:
+    """Between what a step of priming computes and the unroll: of gradients and of adapted heads."""
+    drawn = episodes(architecture)
+    with only_trainable(model, algorithm.trained(model)) as trained:
+        optimization = Optimization(trained.values(), lr=0.1, steps=1)
+        _Run(model, None, algorithm, optimization, 0, None, 1, "stop").gradient(drawn)  # type: ignore[arg-type]
+        gradients = {name: parameter.grad for name, parameter in trained.items()}
+    expected, heads = unrolled(plain, algorithm, drawn)
+    errors = [0.0]
+    for name, value in expected.items():
+        found = gradients[name]
+        zero = torch.zeros_like(model.get_parameter(name))
+        errors.append(float(((zero if found is None else found) - (zero if value is None else value)).abs().max()))
+    errors += [float((model.get_parameter(name).detach() - value).abs().max()) for name, value in heads.items()]
+    moved = sum(float(value.abs().sum()) for value in expected.values() if value is not None)
+    return max(errors) if moved > 1e-6 else float("inf")  # a comparison of nothing with nothing
+
+
+def tolerance(order: str, model_type: str) -> float:
+    """Some architectures take softmax or norms in float32 (see test_fast_paths)."""
+    return 1e-7 if order == "second" and model_type in FLOAT32 else 1e-10
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    largest: dict[str, float] = {}
+    wrong, tried = [], 0
+    with joined() as ranks:
+        for method, architecture, order, on in cases(int(sys.argv[1])):
+            model = model_of(METHODS[method][0], architecture)
+            plain = copy.deepcopy(model)
+            if on:
+                try:
+                    model.checkpoint_layers()
+                except ModelError:
+                    continue
+            error = largest_error(model, meta(order), plain, architecture)
+            tried += 1
+            model_type = model.backbone.config.model_type
+            kind = f"{order} order{' through float32' if model_type in FLOAT32 else ''}"
+            largest[kind] = max(largest.get(kind, 0.0), error)
+            if not error <= tolerance(order, model_type):
+                wrong.append([method, architecture, order, on, error])
+        if ranks.first:
+            print(json.dumps({"tried": tried, "largest": largest, "wrong": wrong}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""All malformed inputs, and the sample of them that every run of the tests tries."""
+
+from __future__ import annotations
+
+from faults import commands, configurations, data, models, runs
+
+KINDS = (configurations.CASES, data.CASES, models.CASES, runs.CASES, commands.CASES)
+CASES = [case for kind in KINDS for case in kind.all]
+SAMPLE = [case for kind in KINDS for case in kind.all[:: max(1, len(kind.all) // 9)]]
+"""Of each kind a few, spread over it."""
