@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from pemeta.data.synthetic import SyntheticWorld as SyntheticWorld
     from pemeta.data.texts import EncodedTexts as EncodedTexts
     from pemeta.data.texts import encode_texts as encode_texts
+    from pemeta.data.tokenizing import tokenizer_digest as tokenizer_digest
     from pemeta.errors import PemetaError as PemetaError
     from pemeta.evaluation import evaluate as evaluate
     from pemeta.evaluation import predict as predict
     from pemeta.export import to_transformers as to_transformers
-    from pemeta.finetuning import FineTuning as FineTuning
     from pemeta.finetuning import finetune as finetune
+    from pemeta.finetuning_settings import FineTuning as FineTuning
     from pemeta.heads import CausalLM as CausalLM
     from pemeta.heads import CausalLMHead as CausalLMHead
     from pemeta.heads import Head as Head
@@ -84,7 +85,7 @@ _HOME = {
     "EpisodeSampler": "pemeta.tasks",
     "Examples": "pemeta.data.examples",
     "FineTunePriming": "pemeta.algorithms",
-    "FineTuning": "pemeta.finetuning",
+    "FineTuning": "pemeta.finetuning_settings",
     "Full": "pemeta.methods",
     "Head": "pemeta.heads",
     "HeadOnly": "pemeta.methods",
@@ -124,6 +125,7 @@ _HOME = {
     "prime": "pemeta.priming",
     "save_peft": "pemeta.peft_files",
     "to_transformers": "pemeta.export",
+    "tokenizer_digest": "pemeta.data.tokenizing",
 }
 
 __all__ = list(_HOME)

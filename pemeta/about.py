@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ class About(Frozen):
         finetuning: index of the one that fine-tuning uses.
         theta_p_digest: of θ_p; a task folder belongs to one of them.
         values_digest: of θ_p in these files, where it was loaded in another type and saved in that; its tasks stay.
+        theta_a_digest: of ``theta_a.safetensors``; None where there is none, or it was written by an earlier version.
+        tokenizer_digest: of the tokenizer that the model's data is encoded with; None where it is not known.
         dtype: of the backbone's parameters.
         base: where the backbone is, if not here: a folder (relative to this one where it begins with a dot) or a name
             on the hub.
@@ -44,7 +47,9 @@ class About(Frozen):
     finetuning: int = Field(0, ge=0)
     theta_p_digest: str
     values_digest: str | None = None
-    dtype: str = "float32"
+    theta_a_digest: str | None = None
+    tokenizer_digest: str | None = None
+    dtype: str = Field("float32", pattern="^(float32|float64|bfloat16|float16)$")
     base: str | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)
@@ -126,6 +131,28 @@ def checked(kind: type[Any], value: Any, file: Path) -> Any:
     raise ModelError(
         f"cannot use {file}: {problem}; if a method or a head of your own is meant, import its module first"
     ) from None
+
+
+def file_digest(path: Path) -> str:
+    """Twelve hexadecimal digits that change when any byte of a file does."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            sha.update(block)
+    return sha.hexdigest()[:12]
+
+
+def check_file(path: Path, expected: str | None, where: str) -> None:
+    """Refuse a file that was changed since it was written, where its digest is known.
+
+    Raises:
+        ModelError: it has another digest.
+    """
+    if expected is not None and (found := file_digest(path)) != expected:
+        raise ModelError(
+            f"{path} is not what {where} beside it says (its digest is {found}, not {expected}): it was damaged, or is "
+            "of another model; save or copy it again"
+        )
 
 
 def resolve_base(path: str | Path, about: About) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pemeta.data.sources import DataSource
 from pemeta.errors import ModelError, reason
 from pemeta.files import replaced_folder
 from pemeta.hub import explained, quiet
-from pemeta.loading import load_backbone
+from pemeta.loading import load_backbone, load_config, read_configuration
 from pemeta.pretraining import TinyTransformer, pretrain
 from pemeta.registry import Named
 from pemeta.results import config_digest
@@ -47,6 +47,14 @@ class Backbone(Named):
             folder: where :meth:`prepare` puts what it makes.
         """
 
+    def configuration(self, folder: Path) -> PreTrainedConfig:
+        """The backbone's shape, which its values are not needed for.
+
+        Raises:
+            ModelError: there is no configuration.
+        """
+        return read_configuration(self.location(folder))
+
     def model(self, folder: Path) -> PreTrainedModel:
         """A newly loaded backbone, without a pooler.
 
@@ -61,12 +69,7 @@ class Backbone(Named):
         Raises:
             ModelError: it cannot be loaded, or is not this model's.
         """
-        path = self.location(folder)
-        with explained("a tokenizer", path, "give a folder with a model's and its tokenizer's files"), quiet():
-            # The configuration first: a hub that cannot be reached is then waited for once.
-            config = AutoConfig.from_pretrained(path)
-            tokenizer = AutoTokenizer.from_pretrained(path)
-            return _fitted(tokenizer, config)
+        return load_tokenizer(self.location(folder))
 
 
 class PretrainedBackbone(Backbone):
@@ -143,6 +146,26 @@ class TinyBackbone(Backbone):
         """The folder that :meth:`prepare` makes."""
         return str(folder / "backbone")
 
+    def configuration(self, folder: Path) -> PreTrainedConfig:
+        """As described, whether the backbone is made or not; the vocabulary may come out smaller."""
+        return self.transformer.configuration(self.transformer.vocab_size)
+
+
+def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """A model's tokenizer; its ``model_max_length`` is at most what the model has positions for.
+
+    Args:
+        path: a folder or a name on the Hugging Face hub.
+        trust_remote_code: run Python code that comes with it, if its class is not one of transformers'.
+
+    Raises:
+        ModelError: it cannot be loaded, or is not this model's.
+    """
+    with explained("a tokenizer", path, "give a folder with a model's and its tokenizer's files"), quiet():
+        # The configuration first: a hub that cannot be reached is then waited for once.
+        config = load_config(path, trust_remote_code)
+        return _fitted(AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code), config)
+
 
 def _fitted(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
     """The tokenizer with a limit that the model can take; not every tokenizer's files tell one."""
@@ -150,10 +173,17 @@ def _fitted(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> Pre
     size = getattr(config, "vocab_size", pieces)
     if not len(tokenizer.all_special_ids) < pieces <= size:
         raise ValueError(f"its {pieces} word pieces do not fit a model with {size}")
-    positions = getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > 0:
-        # RoBERTa and its kin count positions from behind the padding index, and have two more than a round number.
-        counted = getattr(config, "pad_token_id", None)
-        start = counted + 1 if isinstance(counted, int) and positions % 8 == counted + 1 else 0
-        tokenizer.model_max_length = min(tokenizer.model_max_length, positions - start)
+    longest = positions(config)
+    if longest is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     return tokenizer
+
+
+def positions(config: PreTrainedConfig) -> int | None:
+    """Word pieces that a model has positions for; None where it has no limit."""
+    found = getattr(config, "max_position_embeddings", None)
+    if not isinstance(found, int) or found <= 0:
+        return None
+    # RoBERTa and its kin count positions from behind the padding index, and have two more than a round number.
+    counted = getattr(config, "pad_token_id", None)
+    return found - (counted + 1 if isinstance(counted, int) and found % 8 == counted + 1 else 0)

@@ -14,6 +14,7 @@ from pemeta.backbones import Say
 from pemeta.config import RunConfig
 from pemeta.data.encoding import Encoded, encode
 from pemeta.data.sentences import SPLITS, Corpus, Sentence, digest
+from pemeta.data.tokenizing import check_tokenizer, tokenizer_digest
 from pemeta.devices import resolve_device
 from pemeta.model import PEModel
 from pemeta.results import config_digest
@@ -89,8 +90,19 @@ class Workshop:
         backbone = self.config.backbone.model(self.folder)
         return self.set_up(PEModel(backbone, self.config.settings[setting].method, seed=seed))
 
+    @cached_property
+    def tokenizer_digest(self) -> str:
+        """Of the backbone's tokenizer."""
+        return tokenizer_digest(self.tokenizer)
+
     def set_up(self, model: PEModel) -> PEModel:
-        """The model on the run's device, computing as the configuration says."""
+        """The model on the run's device, computing as the configuration says.
+
+        Raises:
+            ModelError: it was primed with another tokenizer than the backbone has now.
+        """
+        check_tokenizer("the primed model", model.tokenizer_digest, self.tokenizer_digest)
+        model.tokenizer_digest = self.tokenizer_digest
         model.autocast_dtype = DTYPES[self.config.precision]
         if self.config.checkpoint_layers:
             model.checkpoint_layers()

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 from typing_extensions import Self
 
 from pemeta.backbones import Backbone
 from pemeta.config_defaults import with_defaults
 from pemeta.data.sources import DataSource
 from pemeta.errors import unknown_name
+from pemeta.optimization import NotFinite
 from pemeta.registry import Frozen
 from pemeta.report_spec import ReportSpec
 from pemeta.results import config_digest
@@ -25,6 +26,13 @@ AnyData = Annotated[DataSource, PlainValidator(DataSource.parse), _to_config]
 
 PRIMED_BY = ("backbone", "data", "sources", "source_sizes", "max_length", "precision")
 """Top-level keys that a primed model depends on."""
+
+
+def _not_empty(path: Any) -> Any:
+    """An empty path would be the working directory, which nobody can have meant."""
+    if path == "":
+        raise ValueError("input should be a path; found ''")
+    return path
 
 
 class Cell(NamedTuple):
@@ -61,14 +69,16 @@ class RunConfig(Frozen):
             safe; parameters stay in their own. float16's losses are scaled.
         checkpoint_layers: gradient checkpointing: keep only what enters each layer for the backward pass, and run the
             layer again there. Less memory, more time, the same results; off, our choice.
-        checkpoint_every: outer steps of priming between two checkpoints; 100, our choice.
+        checkpoint_every: steps of priming's outer loop, or of fine-tuning, between two checkpoints; 100, our choice.
+        not_finite: ``stop`` a run whose loss or gradient is not finite, our choice, or ``skip`` that step and count it
+            in the record; ten in a row end the run.
         save_tasks: keep each cell's fine-tuned values in ``models/``; where null, if they are at most a tenth of the
             model's parameters or a million, our choice: full fine-tuning would fill disks.
         threads: processor threads of PyTorch's operations; its own choice where null. Tiny models are fastest
             with one.
     """
 
-    output: Path
+    output: Annotated[Path, BeforeValidator(_not_empty)]
     backbone: AnyBackbone
     data: AnyData
     targets: tuple[Name, ...] = Field(min_length=1)
@@ -79,10 +89,11 @@ class RunConfig(Frozen):
     source_sizes: Sizes = Sizes()
     target_sizes: Sizes = Sizes()
     device: str = "auto"
-    threads: int | None = Field(None, gt=0)
+    threads: int | None = Field(None, gt=0, le=4096)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpoint_layers: bool = False
     checkpoint_every: int = Field(100, gt=0)
+    not_finite: NotFinite = "stop"
     save_tasks: bool | None = None
     search: Search = Search()
     scored_on: Literal["test", "validation"] = "test"

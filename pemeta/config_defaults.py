@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pemeta.algorithms import PrimingAlgorithm
 from pemeta.errors import ConfigError, FieldError, excerpt, unknown_name
-from pemeta.finetuning import FineTuning
+from pemeta.finetuning_settings import FineTuning
 from pemeta.registry import Frozen, problems
 from pemeta.setting import Sizes
 

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from pemeta.config import RunConfig
-from pemeta.errors import ConfigError, excerpt, reason, unknown_name
+from pemeta.errors import ConfigError, excerpt, reason, shortened, unknown_name
 from pemeta.registry import describe
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key given twice is an error, not the loss of the first, and text is what files can hold."""
-
-    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
-        node = super().compose_scalar_node(anchor)
-        if re.search("[\0\ud800-\udfff]", node.value):
-            raise yaml.composer.ComposerError(
-                None, None, f"text that no file can hold, {node.value!r}", node.start_mark
-            )
-        return node
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} is there twice", key.start_mark)
-            seen.add(key.value)
-        return node
+from pemeta.strict_yaml import read_yaml
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -48,13 +26,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8-sig"), _StrictLoader)
+        raw = read_yaml(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date with a 13th month, for one
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"cannot read {str(path)!r}: {reason(error)}; check the path") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping with {', '.join(RunConfig.model_fields)}; found {excerpt(raw)}")
     for override in overrides:
@@ -69,15 +49,16 @@ def _override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     parts = key.split(".")
     if not equals or not all(parts):
-        raise ConfigError(f"expected key=value, such as finetuning.epochs=3; found {override!r}")
+        raise ConfigError(f"expected key=value, such as finetuning.epochs=3; found {excerpt(override)}")
     try:
-        value = yaml.load(text, _StrictLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = getattr(error, "problem", None) or reason(error)
-        raise ConfigError(f"{override!r}: the value is not YAML ({problem}); put quotes around text") from None
+        value = read_yaml(text)
+    except ConfigError as error:
+        problem = getattr(error.__cause__, "problem", None) or reason(error)
+        shown = f"{excerpt(override)}: the value is not YAML ({shortened(problem)})"
+        raise ConfigError(f"{shown}; put quotes around text") from None
     settings = raw.get("settings")
     if parts[0] == "settings" and len(parts) > 2 and isinstance(settings, dict) and parts[1] not in settings:
-        raise ConfigError(f"{override!r}: {unknown_name('setting', parts[1], map(str, settings))}")
+        raise ConfigError(f"{excerpt(override)}: {unknown_name('setting', parts[1], map(str, settings))}")
     place = raw
     for depth, part in enumerate(parts[:-1]):
         here = ".".join(parts[: depth + 1])
@@ -85,7 +66,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         if isinstance(below, str):  # a name stands for a mapping with only that name
             below = {"name": below}
         if not isinstance(below, dict):
-            raise ConfigError(f"{override!r}: {here} is {excerpt(below)} and has no keys")
+            raise ConfigError(f"{excerpt(override)}: {here} is {excerpt(below)} and has no keys")
         place[part] = dict(below)  # a copy, because a YAML alias may have put the same mapping elsewhere too
         place = place[part]
     place[parts[-1]] = value

@@ -12,7 +12,7 @@ from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging
 
-from pemeta.errors import ModelError, reason
+from pemeta.errors import ModelError, reason, shortened
 
 
 @contextmanager
@@ -51,4 +51,4 @@ def explained(what: str, path: str | Path, remedy: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:  # transformers, the hub and safetensors raise nearly anything here
-        raise ModelError(f"cannot load {what} from {path!r}: {reason(error)}; {remedy}") from None
+        raise ModelError(f"cannot load {what} from {path!r}: {shortened(reason(error), 160)}; {remedy}") from None

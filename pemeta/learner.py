@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pemeta._learn2learn import BaseLearner, clone_module, update_module
 from pemeta.anatomy import attention_of
+from pemeta.backbone_checks import refuse_parallel
 from pemeta.checkpointing import replace_checkpointing
 from pemeta.errors import ConfigError, ModelError, NotFiniteError
 from pemeta.methods.base import PEMethod
@@ -46,8 +47,8 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
 
     Raises:
         ConfigError: ``inner_lr`` is not positive.
-        ModelError: the module cannot be cloned faithfully (accelerate hooks, ``compile()``), or second order would
-            have to pass through attention that has no second derivative.
+        ModelError: the module cannot be cloned faithfully (accelerate hooks, ``compile()``, parameters spread over
+            devices), or second order would have to pass through attention that has no second derivative.
         MissingLearn2LearnError: on import, where learn2learn is not installed.
     """
 
@@ -87,13 +88,12 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
             task: for a ``PEModel``, clone only this task's head and share the others; by default clone all.
 
         Raises:
-            ModelError: a parameter of θ_a does not require gradients.
+            ModelError: a parameter of θ_a or θ_p does not require gradients.
         """
         heads = set(self.partition.theta_h if task is None else self.module.head_names(task))
         theta_a, parameters = set(self.partition.theta_a), dict(self.module.named_parameters())
-        frozen = [name for name in self.partition.theta_a if not parameters[name].requires_grad]
-        if frozen:
-            raise ModelError(f"θ_a is frozen: {', '.join(frozen[:3])}; call requires_grad_() on it")
+        _refuse_frozen("θ_a", self.partition.theta_a, parameters)
+        _refuse_frozen("θ_p", self.partition.theta_p, parameters)
         memo: dict[Any, Tensor] = {}
         # clone_module looks a parameter up in its memo by the bound method `data_ptr` (upstream's own key).
         for name, parameter in parameters.items():
@@ -252,8 +252,20 @@ def needs_math(model: PEModel, method: PEMethod | None) -> bool:
     return True
 
 
+def _refuse_frozen(what: str, names: Sequence[str], parameters: Mapping[str, Tensor]) -> None:
+    """Refuse parameters that somebody else has frozen: priming would leave them where they are without a sign of it."""
+    frozen = [name for name in names if not parameters[name].requires_grad]
+    if frozen:
+        more = f" and {len(frozen) - 3} more" if len(frozen) > 3 else ""
+        raise ModelError(
+            f"{what} is frozen: {', '.join(frozen[:3])}{more}; call requires_grad_() on it, and leave what is not to "
+            "move out of the outer optimiser"
+        )
+
+
 def _refuse_unfaithful(module: nn.Module) -> None:
     """Refuse what makes a clone compute with the original's parameters without a sign of it."""
+    refuse_parallel(module)
     for name, child in module.named_modules():
         if "forward" in vars(child) or getattr(child, "_compiled_call_impl", None) is not None:
             raise ModelError(

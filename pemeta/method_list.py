@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-import yaml
 from pydantic_core import PydanticUndefined
 
-from pemeta.errors import ConfigError, ModelError
+from pemeta.errors import ConfigError, ModelError, excerpt
 from pemeta.loading import empty_backbone
 from pemeta.methods import PEMethod
 from pemeta.partition import count
+from pemeta.strict_yaml import read_yaml
 
 
 def describe_methods(chosen: Sequence[str], model: str | None) -> Iterator[str]:
@@ -65,8 +65,9 @@ def size(method: PEMethod | type[PEMethod], model: str) -> str:
 
 def _value(text: str) -> object:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return read_yaml(text)
+    except ConfigError as error:
         raise ConfigError(
-            f"{text!r} is neither a method's name nor a YAML mapping; try '{{name: lora, rank: 4}}'"
+            f"{excerpt(text)} is neither a method's name nor a YAML mapping ({excerpt(str(error), 200)}); try "
+            "'{name: lora, rank: 4}'"
         ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pemeta.errors import ModelError, unknown_name
+from pemeta.backbone_checks import check_backbone
+from pemeta.errors import ModelError, reason, shortened, unknown_name
 from pemeta.heads import Head, HeadSpec
 from pemeta.methods.base import PEMethod
 from pemeta.partition import Partition, count
@@ -33,24 +33,22 @@ class PEModel(BackbonePasses):
     Attributes:
         autocast_dtype: ``torch.bfloat16`` or ``torch.float16`` to compute in lower precision where PyTorch's autocast
             holds that safe, with parameters, logits and losses as they are; None, as at first, for no such.
+        tokenizer_digest: :func:`~pemeta.tokenizer_digest` of the tokenizer that the model's data is encoded with, where
+            that is known: saved tasks remember it, and are refused by a model with another. Set it to have yours so.
 
     Raises:
-        ModelError: a method cannot be attached to this backbone, or the backbone has a pooler.
+        ModelError: a method cannot be attached to this backbone, or the backbone has a pooler, is quantised, is spread
+            over devices, or has a tuner of the peft package in it already.
     """
 
     def __init__(self, backbone: PreTrainedModel, method: PEMethod, *, seed: int = 0) -> None:
+        check_backbone(backbone)
         super().__init__(backbone)
-        pooler = getattr(backbone, "pooler", None)
-        droppable = "add_pooling_layer" in inspect.signature(type(backbone).__init__).parameters  # loading drops it
-        if droppable and isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
-            raise ModelError(
-                f"this {type(backbone).__name__} has a pooler, which tasks do not use; load it with "
-                "add_pooling_layer=False, or set backbone.pooler = None"
-            )
         vars(backbone.config).pop(MARK, None)  # it is said anew when this model is saved
         self.heads = nn.ModuleDict()
         self._head_specs: dict[str, HeadSpec] = {}
         self.digests: dict[str, str] = {}  # of θ_p as it is to θ_p as it was saved, where it was loaded in another type
+        self.tokenizer_digest: str | None = None
         self.method = method
         self.train(backbone.training)  # one mode for all; a loaded backbone is in evaluation mode
         self.attached: tuple[PEMethod, ...] = ()
@@ -65,6 +63,7 @@ class PEModel(BackbonePasses):
         seed: int = 0,
         attention: str | None = None,
         dtype: torch.dtype | None = None,
+        trust_remote_code: bool = False,
     ) -> PEModel:
         """A saved model, or a method newly attached to a pretrained encoder, from a folder or the Hugging Face hub.
 
@@ -75,12 +74,13 @@ class PEModel(BackbonePasses):
             seed: of the parameters of a newly attached method.
             attention: ``eager`` or ``sdpa``; by default transformers chooses.
             dtype: of the parameters; by default what was saved, and float32 for an encoder that pemeta did not save.
+            trust_remote_code: run Python code that comes with a model whose architecture is not one of transformers'.
 
         Raises:
             ModelError: there is no model at ``path``, it cannot be loaded, or it is not a saved one and ``method`` is
                 not given.
         """
-        return load_model(path, method, seed, attention, dtype)
+        return load_model(path, method, seed, attention, dtype, trust_remote_code)
 
     def save_pretrained(
         self,
@@ -99,6 +99,7 @@ class PEModel(BackbonePasses):
             facts: how the model was made, for its model card.
 
         Raises:
+            ModelError: the tokenizer is another than the one that the model's data was encoded with.
             OutputError: the folder holds something else, or tasks that do not fit, or cannot be written.
         """
         save_model(self, Path(folder), tokenizer, facts)
@@ -143,7 +144,7 @@ class PEModel(BackbonePasses):
             name: of the task; by default the one that it was saved under.
 
         Raises:
-            ModelError: the folder is not whole, or belongs to another method, another θ_p or another head.
+            ModelError: the folder is not whole, or belongs to another method, θ_p, head or tokenizer.
         """
         return apply_task(self, read_task(self, Path(folder)), name)
 
@@ -156,8 +157,14 @@ class PEModel(BackbonePasses):
             ModelError: the method cannot be attached to this backbone.
         """
         if method not in self.attached:
-            with seeded(seed, "theta_a", method.name):
-                method.attach(self.backbone)
+            try:
+                with seeded(seed, "theta_a", method.name):
+                    method.attach(self.backbone)
+            except (RuntimeError, OverflowError, MemoryError) as error:
+                raise ModelError(
+                    f"{method!r} cannot be attached to {type(self.backbone).__name__}: there is not the memory for its "
+                    f"parameters ({shortened(reason(error))}); give it fewer"
+                ) from None
             self.attached += (method,)
             self.train(self.training)
 

@@ -15,7 +15,20 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pemeta.about import ABOUT, FORMAT, TASKS, THETA_A, About, find_about, find_file, read_about, resolve_base
+from pemeta.about import (
+    ABOUT,
+    FORMAT,
+    TASKS,
+    THETA_A,
+    About,
+    check_file,
+    file_digest,
+    find_about,
+    find_file,
+    read_about,
+    resolve_base,
+)
+from pemeta.data.tokenizing import check_tokenizer, tokenizer_digest
 from pemeta.errors import ModelError, OutputError, reason
 from pemeta.files import read_tensors, replaced_folder, write_json, write_tensors, write_text
 from pemeta.hub import quiet
@@ -34,13 +47,14 @@ MARK = "pemeta_format"
 
 
 def describe_model(model: PEModel, base: str | None = None, facts: Mapping[str, Any] | None = None) -> About:
-    """What ``pemeta.json`` says of a model."""
+    """What ``pemeta.json`` says of a model; of its tokenizer, only where that is not in a ``base``."""
     theta_p, values = theta_p_digest(model), values_digest(model)
     return About(
         methods=model.attached,
         finetuning=model.attached.index(model.method),
         theta_p_digest=theta_p,
         values_digest=None if values == theta_p else values,
+        tokenizer_digest=model.tokenizer_digest if base is None else None,
         dtype=str(next(model.backbone.parameters()).dtype).removeprefix("torch."),
         base=base,
         facts=dict(facts or {}),
@@ -57,8 +71,11 @@ def save_model(
     """Write a model's folder, whole or not at all; tasks in it that belong to this θ_p stay, and files of others.
 
     Raises:
+        ModelError: the tokenizer is another than the one that the model's data was encoded with.
         OutputError: the folder holds something else, or tasks of another θ_p or method, or it cannot be written.
     """
+    if tokenizer is not None:
+        check_tokenizer("this model", model.tokenizer_digest, tokenizer_digest(tokenizer))
     about = describe_model(model, facts=facts)
     tasks = folder / TASKS
     check_replaceable(folder, ABOUT, "a saved model")
@@ -98,8 +115,10 @@ def write_model(model: PEModel, folder: Path, about: About, tokenizer: PreTraine
         plain.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
+        about = about.model_copy(update={"tokenizer_digest": tokenizer_digest(tokenizer)})
     if added:
         write_tensors(folder / THETA_A, added)
+        about = about.model_copy(update={"theta_a_digest": file_digest(folder / THETA_A)})
     write_json(folder / ABOUT, about.model_dump(mode="json"))
     others = [method for method in model.attached if method != model.method]
     card = model_card(model.backbone, [model.method, *others], sum(map(torch.numel, added.values())), about.facts)
@@ -121,6 +140,7 @@ def load_model(
     seed: int = 0,
     attention: str | None = None,
     dtype: torch.dtype | None = None,
+    trust_remote_code: bool = False,
 ) -> PEModel:
     """A model from a folder or the hub: one that was saved, or a method on a plain backbone."""
     from pemeta.model import PEModel
@@ -132,7 +152,7 @@ def load_model(
                 f"{str(path)!r} has no {ABOUT}, so it is not a model that pemeta saved; give the method to attach, or "
                 "a folder that save_pretrained or `pemeta run` wrote"
             )
-        backbone = load_backbone(path, attention, dtype or torch.float32)
+        backbone = load_backbone(path, attention, dtype or torch.float32, trust_remote_code)
         if hasattr(backbone.config, MARK):
             raise ModelError(
                 f"config.json of {str(path)!r} says that pemeta saved this model, but {ABOUT} cannot be had; download "
@@ -140,15 +160,18 @@ def load_model(
             )
         return PEModel(backbone, method, seed=seed)
     if about.base is not None:
-        return _load_on_base(path, about, method, seed, attention, dtype)
-    backbone = load_backbone(path, attention, dtype or getattr(torch, about.dtype))
+        return _load_on_base(path, about, method, seed, attention, dtype, trust_remote_code)
+    backbone = load_backbone(path, attention, dtype or getattr(torch, about.dtype), trust_remote_code)
     if method is not None and method not in about.methods:
-        return PEModel(backbone, method, seed=seed)
+        model = PEModel(backbone, method, seed=seed)
+        model.tokenizer_digest = about.tokenizer_digest
+        return model
     model = PEModel(backbone, about.methods[0])
+    model.tokenizer_digest = about.tokenizer_digest
     for other in about.methods[1:]:
         model.attach(other)
     model.method = about.methods[about.finetuning]
-    _load_added(model, path)
+    _load_added(model, path, about)
     values = values_digest(model)
     if dtype in (None, getattr(torch, about.dtype)) and values != (about.values_digest or about.theta_p_digest):
         raise ModelError(
@@ -168,6 +191,7 @@ def _load_on_base(
     seed: int,
     attention: str | None,
     dtype: torch.dtype | None,
+    trust_remote_code: bool,
 ) -> PEModel:
     """A model of which only tasks are in its own folder."""
     base = resolve_base(path, about)
@@ -175,13 +199,13 @@ def _load_on_base(
     if primed is not None and primed.base is not None:
         raise ModelError(f"the base {str(base)!r} of {str(path)!r} has a base itself; give the folder with the weights")
     its_own = about.methods[about.finetuning]
-    model = load_model(base, method or its_own, seed, attention, dtype)
+    model = load_model(base, method or its_own, seed, attention, dtype, trust_remote_code)
     if primed is None and method in (None, its_own) and dtype not in (None, getattr(torch, about.dtype)):
         model.digests[values_digest(model)] = about.theta_p_digest  # a plain backbone tells no digest of its own
     return model
 
 
-def _load_added(model: PEModel, path: str | Path) -> None:
+def _load_added(model: PEModel, path: str | Path, about: About) -> None:
     """Copy the saved values of what the methods added."""
     own = {id(parameter) for parameter in without_methods(model).parameters()}
     expected = {name for name, p in model.backbone.named_parameters() if id(p) not in own}
@@ -196,6 +220,8 @@ def _load_added(model: PEModel, path: str | Path) -> None:
             f"{THETA_A} in {str(path)!r} does not hold the parameters that its methods add: {wrong[0]} is "
             f"{'missing' if wrong[0] in expected else 'not one of them'}; save or download the model again"
         )
+    if file is not None:
+        check_file(file, about.theta_a_digest, ABOUT)
     model.load_state({f"backbone.{name}": value for name, value in found.items()})
 
 

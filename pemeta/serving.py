@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.about import TASKS, read_about, resolve_base
-from pemeta.backbones import PretrainedBackbone
+from pemeta.backbones import load_tokenizer
+from pemeta.data.tokenizing import check_tokenizer, tokenizer_digest
 from pemeta.devices import resolve_device
 from pemeta.errors import ConfigError, DataError, ModelError, reason, unknown_name
 from pemeta.heads import HeadSpec, SequenceClassification, TokenClassification
@@ -35,6 +36,9 @@ class Server:
         model: the primed model; from now on the server's own, in evaluation mode.
         tokenizer: its tokenizer, a fast one.
 
+    Raises:
+        ModelError: the tokenizer is not a fast one, or another than the model's data was encoded with.
+
     >>> server = Server.load("runs/demo/models/adapter-seed0")  # doctest: +SKIP
     >>> server.predict("nl", ["Anna woont in Utrecht"])[0].entities[1].text  # doctest: +SKIP
     'Utrecht'
@@ -43,6 +47,9 @@ class Server:
     def __init__(self, model: PEModel, tokenizer: PreTrainedTokenizerBase) -> None:
         if not tokenizer.is_fast:
             raise ModelError(f"{type(tokenizer).__name__} does not align pieces with words; use a fast tokenizer")
+        digest = tokenizer_digest(tokenizer)
+        check_tokenizer("this model", model.tokenizer_digest, digest)
+        model.tokenizer_digest = digest  # which a task's is compared with
         self.model = model.eval()
         self.tokenizer = tokenizer
         self._digest = theta_p_digest(model)
@@ -57,6 +64,7 @@ class Server:
         tasks: Sequence[str | Path] | None = None,
         device: str = "auto",
         attention: str | None = None,
+        trust_remote_code: bool = False,
     ) -> Server:
         """A server for a saved model.
 
@@ -65,6 +73,7 @@ class Server:
             tasks: names in the folder's ``tasks/``, or folders of tasks; all in ``tasks/`` by default.
             device: ``auto``, ``cpu``, ``cuda`` ...
             attention: ``eager`` or ``sdpa``; by default transformers chooses.
+            trust_remote_code: run Python code that comes with a model whose architecture is not one of transformers'.
 
         Raises:
             ModelError: this is not a saved model, it has no tokenizer, or a task is unknown or does not fit.
@@ -72,8 +81,9 @@ class Server:
         path = _local(path)
         about = read_about(path)
         folders = list(task_folders(path).values()) if tasks is None else [find_task(path, task) for task in tasks]
-        tokenizer = PretrainedBackbone(path=resolve_base(path, about)).tokenizer(Path())
-        server = cls(load_model(path, None, attention=attention).to(resolve_device(device)), tokenizer)
+        tokenizer = load_tokenizer(resolve_base(path, about), trust_remote_code)
+        model = load_model(path, None, attention=attention, trust_remote_code=trust_remote_code)
+        server = cls(model.to(resolve_device(device)), tokenizer)
         for folder in folders:
             server.add_task(folder)
         return server

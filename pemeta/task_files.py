@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PlainSerializer, PlainValidator
 
-from pemeta.about import FORMAT, checked
+from pemeta.about import FORMAT, check_file, checked, file_digest
+from pemeta.data.tokenizing import check_tokenizer
 from pemeta.errors import ModelError, OutputError, excerpt, reason
 from pemeta.files import read_json, read_tensors, replaced_folder, write_json, write_tensors
 from pemeta.heads import HeadSpec
@@ -35,6 +36,8 @@ class AboutTask(Frozen):
         head: what its head is made from.
         method: whose θ_a it is.
         theta_p_digest: of the θ_p that θ_a and the head were trained with.
+        values_digest: of ``task.safetensors``; None where an earlier version wrote it.
+        tokenizer_digest: of the tokenizer that its data was encoded with; None where it is not known.
         max_length: word pieces per sentence, special tokens included; None for the default.
         packages: versions that it was written with.
     """
@@ -44,7 +47,9 @@ class AboutTask(Frozen):
     head: AnyHead
     method: AnyMethod
     theta_p_digest: str
-    max_length: int | None = None
+    values_digest: str | None = None
+    tokenizer_digest: str | None = None
+    max_length: int | None = Field(None, ge=3)
     packages: dict[str, str] = Field(default_factory=dict)
 
 
@@ -71,6 +76,7 @@ def save_task(model: PEModel, folder: Path, task: str, max_length: int | None = 
         head=model.head_spec(task),
         method=model.method,
         theta_p_digest=theta_p_digest(model),
+        tokenizer_digest=model.tokenizer_digest,
         max_length=max_length,
         packages=package_versions(),
     )
@@ -81,6 +87,7 @@ def save_task(model: PEModel, folder: Path, task: str, max_length: int | None = 
     check_replaceable(folder, ABOUT_TASK, "a saved task")
     with replaced_folder(folder) as temporary:
         write_tensors(temporary / VALUES, values)
+        about = about.model_copy(update={"values_digest": file_digest(temporary / VALUES)})
         write_json(temporary / ABOUT_TASK, about.model_dump(mode="json"))
     return sum(file.stat().st_size for file in folder.iterdir())
 
@@ -113,9 +120,10 @@ def read_task(model: PEModel, folder: Path, digest: str | None = None) -> Stored
         digest: of the model's θ_p, where it is known.
 
     Raises:
-        ModelError: the folder is not whole, or belongs to another method or another θ_p.
+        ModelError: the folder is not whole, or belongs to another method, another θ_p or another tokenizer.
     """
     about = read_about_task(folder)
+    check_tokenizer(f"task {about.task!r} in {folder}", about.tokenizer_digest, model.tokenizer_digest)
     if about.method != model.method:
         raise ModelError(
             f"task {about.task!r} in {folder} was fine-tuned with {about.method!r}, but this model's method is "
@@ -136,6 +144,7 @@ def read_task(model: PEModel, folder: Path, digest: str | None = None) -> Stored
     theta_a = {name: value for name, value in values.items() if not name.startswith("head.")}
     _check_shapes("θ_a", folder, theta_a, {n: model.get_parameter(n) for n in model.partition().theta_a})
     _check_shapes("the head", folder, theta_h, dict(about.head(model.hidden_size).named_parameters()))
+    check_file(folder / VALUES, about.values_digest, ABOUT_TASK)
     return StoredTask(about, theta_a, theta_h)
 
 

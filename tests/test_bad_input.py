@@ -393,13 +393,14 @@ def test_a_record_that_was_spoiled(refused, pemeta, run_config):
 
 def test_a_checkpoint_that_was_spoiled(refused, pemeta, run_config):
     assert pemeta("run", run_config).code == 0
-    (primed,) = Path(run_config["output"], "primed").iterdir()
-    for path in (primed, Path(run_config["output"], "records")):
-        for child in path.iterdir():
-            child.unlink()
-    (primed / "checkpoint.safetensors").write_bytes(b"noise" * 100)
+    out = Path(run_config["output"])
+    for folder in ("primed", "records"):
+        shutil.rmtree(out / folder)
+    checkpoint = out / "checkpoints" / "priming" / "primed__seed0.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"noise" * 100)
     message = refused("run", run_config)
-    assert message.startswith(f"cannot read {primed / 'checkpoint.safetensors'}: ")
+    assert message.startswith(f"cannot read {checkpoint}: ")
 
 
 def test_a_report_of_nothing(refused, tmp_path):
@@ -442,13 +443,25 @@ def test_a_configuration_that_is_not_there(refused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("frobnicate",), ("run",), ("run", "--fast", "x"), ("report",), ("methods", "--fields")]
+    ("arguments", "says"),
+    [
+        (("frobnicate",), "no such command 'frobnicate'; see `pemeta --help`"),
+        (("--fast",), "no such option: --fast; see `pemeta --help`"),
+        (("run",), "missing argument 'CONFIG'; see `pemeta run --help`"),
+        (("run", "--fast", "x"), "no such option: --fast; see `pemeta run --help`"),
+        (("run", "x", "--jobs", "many"), "invalid value for '--jobs': "),  # and the rest is typer's, by its version
+        (("report",), "missing argument 'DIR'; see `pemeta report --help`"),
+        (("methods", "--fields"), "no such option: --fields; see `pemeta methods --help`"),
+    ],
 )
-def test_a_wrong_command_shows_its_usage(pemeta, arguments):
-    outcome = pemeta(*arguments)
+def test_a_wrong_command_is_one_sentence_too(refused, arguments, says):
+    assert refused(*arguments).startswith(says)
+
+
+def test_no_command_shows_the_help(pemeta):
+    outcome = pemeta()
     assert outcome.code == 2
-    assert "Usage: " in outcome.err
-    assert "Traceback" not in outcome.err
+    assert "Usage: " in outcome.out + outcome.err
 
 
 @pytest.mark.parametrize("entry", [[sys.executable, "-m", "pemeta"], [sys.executable, "-m", "pemeta.cli"]])

@@ -19,7 +19,7 @@ from pemeta.config import RunConfig
 from pemeta.config_file import load_config
 from pemeta.data.sources import ConllData, DataSource
 from pemeta.errors import ConfigError
-from pemeta.finetuning import FineTuning
+from pemeta.finetuning_settings import FineTuning
 from pemeta.methods import PEMethod
 from pemeta.registry import Named
 from pemeta.results import config_digest

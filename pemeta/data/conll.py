@@ -62,6 +62,8 @@ def read_conll_corpus(folder: str | Path, language: str, labels: LabelSet, withi
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; expected one with a folder per language in it")
     own = folder / (within or language)
+    if not own.is_dir() and within is not None:
+        raise DataError(f"there is no folder {own} for the language {language!r}; check data.folders")
     if not own.is_dir():
         known = [child.name for child in folder.iterdir() if (child / "train.conll").is_file()]
         raise DataError(f"{unknown_name('language', language, known)}; expected a folder {own}")

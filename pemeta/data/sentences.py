@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from pemeta.errors import ConfigError, DataError
+from pemeta.errors import ConfigError, DataError, excerpt
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -63,7 +63,7 @@ class LabelSet:
         "tag 'I-PER' follows 'O', but in IOB2 an entity starts with 'B-PER'"
         """
         if tag not in self.index:
-            return f"unknown tag {tag!r}; the label set is {', '.join(self.tags)}"
+            return f"unknown tag {excerpt(tag)}; the label set is {', '.join(self.tags)}"
         if tag.startswith("I-") and previous[2:] != tag[2:]:
             return f"tag {tag!r} follows {previous!r}, but in IOB2 an entity starts with {'B-' + tag[2:]!r}"
         return None

@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from pemeta.data.conll import read_conll_corpus
-from pemeta.data.sentences import Corpus, LabelSet
+from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Split
 from pemeta.data.synthetic import SyntheticWorld
 from pemeta.data.wikiann import REPOSITORY, read_wikiann
 from pemeta.errors import ConfigError
@@ -28,6 +28,15 @@ class DataSource(Named):
         Raises:
             DataError: the language is unknown, or its data is not as it should be.
         """
+
+    def sizes(self, language: str) -> dict[Split, int]:
+        """Sentences in each split, or the most that there can be, without a download.
+
+        Raises:
+            DataError: the language is unknown.
+        """
+        corpus = self.corpus(language)
+        return {split: len(corpus.split(split)) for split in SPLITS}
 
     def unlabelled(self) -> Iterator[Sequence[str]]:
         """Unlabelled sentences of all languages, to pretrain on.
@@ -57,6 +66,10 @@ class WikiAnnData(DataSource):
         """One language by WikiAnn's code, such as ``af``."""
         return read_wikiann(language, self.repository, self.revision)
 
+    def sizes(self, language: str) -> dict[Split, int]:
+        """Those of WikiAnn's largest languages; others have fewer."""
+        return {"train": 20_000, "validation": 10_000, "test": 10_000}
+
 
 class ConllData(DataSource):
     """CoNLL files in a folder with a folder per language: ``path/af/{train,validation,test}.conll``.
@@ -82,6 +95,10 @@ class SyntheticData(SyntheticWorld, DataSource):
     """The synthetic world: small artificial languages, made up on the spot; needs no download."""
 
     name: ClassVar[str] = "synthetic"
+
+    def sizes(self, language: str) -> dict[Split, int]:
+        """As described: nothing is made up for it."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def unlabelled(self) -> Iterator[Sequence[str]]:
         """The unlabelled text of every language, one after the other."""

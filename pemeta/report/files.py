@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from pemeta.config import Cell, RunConfig
@@ -22,6 +21,7 @@ from pemeta.report.page import to_html
 from pemeta.report_spec import ReportSpec
 from pemeta.results import Record, config_digest, read_records
 from pemeta.search import CHOSEN, Choice, read_choices, with_choices
+from pemeta.strict_yaml import read_yaml
 from pemeta.tables import listed
 
 
@@ -107,10 +107,10 @@ def _write_pictures(folder: Path, pictures: dict[str, Picture]) -> None:
 def _config(path: Path) -> dict[str, Any]:
     """A run's resolved configuration; empty where there is none or it is not a mapping."""
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:  # a ConfigError is a ValueError
         reason = " ".join(str(error).split())
         raise OutputError(f"cannot read {path}: {reason}; repair it, or remove it to order rows by name") from None
     return config if isinstance(config, dict) else {}

@@ -1,0 +1,112 @@
+"""What would make priming silently wrong on a backbone, refused before anything is attached to it."""
+
+from __future__ import annotations
+
+import inspect
+
+from torch import Tensor, nn
+
+from pemeta.errors import ModelError
+from pemeta.typing import Batch
+
+PARALLEL = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")
+"""Classes that wrap a module to spread it over devices; by name, because not every build of PyTorch has all of them."""
+
+
+def check_backbone(backbone: nn.Module) -> None:
+    """Refuse a backbone that cannot be primed, or of which a part would be left out without a sign.
+
+    Raises:
+        ModelError: it is spread over devices, hooked by accelerate, quantised, tuned by peft already, or has a pooler.
+    """
+    refuse_parallel(backbone)
+    _refuse_tuned(backbone)
+    _refuse_quantised(backbone)
+    _refuse_pooler(backbone)
+
+
+def refuse_parallel(module: nn.Module) -> None:
+    """Refuse modules that are spread over devices, or moved between them: a clone would compute with the original's.
+
+    Raises:
+        ModelError: there is one; it is named.
+    """
+    for name, part in module.named_modules():
+        if hasattr(part, "_hf_hook"):
+            raise ModelError(
+                f"{name or 'the module'} has a hook of accelerate ({type(part._hf_hook).__name__}), which puts the "
+                "model's own parameters where the inner loop's clones are to be; load the model on one device, without "
+                "a device_map over several and without offloading"
+            )
+        wrapper = next((kind.__name__ for kind in type(part).__mro__ if kind.__name__ in PARALLEL), None)
+        if wrapper is not None:
+            raise ModelError(
+                f"{name or 'the module'} is spread over devices by {wrapper}, and the inner loop clones parameters of "
+                "one process on one device; give the plain model, which that class wraps, on one device"
+            )
+    for name, parameter in module.named_parameters():
+        if any(kind.__name__ == "DTensor" for kind in type(parameter).__mro__):
+            raise ModelError(
+                f"{name} is a DTensor, of which each device holds a part (fully_shard and tensor parallelism do this), "
+                "and the inner loop needs it whole; load the model on one device"
+            )
+
+
+def _refuse_tuned(backbone: nn.Module) -> None:
+    """Refuse what peft's ``get_peft_model`` did: θ_p is frozen, and the tuner's parameters would count as θ_p."""
+    tuners = [name for name in getattr(backbone, "peft_config", None) or {} if not name.startswith("pemeta_")]
+    if tuners:
+        raise ModelError(
+            f"this {type(backbone).__name__} has a tuner of the peft package in it already ({tuners[0]!r}), which has "
+            "frozen θ_p; give the plain backbone, and attach the tuner as the method peft"
+        )
+
+
+def _refuse_quantised(backbone: nn.Module) -> None:
+    small = next(((n, p) for n, p in backbone.named_parameters() if not p.is_floating_point() or p.itemsize < 2), None)
+    said = getattr(backbone, "is_quantized", False) or getattr(backbone.config, "quantization_config", None) is not None
+    if small is None and not said:
+        return
+    found = "its configuration says so" if small is None else f"{small[0]} is stored as {small[1].dtype}"
+    raise ModelError(
+        f"this {type(backbone).__name__} is quantised ({found}), so θ_p can take no meta-gradient; load it "
+        "unquantised, in bfloat16 if memory is short"
+    )
+
+
+def _refuse_pooler(backbone: nn.Module) -> None:
+    pooler = getattr(backbone, "pooler", None)
+    droppable = "add_pooling_layer" in inspect.signature(type(backbone).__init__).parameters  # loading drops it
+    if droppable and isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
+        raise ModelError(
+            f"this {type(backbone).__name__} has a pooler, which tasks do not use; load it with "
+            "add_pooling_layer=False, or set backbone.pooler = None"
+        )
+
+
+def check_pieces(backbone: nn.Module, batch: Batch) -> None:
+    """Refuse word pieces that the backbone has no embedding for, where that costs no wait for a device.
+
+    On a CPU PyTorch's own error would name neither, and on CUDA it ends the process's use of the device.
+
+    Raises:
+        ModelError: an index is not in the vocabulary.
+    """
+    ids, table = batch.get("input_ids"), _word_embeddings(backbone)
+    if table is None or type(ids) is not Tensor or ids.device.type != "cpu" or not ids.numel():
+        return  # subclasses need not have values to look at
+    lowest, highest = (int(end) for end in ids.aminmax())
+    if lowest < 0 or highest >= table.num_embeddings:
+        raise ModelError(
+            f"the data has the word piece {lowest if lowest < 0 else highest}, and this model's vocabulary has only "
+            f"{table.num_embeddings} (0 to {table.num_embeddings - 1}); encode the data with the model's own tokenizer"
+        )
+
+
+def _word_embeddings(backbone: nn.Module) -> nn.Embedding | None:
+    """The table of word embeddings; None where the backbone has none, such as one for images."""
+    try:
+        table = backbone.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return table if isinstance(table, nn.Embedding) else None
