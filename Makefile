@@ -65,9 +65,9 @@ docs: setup  ## build the documentation into docs/_build/html; a warning is an e
 	@echo "==> sphinx: docs/_build/html"
 	@$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
 
-faults: setup  ## kill runs, feed them broken input, compare gradients with the oracle; prints figures (minutes)
-	@echo "==> pytest: fault injection"
-	@$(BIN)/pytest -m faults tests/faults
+faults: setup  ## kill runs, feed them broken input, compare gradients with the oracle; prints figures (ten minutes)
+	@echo "==> pytest: fault injection, and tests that take long"
+	@$(BIN)/pytest -m "faults or long" tests
 
 speed: setup  ## measure time and memory against other libraries (about 70 minutes)
 	@echo "==> running benchmarks/speed; the rivals that it compares with: $(BIN)/pip install -e '.[speed]'"

@@ -120,7 +120,9 @@ def scores(folder) -> dict[str, dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "launcher"), [(2, ACCELERATE), (3, TORCHRUN)])
+@pytest.mark.parametrize(
+    ("processes", "launcher"), [(2, ACCELERATE), pytest.param(3, TORCHRUN, marks=pytest.mark.long)]
+)
 def test_a_grid_by_several_processes_has_the_records_of_one(grid, tmp_path, pemeta, processes, launcher):
     """Three processes are more than there are source tasks."""
     path, config = grid
