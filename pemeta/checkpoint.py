@@ -41,6 +41,7 @@ class Checkpoint:
         self.previous = previous_of(path)
         self.identity = json.loads(json.dumps(identity))
         self.device = device
+        self._damaged = False  # the last state: it must not take the place of the one before
         self._took = 0.0
         self._saved = time.monotonic()
 
@@ -69,11 +70,12 @@ class Checkpoint:
             "loss_scale": [optimization.scale.value, optimization.scale.good_steps],
         }
         try:
-            if self.path.exists():
+            if self.path.exists() and not self._damaged:
                 self.path.replace(self.previous)
         except OSError as error:
             raise unwritable(self.path, error) from None
         write_tensors(self.path, whole, beside)
+        self._damaged = False
         self._saved = time.monotonic()
         self._took = self._saved - begun
 
@@ -91,6 +93,7 @@ class Checkpoint:
                 tensors, beside = read_tensors(path)
             except OutputError as error:
                 broken.append(error)
+                self._damaged |= path == self.path
                 continue
             self._check_identity(path, beside)
             if broken:

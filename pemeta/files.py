@@ -28,6 +28,7 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.name}.pemeta-tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove(temporary)  # what a process that was killed has left may have another mode
         temporary.touch()
         mode = temporary.stat().st_mode
         write(temporary)
@@ -142,6 +143,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         raise unwritable(path, error) from None
     finally:
+        if old.exists() and not path.exists():
+            old.replace(path)
         shutil.rmtree(temporary, ignore_errors=True)  # nothing is there any more when all went well
 
 

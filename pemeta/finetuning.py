@@ -21,7 +21,15 @@ from pemeta.evaluation import evaluate
 from pemeta.finetuning_settings import FineTuning
 from pemeta.interrupts import deferred_interrupt
 from pemeta.model import PEModel
-from pemeta.optimization import MOST_SKIPPED, LossScale, NotFinite, Optimization, check_finite, too_many
+from pemeta.optimization import (
+    MOST_SKIPPED,
+    LossScale,
+    NotFinite,
+    Optimization,
+    check_choices,
+    check_finite,
+    too_many,
+)
 from pemeta.partition import modes_kept, only_trainable, state_digest
 from pemeta.seeding import seeded
 from pemeta.tasks import Task
@@ -83,12 +91,14 @@ def finetune(
         progress: show a progress bar with the loss and the validation score.
 
     Raises:
+        ConfigError: ``not_finite`` or ``checkpoint_every`` is none of the possible values.
         DataError: there is no training or no validation example, or they are of different kinds or labels.
         TrainingError: the loss is not finite; the epoch is named.
         OutputError: the checkpoint cannot be written, or is of another run, whose difference is named.
         KeyboardInterrupt: the run was interrupted, between two steps and after saving.
     """
     settings, started = settings or FineTuning(), time.perf_counter()
+    check_choices(not_finite, checkpoint_every)
     _check_data(task, validation)
     model.add_head(task.name, task.make_head, seed)
     names = model.stored_names(task.name)
@@ -311,6 +321,7 @@ def _step(model: PEModel, task: str, batch: Batch, optimization: Optimization, l
     Raises:
         NotFiniteError: the loss or its gradient is not finite.
     """
+    before = optimization.scale.value, optimization.scale.good_steps
     while True:
         optimization.zero_grad()
         loss = model.loss(batch, task)
@@ -322,5 +333,6 @@ def _step(model: PEModel, task: str, batch: Batch, optimization: Optimization, l
             optimization.step()
             return value
         except NotFiniteError:
-            if not optimization.scale.lower():
+            if not optimization.scale.lower():  # it was not the scale
+                optimization.scale.value, optimization.scale.good_steps = before
                 raise

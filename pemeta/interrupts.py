@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -25,8 +25,10 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
     def note(kind: int, frame: FrameType | None) -> None:
         seen.append(kind)
-        print("\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True)  # noqa: T201
         signal.signal(kind, signal.default_int_handler)
+        # Who reads it may have been stopped too, or something is being written just now.
+        with suppress(OSError, RuntimeError, ValueError):
+            print("\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True)  # noqa: T201
 
     for kind in before:
         signal.signal(kind, note)

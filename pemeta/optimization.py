@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_linear_schedule_with_warmup
 
-from pemeta.errors import NotFiniteError
+from pemeta.errors import ConfigError, NotFiniteError
 from pemeta.typing import State
 
 NotFinite: TypeAlias = Literal["stop", "skip"]
@@ -127,6 +127,18 @@ def check_finite(value: float, what: str, remedy: str) -> None:
     """
     if not math.isfinite(value):
         raise NotFiniteError(f"{what} is {value}; {remedy}")
+
+
+def check_choices(not_finite: str, checkpoint_every: int) -> None:
+    """Refuse what would otherwise be taken for another choice, or fail after the first step.
+
+    Raises:
+        ConfigError: it is none of the possible values.
+    """
+    if not_finite not in get_args(NotFinite):
+        raise ConfigError(f"not_finite is 'stop' or 'skip'; found {not_finite!r}")
+    if checkpoint_every < 1:
+        raise ConfigError(f"checkpoint_every counts steps, 1 or more; found {checkpoint_every}")
 
 
 def too_many(skipped: Sequence[int]) -> bool:

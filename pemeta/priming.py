@@ -16,7 +16,7 @@ from pemeta.checkpoint import Checkpoint
 from pemeta.errors import ModelError, NotFiniteError, OutputError, TrainingError
 from pemeta.interrupts import deferred_interrupt
 from pemeta.model import PEModel
-from pemeta.optimization import MOST_SKIPPED, LossScale, NotFinite, Optimization, too_many
+from pemeta.optimization import MOST_SKIPPED, LossScale, NotFinite, Optimization, check_choices, too_many
 from pemeta.partition import modes_kept, only_trainable, state_digest
 from pemeta.priming_history import PrimingHistory
 from pemeta.ranks import Ranks
@@ -61,11 +61,13 @@ def prime(
         DataError: a task has fewer sentences than an episode needs.
         TrainingError: a loss is not finite; the step is named.
         OutputError: the checkpoint cannot be written, or is of another run, whose difference is named.
-        ConfigError: processes that share the run have not the same model, data and settings.
+        ConfigError: ``not_finite`` or ``checkpoint_every`` is none of the possible values, or processes that share the
+            run have not the same model, data and settings.
         KeyboardInterrupt: the run was interrupted, between two steps and after saving.
     """
     algorithm = algorithm or MetaPriming()
     algorithm.require()
+    check_choices(not_finite, checkpoint_every)
     sampler = algorithm.sampler(tasks, seed)
     algorithm.prepare(model, seed)
     for task in tasks:
@@ -156,6 +158,7 @@ class _Run:
         scale, heads = self.optimization.scale, self.model.partition().theta_h
         before = self.model.state(heads) if scale.value > 1 or self.not_finite == "skip" else {}
         sentences = sum(map(len, episodes))
+        scaled = scale.value, scale.good_steps
         while True:
             self.optimization.zero_grad()
             try:
@@ -168,6 +171,7 @@ class _Run:
                 self.model.load_state(before)
                 if scale.lower():
                     continue
+                scale.value, scale.good_steps = scaled  # it was not the scale
                 if self.not_finite == "stop":
                     raise TrainingError(f"priming, step {number + 1}: {error}") from None
                 self.skip(number + 1, error)

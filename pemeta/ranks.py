@@ -69,7 +69,9 @@ class Ranks:
         dist.all_gather_object(everywhere, (result, told))
         failures = [(rank, failed) for rank, (_, failed) in enumerate(everywhere) if failed is not None]
         if failures:
-            raise _gravest(failures, self.rank, failure) from None
+            gravest = _gravest(failures, self.rank, failure)
+            gravest.__dict__["everywhere"] = True
+            raise gravest from None
         return [found for found, _ in everywhere]
 
     def each(self, action: Callable[[], T]) -> T:
@@ -127,6 +129,11 @@ class Ranks:
                 f"process {others[0]} has not the same {what} as process 0; start all with one configuration, on the "
                 "same data and the same versions of everything"
             )
+
+
+def is_everywhere(error: BaseException) -> bool:
+    """Whether all processes have raised an error for what one of them met."""
+    return bool(error.__dict__.get("everywhere"))
 
 
 def _gravest(failures: Sequence[tuple[int, tuple[str, str]]], rank: int, own: Exception | None) -> Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -56,7 +57,8 @@ class RunLog:
         if self._writes:
             names = [stage.words(self.config) for stage in stages]
             about = {"process": os.getpid(), "since": int(time.time()), "stages": names}
-            write_json(self.folder / RUNNING, about)
+            with suppress(OutputError):  # a full disk ends the run where something is lost
+                write_json(self.folder / RUNNING, about)
 
     def ended(self, outcome: Outcome) -> None:
         """Take down how a stage ended, and tell."""

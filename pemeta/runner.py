@@ -230,19 +230,25 @@ class Runner:
         for stage in plan.primings:
             if stage in plan.left:
                 log.begun([stage])
-                outcomes = self.ranks.all(lambda stage=stage: self.stages.perform(stage))  # type: ignore[misc]
+                own = self.stages.perform(stage)  # not within `all`: where it raises, others wait elsewhere
+                outcomes = self.ranks.all(lambda own=own: own)  # type: ignore[misc]
                 log.ended(next((outcome for outcome in outcomes if outcome.error is not None), outcomes[0]))
         left = plan.left
         log.begun(left)
-        for outcome in chain(*self.ranks.all(lambda: [self._own(stage) for stage in self.ranks.block(left)])):
+        for outcome in chain(*self.ranks.all(lambda: self._own(self.ranks.block(left)))):
             log.take_down(outcome)
 
-    def _own(self, stage: Stage) -> Outcome:
-        """Do a cell as one of several processes, and tell."""
-        outcome = self.stages.perform(stage)
-        ended = f"failed: {outcome.error}" if outcome.error else f"{outcome.result} ({time_words(outcome.seconds)})"
-        self.say_own(f"process {self.ranks.rank}: {stage.words(self.config)}: {ended}")
-        return outcome
+    def _own(self, stages: Sequence[Stage]) -> list[Outcome]:
+        """Do some cells as one of several processes, and tell; none after one that could not be written."""
+        outcomes: list[Outcome] = []
+        for stage in stages:
+            outcome = self.stages.perform(stage)
+            ended = f"failed: {outcome.error}" if outcome.error else f"{outcome.result} ({time_words(outcome.seconds)})"
+            self.say_own(f"process {self.ranks.rank}: {stage.words(self.config)}: {ended}")
+            outcomes.append(outcome)
+            if outcome.fatal:
+                break
+        return outcomes
 
     def _several_at_a_time(self, plan: Plan, log: RunLog) -> None:
         with deferred_interrupt() as interrupted, Workers(self.config, self.jobs, self.devices, self.home) as workers:

@@ -23,7 +23,7 @@ from pemeta.metrics import entity_counts, entity_scores
 from pemeta.model import PEModel
 from pemeta.priming import prime
 from pemeta.priming_history import PrimingHistory
-from pemeta.ranks import Ranks
+from pemeta.ranks import Ranks, is_everywhere
 from pemeta.results import Record, config_digest, hardware, package_versions, read_record, slug, write_record
 from pemeta.saving import describe_model, write_model
 from pemeta.stage import Outcome, Stage
@@ -83,6 +83,8 @@ class Stages:
         except PemetaError as error:
             return Outcome(stage, error=str(error), diverged=isinstance(error, TrainingError))
         except Exception as error:  # a fault of ours or of a library's must not end a night's grid
+            if self.ranks.size > 1 and stage.target is None and not is_everywhere(error):
+                raise  # others wait for this process in the middle of something; its launcher ends them
             return Outcome(stage, error=f"{type(error).__name__}: {reason(error)}", details=traceback.format_exc())
 
     def finished(self, cell: Cell) -> Record | None:
@@ -134,11 +136,12 @@ class Stages:
         model = self.ranks.each(lambda: self.workshop.model(setting, seed))
         algorithm = self.config.settings[setting].priming
         assert algorithm is not None  # or there would be nothing to do
-        algorithm.prepare(model, seed)
+        self.ranks.each(lambda: algorithm.prepare(model, seed))
+        sources = self.ranks.each(self.workshop.sources)
         checkpoint = self.checkpoint_path(setting, seed)
         history = prime(
             model,
-            self.workshop.sources(),
+            sources,
             algorithm,
             seed=seed,
             checkpoint=checkpoint,
@@ -174,7 +177,8 @@ class Stages:
         """Remove checkpoints of stages that are done, which a process that was killed has left."""
         if (self.folder / "checkpoints").is_dir():
             for stage in done:
-                remove_checkpoint(self.checkpoint_path(stage.setting, stage.seed, stage.target))
+                own = self.config.settings[stage.setting].primed_as if stage.target is None else None
+                remove_checkpoint(self.checkpoint_path(own or stage.setting, stage.seed, stage.target))
 
     def primed_folder(self, setting: str, seed: int) -> Path:
         """Where a primed model is, or will be."""

@@ -9,7 +9,7 @@ from tiny_models import METHODS, TASKS, data, tiny
 
 from pemeta import FineTuning, MetaPriming, Task, checkpoint, finetune, finetuning, prime
 from pemeta.checkpoint import previous_of, remove_checkpoint
-from pemeta.errors import NotFiniteError, OutputError, TrainingError
+from pemeta.errors import ConfigError, NotFiniteError, OutputError, TrainingError
 from pemeta.files import read_tensors, write_tensors
 from pemeta.model import PEModel
 from pemeta.optimization import MOST_SKIPPED, Optimization
@@ -138,6 +138,27 @@ def test_where_the_last_state_is_damaged_the_one_before_it_counts(tmp_path, caps
     told = capsys.readouterr().err
     assert (f"cannot read {path}: " in told) == (damage != "missing")
     assert ("going on from the state before it" in told) == (damage != "missing")
+
+
+@pytest.mark.parametrize("kind", ["priming", "fine-tuning"])
+def test_a_damaged_state_does_not_take_the_place_of_the_one_before(tmp_path, monkeypatch, kind):
+    run, path = run_both(kind), tmp_path / "c.safetensors"
+    run(tiny(), checkpoint=path, checkpoint_every=2)
+    good = previous_of(path).read_bytes()
+    path.write_bytes(path.read_bytes()[:-9])
+    monkeypatch.setattr("pemeta.checkpoint.write_tensors", lambda *_: (_ for _ in ()).throw(OutputError("full")))
+    with pytest.raises(OutputError, match="full"):
+        run(tiny(), checkpoint=path, checkpoint_every=1)
+    assert previous_of(path).read_bytes() == good
+
+
+@pytest.mark.parametrize("run", [primed, fine_tuned])
+@pytest.mark.parametrize(
+    ("given", "says"), [({"not_finite": "Skip"}, "found 'Skip'"), ({"checkpoint_every": 0}, "found 0")]
+)
+def test_a_choice_that_there_is_not(run, given, says):
+    with pytest.raises(ConfigError, match=says):
+        run(tiny(), **given)
 
 
 @pytest.mark.parametrize("kind", ["priming", "fine-tuning"])
