@@ -17,12 +17,28 @@ def check_backbone(backbone: nn.Module) -> None:
     """Refuse a backbone that cannot be primed, or of which a part would be left out without a sign.
 
     Raises:
-        ModelError: it is spread over devices, hooked by accelerate, quantised, tuned by peft already, or has a pooler.
+        ModelError: it is spread over devices, hooked by accelerate, quantised, tuned by peft already, or has a
+            pooler or batch normalisation.
     """
     refuse_parallel(backbone)
     _refuse_tuned(backbone)
     _refuse_quantised(backbone)
     _refuse_pooler(backbone)
+    refuse_running_statistics(backbone)
+
+
+def refuse_running_statistics(module: nn.Module) -> None:
+    """Refuse batch normalisation: checkpoints, best values and tasks hold parameters, and training moves its buffers.
+
+    Raises:
+        ModelError: there is some; it is named.
+    """
+    for name, part in module.named_modules():
+        if getattr(part, "track_running_stats", False):
+            raise ModelError(
+                f"{name or 'the module'} is a {type(part).__name__} with running statistics, which training moves "
+                "and no checkpoint or task holds; use LayerNorm or GroupNorm, or track_running_stats=False"
+            )
 
 
 def refuse_parallel(module: nn.Module) -> None:

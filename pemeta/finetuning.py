@@ -224,6 +224,10 @@ class _Run:
         """Score an epoch's values on validation, and keep them if they are the best."""
         at = self.progress
         found = evaluate(self.model, self.validation, self.task.name)
+        try:
+            check_finite(found.main, "the validation score", f"lower lr (now {self.settings.lr})")
+        except NotFiniteError as error:  # compared with others it would be neither better nor worse
+            raise TrainingError(f"fine-tuning {self.task.name}, epoch {len(at.scores) + 1}: {error}") from None
         at.scores.append(found.main)
         if len(at.scores) == 1 or at.scores[-1] > max(at.scores[:-1]):
             self.best = self.model.state(self.names)
@@ -321,7 +325,6 @@ def _step(model: PEModel, task: str, batch: Batch, optimization: Optimization, l
     Raises:
         NotFiniteError: the loss or its gradient is not finite.
     """
-    before = optimization.scale.value, optimization.scale.good_steps
     while True:
         optimization.zero_grad()
         loss = model.loss(batch, task)
@@ -333,6 +336,5 @@ def _step(model: PEModel, task: str, batch: Batch, optimization: Optimization, l
             optimization.step()
             return value
         except NotFiniteError:
-            if not optimization.scale.lower():  # it was not the scale
-                optimization.scale.value, optimization.scale.good_steps = before
+            if not optimization.scale.lower():
                 raise

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pemeta.backbone_checks import check_backbone
+from pemeta.backbone_checks import check_backbone, refuse_running_statistics
 from pemeta.errors import ModelError, reason, shortened, unknown_name
 from pemeta.heads import Head, HeadSpec
 from pemeta.methods.base import PEMethod
@@ -196,7 +196,7 @@ class PEModel(BackbonePasses):
             seed: of the head's initial values; the same seed and task give the same head.
 
         Raises:
-            ModelError: the head cannot stand on this backbone, or shares a parameter.
+            ModelError: the head cannot stand on this backbone, shares a parameter, or has batch normalisation.
         """
         if not task:
             raise ModelError("a task needs a name; found an empty one")
@@ -208,6 +208,7 @@ class PEModel(BackbonePasses):
                 f"the head of task {task!r} shares a parameter with the backbone or another head; a parameter belongs "
                 "to one of θ_p, θ_a and one head, so make each head anew"
             )
+        refuse_running_statistics(head)
         head.check(self.backbone)
         reference = next(self.backbone.parameters())
         self.heads[_key(task)] = head.to(device=reference.device, dtype=reference.dtype).train(self.training)

@@ -36,6 +36,7 @@ class LossScale:
         self.enabled = value != 1
         self.patience = patience
         self.good_steps = 0
+        self._before: tuple[float, int] | None = None  # the step that is being tried again
 
     @classmethod
     def suited_to(cls, dtype: torch.dtype | None) -> LossScale:
@@ -43,15 +44,17 @@ class LossScale:
         return cls(2.0**16) if dtype is torch.float16 else cls()
 
     def lower(self) -> bool:
-        """Halve the factor, to try the step again; False if it cannot be lowered further."""
+        """Halve the factor, to try the step again; False, and the factor as before, if that has helped at no value."""
+        self._before = self._before or (self.value, self.good_steps)
         if self.value <= 1:
+            (self.value, self.good_steps), self._before = self._before, None
             return False
         self.value, self.good_steps = self.value / 2, 0
         return True
 
     def succeeded(self) -> None:
         """Count a step that was taken."""
-        self.good_steps += 1
+        self.good_steps, self._before = self.good_steps + 1, None
         if self.enabled and self.good_steps == self.patience:
             self.value, self.good_steps = self.value * 2, 0
 

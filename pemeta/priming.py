@@ -158,7 +158,6 @@ class _Run:
         scale, heads = self.optimization.scale, self.model.partition().theta_h
         before = self.model.state(heads) if scale.value > 1 or self.not_finite == "skip" else {}
         sentences = sum(map(len, episodes))
-        scaled = scale.value, scale.good_steps
         while True:
             self.optimization.zero_grad()
             try:
@@ -171,7 +170,6 @@ class _Run:
                 self.model.load_state(before)
                 if scale.lower():
                     continue
-                scale.value, scale.good_steps = scaled  # it was not the scale
                 if self.not_finite == "stop":
                     raise TrainingError(f"priming, step {number + 1}: {error}") from None
                 self.skip(number + 1, error)

@@ -114,11 +114,11 @@ def tiny_bert_dir(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTraine
     return folder
 
 
-@pytest.fixture
-def run_config(tmp_path: Path, conll_dir: Path, tiny_bert_dir: Path) -> dict[str, Any]:
-    """A configuration that runs in a second: one primed and one unprimed setting, one target, one seed."""
-    return {
-        "output": str(tmp_path / "out"),
+@pytest.fixture(scope="session")
+def run_config_of(conll_dir: Path, tiny_bert_dir: Path) -> Callable[[Path], dict[str, Any]]:
+    """A configuration that runs in a second, by its output: a primed and an unprimed setting, one target, one seed."""
+    return lambda output: {
+        "output": str(output),
         "data": {"name": "conll", "path": str(conll_dir)},
         "backbone": {"name": "pretrained", "path": str(tiny_bert_dir)},
         "sources": ["aa", "bb"],
@@ -129,6 +129,12 @@ def run_config(tmp_path: Path, conll_dir: Path, tiny_bert_dir: Path) -> dict[str
         "finetuning": {"epochs": 2, "batch_size": 8, "lr": 1e-2},
         "settings": {"plain": {"method": "adapter"}, "primed": {"method": "adapter", "priming": "meta"}},
     }
+
+
+@pytest.fixture
+def run_config(tmp_path: Path, run_config_of: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """The configuration of a run into a folder of the test's own."""
+    return run_config_of(tmp_path / "out")
 
 
 @dataclass(frozen=True)

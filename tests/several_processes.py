@@ -11,10 +11,12 @@ import torch
 from tiny_models import METHODS, TASKS, data, shaken, tiny
 
 from pemeta import FineTunePriming, Full, MetaPriming, PEModel, Task, prime
+from pemeta.config_file import load_config
 from pemeta.errors import PemetaError
 from pemeta.files import write_json, write_tensors
 from pemeta.optimization import LossScale
-from pemeta.ranks import joined
+from pemeta.ranks import Ranks, joined
+from pemeta.runner import Runner
 
 SOURCES = [*TASKS, Task.token_classification("de", data(2))]  # three: one process has more than the other
 STEPS = {"outer_steps": 20, "outer_lr": 1e-3, "support_size": 3, "query_size": 3}
@@ -114,6 +116,17 @@ def dying(folder: Path, first: bool) -> None:
 
     MetaPriming.accumulate = accumulate
     prime(tiny(), SOURCES, MetaPriming(**FEW), progress=False)
+
+
+def stuck(folder: Path, first: bool) -> None:
+    """An error of one process between two exchanges, in a whole run, whose stages take errors for outcomes."""
+
+    def sum_gradients(self, parameters):
+        raise MemoryError("there is none left")
+
+    if not first:
+        Ranks.sum_gradients = sum_gradients
+    Runner(load_config(folder / "config.yaml"), progress=False).run()
 
 
 def float32(folder: Path, first: bool) -> None:

@@ -125,6 +125,18 @@ def test_the_learner_of_any_module_refuses_a_frozen_theta_p():
         PrimingLearner(module, partition=partition).clone()
 
 
+def test_batch_normalisation_is_refused():
+    def head(width):
+        return nn.Sequential(nn.BatchNorm1d(width), nn.Linear(width, 3))
+
+    with pytest.raises(ModelError, match=r"^0 is a BatchNorm1d with running statistics"):
+        tiny().add_head("one", head)
+    own = backbone("bert")
+    own.encoder.extra = nn.BatchNorm1d(2)
+    with pytest.raises(ModelError, match=r"encoder\.extra is a BatchNorm1d"):
+        PEModel(own, ADAPTER)
+
+
 # More than one device
 
 

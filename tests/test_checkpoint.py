@@ -2,6 +2,7 @@
 
 import signal
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -150,6 +151,12 @@ def test_a_damaged_state_does_not_take_the_place_of_the_one_before(tmp_path, mon
     with pytest.raises(OutputError, match="full"):
         run(tiny(), checkpoint=path, checkpoint_every=1)
     assert previous_of(path).read_bytes() == good
+
+
+def test_a_validation_score_that_is_not_finite_is_an_error(monkeypatch):
+    monkeypatch.setattr(finetuning, "evaluate", lambda *_: SimpleNamespace(main=float("nan")))
+    with pytest.raises(TrainingError, match="fine-tuning af, epoch 1: the validation score is nan; lower lr"):
+        fine_tuned(tiny())
 
 
 @pytest.mark.parametrize("run", [primed, fine_tuned])

@@ -105,6 +105,13 @@ def test_a_scale_that_cannot_be_lowered_further_is_an_error():
         prime(model, TASKS, MetaPriming(outer_steps=1, support_size=3, query_size=3), progress=False)
 
 
+def test_a_scale_that_was_not_to_blame_is_as_it_was():
+    scale = LossScale(8.0)
+    scale.succeeded()
+    assert [scale.lower() for _ in range(4)] == [True, True, True, False]
+    assert (scale.value, scale.good_steps) == (8, 1)
+
+
 def test_the_scale_grows_after_patience_and_survives_a_checkpoint(tmp_path, monkeypatch):
     scale = LossScale(4.0, patience=2)
     for _ in range(4):

@@ -102,6 +102,15 @@ def test_a_process_that_dies_ends_the_run(tmp_path):
     assert time.monotonic() - begun < 120
 
 
+@pytest.mark.slow
+def test_an_error_between_two_exchanges_ends_the_run(tmp_path, grid):
+    begun = time.monotonic()
+    outcome = together(tmp_path, "stuck")
+    assert outcome.returncode != 0
+    assert "MemoryError: there is none left" in outcome.stderr
+    assert time.monotonic() - begun < 120
+
+
 # The command line
 
 

@@ -115,23 +115,6 @@ def interrupted_run(tmp_path_factory: pytest.TempPathFactory, run_config_of: Cal
     return folder / "out"
 
 
-@pytest.fixture(scope="session")
-def run_config_of(conll_dir: Path, tiny_bert_dir: Path) -> Callable[[Path], dict[str, Any]]:
-    """The configuration of a run that takes a second, by its output folder."""
-    return lambda output: {
-        "output": str(output),
-        "data": {"name": "conll", "path": str(conll_dir)},
-        "backbone": {"name": "pretrained", "path": str(tiny_bert_dir)},
-        "sources": ["aa", "bb"],
-        "targets": ["cc"],
-        "max_length": 32,
-        "device": "cpu",
-        "priming": {"outer_steps": 2, "outer_lr": 1e-3, "support_size": 4, "query_size": 4},
-        "finetuning": {"epochs": 1, "batch_size": 8, "lr": 1e-2},
-        "settings": {"plain": {"method": "adapter"}, "primed": {"method": "adapter", "priming": "meta"}},
-    }
-
-
 @pytest.fixture
 def room(
     tmp_path: Path,

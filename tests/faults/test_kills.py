@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,11 @@ TIMES = {"seconds", "priming_seconds"}
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory, conll_dir: Path, tiny_bert_dir: Path) -> Path:
+def config(tmp_path_factory: pytest.TempPathFactory, run_config_of: Callable[[Path], dict[str, Any]]) -> Path:
     """A run with a search, priming of two kinds, a model fine-tuned in two ways, checkpoints often, and saved tasks."""
     folder = tmp_path_factory.mktemp("kills")
     dropout = {"outer_dropout": True}
-    config = {
-        "output": "elsewhere",
-        "data": {"name": "conll", "path": str(conll_dir)},
-        "backbone": {"name": "pretrained", "path": str(tiny_bert_dir)},
-        "sources": ["aa", "bb"],
-        "targets": ["cc"],
-        "max_length": 32,
-        "device": "cpu",
+    config = run_config_of(folder / "elsewhere") | {
         "threads": 1,
         "checkpoint_every": 2,
         "priming": {"outer_steps": 5, "outer_lr": 1e-3, "support_size": 4, "query_size": 4, **dropout},
