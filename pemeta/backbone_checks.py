@@ -17,10 +17,10 @@ def check_backbone(backbone: nn.Module) -> None:
     """Refuse a backbone that cannot be primed, or of which a part would be left out without a sign.
 
     Raises:
-        ModelError: it is spread over devices, hooked by accelerate, quantised, tuned by peft already, or has a
+        ModelError: it is spread over devices, hooked or compiled, quantised, tuned by peft already, or has a
             pooler or batch normalisation.
     """
-    refuse_parallel(backbone)
+    refuse_unfaithful(backbone)
     _refuse_tuned(backbone)
     _refuse_quantised(backbone)
     _refuse_pooler(backbone)
@@ -41,18 +41,17 @@ def refuse_running_statistics(module: nn.Module) -> None:
             )
 
 
-def refuse_parallel(module: nn.Module) -> None:
-    """Refuse modules that are spread over devices, or moved between them: a clone would compute with the original's.
+def refuse_unfaithful(module: nn.Module) -> None:
+    """Refuse what makes a clone compute with the original's parameters without a sign of it.
 
     Raises:
         ModelError: there is one; it is named.
     """
     for name, part in module.named_modules():
-        if hasattr(part, "_hf_hook"):
+        if "forward" in vars(part) or getattr(part, "_compiled_call_impl", None) is not None:
             raise ModelError(
-                f"{name or 'the module'} has a hook of accelerate ({type(part._hf_hook).__name__}), which puts the "
-                "model's own parameters where the inner loop's clones are to be; load the model on one device, without "
-                "a device_map over several and without offloading"
+                f"{name or type(part).__name__} has a forward bound to one object (a device_map, offloading "
+                "and compile() do this), so a clone of it would not adapt; load the model without them"
             )
         wrapper = next((kind.__name__ for kind in type(part).__mro__ if kind.__name__ in PARALLEL), None)
         if wrapper is not None:

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pemeta._learn2learn import BaseLearner, clone_module, update_module
 from pemeta.anatomy import attention_of
-from pemeta.backbone_checks import refuse_parallel
+from pemeta.backbone_checks import refuse_unfaithful
 from pemeta.checkpointing import replace_checkpointing
 from pemeta.errors import ConfigError, ModelError, NotFiniteError
 from pemeta.methods.base import PEMethod
@@ -69,7 +69,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
             if not isinstance(module, PEModel):
                 raise ConfigError(f"a {type(module).__name__} does not declare θ_a; give partition=Partition.of(...)")
             partition = module.partition(method)
-        _refuse_unfaithful(module)
+        refuse_unfaithful(module)
         replace_checkpointing(module)
         self.inner_lr = inner_lr
         self.method = method
@@ -261,14 +261,3 @@ def _refuse_frozen(what: str, names: Sequence[str], parameters: Mapping[str, Ten
             f"{what} is frozen: {', '.join(frozen[:3])}{more}; call requires_grad_() on it, and leave what is not to "
             "move out of the outer optimiser"
         )
-
-
-def _refuse_unfaithful(module: nn.Module) -> None:
-    """Refuse what makes a clone compute with the original's parameters without a sign of it."""
-    refuse_parallel(module)
-    for name, child in module.named_modules():
-        if "forward" in vars(child) or getattr(child, "_compiled_call_impl", None) is not None:
-            raise ModelError(
-                f"{name or type(child).__name__} has a forward bound to one object (an accelerate device_map and "
-                "compile() do this), so a clone of it would not adapt; load the model without them"
-            )
