@@ -122,6 +122,7 @@ class Runner:
                 self._several_at_a_time(plan, log)
             else:
                 self._one_after_the_other(plan, log)
+        self.ranks.only_first(lambda: self.stages.tidy(plan.done))
         left_out = [name for name in self.given.settings if name not in self.config.settings]
         self.ranks.only_first(lambda: _check_all_went_well(plan, left_out))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -174,11 +175,15 @@ class Stages:
         return folder / "fine-tuning" / f"{slug(setting)}__{slug(target)}__seed{seed}.safetensors"
 
     def tidy(self, done: Iterable[Stage]) -> None:
-        """Remove checkpoints of stages that are done, which a process that was killed has left."""
-        if (self.folder / "checkpoints").is_dir():
+        """Remove checkpoints of stages that are done, which a process that was killed has left, and empty folders."""
+        folder = self.folder / "checkpoints"
+        if folder.is_dir():
             for stage in done:
                 own = self.config.settings[stage.setting].primed_as if stage.target is None else None
                 remove_checkpoint(self.checkpoint_path(own or stage.setting, stage.seed, stage.target))
+            for empty in (*folder.iterdir(), folder):
+                with suppress(OSError):  # it is not
+                    empty.rmdir()
 
     def primed_folder(self, setting: str, seed: int) -> Path:
         """Where a primed model is, or will be."""
