@@ -508,6 +508,7 @@ def test_a_grid_that_is_killed_gives_the_same_records(grid: dict[str, Any], tmp_
 
 def test_an_interrupt_reaches_the_processes_and_they_save(grid: dict[str, Any], tmp_path: Path) -> None:
     grid["priming"] |= {"outer_steps": 100_000}
+    grid["checkpoint_every"] = 100_000  # so that nothing but the interrupt saves
     grid["settings"] = {"primed": {"method": "adapter", "priming": "meta"}}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(grid))
