@@ -289,7 +289,7 @@ OVERRIDES = {
     "finetuning.epochs=*x": "the value is not YAML",
     "targets.first=x": "targets is \\['cc'\\] and has no keys",
     "max_length.tokens=3": "max_length is 32 and has no keys",
-    "finetuning.epochs.x=3": "finetuning.epochs is 1 and has no keys",
+    "finetuning.epochs.x=3": "finetuning.epochs is 2 and has no keys",
 }
 for _override, _says in OVERRIDES.items():
     CASES.add(f"override {_override}", _says, lambda room, o=_override: ("run", room.config, o))
