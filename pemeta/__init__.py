@@ -9,15 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pemeta.algorithms import (
-        FineTunePriming as FineTunePriming,
-    )
-    from pemeta.algorithms import (
-        MetaPriming as MetaPriming,
-    )
-    from pemeta.algorithms import (
-        PrimingAlgorithm as PrimingAlgorithm,
-    )
+    from pemeta.backbone.tokenizers import tokenizer_digest as tokenizer_digest
     from pemeta.data.blocks import EncodedBlocks as EncodedBlocks
     from pemeta.data.blocks import encode_language_model as encode_language_model
     from pemeta.data.encoding import Encoded as Encoded
@@ -29,13 +21,12 @@ if TYPE_CHECKING:
     from pemeta.data.synthetic import SyntheticWorld as SyntheticWorld
     from pemeta.data.texts import EncodedTexts as EncodedTexts
     from pemeta.data.texts import encode_texts as encode_texts
-    from pemeta.data.tokenizing import tokenizer_digest as tokenizer_digest
+    from pemeta.deploy.export import to_transformers as to_transformers
+    from pemeta.deploy.hf_trainer import TaskModel as TaskModel
+    from pemeta.deploy.peft_files import load_peft as load_peft
+    from pemeta.deploy.peft_files import save_peft as save_peft
+    from pemeta.deploy.serving import Server as Server
     from pemeta.errors import PemetaError as PemetaError
-    from pemeta.evaluation import evaluate as evaluate
-    from pemeta.evaluation import predict as predict
-    from pemeta.export import to_transformers as to_transformers
-    from pemeta.finetuning import finetune as finetune
-    from pemeta.finetuning_settings import FineTuning as FineTuning
     from pemeta.heads import CausalLM as CausalLM
     from pemeta.heads import CausalLMHead as CausalLMHead
     from pemeta.heads import Head as Head
@@ -44,7 +35,6 @@ if TYPE_CHECKING:
     from pemeta.heads import SequenceClassificationHead as SequenceClassificationHead
     from pemeta.heads import TokenClassification as TokenClassification
     from pemeta.heads import TokenClassificationHead as TokenClassificationHead
-    from pemeta.learner import PrimingLearner as PrimingLearner
     from pemeta.methods import IA3 as IA3
     from pemeta.methods import Adapter as Adapter
     from pemeta.methods import BitFit as BitFit
@@ -57,18 +47,28 @@ if TYPE_CHECKING:
     from pemeta.methods import PEMethod as PEMethod
     from pemeta.methods import Prefix as Prefix
     from pemeta.methods import Prompt as Prompt
-    from pemeta.model import PEModel as PEModel
-    from pemeta.partition import Partition as Partition
-    from pemeta.peft_files import load_peft as load_peft
-    from pemeta.peft_files import save_peft as save_peft
-    from pemeta.pretraining import TinyTransformer as TinyTransformer
-    from pemeta.pretraining import pretrain as pretrain
-    from pemeta.priming import prime as prime
-    from pemeta.serving import Server as Server
-    from pemeta.tasks import Episode as Episode
-    from pemeta.tasks import EpisodeSampler as EpisodeSampler
-    from pemeta.tasks import Task as Task
-    from pemeta.trainer import TaskModel as TaskModel
+    from pemeta.model.partition import Partition as Partition
+    from pemeta.model.pe_model import PEModel as PEModel
+    from pemeta.priming.algorithms import (
+        FineTunePriming as FineTunePriming,
+    )
+    from pemeta.priming.algorithms import (
+        MetaPriming as MetaPriming,
+    )
+    from pemeta.priming.algorithms import (
+        PrimingAlgorithm as PrimingAlgorithm,
+    )
+    from pemeta.priming.learner import PrimingLearner as PrimingLearner
+    from pemeta.priming.outer_loop import prime as prime
+    from pemeta.tasks.task import Episode as Episode
+    from pemeta.tasks.task import EpisodeSampler as EpisodeSampler
+    from pemeta.tasks.task import Task as Task
+    from pemeta.training.evaluation import evaluate as evaluate
+    from pemeta.training.evaluation import predict as predict
+    from pemeta.training.finetuning import finetune as finetune
+    from pemeta.training.finetuning_settings import FineTuning as FineTuning
+    from pemeta.training.pretraining import TinyTransformer as TinyTransformer
+    from pemeta.training.pretraining import pretrain as pretrain
 
 # Where each public name lives; a test holds that the type checker is told the same above.
 _HOME = {
@@ -81,11 +81,11 @@ _HOME = {
     "Encoded": "pemeta.data.encoding",
     "EncodedBlocks": "pemeta.data.blocks",
     "EncodedTexts": "pemeta.data.texts",
-    "Episode": "pemeta.tasks",
-    "EpisodeSampler": "pemeta.tasks",
+    "Episode": "pemeta.tasks.task",
+    "EpisodeSampler": "pemeta.tasks.task",
     "Examples": "pemeta.data.examples",
-    "FineTunePriming": "pemeta.algorithms",
-    "FineTuning": "pemeta.finetuning_settings",
+    "FineTunePriming": "pemeta.priming.algorithms",
+    "FineTuning": "pemeta.training.finetuning_settings",
     "Full": "pemeta.methods",
     "Head": "pemeta.heads",
     "HeadOnly": "pemeta.methods",
@@ -94,38 +94,38 @@ _HOME = {
     "LabelSet": "pemeta.data.sentences",
     "LayerNormTuning": "pemeta.methods",
     "LoRA": "pemeta.methods",
-    "MetaPriming": "pemeta.algorithms",
+    "MetaPriming": "pemeta.priming.algorithms",
     "PEMethod": "pemeta.methods",
-    "PEModel": "pemeta.model",
-    "Partition": "pemeta.partition",
+    "PEModel": "pemeta.model.pe_model",
+    "Partition": "pemeta.model.partition",
     "Peft": "pemeta.methods",
     "PemetaError": "pemeta.errors",
     "Prefix": "pemeta.methods",
-    "PrimingAlgorithm": "pemeta.algorithms",
-    "PrimingLearner": "pemeta.learner",
+    "PrimingAlgorithm": "pemeta.priming.algorithms",
+    "PrimingLearner": "pemeta.priming.learner",
     "Prompt": "pemeta.methods",
     "Sentence": "pemeta.data.sentences",
     "SequenceClassification": "pemeta.heads",
     "SequenceClassificationHead": "pemeta.heads",
-    "Server": "pemeta.serving",
+    "Server": "pemeta.deploy.serving",
     "SyntheticWorld": "pemeta.data.synthetic",
-    "Task": "pemeta.tasks",
-    "TaskModel": "pemeta.trainer",
-    "TinyTransformer": "pemeta.pretraining",
+    "Task": "pemeta.tasks.task",
+    "TaskModel": "pemeta.deploy.hf_trainer",
+    "TinyTransformer": "pemeta.training.pretraining",
     "TokenClassification": "pemeta.heads",
     "TokenClassificationHead": "pemeta.heads",
     "encode": "pemeta.data.encoding",
     "encode_language_model": "pemeta.data.blocks",
     "encode_texts": "pemeta.data.texts",
-    "evaluate": "pemeta.evaluation",
-    "finetune": "pemeta.finetuning",
-    "load_peft": "pemeta.peft_files",
-    "predict": "pemeta.evaluation",
-    "pretrain": "pemeta.pretraining",
-    "prime": "pemeta.priming",
-    "save_peft": "pemeta.peft_files",
-    "to_transformers": "pemeta.export",
-    "tokenizer_digest": "pemeta.data.tokenizing",
+    "evaluate": "pemeta.training.evaluation",
+    "finetune": "pemeta.training.finetuning",
+    "load_peft": "pemeta.deploy.peft_files",
+    "predict": "pemeta.training.evaluation",
+    "pretrain": "pemeta.training.pretraining",
+    "prime": "pemeta.priming.outer_loop",
+    "save_peft": "pemeta.deploy.peft_files",
+    "to_transformers": "pemeta.deploy.export",
+    "tokenizer_digest": "pemeta.backbone.tokenizers",
 }
 
 __all__ = list(_HOME)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 import transformers as t
 
-from pemeta.hub import quiet
+from pemeta.utils.hub import quiet
 
 D, L, F = 8, 2, 12  # width, layers, inner width of the feed-forward block
 _BERT = {

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from pemeta import cli
-from pemeta.hub import quiet
+from pemeta.utils.hub import quiet
 
 LANGUAGES = {
     "aa": ("Anna Otto", "Acme Globex", "Rome Oslo", "met left near with today"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pemeta.results import Record
+from pemeta.reporting.records import Record
 
 SENTENCES = 100
 

@@ -11,12 +11,12 @@ import torch
 from tiny_models import METHODS, TASKS, data, shaken, tiny
 
 from pemeta import FineTunePriming, Full, MetaPriming, PEModel, Task, prime
-from pemeta.config_file import load_config
 from pemeta.errors import PemetaError
-from pemeta.files import write_json, write_tensors
-from pemeta.optimization import LossScale
-from pemeta.ranks import Ranks, joined
-from pemeta.runner import Runner
+from pemeta.experiments.config_file import load_config
+from pemeta.experiments.runner import Runner
+from pemeta.training.optimizer import LossScale
+from pemeta.utils.distributed import Ranks, joined
+from pemeta.utils.files import write_json, write_tensors
 
 SOURCES = [*TASKS, Task.token_classification("de", data(2))]  # three: one process has more than the other
 STEPS = {"outer_steps": 20, "outer_lr": 1e-3, "support_size": 3, "query_size": 3}

@@ -24,19 +24,19 @@ from typing import Any
 import torch
 from transformers import BertConfig, PreTrainedConfig
 
-from pemeta.algorithms import FineTunePriming, MetaPriming, PrimingAlgorithm
+from pemeta.backbone.loading import auto_class
 from pemeta.estimate.blank import BlankSentences, Shape
 from pemeta.estimate.cases import PrimingCase, TuningCase
 from pemeta.estimate.devices import device_of
 from pemeta.estimate.findings import Memory
-from pemeta.finetuning import FineTuning
-from pemeta.loading import auto_class
 from pemeta.methods import PEMethod
-from pemeta.model import PEModel
-from pemeta.optimization import LossScale, Optimization
-from pemeta.partition import only_trainable
-from pemeta.tasks import Task
+from pemeta.model.pe_model import PEModel
+from pemeta.priming.algorithms import FineTunePriming, MetaPriming, PrimingAlgorithm
+from pemeta.tasks.task import Task
+from pemeta.training.finetuning import FineTuning
+from pemeta.training.optimizer import LossScale, Optimization
 from pemeta.typing import Batch
+from pemeta.utils.modules import only_trainable
 
 PROC = Path("/proc/self")
 MIB = 2**20

@@ -17,7 +17,7 @@ from docutils.statemachine import StringList
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from pemeta.registry import Named
+from pemeta.utils.registry import Named
 
 SIMPLE = {Path: "path", str: "string", int: "integer", float: "number", bool: "boolean", typing.Any: "anything"}
 BOUNDS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}"}

@@ -22,7 +22,7 @@ import torch
 from transformers import GPT2Config, GPT2Model
 
 from pemeta import FineTuning, Full, PEModel, SyntheticWorld, Task, encode_language_model, evaluate, finetune
-from pemeta.pretraining import TinyTransformer, train_tokenizer
+from pemeta.training.pretraining import TinyTransformer, train_tokenizer
 
 SOURCES, TARGET = ("aru", "bex"), "cim"
 world = SyntheticWorld(languages=(*SOURCES, TARGET), train=300, text_sentences=1000)

@@ -13,8 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.data.examples import PieceExamples, checked_length
+from pemeta.data.metrics import LanguageModelScores, language_model_scores
 from pemeta.errors import DataError
-from pemeta.metrics import LanguageModelScores, language_model_scores
 from pemeta.typing import IGNORE_INDEX, Batch
 
 

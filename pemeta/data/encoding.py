@@ -12,9 +12,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.data.examples import PieceExamples, checked_length
+from pemeta.data.metrics import Scores, entity_scores
 from pemeta.data.sentences import LabelSet, Sentence
 from pemeta.errors import DataError, ModelError
-from pemeta.metrics import Scores, entity_scores
 from pemeta.typing import IGNORE_INDEX, Batch
 
 

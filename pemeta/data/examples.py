@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import Self, TypeVar
 
+from pemeta.data.metrics import TaskScores
 from pemeta.errors import ConfigError
-from pemeta.metrics import TaskScores
 from pemeta.typing import Batch
 
 Decoded = TypeVar("Decoded", default=Any)

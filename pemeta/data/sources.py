@@ -13,7 +13,7 @@ from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Split
 from pemeta.data.synthetic import SyntheticWorld
 from pemeta.data.wikiann import REPOSITORY, read_wikiann
 from pemeta.errors import ConfigError
-from pemeta.registry import Named
+from pemeta.utils.registry import Named
 
 
 class DataSource(Named):

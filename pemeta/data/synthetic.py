@@ -20,8 +20,8 @@ from pemeta.data.synthetic_language import (
     trade_language,
 )
 from pemeta.errors import ConfigError, unknown_name
-from pemeta.registry import Frozen
-from pemeta.seeding import numpy_generator
+from pemeta.utils.registry import Frozen
+from pemeta.utils.seeding import numpy_generator
 
 LABELS = LabelSet(("PER", "ORG", "LOC"))
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from pemeta.seeding import numpy_generator
+from pemeta.utils.seeding import numpy_generator
 
 CONSONANTS = "ptkbdgmnslrvzfh"
 VOWELS = "aeiou"

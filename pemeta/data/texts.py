@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.data.examples import PieceExamples, checked_length
+from pemeta.data.metrics import ClassScores, class_scores
 from pemeta.errors import ConfigError, DataError, excerpt, unknown_name
-from pemeta.metrics import ClassScores, class_scores
 from pemeta.typing import Batch
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence
 from pemeta.errors import DataError, excerpt, reason, unknown_name
-from pemeta.hub import quiet
+from pemeta.utils.hub import quiet
 
 REPOSITORY = "unimelb-nlp/wikiann"
 """Parquet files with the splits of Rahimi et al. (2019), as in the paper (§4.1)."""

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig
 
-from pemeta.build import DTYPES
+from pemeta.backbone.loading import empty_backbone_of
 from pemeta.data.examples import Examples
+from pemeta.experiments.build import DTYPES
 from pemeta.heads import TokenClassification
-from pemeta.loading import empty_backbone_of
 from pemeta.methods.base import PEMethod
-from pemeta.model import PEModel
-from pemeta.tasks import Task
+from pemeta.model.pe_model import PEModel
+from pemeta.tasks.task import Task
 from pemeta.typing import Batch
 
 

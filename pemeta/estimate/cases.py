@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
-from pemeta.algorithms import MetaPriming, PrimingAlgorithm
 from pemeta.data.sentences import Split
 from pemeta.estimate.blank import Shape
 from pemeta.estimate.findings import Memory, Passes, Step
 from pemeta.estimate.steps import EVALUATED, evaluation_passes, finetuning_step, priming_step
 from pemeta.estimate.tracker import Work
-from pemeta.finetuning_settings import FineTuning
 from pemeta.methods.base import PEMethod
-from pemeta.results import config_digest
-from pemeta.trunk_cache import MEMORY
+from pemeta.priming.algorithms import MetaPriming, PrimingAlgorithm
+from pemeta.training.finetuning_settings import FineTuning
+from pemeta.training.hidden_state_cache import MEMORY
+from pemeta.utils.digests import config_digest
 
 FLOAT = 4
 """Bytes of a parameter or a gradient."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pemeta.devices import resolve_device
 from pemeta.errors import ConfigError, unknown_name
 from pemeta.estimate.findings import Memory
 from pemeta.estimate.tracker import Kind, Work
+from pemeta.utils.devices import resolve_device
 
 TERA, GIGA, GIB = 10**12, 10**9, 2**30
 

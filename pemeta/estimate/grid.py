@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from pemeta.algorithms import MetaPriming
-from pemeta.backbones import positions
-from pemeta.config import Cell, RunConfig
+from pemeta.backbone.tokenizers import positions
 from pemeta.data.sentences import SPLITS, Split
 from pemeta.estimate.blank import Shape
 from pemeta.estimate.cases import FLOAT, Case, PrimingCase, Remedy, TuningCase, remedies
 from pemeta.estimate.devices import Device, device_of
 from pemeta.estimate.findings import Memory, Parameters
+from pemeta.experiments.config import Cell, RunConfig
 from pemeta.methods.base import PEMethod
+from pemeta.priming.algorithms import MetaPriming
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,20 @@ from dataclasses import replace
 
 import torch
 
-from pemeta.algorithms import MetaPriming, PrimingAlgorithm
+from pemeta.backbone.layer_reuse import has_dropout
 from pemeta.estimate.blank import Shape, without_values
 from pemeta.estimate.findings import Passes, Step
 from pemeta.estimate.tracker import Tracker, Work
 from pemeta.estimate.watched import REST, Watched, telling
-from pemeta.finetuning_settings import FineTuning
 from pemeta.methods.base import PEMethod
-from pemeta.model import PEModel
-from pemeta.optimization import LossScale
-from pemeta.trunk import has_dropout
+from pemeta.model.pe_model import PEModel
+from pemeta.priming.algorithms import MetaPriming, PrimingAlgorithm
+from pemeta.training.finetuning_settings import FineTuning
+from pemeta.training.optimizer import LossScale
 from pemeta.typing import Batch
 
 EVALUATED = 32
-"""Sentences in a batch of :func:`pemeta.evaluation.predict`, and of what fine-tuning runs once for all epochs."""
+"""Sentences in a batch of :func:`pemeta.training.evaluation.predict`, and of what fine-tuning runs only once."""
 
 
 def priming_step(shape: Shape, method: PEMethod, algorithm: PrimingAlgorithm, tasks: int) -> Step:
@@ -109,7 +109,7 @@ def evaluation_passes(shape: Shape, methods: Sequence[PEMethod], settings: FineT
 
 
 def predict(model: PEModel, batch: Batch, task: str) -> None:
-    """What :func:`pemeta.evaluation.predict` does with a batch."""
+    """What :func:`pemeta.training.evaluation.predict` does with a batch."""
     model.head(task).predictions(model(batch, task), batch)
 
 

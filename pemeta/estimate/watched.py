@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from pemeta.algorithms import PrimingAlgorithm
 from pemeta.estimate.findings import Memory, Parameters
 from pemeta.estimate.tracker import Peak, Tracker
-from pemeta.model import PEModel
-from pemeta.optimization import Optimization
-from pemeta.partition import count, only_trainable, parameter_dict
+from pemeta.model.pe_model import PEModel
+from pemeta.priming.algorithms import PrimingAlgorithm
+from pemeta.training.optimizer import Optimization
+from pemeta.utils.modules import count, only_trainable, parameter_dict
 
 PHASES = {
     "_supports": "support passes below θ_a",

@@ -9,7 +9,7 @@ from typing import Any
 from pemeta.estimate import devices
 from pemeta.estimate.findings import Memory
 from pemeta.estimate.grid import RunEstimate, StageEstimate
-from pemeta.plan import time_words
+from pemeta.utils.durations import time_words
 
 UNITS = {"GiB": 2**30, "MiB": 2**20}
 

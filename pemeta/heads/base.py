@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pemeta.registry import Named
 from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.utils.registry import Named
 
 
 class Head(nn.Module, ABC):

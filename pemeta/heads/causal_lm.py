@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from pemeta.errors import ModelError, reason
 from pemeta.heads.base import Head, HeadSpec, mean_cross_entropy
-from pemeta.partition import modes_kept
 from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.utils.modules import modes_kept
 
 Output: TypeAlias = Literal["tied", "own"]
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from pemeta.anatomy import anatomy, layer_names, linear_sizes
+from pemeta.backbone.architectures import anatomy, layer_names, linear_sizes
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
 

@@ -10,9 +10,9 @@ from pydantic import PlainSerializer, PlainValidator
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from pemeta.anatomy import first_layer
+from pemeta.backbone.architectures import first_layer
 from pemeta.errors import ModelError
-from pemeta.registry import Named
+from pemeta.utils.registry import Named
 
 
 class PEMethod(Named):

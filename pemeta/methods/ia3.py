@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from pemeta.anatomy import anatomy, layer_names, linear_sizes, transposed
+from pemeta.backbone.architectures import anatomy, layer_names, linear_sizes, transposed
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
 from pemeta.methods.peft_targets import matched, parts_and_layers, plain

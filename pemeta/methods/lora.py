@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from pemeta.anatomy import Part, anatomy, layer_names, linear_sizes, transposed
+from pemeta.backbone.architectures import Part, anatomy, layer_names, linear_sizes, transposed
 from pemeta.methods.inserted import Inserted, Insertion
 from pemeta.methods.peft_targets import matched, parts_and_layers, plain
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from pemeta.anatomy import PARTS, Part, anatomy, layer_names
+from pemeta.backbone.architectures import PARTS, Part, anatomy, layer_names
 from pemeta.errors import ModelError
 
 # Keys that say nothing about what is computed.

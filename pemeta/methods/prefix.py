@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from pemeta.anatomy import PREFIXED, anatomy, attention_of, layer_names, linear_sizes
+from pemeta.backbone.architectures import PREFIXED, anatomy, attention_of, layer_names, linear_sizes
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Act, Inserted, Insertion
 from pemeta.methods.positions import positions, rotary

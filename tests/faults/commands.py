@@ -15,7 +15,7 @@ from typing import Any
 import huggingface_hub.errors as hub
 from faults.room import Cases, Room
 
-from pemeta import files
+from pemeta.utils import files
 
 CASES = Cases("command")
 

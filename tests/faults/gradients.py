@@ -18,16 +18,16 @@ from collections.abc import Iterator
 
 import torch
 from architectures import ARCHITECTURES, backbone
-from test_fast_paths import FLOAT32, episodes, meta, model_of, unrolled
 from tiny_models import METHODS
+from unroll import FLOAT32, episodes, meta, model_of, unrolled
 
 from pemeta import PEModel
-from pemeta.algorithms import MetaPriming
 from pemeta.errors import ModelError
-from pemeta.optimization import Optimization
-from pemeta.partition import only_trainable
-from pemeta.priming import _Run
-from pemeta.ranks import joined
+from pemeta.priming.algorithms import MetaPriming
+from pemeta.priming.outer_loop import _Run
+from pemeta.training.optimizer import Optimization
+from pemeta.utils.distributed import joined
+from pemeta.utils.modules import only_trainable
 
 ORDERS = ("first", "second")
 Case = tuple[str, str, str, bool]

@@ -26,10 +26,10 @@ import torch
 from transformers import PreTrainedModel
 
 import pemeta.cli
-import pemeta.finetuning
-import pemeta.priming
-import pemeta.runner  # what it needs is imported before the fork
-from pemeta import files
+import pemeta.experiments.runner  # what it needs is imported before the fork
+import pemeta.priming.outer_loop
+import pemeta.training.finetuning
+from pemeta.utils import files
 
 
 class Points:
@@ -80,9 +80,9 @@ class Points:
         self.before(Path, "mkdir", "make a folder")
         self.before(files.shutil, "rmtree", "remove a folder")
         self.before(PreTrainedModel, "save_pretrained", "save a backbone")
-        self.before(pemeta.priming._Run, "step", "step of priming")
-        self.before(pemeta.finetuning, "_step", "step of fine-tuning")
-        self.before(pemeta.finetuning, "evaluate", "validation")
+        self.before(pemeta.priming.outer_loop._Run, "step", "step of priming")
+        self.before(pemeta.training.finetuning, "_step", "step of fine-tuning")
+        self.before(pemeta.training.finetuning, "evaluate", "validation")
 
 
 def child(config: str, output: Path, deadly: int | None) -> tuple[int, list[str]]:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pemeta.files import read_json, read_tensors
-from pemeta.results import read_records
+from pemeta.reporting.records import read_records
+from pemeta.utils.files import read_json, read_tensors
 
 PROGRAM = Path(__file__).parent / "killed_runs.py"
 TRIED = 50

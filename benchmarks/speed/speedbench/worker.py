@@ -13,7 +13,7 @@ from typing import Any
 
 from speedbench.cases import Case
 
-PRELOADED = ["speedbench.shapes", "speedbench.measure", "speedbench.contenders.base", "pemeta.learner"]
+PRELOADED = ["speedbench.shapes", "speedbench.measure", "speedbench.contenders.base", "pemeta.priming.learner"]
 ANSWER_SECONDS = 1800
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pemeta.devices import to_device
 from pemeta.typing import Batch
+from pemeta.utils.devices import to_device
 from speedbench.cases import Case
 from speedbench.shapes import make_episodes, make_model
 

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from pemeta import PEModel, Sentence, SyntheticWorld, Task, encode
 from pemeta.data.encoding import Encoded
-from pemeta.finetuning import finetune
-from pemeta.finetuning_settings import FineTuning
+from pemeta.training.finetuning import finetune
+from pemeta.training.finetuning_settings import FineTuning
 from speedbench.cases import Case
 from speedbench.contenders.base import Contender
 from speedbench.shapes import METHODS, make_backbone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pemeta._learn2learn import clone_module, update_module
+from pemeta.priming._learn2learn import clone_module, update_module
 from speedbench.contenders.base import INNER_LR, GradientContender
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pemeta.model import PEModel
+from pemeta.model.pe_model import PEModel
 from pemeta.typing import Batch
 from speedbench.cases import Case
 from speedbench.contenders.base import INNER_LR, GradientContender

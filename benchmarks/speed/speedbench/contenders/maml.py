@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pemeta._learn2learn import _load
+from pemeta.priming._learn2learn import _load
 from speedbench.cases import Case
 from speedbench.contenders.base import INNER_LR, GradientContender
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pemeta.algorithms import MetaPriming
+from pemeta.priming.algorithms import MetaPriming
 from speedbench.cases import Case
 from speedbench.contenders.base import INNER_LR, GradientContender
 

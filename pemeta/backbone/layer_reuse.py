@@ -1,0 +1,220 @@
+"""The part of the backbone that θ_a does not reach: run once for a batch, whatever the number of passes over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from pemeta.backbone.architectures import anatomy, layer_names
+from pemeta.errors import ModelError
+from pemeta.typing import Batch
+
+INPUT_OF_LAYER = "input_of_layer_"
+"""Key of a batch, with a layer's number behind it: the layer's hidden states (B, T, D), computed before."""
+
+
+def separable(backbone: nn.Module, first: int) -> bool:
+    """Whether the layers below ``first`` can be left out of a pass whose hidden states at that layer are known."""
+    if first == 0 or anatomy(backbone).output == "more":
+        return False
+    stack = backbone.get_submodule(anatomy(backbone).layers.rpartition(".")[0])
+    # DeBERTa's convolution stands between the first layer and the second.
+    return not (first == 1 and getattr(stack, "conv", None) is not None)
+
+
+class _Arrived(Exception):  # noqa: N818 - no error
+    """Ends a pass at a layer, with its hidden states."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+
+def run_below(backbone: nn.Module, inputs: dict[str, Any], first: int) -> Tensor:
+    """Hidden states (B, T, D) that layer ``first`` gets; no layer from there on is run.
+
+    Args:
+        backbone: the backbone.
+        inputs: its arguments.
+        first: a layer's number, for which :func:`separable` holds.
+    """
+
+    def arrive(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        raise _Arrived(arguments[0] if arguments else named["hidden_states"])
+
+    layer = backbone.get_submodule(layer_names(backbone)[first])
+    handle = layer.register_forward_pre_hook(arrive, prepend=True, with_kwargs=True)
+    try:
+        backbone(**inputs)
+    except _Arrived as arrived:
+        return arrived.hidden
+    finally:
+        handle.remove()
+    raise ModelError(f"{type(backbone).__name__} did not run its layer {first}; run the whole backbone")
+
+
+class _LeftOut(nn.Module):
+    """In place of a layer: gives the hidden states that the layers left out end with."""
+
+    def __init__(self, layer: nn.Module, hidden: Tensor, pair: bool) -> None:
+        super().__init__()
+        self.__dict__["layer"] = layer  # no child, but asked for what models ask of their layers
+        self.output = (hidden, None) if pair else hidden
+
+    def forward(self, *arguments: Any, **kwargs: Any) -> Any:
+        return self.output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["layer"], name)
+
+
+@contextmanager
+def left_out(backbone: nn.Module, batch: Batch) -> Iterator[None]:
+    """Within the block the backbone leaves out the layers below that whose input the batch has, if it has one."""
+    key = next((key for key in batch if key.startswith(INPUT_OF_LAYER)), None)
+    if key is None:
+        yield
+        return
+    parts = anatomy(backbone)
+    layers = backbone.get_submodule(parts.layers)._modules
+    before = dict(layers)
+    try:
+        for index in range(int(key.removeprefix(INPUT_OF_LAYER))):
+            layer = before[str(index)]
+            assert layer is not None  # a layer of a ModuleList
+            layers[str(index)] = _LeftOut(layer, batch[key], parts.output == "pair")
+        yield
+    finally:
+        layers.update(before)
+
+
+_RANDOM = ("drop", "jitter")
+"""Words in the names of a configuration's rates of what is random in training mode."""
+_OF_HEADS = ("classifier_", "seq_classif_", "qa_", "summary_", "pooler_")
+"""How the names of those rates begin that transformers' own heads have, and a backbone does not use."""
+
+
+def has_dropout(backbone: nn.Module) -> bool:
+    """Whether a pass of the backbone in training mode may differ from one in evaluation mode.
+
+    It may where a rate of dropout, in a module or in the configuration, is above zero; rates of transformers' own
+    heads do not count. What cannot be told counts.
+
+    >>> has_dropout(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.0))), has_dropout(nn.Sequential(nn.Dropout(0.1)))
+    (False, True)
+    """
+    modules = [part for part in backbone.modules() if "drop" in type(part).__name__.lower()]
+    rates = [getattr(part, "p", getattr(part, "drop_prob", 1.0)) for part in modules]
+    batch_norms = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in backbone.modules())
+    config = getattr(backbone, "config", None)
+    return batch_norms or any(map(_above_zero, rates)) or (config is not None and _mentions_rate(config.to_dict()))
+
+
+def _mentions_rate(config: Mapping[str, Any]) -> bool:
+    """Whether a rate in a configuration, or in one within it, is above zero."""
+    for key, value in config.items():
+        name = str(key)  # `id2label` has numbers
+        named = any(word in name for word in _RANDOM) and not name.startswith(_OF_HEADS)
+        if (named and _above_zero(value)) or (isinstance(value, Mapping) and _mentions_rate(value)):
+            return True
+    return False
+
+
+def _above_zero(rate: object) -> bool:
+    """Whether a rate, or one of several, is above zero."""
+    if isinstance(rate, list | tuple):
+        return any(map(_above_zero, rate))
+    return isinstance(rate, int | float) and rate > 0
+
+
+def drops(backbone: nn.Module) -> bool:
+    """Whether a pass of the backbone may be random in the mode that its parts are in.
+
+    A layer's own flag says nothing where it is checkpointed: the layer runs in the mode of its parts.
+    """
+    parts = (part for part in backbone.modules() if not isinstance(part, GradientCheckpointingLayer))
+    return any(part.training for part in parts) and has_dropout(backbone)
+
+
+def inputs_of(batch: Batch) -> Batch:
+    """What of a batch the backbone takes."""
+    return {k: value for k, value in batch.items() if k not in ("labels", "trunk") and not k.startswith(INPUT_OF_LAYER)}
+
+
+def has_states(batch: Batch) -> bool:
+    """Whether a batch has hidden states that were computed before."""
+    return inputs_of(batch).keys() < batch.keys() - {"labels"}
+
+
+def joined(batches: Sequence[Batch], padding: int) -> Batch | None:
+    """The inputs of several batches as one, padded to the longest; None where they do not go together.
+
+    Args:
+        batches: of the same keys and, but for the length of what has an attention mask, shapes.
+        padding: word piece behind shorter examples.
+    """
+    inputs = [inputs_of(batch) for batch in batches]
+    keys = inputs[0].keys()
+    if any(one.keys() != keys for one in inputs) or any(_size(one) is None for one in inputs):
+        return None
+    masked = "attention_mask" in keys
+    lengths = [one["attention_mask"].shape[-1] for one in inputs] if masked else [0] * len(inputs)
+    whole: Batch = {}
+    for key in keys:
+        tensors = [one[key] for one in inputs]
+        if masked and all(t.ndim == 2 and t.shape[1] == n for t, n in zip(tensors, lengths, strict=True)):
+            value = padding if key == "input_ids" else 0
+            tensors = [F.pad(t, (0, max(lengths) - t.shape[1]), value=value) for t in tensors]
+        if any(t.shape[1:] != tensors[0].shape[1:] or t.dtype != tensors[0].dtype for t in tensors):
+            return None
+        whole[key] = torch.cat(tensors)
+    return whole
+
+
+def _size(inputs: Batch) -> int | None:
+    """Number of examples; None where not all tensors have one row for each."""
+    sizes = {value.shape[0] if value.ndim else None for value in inputs.values()}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def parted(hidden: Tensor, batches: Sequence[Batch]) -> list[Tensor]:
+    """Hidden states of :func:`joined` batches, for each batch, without the padding to the longest of them.
+
+    A prompt before the sequences stays.
+    """
+    sizes = [next(iter(inputs_of(batch).values())).shape[0] for batch in batches]  # _size, which is not None
+    lengths = [batch["attention_mask"].shape[-1] if "attention_mask" in batch else 0 for batch in batches]
+    parts = zip(hidden.split(sizes), lengths, strict=True)
+    return [part[:, : part.shape[1] - (max(lengths) - length)] for part, length in parts]
+
+
+class Shared:
+    """Tensors that the graphs of several losses stand on; their own graph is walked back once, after all of these.
+
+    A loss's backward pass leaves its gradient at the shared tensor and frees its own graph.
+    """
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+
+    def share(self, tensor: Tensor) -> Tensor:
+        """The tensor, to be used in its place."""
+        if not tensor.requires_grad:
+            return tensor
+        leaf = tensor.detach().requires_grad_()
+        self._pairs.append((tensor, leaf))
+        return leaf
+
+    def backward(self) -> None:
+        """Add what the losses left, times the graph below, to the parameters' ``grad``."""
+        found = [(tensor, leaf.grad) for tensor, leaf in self._pairs if leaf.grad is not None]
+        self._pairs.clear()
+        if found:
+            tensors, gradients = zip(*found, strict=True)
+            torch.autograd.backward(tensors, gradients)

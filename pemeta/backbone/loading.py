@@ -1,0 +1,189 @@
+"""Pretrained backbones from a folder or the hub, with or without their values.
+
+Nothing here runs what a model's files bring along: weights are read from safetensors only, never from pickles, and code
+beside a model is run only where the caller says so.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from pemeta.errors import ModelError
+from pemeta.utils.hub import explained, quiet
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+"""Files of weights that loading could make run anything."""
+CONFIGURED = "give a folder with config.json, or a name on the Hugging Face hub"
+"""The remedy where there is no configuration."""
+
+
+def load_backbone(
+    path: str | Path,
+    attention: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A pretrained encoder, without a pooler: tasks on tokens do not use it, and it would get no gradient.
+
+    Args:
+        path: a folder or a name on the Hugging Face hub.
+        attention: ``eager`` or ``sdpa``; by default transformers chooses.
+        dtype: of the parameters.
+        trust_remote_code: run Python code that comes with the model, if its architecture is not one of transformers'.
+
+    Raises:
+        ModelError: there is no model at ``path``, it cannot be loaded, or it brings code that it cannot do without.
+    """
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": trust_remote_code}
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # which are looked at below
+    if attention:
+        options["attn_implementation"] = attention
+    remedy = "give a folder with config.json and model.safetensors, or a name on the Hugging Face hub"
+    with explained("a model", path, remedy), quiet():
+        auto = auto_class(load_config(path, trust_remote_code))
+        _refuse_unreadable(path)
+        try:
+            model, info = auto.from_pretrained(path, add_pooling_layer=False, **options)
+        except TypeError as error:  # an architecture without a pooler does not know the argument
+            if "add_pooling_layer" not in str(error):
+                raise
+            model, info = auto.from_pretrained(path, **options)
+        _check_values(model, info)
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def load_config(path: str | Path, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """A model's configuration; code beside it is neither run nor asked about.
+
+    Raises:
+        ModelError: the architecture's code comes with the model, or its attention with a repository of kernels.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ModelError(
+            f"the model in {str(path)!r} brings Python code of its own, which pemeta does not run unasked; if you "
+            "trust it, load it in Python with PEModel.from_pretrained(..., trust_remote_code=True)"
+        ) from None
+    kernels = str(getattr(config, "_attn_implementation", None))
+    if "/" in kernels and not trust_remote_code:  # transformers would download and run them
+        raise ModelError(
+            f"config.json in {str(path)!r} wants attention from code on the hub, {kernels!r}, which pemeta does not "
+            "run unasked; remove attn_implementation there"
+        )
+    assert isinstance(config, PreTrainedConfig)
+    return config
+
+
+def _check_values(model: PreTrainedModel, info: dict[str, Any]) -> None:
+    """Refuse values that transformers would replace by random ones with a warning, and those that cannot be trained.
+
+    Raises:
+        ValueError: a parameter is missing in the files, has another shape there, or holds NaN or infinity.
+    """
+    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise ValueError(f"its weights lack {len(missing)} of the model's parameters, {missing[0]} for one")
+    for name, there, here in sorted(info["mismatched_keys"]):
+        raise ValueError(f"{name} is {tuple(there)} in its weights and {tuple(here)} by its configuration")
+    odd = [name for name, value in model.named_parameters() if not _is_finite(value)]
+    if odd:  # a loss that is not a number would blame the learning rate
+        raise ValueError(f"its weights are not finite: {odd[0]} holds NaN or infinity")
+
+
+def _is_finite(value: torch.Tensor) -> bool:
+    """Whether no element is NaN or infinite, found without a copy of that size."""
+    return not value.numel() or all(bool(torch.isfinite(end)) for end in value.detach().aminmax())
+
+
+def _refuse_unreadable(path: str | Path) -> None:
+    """Refuse a folder whose weights are pickles, or small integers that transformers would take for the values."""
+    folder = Path(path)
+    names = _weights_in(folder) if folder.is_dir() else []
+    odd = [name for name in names if not name.endswith(".safetensors")]
+    if odd:
+        raise ModelError(
+            f"the weights in {str(path)!r} are a pickle, {odd[0]}, which pemeta does not read, because loading one can "
+            "run anything; convert it where you trust it: AutoModel.from_pretrained(...).save_pretrained(...)"
+        )
+    for name in names:
+        with safe_open(folder / name, framework="pt") as weights:
+            for parameter in weights.keys():  # noqa: SIM118 - no mapping
+                kind = str(weights.get_slice(parameter).get_dtype())
+                if kind in ("I8", "U8") or kind.startswith(("F8_", "F6_", "F4")):
+                    raise ValueError(f"its weights are quantised: {parameter} is stored as {kind}")
+
+
+def _weights_in(folder: Path) -> list[str]:
+    """Names of the files that weights would be read from; of pickles, only where there is nothing else."""
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    if (folder / SAFE_WEIGHTS_NAME).exists():
+        return [SAFE_WEIGHTS_NAME]
+    if index.is_file():
+        try:
+            return sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError(f"{index.name} has no weight_map from parameters to files") from None
+    if list(folder.glob("*.safetensors")):
+        return []
+    return sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
+
+
+def empty_backbone(path: str | Path) -> PreTrainedModel:
+    """A backbone of the right shape without values (on the meta device), from its configuration alone.
+
+    Raises:
+        ModelError: there is no configuration at ``path``, or it is of no encoder.
+    """
+    return empty_backbone_of(read_configuration(path), path)
+
+
+def read_configuration(path: str | Path) -> PreTrainedConfig:
+    """A backbone's ``config.json``.
+
+    Raises:
+        ModelError: there is none at ``path``.
+    """
+    with explained("a configuration", path, CONFIGURED), quiet():
+        return load_config(path)
+
+
+def empty_backbone_of(config: PreTrainedConfig, path: str | Path, attention: str | None = None) -> PreTrainedModel:
+    """A backbone of a configuration without values (on the meta device), in float32.
+
+    Args:
+        config: its configuration.
+        path: where that is from, for messages.
+        attention: ``eager`` or ``sdpa``; by default transformers chooses.
+
+    Raises:
+        ModelError: the configuration is of no encoder.
+    """
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if attention:
+        options["attn_implementation"] = attention
+    with explained("a configuration", path, CONFIGURED), quiet(), torch.device("meta"):
+        try:
+            model = auto_class(config).from_config(config, add_pooling_layer=False, **options)
+        except TypeError as error:
+            if "add_pooling_layer" not in str(error):
+                raise
+            model = auto_class(config).from_config(config, **options)
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def auto_class(config: PreTrainedConfig) -> Any:
+    """The class of transformers that loads a backbone: for T5, the encoder without the decoder that AutoModel adds."""
+    encoder = (config.architectures or [""])[0].endswith("EncoderModel")
+    return AutoModelForTextEncoding if encoder or config.is_encoder_decoder else AutoModel

@@ -1,0 +1,6 @@
+"""``python -m pemeta.cli`` is the command ``pemeta``."""
+
+from pemeta.cli.app import main
+
+if __name__ == "__main__":  # processes of a run import this file too
+    main()

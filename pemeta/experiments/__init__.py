@@ -1,0 +1,1 @@
+"""Grids of runs: their configurations, searches, schedules, stages, processes and records."""

@@ -1,0 +1,152 @@
+"""Where a run's pretrained backbone and tokenizer come from, as a configuration says it."""
+
+from __future__ import annotations
+
+import importlib
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from pemeta.backbone.loading import load_backbone, read_configuration
+from pemeta.backbone.tokenizers import load_tokenizer
+from pemeta.data.sources import DataSource
+from pemeta.errors import ModelError, reason
+from pemeta.training.pretraining import TinyTransformer, pretrain
+from pemeta.utils.digests import config_digest
+from pemeta.utils.files import replaced_folder
+from pemeta.utils.hub import quiet
+from pemeta.utils.registry import Named
+
+Say = Callable[[str], None]
+"""Takes one line for each thing that is done."""
+
+
+class Backbone(Named):
+    """A pretrained encoder.
+
+    Attributes:
+        attention: ``sdpa`` or ``eager``; transformers' choice where null. Second order through the backbone
+            needs ``eager``.
+    """
+
+    kind: ClassVar[str] = "backbone"
+
+    attention: Literal["sdpa", "eager"] | None = None
+
+    def prepare(self, data: DataSource, folder: Path, say: Say = print, progress: bool = True) -> None:
+        """Make what :meth:`location` points to, if it has to be made; done once per run folder."""
+
+    @abstractmethod
+    def location(self, folder: Path) -> str:
+        """A folder or a hub name that transformers loads.
+
+        Args:
+            folder: where :meth:`prepare` puts what it makes.
+        """
+
+    def configuration(self, folder: Path) -> PreTrainedConfig:
+        """The backbone's shape, which its values are not needed for.
+
+        Raises:
+            ModelError: there is no configuration.
+        """
+        return read_configuration(self.location(folder))
+
+    def model(self, folder: Path) -> PreTrainedModel:
+        """A newly loaded backbone, without a pooler.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        return load_backbone(self.location(folder), self.attention)
+
+    def tokenizer(self, folder: Path) -> PreTrainedTokenizerBase:
+        """The backbone's tokenizer; its ``model_max_length`` is at most what the model has positions for.
+
+        Raises:
+            ModelError: it cannot be loaded, or is not this model's.
+        """
+        return load_tokenizer(self.location(folder))
+
+
+class PretrainedBackbone(Backbone):
+    """A model from a folder or the Hugging Face hub.
+
+    Attributes:
+        path: the folder, or the hub's name for the model, such as ``bert-base-multilingual-cased``.
+    """
+
+    name: ClassVar[str] = "pretrained"
+
+    path: str = Field(min_length=1)
+
+    def location(self, folder: Path) -> str:
+        """The configured path."""
+        return self.path
+
+
+class PackagedBackbone(Backbone):
+    """A model that an installed Python package carries, for machines without a hub.
+
+    Attributes:
+        package: the package.
+        attribute: its attribute that holds the model's folder.
+    """
+
+    name: ClassVar[str] = "package"
+
+    package: str = Field(min_length=1)
+    attribute: str = "MODEL_DIR"
+
+    def location(self, folder: Path) -> str:
+        """The folder that the package names."""
+        try:
+            package = importlib.import_module(self.package)
+        except Exception as error:  # importing runs whatever code the package has
+            raise ModelError(
+                f"cannot import the package {self.package!r} ({reason(error)}); "
+                f"run `pip install {self.package.replace('_', '-')}`"
+            ) from None
+        value = getattr(package, self.attribute, None)
+        if value is None:
+            raise ModelError(f"the package {self.package!r} has no {self.attribute}; check backbone.attribute")
+        return str(value)
+
+
+class TinyBackbone(Backbone):
+    """A tiny Transformer, pretrained here on the unlabelled text of the run's data; needs no download.
+
+    Attributes:
+        transformer: its shape and its pretraining.
+    """
+
+    name: ClassVar[str] = "tiny"
+
+    transformer: TinyTransformer = TinyTransformer()
+
+    def prepare(self, data: DataSource, folder: Path, say: Say = print, progress: bool = True) -> None:
+        """Pretrain, and save model and tokenizer under ``folder``; the folder appears when it is whole."""
+        target = Path(self.location(folder))
+        digest = config_digest([self.to_config(), data.to_config()])
+        mark = target / "digest.txt"
+        if mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == digest:
+            return
+        say(f"pretraining a tiny Transformer ({self.transformer.steps} steps)")
+        model, tokenizer = pretrain(data.unlabelled(), self.transformer, progress=progress)
+        with replaced_folder(target) as temporary:
+            with quiet():
+                model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            (temporary / "digest.txt").write_text(digest, encoding="utf-8")
+
+    def location(self, folder: Path) -> str:
+        """The folder that :meth:`prepare` makes."""
+        return str(folder / "backbone")
+
+    def configuration(self, folder: Path) -> PreTrainedConfig:
+        """As described, whether the backbone is made or not; the vocabulary may come out smaller."""
+        return self.transformer.configuration(self.transformer.vocab_size)

@@ -1,0 +1,148 @@
+"""Configuration to objects: the only file that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
+from pemeta.data.encoding import Encoded, encode
+from pemeta.data.sentences import SPLITS, Corpus, Sentence, digest
+from pemeta.experiments.backbones import Say
+from pemeta.experiments.config import RunConfig
+from pemeta.experiments.setting import Sizes
+from pemeta.model.pe_model import PEModel
+from pemeta.tasks.task import Task
+from pemeta.utils.devices import resolve_device
+from pemeta.utils.digests import config_digest
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target language, ready for fine-tuning and testing.
+
+    Attributes:
+        task: its training sentences.
+        validation: sentences that decide which epoch's values are kept.
+        test: sentences that are scored.
+        unseen: indices of the test sentences whose words are not also those of a training sentence of the target or
+            of a source.
+    """
+
+    task: Task
+    validation: Encoded
+    test: Encoded
+    unseen: tuple[int, ...]
+
+
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Workshop:
+    """Makes the objects that a configuration describes; data is read, encoded and digested once.
+
+    Args:
+        config: the run's configuration.
+        folder: where the backbone is kept, if it has to be made.
+        say: takes one line for each thing that is made.
+        progress: show progress bars.
+        device: in place of the configuration's.
+    """
+
+    def __init__(
+        self, config: RunConfig, folder: Path, say: Say = print, progress: bool = True, device: str | None = None
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.say = say
+        self.progress = progress
+        self.device: torch.device = resolve_device(device or config.device)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        self.corpus = cache(self._corpus)
+        self.source = cache(self._source)
+        self.target = cache(self._target)
+        self.data_digest = cache(self._data_digest)
+
+    def prepare(self) -> None:
+        """Make the backbone, if it has to be made."""
+        self.config.backbone.prepare(self.config.data, self.folder, self.say, self.progress)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The backbone's tokenizer."""
+        self.prepare()
+        return self.config.backbone.tokenizer(self.folder)
+
+    @property
+    def backbone_location(self) -> str:
+        """The folder or the hub's name that the backbone is loaded from."""
+        return self.config.backbone.location(self.folder)
+
+    def model(self, setting: str, seed: int) -> PEModel:
+        """A model on the pretrained backbone with a setting's method attached, on the run's device."""
+        self.prepare()
+        backbone = self.config.backbone.model(self.folder)
+        return self.set_up(PEModel(backbone, self.config.settings[setting].method, seed=seed))
+
+    @cached_property
+    def tokenizer_digest(self) -> str:
+        """Of the backbone's tokenizer."""
+        return tokenizer_digest(self.tokenizer)
+
+    def set_up(self, model: PEModel) -> PEModel:
+        """The model on the run's device, computing as the configuration says.
+
+        Raises:
+            ModelError: it was primed with another tokenizer than the backbone has now.
+        """
+        check_tokenizer("the primed model", model.tokenizer_digest, self.tokenizer_digest)
+        model.tokenizer_digest = self.tokenizer_digest
+        model.autocast_dtype = DTYPES[self.config.precision]
+        if self.config.checkpoint_layers:
+            model.checkpoint_layers()
+        return model.to(self.device)
+
+    def sources(self) -> list[Task]:
+        """The source tasks."""
+        return [self.source(language) for language in self.config.sources]
+
+    @cached_property
+    def source_digest(self) -> str:
+        """Of the sentences that priming draws from, and that test sentences may repeat."""
+        sizes = self.config.source_sizes
+        return config_digest([digest(self.corpus(language, sizes).train) for language in self.config.sources])
+
+    def _data_digest(self, language: str, sizes: Sizes) -> str:
+        """Of all sentences that the records of a target depend on."""
+        corpus = self.corpus(language, sizes)
+        splits = [digest(corpus.split(split)) for split in SPLITS]
+        return config_digest([self.source_digest, *splits])
+
+    def _source(self, language: str) -> Task:
+        corpus = self.corpus(language, self.config.source_sizes)
+        return Task.token_classification(language, self._encode(corpus, corpus.train))
+
+    def _target(self, language: str, sizes: Sizes) -> Target:
+        corpus = self.corpus(language, sizes)
+        # Of all settings, primed or not, so that the rows of a table are scored on the same sentences.
+        trained_on = [corpus, *(self.corpus(source, self.config.source_sizes) for source in self.config.sources)]
+        seen = {sentence.words for one in trained_on for sentence in one.train}
+        scored = corpus.split(self.config.scored_on)
+        return Target(
+            task=Task.token_classification(language, self._encode(corpus, corpus.train)),
+            validation=self._encode(corpus, corpus.validation),
+            test=self._encode(corpus, scored),
+            unseen=tuple(i for i, sentence in enumerate(scored) if sentence.words not in seen),
+        )
+
+    def _corpus(self, language: str, sizes: Sizes) -> Corpus:
+        return self.config.data.corpus(language).limited(**sizes.model_dump())
+
+    def _encode(self, corpus: Corpus, sentences: Sequence[Sentence]) -> Encoded:
+        return encode(sentences, corpus.labels, self.tokenizer, self.config.max_length)

@@ -1,0 +1,253 @@
+"""A run's configuration: frozen pydantic models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
+from typing_extensions import Self
+
+from pemeta.data.sources import DataSource
+from pemeta.errors import unknown_name
+from pemeta.experiments.backbones import Backbone
+from pemeta.experiments.config_defaults import with_defaults
+from pemeta.experiments.setting import Name, Search, Setting, Sizes, candidate_name
+from pemeta.reporting.spec import ReportSpec
+from pemeta.training.optimizer import NotFinite
+from pemeta.utils.digests import config_digest
+from pemeta.utils.registry import Frozen
+
+_to_config = PlainSerializer(lambda value: value.to_config())
+AnyBackbone = Annotated[Backbone, PlainValidator(Backbone.parse), _to_config]
+AnyData = Annotated[DataSource, PlainValidator(DataSource.parse), _to_config]
+
+
+PRIMED_BY = ("backbone", "data", "sources", "source_sizes", "max_length", "precision")
+"""Top-level keys that a primed model depends on."""
+
+
+def _not_empty(path: Any) -> Any:
+    """An empty path would be the working directory, which nobody can have meant."""
+    if path == "":
+        raise ValueError("input should be a path; found ''")
+    return path
+
+
+class Cell(NamedTuple):
+    """One fine-tuning run of a grid."""
+
+    setting: str
+    target: str
+    seed: int
+
+
+class RunConfig(Frozen):
+    """A grid of settings × targets × seeds on one backbone and one collection of data.
+
+    The top-level keys ``priming`` and ``finetuning`` hold defaults for those of the settings, and are merged
+    into them when a configuration is read.
+
+    Attributes:
+        output: folder for everything that the run writes.
+        backbone: the pretrained encoder.
+        data: where the sentences come from.
+        targets: languages to fine-tune on.
+        settings: rows of the table, in their order.
+        sources: languages to prime on.
+        seeds: one run of every cell per seed.
+        max_length: word pieces per sentence, special tokens included; where null 128, our choice, or the model's
+            limit if that is less.
+        source_sizes: limits on the source languages' data.
+        target_sizes: limits on the target languages' data.
+        search: how values are chosen where a setting leaves a choice.
+        scored_on: the split that records' scores are of, ``test`` or ``validation``.
+        report: tables, comparisons and figures of the report; by default a table of everything.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
+        precision: ``fp32``, or ``bf16`` or ``fp16`` to compute in lower precision where PyTorch's autocast holds that
+            safe; parameters stay in their own. float16's losses are scaled.
+        checkpoint_layers: gradient checkpointing: keep only what enters each layer for the backward pass, and run the
+            layer again there. Less memory, more time, the same results; off, our choice.
+        checkpoint_every: steps of priming's outer loop, or of fine-tuning, between two checkpoints; 100, our choice.
+        not_finite: ``stop`` a run whose loss or gradient is not finite, our choice, or ``skip`` that step and count it
+            in the record; ten in a row end the run.
+        save_tasks: keep each cell's fine-tuned values in ``models/``; where null, if they are at most a tenth of the
+            model's parameters or a million, our choice: full fine-tuning would fill disks.
+        threads: processor threads of PyTorch's operations; its own choice where null. Tiny models are fastest
+            with one.
+    """
+
+    output: Annotated[Path, BeforeValidator(_not_empty)]
+    backbone: AnyBackbone
+    data: AnyData
+    targets: tuple[Name, ...] = Field(min_length=1)
+    settings: dict[Name, Setting] = Field(min_length=1)
+    sources: tuple[Name, ...] = ()
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    max_length: int | None = Field(None, ge=3)
+    source_sizes: Sizes = Sizes()
+    target_sizes: Sizes = Sizes()
+    device: str = "auto"
+    threads: int | None = Field(None, gt=0, le=4096)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    checkpoint_layers: bool = False
+    checkpoint_every: int = Field(100, gt=0)
+    not_finite: NotFinite = "stop"
+    save_tasks: bool | None = None
+    search: Search = Search()
+    scored_on: Literal["test", "validation"] = "test"
+    report: ReportSpec = ReportSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge_defaults(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return with_defaults(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        lists = [("targets", self.targets), ("sources", self.sources), ("seeds", self.seeds)]
+        lists += [("search.seeds", self.search.seeds), ("search.targets", self.search.targets or ())]
+        for name, setting in self.settings.items():
+            lists += [(f"settings.{name}.{key}", getattr(setting, key) or ()) for key in ("targets", "seeds")]
+        for what, values in lists:
+            if len(set(values)) < len(values):
+                raise ValueError(f"{what} holds a value twice: {list(values)}")
+        for name, setting in self.settings.items():
+            self._check_primer(name, setting)
+        primed = [name for name, setting in self.settings.items() if setting.priming is not None]
+        if primed and not self.sources:
+            raise ValueError(f"setting {primed[0]!r} primes the model, but there are no sources; add sources: [...]")
+        for name, setting in self.settings.items():
+            self._check_parts(name, setting)
+            self._check_search(name, setting)
+        searches = any(setting.candidates for setting in self.settings.values())
+        if searches and (both := set(self.seeds) & set(self.search.seeds)):
+            raise ValueError(f"search.seeds: {min(both)} is one of the run's seeds too; search with others")
+        self._check_report()
+        return self
+
+    def _check_parts(self, name: str, setting: Setting) -> None:
+        for key, whole in (("targets", self.targets), ("seeds", self.seeds)):
+            for value in getattr(setting, key) or ():
+                if value not in whole:
+                    there = f"{value!r} is not one of the run's {key}, {list(whole)}"
+                    raise ValueError(f"settings.{name}.{key}: {there}; add it to {key}, or leave it out here")
+
+    def _check_primer(self, name: str, setting: Setting) -> None:
+        if setting.primed_as is None:
+            return
+        if setting.primed_as not in self.settings:
+            unknown = unknown_name("setting", setting.primed_as, self.settings)
+            raise ValueError(f"settings.{name}.primed_as: {unknown}")
+        if self.settings[setting.primed_as].priming is None:
+            raise ValueError(f"settings.{name}.primed_as: setting {setting.primed_as!r} has no priming of its own")
+
+    def _check_search(self, name: str, setting: Setting) -> None:
+        values: dict[str, Any] = {}
+        for chooser in setting.chosen_by:
+            other = self.settings.get(chooser)
+            if other is None:
+                raise ValueError(f"settings.{name}.search: {unknown_name('setting', chooser, self.settings)}")
+            if not other.candidates:
+                raise ValueError(f"settings.{name}.search: setting {chooser!r} searches nothing itself")
+            values |= other.candidates[0]
+        for candidate in [values, *setting.candidates]:
+            setting.having(candidate)
+
+    def _check_report(self) -> None:
+        for what, named, known in (
+            ("setting", self.report.settings_named(), self.settings),
+            ("target", self.report.targets_named(), self.targets),
+        ):
+            for name in sorted(named - set(known)):
+                raise ValueError(f"report: {unknown_name(what, name, known)}")
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every fine-tuning run; those that share a primed model follow each other."""
+        return [
+            Cell(name, target, seed)
+            for seed in self.seeds
+            for name, setting in self.settings.items()
+            if seed in (setting.seeds or self.seeds)
+            for target in self.targets
+            if target in (setting.targets or self.targets)
+        ]
+
+    def sizes_of(self, setting: str) -> Sizes:
+        """The limits on the targets' data for a setting."""
+        return self.settings[setting].target_sizes or self.target_sizes
+
+    def primer(self, setting: str) -> Setting | None:
+        """The setting whose priming a setting starts from, which may be its own; None without any."""
+        row = self.settings[setting]
+        if row.primed_as is not None:
+            return self.settings[row.primed_as]
+        return row if row.priming is not None else None
+
+    @property
+    def to_search(self) -> RunConfig | None:
+        """The run, in a folder within the output, that tries all candidates; None where there is nothing to choose."""
+        settings = {}
+        for name, setting in self.settings.items():
+            for values in setting.candidates:
+                sizes = setting.target_sizes if self.search.target_sizes is None else None
+                own = {"search": None, "targets": None, "seeds": None, "target_sizes": sizes}
+                label = candidate_name(setting.label or name, values)
+                candidate = setting.having(values).model_copy(update={**own, "label": label})
+                settings[candidate_name(name, values)] = candidate
+        if not settings:
+            return None
+        return self.model_copy(
+            update={
+                "output": self.output / "search",
+                "settings": settings,
+                "targets": self.search.targets or self.targets,
+                "seeds": self.search.seeds,
+                "target_sizes": self.search.target_sizes or self.target_sizes,
+                "scored_on": "validation",
+                "save_tasks": False,
+                "report": ReportSpec(),
+            }
+        )
+
+    def chosen(self, choices: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+        """The run with the values that a search has chosen, by setting, without settings that lack a choice."""
+        settings = {}
+        for name, setting in self.settings.items():
+            choosers = (*([name] if setting.candidates else []), *setting.chosen_by)
+            if all(chooser in choices for chooser in choosers):
+                values = {key: value for chooser in choosers for key, value in choices[chooser].items()}
+                settings[name] = setting.having(values).model_copy(update={"search": None})
+        possible = {name: row for name, row in settings.items() if row.primed_as is None or row.primed_as in settings}
+        return self.model_copy(update={"settings": possible})
+
+    def priming_config(self, setting: str, seed: int) -> dict[str, Any]:
+        """All that a setting's primed model depends on."""
+        primer = self.primer(setting)
+        assert primer is not None  # or there would be no primed model
+        row = primer.model_dump(mode="json")
+        whole = self.model_dump(mode="json")
+        shared = {key: whole[key] for key in PRIMED_BY}
+        return {**shared, "method": row["method"], "priming": row["priming"], "seed": seed}
+
+    def cell_config(self, cell: Cell) -> dict[str, Any]:
+        """All that a cell's record depends on."""
+        row = self.settings[cell.setting].model_dump(mode="json", include={"method", "priming", "finetuning"})
+        whole = self.model_dump(mode="json")
+        # The sources count without priming too: test sentences that they repeat are not scored as unseen.
+        shared = {key: whole[key] for key in (*PRIMED_BY, "scored_on")}
+        shared["target_sizes"] = self.sizes_of(cell.setting).model_dump(mode="json")
+        primer = self.primer(cell.setting)
+        if primer is not None and primer is not self.settings[cell.setting]:
+            other = primer.model_dump(mode="json", include={"method", "priming"})
+            row |= {"priming": other["priming"], "primed_method": other["method"]}
+        return {"setting": cell.setting, **row, **shared, "target": cell.target, "seed": cell.seed}
+
+    def primed_name(self, setting: str, seed: int, data_digest: str = "") -> str:
+        """Folder name of a primed model; settings that are primed alike, on the same data, share it."""
+        config = self.priming_config(setting, seed)
+        return f"{config['priming']['name']}-seed{seed}-{config_digest([config, data_digest])}"

@@ -1,0 +1,94 @@
+"""A configuration's defaults for its settings, and how they are put under what a setting says itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from pemeta.errors import ConfigError, FieldError, excerpt, unknown_name
+from pemeta.experiments.setting import Sizes
+from pemeta.priming.algorithms import PrimingAlgorithm
+from pemeta.training.finetuning_settings import FineTuning
+from pemeta.utils.registry import Frozen, problems
+
+DEFAULTED = ("priming", "finetuning")
+"""Top-level keys whose mappings are the settings' defaults."""
+
+
+def with_defaults(whole: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as it was given, with its defaults in its settings and not beside them.
+
+    Raises:
+        ConfigError: no setting could take one of the defaults.
+    """
+    _check_defaults(whole)
+    rest = {key: item for key, item in whole.items() if key not in DEFAULTED}
+    if isinstance(whole.get("settings"), Mapping):
+        settings = whole["settings"].items()
+        rest["settings"] = {name: _with_defaults(str(name), setting, whole) for name, setting in settings}
+    if "search" in whole:
+        rest["search"] = _with_sizes(whole["search"], whole)
+    return rest
+
+
+def _check_defaults(whole: Mapping[str, Any]) -> None:
+    """Refuse defaults that no setting could take, at the path where they were given."""
+    for key in DEFAULTED:
+        if not isinstance(whole.get(key, {}), Mapping | None):
+            raise ConfigError(f"{key}: expected a mapping of defaults; found {excerpt(whole[key])}")
+    try:
+        FineTuning.model_validate(whole.get("finetuning") or {})
+    except ValidationError as error:
+        found = [(f"finetuning.{path}", text) for path, text in problems(error, FineTuning)]
+        raise FieldError("defaults", found) from None
+    known = {"name"}.union(*(member.model_fields for member in PrimingAlgorithm.members().values()))
+    unknown = [str(key) for key in whole.get("priming") or {} if key not in known]
+    if unknown:
+        raise FieldError("defaults", [(f"priming.{key}", unknown_name("key", key, known)) for key in unknown])
+
+
+def _with_defaults(name: str, setting: Any, whole: Mapping[str, Any]) -> Any:
+    """A setting with the top-level defaults of its own keys under it."""
+    setting = _with_sizes(setting, whole)
+    if not isinstance(setting, Mapping):
+        return setting
+    merged = dict(setting)
+    for key in DEFAULTED:
+        default = whole.get(key)
+        if default is None or (key == "priming" and setting.get(key) is None):
+            continue
+        own = setting.get(key) or {}
+        own = {"name": own} if isinstance(own, str) else own
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"settings.{name}.{key}: expected a name or a mapping; found {excerpt(own)}")
+        merged[key] = {**_suitable(key, default, own), **own}
+    return merged
+
+
+def _with_sizes(part: Any, whole: Mapping[str, Any]) -> Any:
+    """A part of a configuration with the run's limits on the targets' data under those that it has itself."""
+    own, run = _sizes_given(part), _sizes_given(whole)
+    if not own or not run:
+        return part
+    merged = {**run, **own}
+    if isinstance(part, Frozen):
+        return part.model_copy(update={"target_sizes": Sizes.model_validate(merged)})
+    return {**part, "target_sizes": merged}
+
+
+def _sizes_given(part: Any) -> dict[str, Any]:
+    """The limits on the targets' data that stand in a part of a configuration, or in the class that was made of it."""
+    sizes = part.get("target_sizes") if isinstance(part, Mapping) else getattr(part, "target_sizes", None)
+    if isinstance(sizes, Sizes):
+        return sizes.model_dump(exclude_unset=True)
+    return dict(sizes) if isinstance(sizes, Mapping) else {}
+
+
+def _suitable(key: str, default: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that a setting can take: a priming algorithm only those of its own keys."""
+    algorithm = PrimingAlgorithm.members().get(str(own.get("name", default.get("name"))))
+    if key != "priming" or algorithm is None:
+        return dict(default)
+    return {name: value for name, value in default.items() if name == "name" or name in algorithm.model_fields}

@@ -1,0 +1,125 @@
+"""The report of a run's folder: the records that its configuration gives, and what it says of tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pemeta.errors import OutputError, PemetaError
+from pemeta.experiments.config import Cell, RunConfig
+from pemeta.experiments.search import CHOSEN, read_choices, with_choices
+from pemeta.reporting.building import build_report
+from pemeta.reporting.choices import Choice
+from pemeta.reporting.content import Report
+from pemeta.reporting.grid import Planned
+from pemeta.reporting.records import Record, read_records
+from pemeta.reporting.spec import ReportSpec
+from pemeta.reporting.tables import listed
+from pemeta.utils.digests import config_digest
+from pemeta.utils.registry import describe
+from pemeta.utils.strict_yaml import read_yaml
+
+
+def read_report(folder: Path) -> Report:
+    """The report on the records of a run folder, as its ``config.yaml`` describes it under ``report``.
+
+    Records of another configuration than ``config.yaml``, which a run would do anew, are left out, and the report says
+    so.
+
+    Raises:
+        OutputError: the folder, its records or its ``config.yaml`` cannot be read, or the records do not fit
+            together (see :func:`build_report`).
+    """
+    if not folder.is_dir():
+        raise OutputError(f"there is no folder {folder}; give the output folder of a run")
+    config = _config(folder / "config.yaml")
+    spec = _spec(folder / "config.yaml", config)
+    records = read_records(folder)
+    choices, current = _current(folder, config, records)
+    if records and not current:
+        raise OutputError(
+            f"no record in {folder} is of the configuration in its config.yaml ({len(records)} are there); run the "
+            "grid again"
+        )
+    facts = []
+    if left_out := len(records) - len(current):
+        kept = {record.filename for record in current}
+        names = listed(dict.fromkeys(record.label for record in records if record.filename not in kept))
+        what = f"{left_out} of {len(records)} records, of another configuration than config.yaml ({names})"
+        facts.append(("Left out", f"{what}; run the grid again"))
+    return build_report(current, f"Results: {folder.resolve().name}", _planned(config), spec, choices, facts)
+
+
+def _current(
+    folder: Path, raw: dict[str, Any], records: Sequence[Record]
+) -> tuple[dict[str, Choice], Sequence[Record]]:
+    """What was chosen, and the records that the configuration and the choices give, with the labels of today.
+
+    Records of settings that the configuration does not have stay, and all where it is not whole: nothing is known of
+    them.
+    """
+    try:
+        config = RunConfig.model_validate(raw)
+    except (ValidationError, PemetaError):
+        return {}, records
+    choices = read_choices(folder / CHOSEN, config)
+    final = with_choices(config, choices)
+    kept = []
+    for record in records:
+        setting = final.settings.get(record.setting)
+        if setting is not None:
+            cell = Cell(record.setting, record.target, record.seed)
+            if record.digest == config_digest(final.cell_config(cell)):
+                kept.append(record.model_copy(update={"label": setting.label or record.setting}))
+        elif record.setting not in config.settings:
+            kept.append(record)
+    return choices, kept
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """A run's resolved configuration; empty where there is none or it is not a mapping."""
+    try:
+        config = read_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:  # a ConfigError is a ValueError
+        reason = " ".join(str(error).split())
+        raise OutputError(f"cannot read {path}: {reason}; repair it, or remove it to order rows by name") from None
+    return config if isinstance(config, dict) else {}
+
+
+def _spec(path: Path, config: dict[str, Any]) -> ReportSpec:
+    try:
+        return ReportSpec.model_validate(config.get("report", {}))
+    except ValidationError as error:
+        raise OutputError(
+            f"{path}: report: {describe(error, ReportSpec)}; repair it, or remove `report` for a table of all scores"
+        ) from None
+
+
+def _planned(config: dict[str, Any]) -> Planned:
+    """The runs that a configuration asks for; what it does not give in the expected form is left out."""
+    settings = config.get("settings")
+    of_setting = {
+        name: setting if isinstance(setting, dict) else {}
+        for name, setting in (settings.items() if isinstance(settings, dict) else ())
+        if isinstance(name, str)
+    }
+    return Planned(
+        tuple(of_setting),
+        _texts(config.get("targets")),
+        _integers(config.get("seeds")),
+        {name: targets for name, setting in of_setting.items() if (targets := _texts(setting.get("targets")))},
+        {name: seeds for name, setting in of_setting.items() if (seeds := _integers(setting.get("seeds")))},
+    )
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+
+
+def _integers(value: Any) -> tuple[int, ...]:
+    return tuple(item for item in value if type(item) is int) if isinstance(value, list) else ()

@@ -1,0 +1,86 @@
+"""The choice of values that a configuration leaves open, by F1 on validation data."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pemeta.errors import OutputError
+from pemeta.experiments.config import Cell, RunConfig
+from pemeta.experiments.setting import candidate_name
+from pemeta.reporting.choices import Choice
+from pemeta.reporting.records import Record
+from pemeta.utils.files import read_json
+
+CHOSEN = "chosen.json"
+"""File of a run's folder that holds what its search has chosen."""
+
+
+def choose(config: RunConfig, records: Sequence[Record], diverged: Collection[Cell] = ()) -> dict[str, Choice]:
+    """The best candidate of each setting that has a search; the first of those that are equally good.
+
+    A setting is left out where a run of a candidate is missing: that candidate may be the best. One whose training
+    diverged is not.
+
+    Args:
+        config: with something to search.
+        records: of the run :attr:`~pemeta.experiments.config.RunConfig.to_search`.
+        diverged: runs without a record because their training failed.
+    """
+    search = config.to_search
+    assert search is not None  # there is something to search
+    runs = {Cell(record.setting, record.target, record.seed): record.validation_f1 for record in records}
+    choices = {}
+    for name, setting in config.settings.items():
+        means: dict[str, float] = {}
+        candidates = [candidate_name(name, values) for values in setting.candidates]
+        for candidate in candidates:
+            wanted = [Cell(candidate, target, seed) for target in search.targets for seed in search.seeds]
+            if all(run in runs for run in wanted):
+                means[candidate] = statistics.fmean(runs[run] for run in wanted)
+            elif any(run not in runs and run not in diverged for run in wanted):
+                means.clear()
+                break
+        if means:
+            lost = tuple(candidate for candidate in candidates if candidate not in means)
+            choices[name] = replace(_best(name, setting.candidates, means), diverged=lost)
+    return choices
+
+
+def read_choices(path: Path, config: RunConfig) -> dict[str, Choice]:
+    """What a run has chosen, from its ``chosen.json``, where the configuration still has it among its candidates."""
+    try:
+        found = read_json(path)
+    except OutputError:
+        return {}
+    choices = {}
+    for name, setting in config.settings.items():
+        try:
+            raw = found[name]
+            lists = {key: tuple(raw[key]) for key in ("at_edge", "diverged")}
+            choice = Choice(name, dict(raw["values"]), dict(raw["f1"]), **lists)
+        except (KeyError, TypeError, ValueError):
+            continue
+        if choice.values in setting.candidates:
+            choices[name] = choice
+    return choices
+
+
+def with_choices(config: RunConfig, choices: Mapping[str, Choice]) -> RunConfig:
+    """The run with what was chosen; settings that lack a choice are left out."""
+    return config.chosen({name: choice.values for name, choice in choices.items()})
+
+
+def _best(setting: str, candidates: Sequence[dict[str, Any]], means: Mapping[str, float]) -> Choice:
+    ranked = sorted(means, key=lambda name: -means[name])  # stable: of equals the first
+    values = next(values for values in candidates if candidate_name(setting, values) == ranked[0])
+    edge = tuple(key for key, value in values.items() if _is_edge(value, [one[key] for one in candidates]))
+    return Choice(setting, values, {name: means[name] for name in ranked}, edge)
+
+
+def _is_edge(value: Any, tried: Sequence[Any]) -> bool:
+    numbers = sorted({one for one in tried if isinstance(one, int | float)})
+    return len(numbers) > 2 and value in (numbers[0], numbers[-1])

@@ -1,0 +1,170 @@
+"""Processes that do the stages of a run, several at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+from typing_extensions import Self
+
+from pemeta.errors import PemetaError
+from pemeta.experiments.config import RunConfig
+from pemeta.experiments.stage import Outcome, Stage
+from pemeta.experiments.stages import Stages
+
+PATIENCE = 10.0
+"""Seconds that a process without work gets to end by itself."""
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    stage: Stage | None = None
+    last: Stage | None = None
+
+
+class Workers:
+    """As many processes as there are stages to be done at a time; to be used as a context.
+
+    Args:
+        config: of the run.
+        count: of processes.
+        devices: that they compute on, in turn; the configuration's where empty.
+        home: folder that a backbone made here is kept in.
+    """
+
+    def __init__(self, config: RunConfig, count: int, devices: Sequence[str], home: Path) -> None:
+        self.config = config
+        self.home = home
+        self._devices = [devices[i % len(devices)] if devices else None for i in range(count)]
+        self._threads = config.threads or max(1, torch.get_num_threads() // count)
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        self._workers = [self._started(device) for device in self._devices]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            if worker.stage is not None:
+                worker.process.kill()  # what it does is not wanted any more
+            with contextlib.suppress(OSError):
+                worker.pipe.send(None)
+        for worker in self._workers:
+            worker.process.join(PATIENCE)
+            worker.process.kill()
+            worker.pipe.close()
+
+    def _started(self, device: str | None) -> _Worker:
+        context = multiprocessing.get_context("spawn")  # a fork would inherit PyTorch's threads, half alive
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_work, args=(self.config, device, self._threads, self.home, theirs), daemon=True
+        )
+        with _interrupts_ignored():  # until the process can handle them; it inherits that
+            process.start()
+        theirs.close()  # so that its end is seen when the process dies
+        return _Worker(process, ours)
+
+    @property
+    def running(self) -> list[Stage]:
+        """What is being done."""
+        return [worker.stage for worker in self._workers if worker.stage is not None]
+
+    @property
+    def free(self) -> list[tuple[int, Stage | None]]:
+        """Number of each process that has nothing to do, and what it did last."""
+        return [(i, worker.last) for i, worker in enumerate(self._workers) if worker.stage is None]
+
+    def give(self, number: int, stage: Stage) -> None:
+        """Have a process do a stage."""
+        try:
+            self._workers[number].pipe.send(stage)
+        except OSError:  # it has died since its last stage
+            self._workers[number] = self._started(self._devices[number])
+            self._workers[number].pipe.send(stage)
+        self._workers[number].stage = self._workers[number].last = stage
+
+    def interrupt(self) -> None:
+        """Ask every process to save what it can and to stop."""
+        for worker in self._workers:
+            if worker.stage is not None and worker.process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.process.pid, signal.SIGINT)
+
+    def hear(self, timeout: float) -> list[Outcome | str]:
+        """How stages ended, and lines for people; waits for the first, but not longer than ``timeout`` seconds."""
+        busy: dict[object, _Worker] = {worker.pipe: worker for worker in self._workers if worker.stage is not None}
+        return [
+            _heard(worker)
+            for worker in map(busy.get, wait([worker.pipe for worker in busy.values()], timeout))
+            if worker is not None
+        ]
+
+
+def _heard(worker: _Worker) -> Outcome | str:
+    stage = worker.stage
+    assert stage is not None  # only those that have one are listened to
+    try:
+        heard: Outcome | str = worker.pipe.recv()
+    except (EOFError, OSError):
+        worker.process.join(PATIENCE)
+        heard = Outcome(stage, error=f"its process died ({_ending(worker.process.exitcode)})")
+    if isinstance(heard, Outcome):
+        worker.stage = None
+    return heard
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"{signal.Signals(-code).name}; for want of memory, perhaps: run fewer at a time"
+    return f"exit code {code}"
+
+
+def _work(config: RunConfig, device: str | None, threads: int, home: Path, pipe: Connection) -> None:
+    """A process's life: one stage after the other."""
+    if hasattr(os, "setpgrp"):  # not on Windows
+        os.setpgrp()  # a Ctrl-C on the terminal reaches the parent alone, which passes it on once
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    stages: Stages | None = None
+    with contextlib.suppress(KeyboardInterrupt, EOFError, OSError):  # while it waits for work
+        while (stage := pipe.recv()) is not None:
+            try:
+                stages = stages or Stages(config, pipe.send, False, device, home)
+                pipe.send(stages.perform(stage))
+            except PemetaError as error:  # the device cannot be used
+                pipe.send(Outcome(stage, error=str(error)))
+            except KeyboardInterrupt as interruption:
+                pipe.send(Outcome(stage, error=str(interruption) or "stopped", interrupted=True))
+
+
+def _end_with_parent() -> None:
+    """Nobody would hear what this process finds out."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a child
+    wait([parent.sentinel])
+    os._exit(1)

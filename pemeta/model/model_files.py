@@ -1,0 +1,291 @@
+"""A model as a folder that transformers reads too: the backbone's own parameters, and θ_a beside them."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pemeta.backbone.loading import load_backbone
+from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
+from pemeta.errors import ModelError, OutputError, reason
+from pemeta.methods.base import PEMethod
+from pemeta.model.manifest import (
+    ABOUT,
+    FORMAT,
+    MARK,
+    TASKS,
+    THETA_A,
+    About,
+    check_file,
+    file_digest,
+    find_about,
+    find_file,
+    read_about,
+    resolve_base,
+)
+from pemeta.model.model_card import model_card
+from pemeta.model.network import Network
+from pemeta.utils.files import read_tensors, replaced_folder, write_json, write_tensors, write_text
+from pemeta.utils.hub import quiet
+from pemeta.utils.provenance import package_versions
+
+AnyNetwork = TypeVar("AnyNetwork", bound=Network)
+
+WEIGHTS = re.compile(rf"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|{re.escape(THETA_A)}")
+"""Files that saving writes only for some models, so those of an earlier one must not stay."""
+
+
+def describe_model(model: Network, base: str | None = None, facts: Mapping[str, Any] | None = None) -> About:
+    """What ``pemeta.json`` says of a model; of its tokenizer, only where that is not in a ``base``."""
+    theta_p, values = theta_p_digest(model), values_digest(model)
+    return About(
+        methods=model.attached,
+        finetuning=model.attached.index(model.method),
+        theta_p_digest=theta_p,
+        values_digest=None if values == theta_p else values,
+        tokenizer_digest=model.tokenizer_digest if base is None else None,
+        dtype=str(next(model.backbone.parameters()).dtype).removeprefix("torch."),
+        base=base,
+        facts=dict(facts or {}),
+        packages=package_versions(),
+    )
+
+
+def save_model(
+    model: Network,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model's folder, whole or not at all; tasks in it that belong to this θ_p stay, and files of others.
+
+    Raises:
+        ModelError: the tokenizer is another than the one that the model's data was encoded with.
+        OutputError: the folder holds something else, or tasks of another θ_p or method, or it cannot be written.
+    """
+    if tokenizer is not None:
+        check_tokenizer("this model", model.tokenizer_digest, tokenizer_digest(tokenizer))
+    about = describe_model(model, facts=facts)
+    tasks = folder / TASKS
+    check_replaceable(folder, ABOUT, "a saved model")
+    if tasks.is_dir() and not _fits(read_about(folder), about):
+        raise OutputError(
+            f"{tasks} holds tasks of the model that was saved in {folder} before, and they do not fit this one; give "
+            "another folder, or remove the tasks"
+        )
+    with replaced_folder(folder) as temporary:
+        write_model(model, temporary, about, tokenizer)
+        for kept in folder.iterdir() if folder.is_dir() else ():
+            if not (temporary / kept.name).exists() and not WEIGHTS.fullmatch(kept.name):
+                _copy(kept, temporary / kept.name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder; a link stays a link, wherever it leads."""
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _fits(one: About, other: About) -> bool:
+    """Whether tasks of one model are of the other too."""
+    methods = [about.methods[about.finetuning] for about in (one, other)]
+    return one.theta_p_digest == other.theta_p_digest and methods[0] == methods[1]
+
+
+def write_model(model: Network, folder: Path, about: About, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    """Write the files of a model into a folder."""
+    plain = without_methods(model)
+    own = {id(parameter) for parameter in plain.parameters()}
+    added = {name: p.detach().cpu() for name, p in model.backbone.named_parameters() if id(p) not in own}
+    setattr(plain.config, MARK, FORMAT)  # the copy's own
+    with quiet():
+        plain.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+        about = about.model_copy(update={"tokenizer_digest": tokenizer_digest(tokenizer)})
+    if added:
+        write_tensors(folder / THETA_A, added)
+        about = about.model_copy(update={"theta_a_digest": file_digest(folder / THETA_A)})
+    write_json(folder / ABOUT, about.model_dump(mode="json"))
+    others = [method for method in model.attached if method != model.method]
+    card = model_card(model.backbone, [model.method, *others], sum(map(torch.numel, added.values())), about.facts)
+    write_text(folder / "README.md", card)
+
+
+def without_methods(model: Network) -> PreTrainedModel:
+    """The backbone as it was before methods were attached, in a copy that shares its parameters."""
+    shared = {id(tensor): tensor for tensor in (*model.backbone.parameters(), *model.backbone.buffers())}
+    plain = copy.deepcopy(model.backbone, shared)
+    for method in reversed(model.attached):
+        method.detach(plain)
+    return plain
+
+
+def load_model(
+    make: Callable[..., AnyNetwork],
+    path: str | Path,
+    method: PEMethod | None,
+    seed: int = 0,
+    attention: str | None = None,
+    dtype: torch.dtype | None = None,
+    trust_remote_code: bool = False,
+) -> AnyNetwork:
+    """A model of the class ``make`` from a folder or the hub: a saved one, or a method on a plain backbone."""
+    about = find_about(path)
+    if about is None:
+        if method is None:
+            raise ModelError(
+                f"{str(path)!r} has no {ABOUT}, so it is not a model that pemeta saved; give the method to attach, or "
+                "a folder that save_pretrained or `pemeta run` wrote"
+            )
+        backbone = load_backbone(path, attention, dtype or torch.float32, trust_remote_code)
+        if hasattr(backbone.config, MARK):
+            raise ModelError(
+                f"config.json of {str(path)!r} says that pemeta saved this model, but {ABOUT} cannot be had; download "
+                "the whole repository, or load it with AutoModel if its θ_a is to be left out"
+            )
+        return make(backbone, method, seed=seed)
+    if about.base is not None:
+        return _load_on_base(make, path, about, method, seed, attention, dtype, trust_remote_code)
+    backbone = load_backbone(path, attention, dtype or getattr(torch, about.dtype), trust_remote_code)
+    if method is not None and method not in about.methods:
+        model = make(backbone, method, seed=seed)
+        model.tokenizer_digest = about.tokenizer_digest
+        return model
+    model = make(backbone, about.methods[0])
+    model.tokenizer_digest = about.tokenizer_digest
+    for other in about.methods[1:]:
+        model.attach(other)
+    model.method = about.methods[about.finetuning]
+    _load_added(model, path, about)
+    values = values_digest(model)
+    if dtype in (None, getattr(torch, about.dtype)) and values != (about.values_digest or about.theta_p_digest):
+        raise ModelError(
+            f"θ_p in {str(path)!r} is not what {ABOUT} beside it says: one of the files was changed or is of another "
+            "model; save it again"
+        )
+    if values != about.theta_p_digest:  # in another type, now or when it was saved: its tasks are the same
+        model.digests[values] = about.theta_p_digest
+    model.method = method or model.method
+    return model
+
+
+def _load_on_base(
+    make: Callable[..., AnyNetwork],
+    path: str | Path,
+    about: About,
+    method: PEMethod | None,
+    seed: int,
+    attention: str | None,
+    dtype: torch.dtype | None,
+    trust_remote_code: bool,
+) -> AnyNetwork:
+    """A model of which only tasks are in its own folder."""
+    base = resolve_base(path, about)
+    primed = find_about(base)
+    if primed is not None and primed.base is not None:
+        raise ModelError(f"the base {str(base)!r} of {str(path)!r} has a base itself; give the folder with the weights")
+    its_own = about.methods[about.finetuning]
+    model = load_model(make, base, method or its_own, seed, attention, dtype, trust_remote_code)
+    if primed is None and method in (None, its_own) and dtype not in (None, getattr(torch, about.dtype)):
+        model.digests[values_digest(model)] = about.theta_p_digest  # a plain backbone tells no digest of its own
+    return model
+
+
+def _load_added(model: Network, path: str | Path, about: About) -> None:
+    """Copy the saved values of what the methods added."""
+    own = {id(parameter) for parameter in without_methods(model).parameters()}
+    expected = {name for name, p in model.backbone.named_parameters() if id(p) not in own}
+    file = find_file(path, THETA_A)
+    try:
+        found = read_tensors(file)[0] if file is not None else {}
+    except OutputError as error:
+        raise ModelError(f"{error.args[0].rpartition(';')[0]}; save or download the model again") from None
+    if set(found) != expected:
+        wrong = sorted(expected ^ set(found))
+        raise ModelError(
+            f"{THETA_A} in {str(path)!r} does not hold the parameters that its methods add: {wrong[0]} is "
+            f"{'missing' if wrong[0] in expected else 'not one of them'}; save or download the model again"
+        )
+    if file is not None:
+        check_file(file, about.theta_a_digest, ABOUT)
+    model.load_state({f"backbone.{name}": value for name, value in found.items()})
+
+
+def theta_p_digest(model: Network) -> str:
+    """:func:`values_digest`, of θ_p as it was saved where it was only loaded in another type since."""
+    found = values_digest(model)
+    return model.digests.get(found, found)
+
+
+def values_digest(model: Network) -> str:
+    """Twelve hexadecimal digits that change when a name or a value in θ_p does.
+
+    Values of 16 bits count as the 32 bits that they widen to, so that either precision may be loaded.
+    """
+    names = set(model.partition().theta_p)
+    sha = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if name in names:
+            sha.update(name.encode())
+            sha.update(_wide(parameter).flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()[:12]
+
+
+def _wide(parameter: nn.Parameter) -> torch.Tensor:
+    value = parameter.detach().cpu().contiguous()
+    return value.float() if value.is_floating_point() and value.element_size() < 4 else value
+
+
+def check_replaceable(folder: Path, mark: str, what: str) -> None:
+    """Refuse to replace a folder that has something else in it.
+
+    Raises:
+        OutputError: it is a file, or it is not empty and has no file ``mark``.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; give a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
+        raise OutputError(f"{folder} is not empty and not {what} (it has no {mark}); give a new or an empty folder")
+
+
+def push_model(
+    model: Network,
+    repo_id: str,
+    tokenizer: PreTrainedTokenizerBase | None,
+    private: bool | None,
+    commit_message: str | None,
+    facts: Mapping[str, Any] | None,
+) -> str:
+    """Upload a model's folder to the Hugging Face hub; returns its address.
+
+    Raises:
+        OutputError: the hub refuses it.
+    """
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        save_model(model, folder, tokenizer, facts)
+        try:
+            api = HfApi()
+            name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            message = commit_message or "Upload model with pemeta"
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
+        except Exception as error:  # the hub's client raises nearly anything here
+            raise OutputError(
+                f"cannot push to {repo_id!r}: {reason(error)}; check the name, and log in with `hf auth login`"
+            ) from None
+    return f"https://huggingface.co/{name}"

@@ -1,0 +1,245 @@
+"""A backbone, the PE methods attached to it, and one head per task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pemeta.backbone.checks import check_backbone, refuse_running_statistics
+from pemeta.errors import ModelError, reason, shortened, unknown_name
+from pemeta.heads import Head, HeadSpec
+from pemeta.methods.base import PEMethod
+from pemeta.model.forward import BackbonePasses
+from pemeta.model.manifest import MARK
+from pemeta.model.partition import Partition
+from pemeta.typing import Batch, State
+from pemeta.utils.modules import count
+from pemeta.utils.seeding import seeded
+
+
+class Network(BackbonePasses):
+    """``h(g(f(x; θ_p); θ_a); θ_h)``: backbone f, PE method g, and a head h for each task (paper, §4).
+
+    Args:
+        backbone: a Hugging Face encoder, without a pooler where it can do without; it is changed in place.
+        method: the method that fine-tuning uses; its modules are attached here.
+        seed: of the method's new parameters.
+
+    Attributes:
+        autocast_dtype: ``torch.bfloat16`` or ``torch.float16`` to compute in lower precision where PyTorch's autocast
+            holds that safe, with parameters, logits and losses as they are; None, as at first, for no such.
+        tokenizer_digest: :func:`~pemeta.tokenizer_digest` of the tokenizer that the model's data is encoded with, where
+            that is known: saved tasks remember it, and are refused by a model with another. Set it to have yours so.
+
+    Raises:
+        ModelError: a method cannot be attached to this backbone, or the backbone has a pooler, is quantised, is spread
+            over devices, or has a tuner of the peft package in it already.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, method: PEMethod, *, seed: int = 0) -> None:
+        check_backbone(backbone)
+        super().__init__(backbone)
+        vars(backbone.config).pop(MARK, None)  # it is said anew when this model is saved
+        self.heads = nn.ModuleDict()
+        self._head_specs: dict[str, HeadSpec] = {}
+        self.digests: dict[str, str] = {}  # of θ_p as it is to θ_p as it was saved, where it was loaded in another type
+        self.tokenizer_digest: str | None = None
+        self.method = method
+        self.train(backbone.training)  # one mode for all; a loaded backbone is in evaluation mode
+        self.attached: tuple[PEMethod, ...] = ()
+        self.attach(method, seed=seed)
+
+    def attach(self, method: PEMethod, *, seed: int = 0) -> None:
+        """Attach a method beside those that are: the one that the inner loop simulates, where it is another.
+
+        A method that is attached already stays as it is.
+
+        Raises:
+            ModelError: the method cannot be attached to this backbone.
+        """
+        if method not in self.attached:
+            try:
+                with seeded(seed, "theta_a", method.name):
+                    method.attach(self.backbone)
+            except (RuntimeError, OverflowError, MemoryError) as error:
+                raise ModelError(
+                    f"{method!r} cannot be attached to {type(self.backbone).__name__}: there is not the memory for its "
+                    f"parameters ({shortened(reason(error))}); give it fewer"
+                ) from None
+            self.attached += (method,)
+            self.train(self.training)
+
+    def detach(self, method: PEMethod) -> None:
+        """Detach a method: the backbone computes what it did before.
+
+        Raises:
+            ModelError: the method is not attached.
+        """
+        self._check_attached(method)
+        method.detach(self.backbone)
+        self.attached = tuple(other for other in self.attached if other != method)
+
+    def _check_attached(self, method: PEMethod) -> None:
+        if method not in self.attached:
+            raise ModelError(f"{method!r} is not attached to this model; call attach with it first")
+
+    @property
+    def hidden_size(self) -> int:
+        """Width D of the hidden states."""
+        return int(self.backbone.config.hidden_size)
+
+    def add_head(self, task: str, make: Callable[[int], Head], seed: int = 0) -> None:
+        """Give a task a new head, in place of the one it may have.
+
+        Args:
+            task: the task's name.
+            make: the head for hidden states of a given width; a :class:`~pemeta.HeadSpec` or your own function.
+            seed: of the head's initial values; the same seed and task give the same head.
+
+        Raises:
+            ModelError: the head cannot stand on this backbone, shares a parameter, or has batch normalisation.
+        """
+        if not task:
+            raise ModelError("a task needs a name; found an empty one")
+        with seeded(seed, "head", task):
+            head = make(self.hidden_size)
+        others = {id(p) for name, p in self.named_parameters() if not name.startswith(f"heads.{_key(task)}.")}
+        if any(id(parameter) in others for parameter in head.parameters()):
+            raise ModelError(
+                f"the head of task {task!r} shares a parameter with the backbone or another head; a parameter belongs "
+                "to one of θ_p, θ_a and one head, so make each head anew"
+            )
+        refuse_running_statistics(head)
+        head.check(self.backbone)
+        reference = next(self.backbone.parameters())
+        self.heads[_key(task)] = head.to(device=reference.device, dtype=reference.dtype).train(self.training)
+        head.start_from(self.backbone)
+        self._head_specs.pop(task, None)
+        if isinstance(make, HeadSpec):
+            self._head_specs[task] = make
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that have a head."""
+        return tuple(map(_task, self.heads))
+
+    def head(self, task: str) -> Head:
+        """The head of a task.
+
+        Raises:
+            ModelError: the task has no head.
+        """
+        if _key(task) not in self.heads:
+            raise ModelError(f"{unknown_name('task', task, self.tasks)}; give it a head with add_head")
+        head = self.heads[_key(task)]
+        assert isinstance(head, Head)  # only add_head puts one there
+        return head
+
+    def head_spec(self, task: str) -> HeadSpec:
+        """What the head of a task was made from.
+
+        Raises:
+            ModelError: the task has no head, or one that no :class:`~pemeta.HeadSpec` describes.
+        """
+        head = self.head(task)
+        if task not in self._head_specs:
+            raise ModelError(
+                f"the head of task {task!r} is a {type(head).__name__} that was made by a function, which cannot be "
+                f"described; make it from a HeadSpec ({', '.join(HeadSpec.members())}, or a subclass of your own)"
+            )
+        return self._head_specs[task]
+
+    def drop_heads(self) -> None:
+        """Forget every head: a target task starts with one of its own."""
+        self.heads.clear()
+        self._head_specs.clear()
+
+    def head_names(self, task: str) -> tuple[str, ...]:
+        """Names of the parameters of one task's head."""
+        return tuple(f"{self.head_prefix(task)}.{name}" for name, _ in self.head(task).named_parameters())
+
+    def head_prefix(self, task: str) -> str:
+        """Name of a task's head among the modules; its parameters' names begin with it."""
+        return f"heads.{_key(task)}"
+
+    def partition(self, method: PEMethod | None = None) -> Partition:
+        """θ_p, θ_a and θ_h, where ``method`` (by default the fine-tuning method) declares θ_a.
+
+        A tied parameter is named once. θ_h holds the heads of all tasks.
+
+        Raises:
+            ModelError: the method is not attached.
+        """
+        method = method or self.method
+        self._check_attached(method)
+        declared = method.theta_a(self.backbone)
+        heads = [name for name, _ in self.named_parameters(remove_duplicate=False) if name.startswith("heads.")]
+        return Partition.of(self, theta_a=[f"backbone.{name}" for name in declared], theta_h=heads)
+
+    def stored_names(self, task: str) -> tuple[str, ...]:
+        """θ_a and the task's own head: what fine-tuning changes and a task keeps."""
+        return self.partition().theta_a + self.head_names(task)
+
+    def num_stored(self, task: str) -> int:
+        """Number of parameters that one fine-tuned task stores."""
+        return count(self, self.stored_names(task))
+
+    def fraction_stored(self, task: str) -> float:
+        """What a task stores over all parameters of the model with this head (Table 1's percentages)."""
+        parts = self.partition()
+        return self.num_stored(task) / count(self, parts.theta_p + parts.theta_a + self.head_names(task))
+
+    def forward(self, batch: Batch, task: str) -> Tensor:
+        """Logits of a task: (B, T, C) for token classification, (B, C) for sequences, (B, T, V) for pieces."""
+        hidden = self.trunk(batch)
+        with self._autocast():
+            for method in self.attached:
+                hidden = method.transform(self.backbone, hidden)
+            logits = self.head(task)(hidden, batch, self.backbone)
+        assert isinstance(logits, Tensor)
+        return logits if self.autocast_dtype is None else logits.float()
+
+    def loss(self, batch: Batch, task: str) -> Tensor:
+        """The task's loss on a batch, a scalar."""
+        with self._autocast():
+            return self.head(task).loss(self(batch, task), batch)
+
+    def state(self, names: tuple[str, ...] | None = None) -> State:
+        """Copies of the named parameters (of all, by default), on the CPU."""
+        wanted = None if names is None else set(names)
+        return {
+            name: parameter.detach().to("cpu", copy=True)
+            for name, parameter in self.named_parameters()
+            if wanted is None or name in wanted
+        }
+
+    def load_state(self, state: State) -> None:
+        """Copy values into the parameters of the same names.
+
+        Raises:
+            ModelError: a name is not here, or has another shape.
+        """
+        parameters = dict(self.named_parameters())
+        for name, value in state.items():
+            if name not in parameters:
+                raise ModelError(f"the model has no parameter {name}; this state is from another model or method")
+            if parameters[name].shape != value.shape:
+                raise ModelError(
+                    f"{name} has the shape {tuple(parameters[name].shape)} here and {tuple(value.shape)} in the "
+                    "state; this state is from another model or method"
+                )
+        with torch.no_grad():
+            for name, value in state.items():
+                parameters[name].copy_(value)
+
+
+def _key(task: str) -> str:
+    """A task's name as a key of a ModuleDict, which takes no dots and no names of its own attributes."""
+    return "task_" + task.replace("%", "%25").replace(".", "%2E")
+
+
+def _task(key: str) -> str:
+    return key.removeprefix("task_").replace("%2E", ".").replace("%25", "%")

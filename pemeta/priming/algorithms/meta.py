@@ -1,0 +1,168 @@
+"""Priming by meta-learning: the inner loop of the paper's Algorithm 1, and the gradient at where it ends."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from pemeta.backbone.layer_reuse import Shared
+from pemeta.methods.base import AnyMethod
+from pemeta.model.pe_model import PEModel
+from pemeta.priming.algorithms.base import PrimingAlgorithm, StepLosses, mean, own_generators, seed_passes
+from pemeta.priming.sparse_embeddings import sparse_word_gradients
+from pemeta.tasks.task import Episode, EpisodeSampler, Task
+from pemeta.typing import Batch, State
+
+if TYPE_CHECKING:
+    from pemeta.priming.learner import PrimingLearner  # needs learn2learn
+
+
+class MetaPriming(PrimingAlgorithm):
+    """Priming by meta-learning (paper, Algorithm 1).
+
+    For each task the inner loop takes ``inner_steps`` steps of SGD on the support set, in θ_a and θ_h
+    only; the outer gradient is that of the query loss at the adapted values, for θ_a and θ_p. Each
+    source task's head takes its adapted value (line 11; one head per source task, §4).
+
+    Attributes:
+        inner_method: what the inner loop adapts; null is the method of the fine-tuning to come (the
+            paper's proposal), ``full`` is MAML's own loop (§5.1).
+        inner_steps: S; 5 (§4.2).
+        inner_lr: α; 0.03 (§4.2), and 1e-4 for the MAML loop (§5.1).
+        first_order: take the inner gradients as constants, as the paper does (§4.2).
+        inner_dropout: dropout in the inner loop's passes; off, our choice. With it no pass can be reused, unless the
+            backbone has no dropout.
+        fresh_support: each inner step takes a support set of its own, of ``support_size`` examples; off: Algorithm 1
+            has one for all steps. An episode then has S support sets, so other examples are drawn than without.
+        source_heads: values that a source task's head starts an episode with: those that the last one left
+            (``carried``, Algorithm 1), newly drawn ones (``fresh``), as fine-tuning will start with, or ``zero``.
+        batch_tasks: run what all tasks of a meta-batch have in common, which is what θ_a does not reach, as one batch.
+            Faster where small batches do not fill the device; memory then grows with the number of tasks. Off, our
+            choice.
+    """
+
+    name: ClassVar[str] = "meta"
+
+    inner_method: AnyMethod | None = None
+    inner_steps: int = Field(5, gt=0)
+    inner_lr: float = Field(0.03, gt=0)
+    first_order: bool = True
+    inner_dropout: bool = False
+    fresh_support: bool = False
+    source_heads: Literal["carried", "fresh", "zero"] = "carried"
+    batch_tasks: bool = False
+
+    def require(self) -> None:
+        """An inner loop needs learn2learn."""
+        importlib.import_module("pemeta.priming.learner")
+
+    def sampler(self, tasks: Sequence[Task], seed: int) -> EpisodeSampler:
+        """Meta-batches, with a support set for each step where each has its own."""
+        return EpisodeSampler(tasks, self.support_size, self.query_size, self.tasks_per_batch, seed, self._parts)
+
+    def prepare(self, model: PEModel, seed: int) -> None:
+        """Attach the inner loop's method where it is another than fine-tuning's."""
+        if self.inner_method is not None:
+            model.attach(self.inner_method, seed=seed)
+
+    def trained(self, model: PEModel) -> tuple[str, ...]:
+        """θ_p ∪ θ_a."""
+        parts = model.partition(self.inner_method)
+        return parts.theta_p + parts.theta_a
+
+    def accumulate(self, model: PEModel, episodes: Sequence[Episode], loss_scale: float = 1.0) -> StepLosses:
+        """Lines 3-11 of Algorithm 1."""
+        from pemeta.priming.learner import PrimingLearner  # here: it needs learn2learn
+
+        self._renew_heads(model, episodes)
+        learner = PrimingLearner(
+            model, self.inner_lr, method=self.inner_method, first_order=self.first_order, loss_scale=loss_scale
+        )
+        inner: list[list[float]] = []
+        outer: list[float] = []
+        heads: State = {}
+        with own_generators(model, episodes), sparse_word_gradients(model, learner.partition.theta_p):
+            for together in [episodes] if self.batch_tasks else [[episode] for episode in episodes]:
+                seed_passes(model, together[0])  # of what is passed as one batch
+                shared = Shared()
+                supports = self._supports(model, together, shared)
+                queries = self._queries(model, together, shared)
+                for episode, support, query in zip(together, supports, queries, strict=True):
+                    seed_passes(model, episode, "alone")
+                    clone = learner.clone(episode.task.name)
+                    inner.append(self._inner_loop(clone, support, episode.task.name))
+                    outer.append(self._query_pass(clone, query, episode.task.name))
+                    own = set(model.head_names(episode.task.name))
+                    heads |= {n: p.detach() for n, p in clone.adapted_parameters().items() if n in own}
+                shared.backward()
+        model.load_state(heads)
+        return StepLosses(tuple(mean(step) for step in zip(*inner, strict=True)), mean(outer))
+
+    def _renew_heads(self, model: PEModel, episodes: Sequence[Episode]) -> None:
+        """Let the heads forget the episodes before, where they are to."""
+        if self.source_heads == "carried":
+            return
+        for episode in episodes:
+            task = episode.task
+            seed = int(torch.randint(2**31, ())) if episode.seed is None else episode.seed
+            model.add_head(task.name, task.make_head, seed)
+            if self.source_heads == "zero":
+                for parameter in model.head(task.name).parameters():
+                    nn.init.zeros_(parameter)
+
+    def _supports(self, model: PEModel, episodes: Sequence[Episode], shared: Shared) -> list[list[Batch]]:
+        """The support batches of each task's inner steps, with what all steps have in common computed once."""
+        model.train(self.inner_dropout)
+        parts = [[e.support] if self._parts == 1 else e.supports(self._parts) for e in episodes]
+        own = [[model.placed(batch) for batch in batches] for batches in parts]
+        # In second order θ_p's meta-gradient passes through here.
+        with torch.set_grad_enabled(not self.first_order):
+            flat = model.reusing([batch for batches in own for batch in batches], self.inner_method)
+        flat = [{key: shared.share(value) for key, value in batch.items()} for batch in flat]
+        each = self.inner_steps // self._parts  # steps on one batch
+        return [flat[i : i + self._parts] * each for i in range(0, len(flat), self._parts)]
+
+    def _queries(self, model: PEModel, episodes: Sequence[Episode], shared: Shared) -> list[Batch]:
+        """The query batch of each task; of several tasks with what θ_a does not reach computed as one batch."""
+        batches = [model.placed(episode.query) for episode in episodes]
+        if len(batches) == 1:
+            return batches
+        model.train(self.outer_dropout)
+        found = model.reusing(batches, self.inner_method, once=True)
+        return [{key: shared.share(value) for key, value in batch.items()} for batch in found]
+
+    @property
+    def _parts(self) -> int:
+        """How many batches a support set is given in."""
+        return self.inner_steps if self.fresh_support else 1
+
+    def _inner_loop(self, clone: PrimingLearner, support: Sequence[Batch], task: str) -> list[float]:
+        """S steps of SGD on the clone; returns the support loss before each."""
+        clone.module.train(self.inner_dropout)
+        return clone.adapt_to(support, task)
+
+    def _query_pass(self, clone: PrimingLearner, query: Batch, task: str) -> float:
+        """Line 9 of Algorithm 1: add the gradient of the query loss; returns the loss."""
+        clone.module.train(self.outer_dropout)
+        return self._add_gradient(clone.module.loss(query, task), clone.loss_scale)
+
+    def note(self, model: PEModel) -> str | None:
+        """That second order takes PyTorch's own formula for attention, where it does."""
+        from pemeta.priming.learner import needs_math  # here: it needs learn2learn
+
+        if self.first_order or not needs_math(model, self.inner_method):
+            return None
+        return (
+            "second order through attention: the inner loop uses PyTorch's own formula for SDPA in place of its fused "
+            "kernels, which have no second derivative"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The inner loop's method, None where it is fine-tuning's own, and S."""
+        name = None if self.inner_method is None else self.inner_method.name
+        return {"inner_method": name, "inner_steps": self.inner_steps}

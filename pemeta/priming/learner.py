@@ -1,0 +1,264 @@
+"""The inner loop: a learner that clones and adapts θ_a and θ_h, and shares θ_p."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pemeta.backbone.architectures import attention_of
+from pemeta.backbone.checks import refuse_unfaithful
+from pemeta.backbone.gradient_checkpointing import replace_checkpointing
+from pemeta.errors import ConfigError, ModelError, NotFiniteError
+from pemeta.methods.base import PEMethod
+from pemeta.model.partition import Partition
+from pemeta.model.pe_model import PEModel
+from pemeta.priming._learn2learn import BaseLearner, clone_module, update_module
+from pemeta.typing import Batch
+from pemeta.utils.modules import parameter_dict
+
+
+class PrimingLearner(BaseLearner):  # type: ignore[misc]
+    """MAML's learner for parameter-efficient fine-tuning (paper, Algorithm 1, lines 4-8).
+
+    A clone shares θ_p with the original *by identity*, so that the query loss's backward pass reaches the
+    original θ_p, and has its own θ_a and θ_h, which :meth:`adapt` moves::
+
+        θ_a ← θ_a - α ∇_{θ_a} L        θ_h ← θ_h - α ∇_{θ_h} L
+
+    The clone's θ_a stays connected to the original, which therefore gets its meta-gradient from the same
+    backward pass. θ_h gets none (Algorithm 1 takes an adapted value for it, line 11): a clone starts from
+    its values, detached.
+
+    Args:
+        module: a :class:`~pemeta.PEModel`, or any module together with ``partition``.
+        inner_lr: α; 0.03 (§4.2).
+        method: for a ``PEModel``, the method that the inner loop simulates; by default the one that
+            fine-tuning uses.
+        partition: the three name sets, for a module that is not a ``PEModel``.
+        first_order: take the inner gradients as constants (first-order MAML, as the paper does, §4.2),
+            or differentiate through them. Where θ_a is inside a backbone with SDPA, the clone's losses then use
+            PyTorch's own formula in place of its fused kernels, which have no second derivative.
+        loss_scale: factor on the inner losses while their gradients are taken, against underflow in float16.
+
+    Raises:
+        ConfigError: ``inner_lr`` is not positive.
+        ModelError: the module cannot be cloned faithfully (accelerate hooks, ``compile()``, parameters spread over
+            devices), or second order would have to pass through attention that has no second derivative.
+        MissingLearn2LearnError: on import, where learn2learn is not installed.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inner_lr: float = 0.03,
+        *,
+        method: PEMethod | None = None,
+        partition: Partition | None = None,
+        first_order: bool = True,
+        loss_scale: float = 1.0,
+    ) -> None:
+        super().__init__(module)
+        if not inner_lr > 0:
+            raise ConfigError(f"inner_lr must be positive; found {inner_lr}")
+        if partition is None:
+            if not isinstance(module, PEModel):
+                raise ConfigError(f"a {type(module).__name__} does not declare θ_a; give partition=Partition.of(...)")
+            partition = module.partition(method)
+        refuse_unfaithful(module)
+        replace_checkpointing(module)
+        self.inner_lr = inner_lr
+        self.method = method
+        self.loss_scale = loss_scale
+        self.math_attention = not first_order and isinstance(module, PEModel) and needs_math(module, method)
+        self.partition = partition
+        self.first_order = first_order
+        self._owned = partition.adapted
+        self._places = self._find_places()
+        self._one_task = False
+
+    def clone(self, task: str | None = None) -> PrimingLearner:
+        """A learner on a clone of the module: θ_p the same objects, θ_a and θ_h its own.
+
+        Args:
+            task: for a ``PEModel``, clone only this task's head and share the others; by default clone all.
+
+        Raises:
+            ModelError: a parameter of θ_a or θ_p does not require gradients.
+        """
+        heads = set(self.partition.theta_h if task is None else self.module.head_names(task))
+        theta_a, parameters = set(self.partition.theta_a), dict(self.module.named_parameters())
+        _refuse_frozen("θ_a", self.partition.theta_a, parameters)
+        _refuse_frozen("θ_p", self.partition.theta_p, parameters)
+        memo: dict[Any, Tensor] = {}
+        # clone_module looks a parameter up in its memo by the bound method `data_ptr` (upstream's own key).
+        for name, parameter in parameters.items():
+            if name in heads:
+                memo[parameter.data_ptr] = parameter.detach().clone().requires_grad_()
+            elif name not in theta_a:
+                memo[parameter.data_ptr] = parameter
+        clone: PrimingLearner = self.__class__.__new__(self.__class__)
+        BaseLearner.__init__(clone, clone_module(self.module, memo=memo))
+        clone.inner_lr, clone.first_order, clone.partition = self.inner_lr, self.first_order, self.partition
+        clone.method, clone.math_attention, clone.loss_scale = self.method, self.math_attention, self.loss_scale
+        clone._one_task = task is not None
+        clone._owned = (*self.partition.theta_a, *(name for name in self.partition.theta_h if name in heads))
+        clone._places = clone._find_places()
+        clone.training = self.training  # and each part keeps its own mode
+        return clone
+
+    def loss(self, batch: Batch, task: str) -> Tensor:
+        """The task's loss, a scalar, for a ``PEModel``; with attention that can be differentiated twice if need be."""
+        with self._attention():
+            return self.module.loss(batch, task)  # type: ignore[no-any-return]
+
+    def forward(self, *arguments: Any, **kwargs: Any) -> Any:
+        """What the module computes; with attention that can be differentiated twice if need be."""
+        with self._attention():
+            return self.module(*arguments, **kwargs)
+
+    def _attention(self) -> AbstractContextManager[None]:
+        return sdpa_kernel(SDPBackend.MATH) if self.math_attention else nullcontext()
+
+    def adapt(self, loss: Tensor) -> None:
+        """One step of inner SGD on the clone's θ_a and θ_h.
+
+        Args:
+            loss: a scalar computed with this clone.
+
+        Raises:
+            NotFiniteError: the loss is not finite.
+            ModelError: a parameter of θ_a, or the task's head, has no gradient.
+        """
+        self._check_finite([loss.detach()])
+        self._step(loss)
+
+    def adapt_to(self, batches: Sequence[Batch], task: str) -> list[float]:
+        """The inner loop: a step of :meth:`adapt` on each batch, as cheaply as the algorithm allows.
+
+        What :meth:`PEModel.reusing` adds to a batch is run once for all steps; give the same batch several times,
+        or a batch for each step. In first order nothing is kept for θ_p's gradient, which the inner loop does not need.
+
+        Args:
+            batches: of the clone's task, on its device, one for each step.
+            task: its name.
+
+        Returns:
+            The loss on each batch, before its step.
+
+        Raises:
+            ConfigError: the module is not a ``PEModel``.
+            NotFiniteError: a loss is not finite.
+            ModelError: a parameter of θ_a, or the task's head, has no gradient.
+        """
+        if not isinstance(self.module, PEModel):
+            raise ConfigError(f"a {type(self.module).__name__} knows no tasks; call adapt with a loss for each step")
+        losses: list[Tensor] = []
+        with self._released_on_failure(), self._theta_p_constant() if self.first_order else nullcontext():
+            different = {id(batch): batch for batch in batches}
+            reused = dict(zip(different, self.module.reusing(list(different.values()), self.method), strict=True))
+            for batch in batches:
+                loss = self.loss(reused[id(batch)], task)
+                losses.append(loss.detach())
+                self._step(loss)
+            return self._check_finite(losses)
+
+    @contextmanager
+    def _released_on_failure(self) -> Iterator[None]:
+        """Let go of second order's graph where no backward pass will: checkpointed layers and it hold each other."""
+        try:
+            yield
+        except BaseException:
+            for parameters, last in self._places.values():
+                parameters[last] = parameters[last].detach()
+            raise
+
+    @contextmanager
+    def _theta_p_constant(self) -> Iterator[None]:
+        """Within the block θ_p, which the original has too, requires no gradient."""
+        shared = [p for p in parameter_dict(self.module, self.partition.theta_p).values() if p.requires_grad]
+        try:
+            for parameter in shared:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in shared:
+                parameter.requires_grad_(True)
+
+    def _check_finite(self, losses: Sequence[Tensor]) -> list[float]:
+        """The losses as numbers; only here is a device waited for."""
+        found: list[float] = torch.stack(list(losses)).tolist()
+        for step, value in enumerate(found, 1):
+            if not math.isfinite(value):
+                where = f" of step {step}" if len(found) > 1 else ""
+                raise NotFiniteError(f"the inner loss{where} is {value}; lower inner_lr (now {self.inner_lr})")
+        return found
+
+    def _step(self, loss: Tensor) -> None:
+        owned = self.adapted_parameters()
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+            loss * self.loss_scale, list(owned.values()), create_graph=not self.first_order, allow_unused=True
+        )
+        self._check_used({name for name, gradient in zip(owned, gradients, strict=True) if gradient is not None})
+        for parameter, gradient in zip(owned.values(), gradients, strict=True):
+            if gradient is not None:  # the heads of other tasks
+                parameter.update = -self.inner_lr / self.loss_scale * gradient  # type: ignore[attr-defined] # update_module reads it
+        update_module(self.module)
+
+    def _check_used(self, used: set[str]) -> None:
+        """Refuse a loss that leaves something where it is that it should move."""
+        unused = [name for name in self.partition.theta_a if name not in used]
+        if unused:
+            raise ModelError(
+                f"θ_a without a gradient: {', '.join(unused)}; the loss does not depend on it, so leave it out of "
+                "θ_a or load the backbone without its unused parts (a pooler, for instance)"
+            )
+        heads = [name for name in self._owned if name not in set(self.partition.theta_a)]
+        # A clone of all tasks' heads moves those that the loss uses; a clone for one task moves that task's.
+        if heads and (not used.intersection(heads) or (self._one_task and not used.issuperset(heads))):
+            raise ModelError(
+                f"the loss does not depend on the clone's head ({', '.join(heads[:3])}); compute it with this clone "
+                "and for the task that it was cloned for"
+            )
+
+    def adapted_parameters(self) -> dict[str, Tensor]:
+        """Name to current value of what this clone adapts: θ_a and its heads."""
+        return {name: parameters[last] for name, (parameters, last) in self._places.items()}
+
+    def _find_places(self) -> dict[str, tuple[dict[str, Any], str]]:
+        """Where the values of what is adapted are: found once, because each inner step asks for them."""
+        split = {name: name.rpartition(".") for name in self._owned}
+        return {name: (self.module.get_submodule(path)._parameters, last) for name, (path, _, last) in split.items()}
+
+
+def needs_math(model: PEModel, method: PEMethod | None) -> bool:
+    """Whether second order needs PyTorch's own formula for SDPA, because its fused kernels have no second derivative.
+
+    Raises:
+        ModelError: the backbone's attention is another, which has none either.
+    """
+    attention = attention_of(model.backbone)
+    if attention == "eager" or model.reuses_trunk(method):
+        return False
+    if attention != "sdpa":
+        raise ModelError(
+            f"second order needs the second derivative of the backbone's attention, which {attention!r} attention "
+            "lacks; load the backbone with attention: sdpa or eager, or set first_order: true"
+        )
+    return True
+
+
+def _refuse_frozen(what: str, names: Sequence[str], parameters: Mapping[str, Tensor]) -> None:
+    """Refuse parameters that somebody else has frozen: priming would leave them where they are without a sign of it."""
+    frozen = [name for name in names if not parameters[name].requires_grad]
+    if frozen:
+        more = f" and {len(frozen) - 3} more" if len(frozen) > 3 else ""
+        raise ModelError(
+            f"{what} is frozen: {', '.join(frozen[:3])}{more}; call requires_grad_() on it, and leave what is not to "
+            "move out of the outer optimiser"
+        )

@@ -1,0 +1,56 @@
+"""Gradients of the word embeddings that cost what the batch's pieces cost, and not the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from pemeta.model.pe_model import PEModel
+from pemeta.utils.modules import parameter_dict
+
+
+@contextmanager
+def sparse_word_gradients(model: PEModel, names: Collection[str]) -> Iterator[None]:
+    """Within the block, each backward pass adds to the rows of the word embeddings that it used, and only to these.
+
+    Without it each pass fills a matrix of the vocabulary's size with zeros, and adds it: 367 MB for multilingual BERT,
+    once for each task. The gradient is the same dense matrix in ``grad``.
+
+    Args:
+        model: the model.
+        names: of the parameters whose gradient is accumulated.
+    """
+    table = _table(model)
+    trained = {id(parameter) for parameter in parameter_dict(model, names).values()}
+    if table is None or id(table.weight) not in trained:
+        yield
+        return
+    weight, new = table.weight, table.weight.grad is None
+    reached: list[torch.Tensor] = []
+    if new:
+        weight.grad = torch.zeros_like(weight)
+    hook = weight.register_post_accumulate_grad_hook(reached.append)
+    table.sparse = True
+    try:
+        yield
+    finally:
+        table.sparse = False
+        hook.remove()
+        if new and not reached:  # the optimiser is to leave it alone, as without this block
+            weight.grad = None
+
+
+def _table(model: PEModel) -> nn.Embedding | None:
+    """The word embeddings; None where they are no plain table, take no gradient, or must be summed in a fixed order."""
+    try:
+        table = model.backbone.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # speech has no words
+        return None
+    if type(table) is not nn.Embedding or table.sparse or table.scale_grad_by_freq:
+        return None
+    if not table.weight.requires_grad or torch.are_deterministic_algorithms_enabled():
+        return None
+    return table if table.weight.device.type in ("cpu", "cuda") else None

@@ -1,0 +1,13 @@
+"""From records to a report: scores with standard errors, paired differences, figures, and what makes them credible."""
+
+from pemeta.reporting.building import build_report as build_report
+from pemeta.reporting.building import table as table
+from pemeta.reporting.content import Report as Report
+from pemeta.reporting.files import write_report as write_report
+from pemeta.reporting.grid import Planned as Planned
+from pemeta.reporting.markdown import to_markdown as to_markdown
+from pemeta.reporting.page import to_html as to_html
+from pemeta.reporting.tables import Cell as Cell
+from pemeta.reporting.tables import Row as Row
+from pemeta.reporting.tables import Table as Table
+from pemeta.reporting.terminal import to_terminal as to_terminal

@@ -1,0 +1,120 @@
+"""Grouped bars: F1 of a few settings on each target, as Figure 3 of (Gheini et al., 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from pemeta.reporting.figures.base import (
+    ERROR_BARS,
+    Chart,
+    Records,
+    SettingsFigure,
+    all_targets,
+    comparable,
+    label_of,
+    mean_score,
+)
+from pemeta.reporting.figures.style import COLOURS, INK, SMALL, legend_below
+from pemeta.reporting.records import Record
+from pemeta.reporting.tables import Cell, Row, Table, seeds_cell, with_best
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MplFigure
+
+GROUP, GAP = 0.82, 0.35
+"""Width of a group of bars where groups are 1 apart, and how much further the means stand. Our choice."""
+
+
+@dataclass(frozen=True)
+class BarChart(Chart):
+    """F1 in percent: ``cells[setting][column]``, the last column being the mean."""
+
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+
+    @property
+    def caption(self) -> str:
+        """What is drawn."""
+        return (
+            f"Bars: F1, in percent, of {len(self.labels)} settings on {len(self.columns) - 1} "
+            f"targets, and the mean over targets where a setting has all of them. {ERROR_BARS}"
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether no setting has a record."""
+        return not self.labels
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """As wide as the bars need."""
+        return min(14.0, max(6.5, 1.2 + 0.24 * (len(self.labels) + 1) * len(self.columns))), 4.2
+
+    def table(self) -> Table:
+        """Settings × targets and their mean."""
+        rows = [Row("", label, cells) for label, cells in zip(self.labels, self.cells, strict=True)]
+        return Table(f"{self.title}: F1 in percent", self.columns, with_best(rows))
+
+    def draw(self, figure: MplFigure) -> None:
+        """A group of bars for each target, from zero, with their values above them."""
+        axes = figure.subplots()
+        width = GROUP / len(self.labels)
+        places = [*map(float, range(len(self.columns) - 1)), len(self.columns) - 1 + GAP]
+        inches = self.size[0] * 0.9 * width / (places[-1] + 1)
+        for index, (label, cells) in enumerate(zip(self.labels, self.cells, strict=True)):
+            shift = (index - (len(self.labels) - 1) / 2) * width
+            shown = [(x + shift, cell) for x, cell in zip(places, cells, strict=True) if cell.mean is not None]
+            self._bars(axes, label, shown, width, COLOURS[index % len(COLOURS)], upright=inches > 0.36)
+        axes.set_xticks(places, self.columns)
+        axes.tick_params(axis="x", length=0)
+        axes.set(ylabel="F1, percent", xlim=(-0.6, places[-1] + 0.6))
+        axes.set_ylim(0, axes.get_ylim()[1] * (1.06 if inches > 0.36 else 1.14))
+        axes.grid(axis="y")
+        legend_below(figure, axes)
+
+    @staticmethod
+    def _bars(
+        axes: Axes, label: str, shown: Sequence[tuple[float, Cell]], width: float, colour: str, upright: bool
+    ) -> None:
+        heights = [cell.mean or 0.0 for _, cell in shown]
+        axes.bar([x for x, _ in shown], heights, 0.92 * width, color=colour, label=label)
+        for (x, cell), height in zip(shown, heights, strict=True):
+            if cell.error is not None:
+                axes.errorbar(x, height, cell.error, color=INK, linewidth=1)
+            axes.annotate(
+                f"{height:.1f}",
+                (x, height + (cell.error or 0)),
+                (0, 3),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                rotation=0 if upright else 90,
+                fontsize=SMALL,
+            )
+
+
+class Bars(SettingsFigure):
+    """Grouped bars: F1 of each setting on each target, and the mean over targets.
+
+    Attributes:
+        settings: a bar in each group for each, in this order.
+        targets: a group of bars for each; all that any of the settings has where empty.
+    """
+
+    name: ClassVar[str] = "bars"
+
+    def compute(self, records: Records) -> BarChart:
+        """Means and standard errors over seeds."""
+        there, notes = comparable(records, self.settings)
+        targets = self.targets or all_targets(there, there)
+        cells = tuple((*_by_target(found, targets), mean_score(found, targets)) for found in there.values())
+        labels = tuple(map(label_of, there.values()))
+        return BarChart(self.title, notes, labels, (*targets, "Mean"), cells)
+
+
+def _by_target(records: Sequence[Record], targets: Sequence[str]) -> list[Cell]:
+    return [seeds_cell([record.f1 for record in records if record.target == target]) for target in targets]

@@ -1,0 +1,186 @@
+"""What every kind of figure is: a description in a configuration, and what it shows once there are records."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
+
+from pydantic import Field, PlainSerializer, PlainValidator
+
+from pemeta.reporting.records import Record
+from pemeta.reporting.tables import Cell, Table, listed, mean_cell
+from pemeta.utils.registry import Distinct, Named
+
+if TYPE_CHECKING:  # it is only needed to draw
+    from matplotlib.figure import Figure as MplFigure
+
+Records: TypeAlias = Mapping[str, Sequence[Record]]
+"""Records by setting; a setting without any may be missing."""
+
+ERROR_BARS = "Error bars: ± one standard error over seeds; none where there is one seed."
+
+
+@dataclass(frozen=True)
+class Chart(ABC):
+    """What a figure shows: its numbers, and how they are drawn.
+
+    Attributes:
+        title: the figure's.
+        notes: what is left out, and why.
+    """
+
+    title: str
+    notes: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def caption(self) -> str:
+        """What is drawn, in words; also what is read to who does not see the picture."""
+
+    @property
+    @abstractmethod
+    def empty(self) -> bool:
+        """Whether there is nothing to draw yet."""
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[float, float]:
+        """Width and height, in inches."""
+
+    @abstractmethod
+    def table(self) -> Table:
+        """The numbers that are drawn."""
+
+    @abstractmethod
+    def draw(self, figure: MplFigure) -> None:
+        """Draw on an empty matplotlib figure."""
+
+
+class Figure(Named):
+    """A figure of a report, as a configuration describes it.
+
+    To add a kind, write one file in ``pemeta/figures/`` with a subclass that sets ``name`` and the :class:`Chart` that
+    it computes, and import it in ``pemeta/figures/__init__.py``.
+
+    Attributes:
+        title: stands above the picture, and in its file's name.
+        notes: stand below it, one after the other.
+    """
+
+    kind: ClassVar[str] = "figure"
+
+    title: str = Field(min_length=1)
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def settings_named(self) -> set[str]:
+        """Keys of the settings that the figure is about."""
+
+    def targets_named(self) -> set[str]:
+        """Targets that the figure is limited to; none where it takes those that there are."""
+        return set()
+
+    @abstractmethod
+    def compute(self, records: Records) -> Chart:
+        """What the figure shows of the records; what they lack is left out, and the chart's notes say so.
+
+        Raises:
+            OutputError: two settings that are compared were not scored on the same test sentences.
+        """
+
+
+class SettingsFigure(Figure):
+    """A figure of one thing for each setting.
+
+    Attributes:
+        settings: that it is of.
+        targets: that it is limited to; those that there are where empty.
+    """
+
+    settings: Distinct = Field(min_length=1)
+    targets: Distinct = ()
+
+    def settings_named(self) -> set[str]:
+        """The settings."""
+        return set(self.settings)
+
+    def targets_named(self) -> set[str]:
+        """The targets."""
+        return set(self.targets)
+
+
+AnyFigure = Annotated[Figure, PlainValidator(Figure.parse), PlainSerializer(lambda value: value.to_config())]
+
+
+def label_of(records: Sequence[Record]) -> str:
+    """A setting's name in tables and figures."""
+    return " ".join(records[0].label.split())
+
+
+def comparable(records: Records, settings: Iterable[str]) -> tuple[dict[str, list[Record]], tuple[str, ...]]:
+    """The records of some settings, on each target with the seeds that all of them have there, and notes on the others.
+
+    A setting without such records is left out; a target that only some settings have is kept with theirs.
+    """
+    names = tuple(dict.fromkeys(settings))
+    shared: dict[str, set[int]] = {}
+    for name in names:
+        for target in {record.target for record in records.get(name, ())}:
+            seeds = {record.seed for record in records[name] if record.target == target}
+            shared[target] = shared.get(target, seeds) & seeds
+    kept = {name: [r for r in records.get(name, ()) if r.seed in shared[r.target]] for name in names}
+    there = {name: found for name, found in kept.items() if found}
+    return there, tuple(_left_out(records, names, there))
+
+
+def _left_out(records: Records, names: Sequence[str], there: Records) -> Iterator[str]:
+    if lacking := [name for name in names if not records.get(name)]:
+        yield f"Left out, since no run of them is finished: {listed(lacking)}."
+    every = {record.seed for name in names for record in records.get(name, ())}
+    seeds: dict[str, set[int]] = {}
+    for record in (record for found in there.values() for record in found):
+        seeds.setdefault(record.target, set()).add(record.seed)
+    parts: dict[str, list[str]] = {}
+    for target, known in seeds.items():
+        if known < every:
+            parts.setdefault(listed(sorted(known)), []).append(target)
+    if parts:
+        everywhere = [*parts.values()] == [[*seeds]]
+        each = "; ".join(known if everywhere else f"{known} on {listed(on)}" for known, on in parts.items())
+        yield f"Of seeds {listed(sorted(every))} only those that all settings have: {each}."
+    if without := [name for name in names if records.get(name) and name not in there]:
+        yield f"Left out, since they share no seed with the others: {listed(without)}."
+
+
+def all_targets(records: Records, settings: Iterable[str]) -> tuple[str, ...]:
+    """Targets that any of the settings has."""
+    return tuple(dict.fromkeys(record.target for name in settings for record in records[name]))
+
+
+def shared_targets(
+    records: Records, settings: Sequence[str], wanted: Sequence[str] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The targets that all of the settings have, and a note on those that some lack.
+
+    Args:
+        records: by setting.
+        settings: that have records.
+        wanted: targets to choose among; any where empty.
+    """
+    candidates = tuple(wanted) or all_targets(records, settings)
+    sets = [{record.target for record in records[name]} for name in settings]
+    shared = tuple(target for target in candidates if sets and all(target in own for own in sets))
+    lacking = [target for target in candidates if target not in shared]
+    return shared, (f"Left out, since not every setting has them yet: {listed(lacking)}.",) if lacking and sets else ()
+
+
+def scores(records: Iterable[Record]) -> dict[tuple[str, int], float]:
+    """F1 by (target, seed)."""
+    return {(record.target, record.seed): record.f1 for record in records}
+
+
+def mean_score(records: Iterable[Record], targets: Sequence[str]) -> Cell:
+    """Mean F1 over targets, in percent."""
+    return mean_cell({run: f1 for run, f1 in scores(records).items() if run[0] in targets}, targets)

@@ -1,0 +1,125 @@
+"""The gain of priming for each PE method, with intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from pemeta.reporting.bootstrap import Difference, paired_difference
+from pemeta.reporting.figures.base import Chart, Figure, Records, mean_score
+from pemeta.reporting.figures.style import COLOURS, LINE, SMALL, SOFT
+from pemeta.reporting.tables import Cell, Row, Table, interval, listed, points
+from pemeta.utils.registry import Distinct
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as MplFigure
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What priming adds for one method; means are in percent."""
+
+    label: str
+    primed: Cell
+    unprimed: Cell
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class GainChart(Chart):
+    """A gain for each method."""
+
+    gains: tuple[Gain, ...]
+
+    @property
+    def caption(self) -> str:
+        """What is drawn."""
+        return (
+            "Large dots: F1 with priming less F1 without it, in points, the mean over targets and seeds that both "
+            "have; lines: 95 % intervals over seeds and test sentences; small dots: single targets."
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether no pair has a run in common."""
+        return not self.gains
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """A line for each method."""
+        return 7.5, 1.3 + 0.5 * len(self.gains)
+
+    def table(self) -> Table:
+        """For each method both means, the gain and how many runs it is of."""
+        rows = []
+        for gain in self.gains:
+            whole = gain.difference.whole
+            texts = [points(whole.mean), interval(whole.low, whole.high), listed(gain.difference.by_target)]
+            cells = (gain.unprimed, gain.primed, *map(Cell, texts), Cell(str(len(gain.difference.seeds))))
+            rows.append(Row("", gain.label, cells))
+        names = ("Unprimed", "Primed", "Gain", "95 % interval", "Targets", "Seeds")
+        return Table(f"{self.title}: F1 in percent, gains in points", names, tuple(rows), head="Method")
+
+    def draw(self, figure: MplFigure) -> None:
+        """A line for each method, its numbers on the right."""
+        axes = figure.subplots()
+        axes.axvline(0, color=SOFT, linewidth=1)
+        for y, gain in enumerate(self.gains):
+            whole = gain.difference.whole
+            single = [100 * target.mean for target in gain.difference.by_target.values()]
+            axes.plot(single, [y + 0.22] * len(single), "o", color=SOFT, markersize=3.5, alpha=0.6)
+            axes.plot([100 * whole.low, 100 * whole.high], [y, y], color=COLOURS[0], linewidth=2.5)
+            axes.plot(100 * whole.mean, y, "o", color=COLOURS[0], markersize=8)
+            text = f"{points(whole.mean)}  [{interval(whole.low, whole.high)}]"
+            place = axes.get_yaxis_transform()
+            axes.text(1.03, y, text, transform=place, va="center", fontsize=SMALL + 0.5)
+        axes.set_yticks(range(len(self.gains)), [gain.label for gain in self.gains])
+        axes.set(ylim=(len(self.gains) - 0.5, -0.5), xlabel="gain in F1, points")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x", color=LINE)
+
+
+class Gains(Figure):
+    """What priming adds to each method: paired differences and their intervals.
+
+    Attributes:
+        pairs: for each method's label its two settings, primed first.
+        targets: that are compared; all that both settings have where empty.
+    """
+
+    name: ClassVar[str] = "gain"
+
+    pairs: dict[str, tuple[str, str]] = Field(min_length=1)
+    targets: Distinct = ()
+
+    def settings_named(self) -> set[str]:
+        """The settings of all pairs."""
+        return {name for pair in self.pairs.values() for name in pair}
+
+    def targets_named(self) -> set[str]:
+        """The targets."""
+        return set(self.targets)
+
+    def compute(self, records: Records) -> GainChart:
+        """Each pair's difference; a pair without a common run is left out."""
+        gains: list[Gain] = []
+        lacking: list[str] = []
+        for label, (primed, unprimed) in self.pairs.items():
+            one, other = records.get(primed, ()), records.get(unprimed, ())
+            difference = paired_difference(one, other, self.targets)
+            if difference is None:
+                lacking.append(label)
+                continue
+            runs = {(r.target, r.seed) for r in one} & {(r.target, r.seed) for r in other}
+            with_priming, without = (
+                mean_score([r for r in side if (r.target, r.seed) in runs], tuple(difference.by_target))
+                for side in (one, other)
+            )
+            gains.append(Gain(label, with_priming, without, difference))
+        notes = [f"Left out, since their settings have no run in common yet: {listed(lacking)}."] if lacking else []
+        if single := [gain.label for gain in gains if len(gain.difference.seeds) == 1]:
+            notes.append(f"One seed, so the interval is over sentences alone: {listed(single)}.")
+        return GainChart(self.title, tuple(notes), tuple(gains))

@@ -1,0 +1,182 @@
+"""A matrix of mean scores, such as inner loop × fine-tuning in Figure 4 of (Gheini et al., 2023)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from pemeta.reporting.figures.base import Chart, Figure, Records, comparable, mean_score, shared_targets
+from pemeta.reporting.figures.style import ACCENT, INK, LINE, SMALL, SOFT
+from pemeta.reporting.tables import MISSING, Cell, Row, Table, decimals, listed
+from pemeta.utils.registry import Distinct
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MplFigure
+
+Cells: TypeAlias = tuple[tuple[Cell, ...], ...]
+
+WIDE = 18
+"""Characters of a title that a column has room for. Our choice."""
+
+
+@dataclass(frozen=True)
+class MatrixChart(Chart):
+    """Mean F1 in percent, ``cells[row][column]``, and the same of somebody else's numbers."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    row_axis: str
+    column_axis: str
+    targets: tuple[str, ...]
+    cells: Cells
+    reference: Cells
+    reference_title: str
+
+    @property
+    def caption(self) -> str:
+        """What is drawn."""
+        beside = f" Beside it: {self.reference_title}." if self.reference else ""
+        return (
+            f"F1 in percent, the mean over {listed(self.targets)}, ± one standard error over seeds; the highest of "
+            f"each column is marked.{beside}"
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether no cell has a score."""
+        return all(cell.mean is None for row in self.cells for cell in row)
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """As the numbers of rows and columns need."""
+        panels = 2 if self.reference else 1
+        return panels * (1.7 + 1.35 * len(self.columns)), 1.5 + 0.75 * len(self.rows) + (0.15 if self.reference else 0)
+
+    def table(self) -> Table:
+        """Ours, then the reference."""
+        groups = [("This run", self.cells), (self.reference_title, self.reference)]
+        rows = [
+            Row(group, label, cells)
+            for group, matrix in groups
+            for label, cells in zip(self.rows, matrix, strict=False)  # there may be no reference
+        ]
+        head = self.row_axis or "Row"
+        return Table(f"{self.title}: mean F1 in percent", self.columns, tuple(rows), head=head)
+
+    def draw(self, figure: MplFigure) -> None:
+        """A grid of numbers, and the reference's on its right."""
+        panels = [("This run", self.cells)] + ([(self.reference_title, self.reference)] if self.reference else [])
+        for axes, (title, cells) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            self._panel(axes, cells)
+            room = WIDE * len(self.columns)
+            axes.set_title(textwrap.fill(title, room) if len(panels) > 1 else "", color=SOFT, fontsize=9.5)
+
+    def _panel(self, axes: Axes, cells: Cells) -> None:
+        for y, x in itertools.product(range(len(self.rows)), range(len(self.columns))):
+            cell = cells[y][x]
+            axes.fill([x, x + 1, x + 1, x], [y, y, y + 1, y + 1], facecolor=ACCENT if cell.best else "white")
+            axes.fill([x, x + 1, x + 1, x], [y, y, y + 1, y + 1], fill=False, edgecolor=LINE)
+            number, _, error = cell.text.partition(" ± ")
+            weight = "bold" if cell.best else "normal"
+            middle = y + (0.44 if error else 0.5)
+            axes.text(x + 0.5, middle, number, ha="center", va="center", fontsize=14, weight=weight)
+            if error:
+                axes.text(x + 0.5, y + 0.76, f"± {error}", ha="center", va="center", fontsize=SMALL, color=SOFT)
+        axes.set(xlim=(0, len(self.columns)), ylim=(len(self.rows), 0), xlabel=self.column_axis, ylabel=self.row_axis)
+        axes.set_xticks([x + 0.5 for x in range(len(self.columns))], self.columns, color=INK)
+        axes.set_yticks([y + 0.5 for y in range(len(self.rows))], self.rows, color=INK)
+        axes.xaxis.set_label_position("top")
+        axes.tick_params(length=0, labeltop=True, labelbottom=False)
+        axes.spines[["left", "bottom"]].set_visible(False)
+
+
+class Matrix(Figure):
+    """Mean F1 of settings in rows and columns, over the targets that all of them have.
+
+    Attributes:
+        rows: labels of the rows.
+        columns: labels of the columns.
+        settings: of each row, its settings.
+        row_axis: what the rows are, such as ``inner loop of priming``; null leaves it out.
+        column_axis: what the columns are; null leaves it out.
+        targets: to take the mean over; all that every setting has where empty.
+        reference: somebody else's numbers in the same rows and columns, in percent; null for one that is not known.
+        reference_title: whose they are, and in what they differ from this run.
+    """
+
+    name: ClassVar[str] = "matrix"
+
+    rows: tuple[str, ...] = Field(min_length=1)
+    columns: tuple[str, ...] = Field(min_length=1)
+    settings: tuple[tuple[str, ...], ...]
+    row_axis: str | None = None
+    column_axis: str | None = None
+    targets: Distinct = ()
+    reference: tuple[tuple[float | None, ...], ...] = ()
+    reference_title: str = "other model, other data"
+
+    @model_validator(mode="after")
+    def _shapes(self) -> Self:
+        shape = [len(self.columns)] * len(self.rows)
+        for what, found in (("settings", self.settings), ("reference", self.reference)):
+            if list(map(len, found)) != shape and (found or what == "settings"):
+                raise ValueError(
+                    f"{what}: expected {len(shape)} lists of {len(self.columns)}, one for each of rows and columns; "
+                    f"found lists of {list(map(len, found))}"
+                )
+        return self
+
+    def settings_named(self) -> set[str]:
+        """The settings of all rows."""
+        return {name for row in self.settings for name in row}
+
+    def targets_named(self) -> set[str]:
+        """The targets."""
+        return set(self.targets)
+
+    def compute(self, records: Records) -> MatrixChart:
+        """Means over targets of means over seeds."""
+        there, absent = comparable(records, (name for row in self.settings for name in row))
+        targets, lacking = shared_targets(there, tuple(there), self.targets)
+        cells = [
+            [mean_score(there[name], targets) if name in there else Cell(MISSING) for name in row]
+            for row in self.settings
+        ]
+        digits = decimals(f1 for row in self.reference for f1 in row)
+        published = [[Cell(MISSING if f1 is None else f"{f1:.{digits}f}", f1) for f1 in row] for row in self.reference]
+        return MatrixChart(
+            self.title,
+            (*absent, *lacking),
+            self.rows,
+            self.columns,
+            self.row_axis or "",
+            self.column_axis or "",
+            targets,
+            _with_best(cells),
+            _with_best(published),
+            self.reference_title,
+        )
+
+
+def _with_best(cells: Sequence[Sequence[Cell]]) -> Cells:
+    """The highest of each column marked, where the rows can be compared; what shows as equal is equal."""
+    tops = [max(map(_shown, column)) for column in zip(*cells, strict=True)]
+    return tuple(
+        tuple(
+            replace(cell, best=cell.mean is not None and _shown(cell) == top)
+            for cell, top in zip(row, tops, strict=True)
+        )
+        for row in cells
+    )
+
+
+def _shown(cell: Cell) -> float:
+    return -math.inf if cell.mean is None else float(cell.text.partition(" ")[0])

@@ -1,0 +1,167 @@
+"""F1 against the number of training sentences, and what priming gains at each."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from pemeta.reporting.bootstrap import Difference, paired_difference
+from pemeta.reporting.figures.base import ERROR_BARS, Chart, Figure, Records, comparable, mean_score, shared_targets
+from pemeta.reporting.figures.style import SMALL, SOFT, legend_below, log_ticks, looks
+from pemeta.reporting.tables import MISSING, Cell, Row, Table, interval, listed, points, span
+from pemeta.utils.registry import Distinct
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MplFigure
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting: its training sentences (the mean over targets, and as a text), its mean F1 in percent, its lead."""
+
+    sentences: float
+    shown: str
+    score: Cell
+    gain: Difference | None
+
+
+@dataclass(frozen=True)
+class SizesChart(Chart):
+    """The points of each curve; the first curve is what the others are compared with."""
+
+    curves: dict[str, tuple[Point, ...]]
+    targets: tuple[str, ...]
+
+    @property
+    def caption(self) -> str:
+        """What is drawn."""
+        return (
+            "Left: F1, in percent, against the training sentences of a target (their mean where targets differ), the "
+            f"mean over {listed(self.targets)}. {ERROR_BARS} Right: F1 less that of “{next(iter(self.curves), '')}” "
+            "with as many sentences, in points, with 95 % intervals over seeds and test sentences."
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether no curve has a point."""
+        return not any(self.curves.values())
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Two panels."""
+        return 9.0, 4.0
+
+    def table(self) -> Table:
+        """A row for each point, grouped by curve."""
+        rows = []
+        for label, curve in self.curves.items():
+            for point in curve:
+                whole = None if point.gain is None else point.gain.whole
+                texts = (MISSING, MISSING) if whole is None else (points(whole.mean), interval(whole.low, whole.high))
+                rows.append(Row(label, point.shown, (point.score, *map(Cell, texts))))
+        names = ("F1", "Gain", "95 % interval")
+        return Table(f"{self.title}: F1 in percent, gains in points", names, tuple(rows), head="Training sentences")
+
+    def draw(self, figure: MplFigure) -> None:
+        """The curves, and beside them their distance from the first."""
+        left, right = figure.subplots(1, 2)
+        for index, (look, (label, curve)) in enumerate(zip(looks(len(self.curves)), self.curves.items(), strict=True)):
+            places = [point.sentences for point in curve]
+            means = [point.score.mean or 0.0 for point in curve]
+            left.errorbar(places, means, [point.score.error or 0.0 for point in curve], label=label, **look)
+            self._gains(right, curve, index, look)
+        every = [point.sentences for curve in self.curves.values() for point in curve]
+        for axes in (left, right):
+            log_ticks(axes, every)
+            axes.set(xlabel="training sentences of a target")
+            axes.margins(x=0.2)
+            axes.grid(axis="y")
+        left.set_ylabel("F1, percent")
+        right.set_ylabel("gain in F1, points")
+        legend_below(figure, left)
+
+    def _gains(self, axes: Axes, curve: Sequence[Point], index: int, look: dict[str, Any]) -> None:
+        """One curve's gains, a little beside the others' so that intervals do not hide each other."""
+        if index == 0:
+            axes.axhline(0, color=SOFT, linewidth=1)
+            return
+        shift = 1 + 0.06 * (index - len(self.curves) / 2)
+        known = [(shift * point.sentences, point.gain.whole) for point in curve if point.gain]
+        found = [(place, 100 * whole.mean, whole) for place, whole in known]
+        if not found:
+            return
+        places, means, wholes = zip(*found, strict=True)
+        below = [max(0.0, mean - 100 * whole.low) for mean, whole in zip(means, wholes, strict=True)]
+        above = [max(0.0, 100 * whole.high - mean) for mean, whole in zip(means, wholes, strict=True)]
+        axes.errorbar(places, means, [below, above], **look)
+        if len(self.curves) > 3:
+            return  # numbers would cover each other
+        left = index == 1 and len(self.curves) == 3
+        for place, mean, whole in found:
+            axes.annotate(
+                points(whole.mean),
+                (place, mean),
+                (-7, -3) if left else (7, 3),  # gains tend to fall: the lines pass on the other sides
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="top" if left else "bottom",
+                fontsize=SMALL,
+            )
+
+
+class SizeCurves(Figure):
+    """F1 against training sentences: a curve for each way to start, and the gain over the first.
+
+    Attributes:
+        curves: for each curve's label its settings, from few sentences to many; the k-th of each have as many. The
+            first curve is what the others are compared with.
+        targets: to take the mean over; all that every setting has where empty.
+    """
+
+    name: ClassVar[str] = "sizes"
+
+    curves: dict[str, tuple[str, ...]] = Field(min_length=1)
+    targets: Distinct = ()
+
+    @model_validator(mode="after")
+    def _aligned(self) -> Self:
+        lengths = {label: len(settings) for label, settings in self.curves.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"curves: expected as many settings in each, since the k-th are compared; found {lengths}")
+        return self
+
+    def settings_named(self) -> set[str]:
+        """The settings of all curves."""
+        return {name for settings in self.curves.values() for name in settings}
+
+    def targets_named(self) -> set[str]:
+        """The targets."""
+        return set(self.targets)
+
+    def compute(self, records: Records) -> SizesChart:
+        """Means, and differences from the first curve."""
+        there, absent = comparable(records, (name for settings in self.curves.values() for name in settings))
+        targets, lacking = shared_targets(there, tuple(there), self.targets)
+        first = next(iter(self.curves))
+        curves = {
+            label: tuple(
+                _point(there, name, base if label != first else None, targets)
+                for name, base in zip(settings, self.curves[first], strict=True)
+                if name in there and targets
+            )
+            for label, settings in self.curves.items()
+        }
+        return SizesChart(self.title, (*absent, *lacking), curves, targets)
+
+
+def _point(records: Records, name: str, base: str | None, targets: Sequence[str]) -> Point:
+    own = [record for record in records[name] if record.target in targets]
+    gain = paired_difference(own, records.get(base, ()), targets) if base is not None else None
+    sizes = [record.num_train for record in own]
+    return Point(statistics.fmean(sizes), span(sizes), mean_score(own, targets), gain)

@@ -1,0 +1,131 @@
+"""Learning curves: F1 on validation sentences against fine-tuning steps."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from pemeta.reporting.figures.base import Chart, Records, SettingsFigure, comparable, label_of, shared_targets
+from pemeta.reporting.figures.style import legend_below, looks
+from pemeta.reporting.records import Record
+from pemeta.reporting.tables import MISSING, Cell, Row, Table, mean_cell
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MplFigure
+
+COLUMNS = 4
+"""Panels in a row."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """F1 in percent after each epoch: a mean over seeds, or over seeds and targets."""
+
+    label: str
+    steps: tuple[float, ...]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class StepsChart(Chart):
+    """The curves of each panel; the first panel is the mean over targets."""
+
+    panels: dict[str, tuple[Curve, ...]]
+
+    @property
+    def caption(self) -> str:
+        """What is drawn."""
+        return (
+            "F1 on validation sentences, in percent, after each epoch of fine-tuning, against the number of steps "
+            "taken: the mean over seeds, in the first panel also over targets. Bands: ± one standard error over seeds."
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no curve."""
+        return not any(self.panels.values())
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """As the number of panels needs."""
+        wide = min(COLUMNS, len(self.panels))
+        return max(6.0, 2.7 * wide), 1.0 + 2.3 * -(-len(self.panels) // COLUMNS)
+
+    def table(self) -> Table:
+        """The mean's curves after 1, 2, 4, 8 ... epochs and after the last."""
+        curves = next(iter(self.panels.values()), ())
+        longest = max((len(curve.cells) for curve in curves), default=0)
+        epochs = [2**power for power in range(longest.bit_length()) if 2**power < longest]
+        rows = [
+            Row("", curve.label, (*(_at(curve.cells, epoch) for epoch in epochs), curve.cells[-1])) for curve in curves
+        ]
+        names = (*(f"Epoch {epoch}" for epoch in epochs), "Last")
+        return Table(f"{self.title}: F1 on validation sentences, in percent", names, tuple(rows))
+
+    def draw(self, figure: MplFigure) -> None:
+        """A panel for the mean and for each target, on the same scale."""
+        wide = min(COLUMNS, len(self.panels))
+        grid = figure.subplots(-(-len(self.panels) // wide), wide, sharey=True, squeeze=False)
+        flat = list(grid.flat)
+        for axes, (title, curves) in zip(flat, self.panels.items(), strict=False):
+            self._panel(axes, curves)
+            axes.set_title(title, fontweight="bold" if axes is flat[0] else "normal")
+        for axes in flat[len(self.panels) :]:
+            axes.remove()
+        for axes in flat[max(0, len(self.panels) - wide) : len(self.panels)]:
+            axes.set_xlabel("fine-tuning steps")  # below the last panel of each column
+        figure.supylabel("F1 on validation, percent", fontsize=10)
+        legend_below(figure, flat[0])
+
+    @staticmethod
+    def _panel(axes: Axes, curves: Sequence[Curve]) -> None:
+        for look, curve in zip(looks(len(curves)), curves, strict=True):
+            means = [cell.mean or 0.0 for cell in curve.cells]
+            errors = [cell.error or 0.0 for cell in curve.cells]
+            low, high = ([m + sign * e for m, e in zip(means, errors, strict=True)] for sign in (-1, 1))
+            axes.fill_between(curve.steps, low, high, color=look["color"], alpha=0.18, linewidth=0)
+            axes.plot(curve.steps, means, label=curve.label, markersize=3, linewidth=1.5, **look)
+        axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=4)
+        axes.grid(axis="y")
+
+
+class Steps(SettingsFigure):
+    """Learning curves on validation sentences, of each target and of their mean.
+
+    Attributes:
+        settings: a curve in each panel for each.
+        targets: a panel for each; all that every setting has where empty.
+    """
+
+    name: ClassVar[str] = "steps"
+
+    def compute(self, records: Records) -> StepsChart:
+        """Means and standard errors after each epoch."""
+        known = {name: [r for r in records.get(name, ()) if r.validation_curve] for name in self.settings}
+        there, absent = comparable(known, self.settings)
+        targets, lacking = shared_targets(there, tuple(there), self.targets)
+        panels = {"Mean over targets": targets} | {target: (target,) for target in targets}
+        if len(targets) < 2:
+            panels = {target: (target,) for target in targets}
+        curves = {title: tuple(_curve(found, own) for found in there.values()) for title, own in panels.items()}
+        return StepsChart(self.title, (*absent, *lacking), curves)
+
+
+def _curve(records: Sequence[Record], targets: Sequence[str]) -> Curve:
+    """The mean curve over some targets, as long as the shortest of their runs; a step is the mean of their steps."""
+    runs = [record for record in records if record.target in targets]
+    epochs = min(len(record.validation_curve) for record in runs)
+    a_step = statistics.fmean(record.steps_per_epoch for record in runs)
+    cells = [
+        mean_cell({(record.target, record.seed): record.validation_curve[epoch] for record in runs}, targets)
+        for epoch in range(epochs)
+    ]
+    return Curve(label_of(records), tuple(a_step * epoch for epoch in range(1, epochs + 1)), tuple(cells))
+
+
+def _at(cells: Sequence[Cell], epoch: int) -> Cell:
+    return cells[epoch - 1] if epoch <= len(cells) else Cell(MISSING)

@@ -1,0 +1,149 @@
+"""The records of a grid: checked, in order, and beside them what was meant to be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pemeta.errors import OutputError
+from pemeta.reporting.records import Record
+
+GROUPS = ("Without priming", "With priming")
+RUN_KEYS = ("target", "seed")
+"""The only keys of a run's configuration that may differ within a setting."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The runs that a grid is meant to have; what records have besides is added.
+
+    Attributes:
+        settings: in the order of the tables; settings that are only in records follow by name.
+        targets: of every setting, in the order of the tables; the others follow by name.
+        seeds: of every setting.
+        targets_of: targets of the settings that have others than the rest.
+        seeds_of: the same for seeds.
+    """
+
+    settings: Sequence[str] = ()
+    targets: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+    targets_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    seeds_of: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Records by setting, those of a setting by target and seed, and the runs that each setting is meant to have."""
+
+    records: Mapping[str, tuple[Record, ...]]
+    settings: tuple[str, ...]
+    targets: tuple[str, ...]
+    runs: Mapping[str, frozenset[tuple[str, int]]]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds of any run."""
+        return tuple(sorted({seed for runs in self.runs.values() for _, seed in runs}))
+
+    @property
+    def split(self) -> str:
+        """What the scores are of: test sentences, or validation sentences in a search."""
+        return " and ".join(sorted({str(r.config.get("scored_on", "test")) for r in self.all_records()})) or "test"
+
+    def rows(self) -> Iterator[tuple[str, Record, tuple[Record, ...]]]:
+        """(group, first record, all records) of each setting that has records, in the order of the tables."""
+        for group, primed in zip(GROUPS, (False, True), strict=True):
+            for name in self.settings:
+                records = self.records.get(name, ())
+                if records and (records[0].priming is not None) == primed:
+                    yield group, records[0], records
+
+    def all_records(self) -> list[Record]:
+        """Every record, setting after setting."""
+        return [record for records in self.records.values() for record in records]
+
+    def part(self, settings: Sequence[str] = (), targets: Sequence[str] = ()) -> Grid:
+        """The grid with only some settings and targets, in their order; an empty list leaves all.
+
+        Without targets, those that any of the settings is meant to have.
+        """
+        chosen = tuple(settings) or self.settings
+        own = {target for name in chosen for target, _ in self.runs.get(name, ())}
+        columns = tuple(targets) or tuple(target for target in self.targets if target in own)
+        records = {name: tuple(r for r in self.records.get(name, ()) if r.target in columns) for name in chosen}
+        runs = {name: frozenset(r for r in self.runs.get(name, ()) if r[0] in columns) for name in chosen}
+        return Grid({name: found for name, found in records.items() if found}, chosen, columns, runs)
+
+
+def make_grid(records: Sequence[Record], planned: Planned) -> Grid:
+    """The grid of some records.
+
+    Raises:
+        OutputError: records of one setting differ in more than target and seed, or two are of the same run.
+    """
+    settings = _ordered((record.setting for record in records), planned.settings)
+    targets = _ordered((record.target for record in records), planned.targets)
+    of_setting: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: (targets.index(record.target), record.seed)):
+        of_setting.setdefault(record.setting, []).append(record)
+    by_setting = {name: tuple(of_setting[name]) for name in settings if name in of_setting}
+    for found in by_setting.values():
+        _check_same_setting(found)
+    every_seed = planned.seeds or list({record.seed for record in records})
+    runs = {
+        name: frozenset(
+            (target, seed)
+            for target in planned.targets_of.get(name) or planned.targets or targets
+            for seed in planned.seeds_of.get(name) or every_seed
+        ).union((record.target, record.seed) for record in by_setting.get(name, ()))
+        for name in settings
+    }
+    return Grid(by_setting, settings, targets, runs)
+
+
+def _ordered(found: Iterable[str], first: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*first, *sorted(found)]))
+
+
+def _check_same_setting(records: Sequence[Record]) -> None:
+    """Refuse records whose mean would not be that of one setting."""
+    first, seen = records[0], set()
+    expected = _shared_config(first)
+    of_target: dict[str, Record] = {}
+    for record in records:
+        for path, one, other in _differences(expected, _shared_config(record)):
+            raise OutputError(
+                f"setting {first.setting!r} mixes configurations: {path} is {one} in {first.filename} and {other} in "
+                f"{record.filename}; remove the records of one configuration, then run again what is missing"
+            )
+        other_seed = of_target.setdefault(record.target, record)
+        if record.data_digest != other_seed.data_digest:
+            raise OutputError(
+                f"setting {first.setting!r} mixes data: that of {other_seed.filename} and {record.filename} differ; "
+                "run the grid again, which does anew what is of other data than there is now"
+            )
+        if (run := (record.target, record.seed)) in seen:
+            raise OutputError(
+                f"setting {first.setting!r} has two records of target {record.target!r} with seed {record.seed}; "
+                "remove one of them"
+            )
+        seen.add(run)
+
+
+def _shared_config(record: Record) -> dict[str, Any]:
+    return {key: value for key, value in record.config.items() if key not in RUN_KEYS}
+
+
+def _differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted path, value, other value) of whatever differs in two nested mappings."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in dict.fromkeys([*one, *other]):
+            below = f"{path}.{key}" if path else str(key)
+            if key in one and key in other:
+                yield from _differences(one[key], other[key], below)
+            else:
+                yield below, repr(one[key]) if key in one else "absent", repr(other[key]) if key in other else "absent"
+    elif one != other:
+        yield path, repr(one), repr(other)

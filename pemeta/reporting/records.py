@@ -1,0 +1,128 @@
+"""One JSON record per fine-tuning run, with all that is needed to know where its number comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BeforeValidator, NonNegativeInt, PlainSerializer, ValidationError
+
+from pemeta.errors import OutputError
+from pemeta.utils.digests import slug
+from pemeta.utils.files import read_json, write_json
+from pemeta.utils.registry import Frozen, describe
+
+
+def _as_text(counts: tuple[int, ...]) -> str:
+    """One line of a file and not one for each number."""
+    return " ".join(map(str, counts))
+
+
+def _from_text(value: Any) -> Any:
+    return [int(count) for count in value.split()] if isinstance(value, str) else value
+
+
+Counts: TypeAlias = Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_from_text), PlainSerializer(_as_text)]
+
+
+class Record(Frozen):
+    """The outcome of fine-tuning and testing one setting on one target with one seed.
+
+    Scores are fractions from 0 to 1; ``fraction_adapted`` is what a task stores (θ_a and its head) over all
+    parameters of the model with that head; ``seconds`` is wall time of fine-tuning and evaluation.
+    """
+
+    setting: str
+    label: str
+    """The setting's name in tables, such as ``meta-primed → adapter``."""
+    method: str
+    priming: str | None
+    """The priming algorithm's name, or None without priming."""
+    inner_method: str | None
+    inner_steps: int | None
+    sources: tuple[str, ...]
+    target: str
+    seed: int
+    f1: float
+    precision: float
+    recall: float
+    f1_per_type: dict[str, float]
+    f1_unseen: float
+    """F1 on the test sentences that are not, by their words, also a train sentence of the target or of a source."""
+    num_unseen: int
+    correct: Counts
+    """Entities found with the right type and ends in each test sentence; micro F1 is made of these three counts."""
+    predicted: Counts
+    gold: Counts
+    unseen: Counts
+    """Indices of the test sentences that ``f1_unseen`` is of."""
+    validation_f1: float
+    validation_curve: tuple[float, ...]
+    """F1 on the validation sentences after each epoch."""
+    steps_per_epoch: int
+    """Fine-tuning steps in an epoch."""
+    best_epoch: int
+    num_train: int
+    num_test: int
+    num_truncated: int
+    """Test sentences that were longer than the model's limit; their cut words are scored as ``O``."""
+    num_adapted: int
+    fraction_adapted: float
+    seconds: float
+    priming_seconds: float | None
+    skipped_steps: int = 0
+    """Fine-tuning steps that were left out because something was not finite (``not_finite: skip``)."""
+    skipped_priming_steps: int = 0
+    """Outer steps of priming that were."""
+    gradient_sentences: int | None
+    """Source sentences that θ_p's gradient was taken of in priming, each as often as it was seen; None without."""
+    config: dict[str, Any]
+    """The resolved configuration of this one run."""
+    digest: str
+    """Of ``config``: equal digests, equal configurations."""
+    data_digest: str
+    packages: dict[str, str]
+    hardware: dict[str, str | int]
+
+    @property
+    def filename(self) -> str:
+        """The record's file name, readable, and different for different (setting, target, seed)."""
+        return self.filename_of(self.setting, self.target, self.seed)
+
+    @staticmethod
+    def filename_of(setting: str, target: str, seed: int) -> str:
+        """The file name of a record that may not be there yet."""
+        return f"{slug(setting)}__{slug(target)}__seed{seed}.json"
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    """Write a record under ``folder/records`` and return its path."""
+    path = folder / "records" / record.filename
+    write_json(path, record.model_dump(mode="json"))
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """A record from its file.
+
+    Raises:
+        OutputError: the file is missing, is not JSON, or is not a record.
+    """
+    try:
+        return Record.model_validate(read_json(path))
+    except ValidationError as error:
+        raise OutputError(
+            f"{path} is not a record of this version: {describe(error, Record)}; remove it to have it made again"
+        ) from None
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Every record of a run folder, in file name order.
+
+    Raises:
+        OutputError: there is no record, or one of them cannot be read.
+    """
+    paths = sorted((folder / "records").glob("*.json"))
+    if not paths:
+        raise OutputError(f"no records in {folder / 'records'}; run `pemeta run CONFIG` with output={folder} first")
+    return [read_record(path) for path in paths]

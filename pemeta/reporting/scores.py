@@ -1,0 +1,211 @@
+"""Tables of all settings: scores, times, and what each setting has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from pemeta.reporting.grid import Grid
+from pemeta.reporting.records import Record
+from pemeta.reporting.spec import Reference, TableSpec
+from pemeta.reporting.tables import (
+    MISSING,
+    Cell,
+    Row,
+    Table,
+    decimals,
+    listed,
+    mean_cell,
+    seconds,
+    seeds_cell,
+    span,
+    two_digits,
+    with_best,
+)
+
+MAX_LISTED = 8
+"""How many incomplete cells a note names before it only counts them."""
+
+
+def main_table(whole: Grid, spec: TableSpec) -> Table:
+    """F1 in percent, settings × targets and their mean, and what a task stores."""
+    grid = whole.part(spec.settings, spec.targets)
+    title = spec.title or f"F1 on all {grid.split} sentences, in percent"
+    scores = _score_table(grid, title, lambda record: record.f1)
+    stored = [Cell(_fractions(records)) for _, _, records in grid.rows()]
+    rows = [Row(row.group, row.label, (cell, *row.cells)) for row, cell in zip(scores.rows, stored, strict=True)]
+    notes = ["Stored: the share of all parameters that has to be kept for each task.", *_gaps(grid), *spec.notes]
+    return Table(scores.title, ("Stored", *scores.columns), tuple(rows), tuple(notes))
+
+
+def reference_table(reference: Reference) -> Table:
+    """Published numbers as they are, and their mean."""
+    rows = []
+    digits = decimals(f1 for numbers in reference.rows.values() for f1 in numbers)
+    for label, numbers in reference.rows.items():
+        mean = None if None in numbers else sum(f1 for f1 in numbers if f1 is not None) / len(numbers)
+        cells = [Cell(MISSING if f1 is None else f"{f1:.{digits}f}") for f1 in (*numbers, mean)]
+        rows.append(Row("Published, not of this run", label, tuple(cells)))
+    notes = (
+        reference.note or "Other model, other data: not to be compared number by number.",
+        "The means were taken here.",
+    )
+    return Table(f"For comparison: {reference.title}", (*reference.columns, "Mean"), tuple(rows), notes)
+
+
+def unseen_table(whole: Grid, spec: TableSpec) -> Table:
+    """F1 where the sentence is not also a train sentence; a run without any such sentence has none."""
+    grid = whole.part(spec.settings, spec.targets)
+    title = f"{of_table(spec)}F1 on unseen {grid.split} sentences, in percent"
+    scored = _score_table(grid, title, lambda record: record.f1_unseen if record.num_unseen else None, unseen=True)
+    counts = sentence_counts(grid, lambda record: record.num_unseen)
+    note = f"Unseen: not, by its words, also a train sentence of the target or a source. Sentences: {counts}."
+    return Table(scored.title, scored.columns, scored.rows, (note,))
+
+
+def of_table(spec: TableSpec) -> str:
+    """What the title of a table's detail begins with."""
+    return f"{spec.title}: " if spec.title else ""
+
+
+def _score_table(grid: Grid, title: str, score: Callable[[Record], float | None], unseen: bool = False) -> Table:
+    """Scores of each setting on each target, the best of a group marked where all of its rows are of the same runs.
+
+    With ``unseen`` these must have been scored on the same unseen sentences too.
+    """
+    rows = []
+    for group, first, records in grid.rows():
+        scores = {(record.target, record.seed): value for record in records if (value := score(record)) is not None}
+        cells = [seeds_cell([scores[run] for run in scores if run[0] == target]) for target in grid.targets]
+        rows.append(Row(group, first.label, (*cells, mean_cell(scores, grid.targets))))
+    columns = [*((target,) for target in grid.targets), grid.targets]
+    return Table(title, (*grid.targets, "Mean"), with_best(rows, _comparable(grid, columns, unseen)))
+
+
+def _comparable(grid: Grid, columns: Sequence[Collection[str]], unseen: bool = False) -> set[tuple[str, int]]:
+    """The groups and columns whose rows are all of the same runs; a column is of some targets."""
+    bases: dict[tuple[str, int], set[object]] = {}
+    for group, _, records in grid.rows():
+        for column, targets in enumerate(columns):
+            runs = [record for record in records if record.target in targets]
+            if {record.target for record in runs} == set(targets):
+                basis = frozenset((r.target, r.seed, r.unseen if unseen else ()) for r in runs)
+                bases.setdefault((group, column), set()).add(basis)
+    return {place for place, found in bases.items() if len(found) == 1}
+
+
+def type_table(whole: Grid, spec: TableSpec) -> Table:
+    """F1 of each entity type."""
+    grid = whole.part(spec.settings, spec.targets)
+    scored: dict[str, set[str]] = {}
+    for record in grid.all_records():
+        for name in record.f1_per_type:
+            scored.setdefault(name, set()).add(record.target)
+    types = sorted(scored)
+    rows = []
+    for group, first, records in grid.rows():
+        cells = []
+        for name in types:
+            runs = [record for record in records if name in record.f1_per_type]
+            scores = {(record.target, record.seed): record.f1_per_type[name] for record in runs}
+            cells.append(mean_cell(scores, sorted(scored[name])))
+        rows.append(Row(group, first.label, tuple(cells)))
+    same = _comparable(grid, [scored[name] for name in types])
+    note = "Mean over the targets that have the type; none where a setting has no result on one of them."
+    return Table(f"{of_table(spec)}F1 per entity type, in percent", tuple(types), with_best(rows, same), (note,))
+
+
+def seconds_table(grid: Grid) -> Table:
+    """Median wall times."""
+    rows = []
+    for group, first, records in grid.rows():
+        cells = (Cell(_priming_seconds(records)), Cell(seconds([record.seconds for record in records])))
+        rows.append(Row(group, first.label, cells))
+    return Table("Median seconds of a run", ("Priming", "Fine-tuning and evaluation"), tuple(rows))
+
+
+def seen_table(grid: Grid) -> Table:
+    """What each setting has seen and with which rates, so that a reader can tell what a comparison is of."""
+    rows = []
+    for group, first, records in grid.rows():
+        sentences = [record.gradient_sentences for record in records if record.gradient_sentences is not None]
+        priming = [_values(records, f"priming.{key}") for key in ("outer_steps", "outer_lr", "inner_steps", "inner_lr")]
+        steps = [record.steps_per_epoch * len(record.validation_curve) for record in records]
+        texts = [
+            span(sentences) if first.priming is not None else "0",
+            _priming_seconds(records),
+            *priming,
+            _values(records, "finetuning.lr"),
+            span(record.num_train for record in records),
+            span(steps),
+        ]
+        rows.append(Row(group, first.label, tuple(map(Cell, texts))))
+    columns = ("Gradient sentences", "Priming, s", "Outer steps", "Outer lr", "S", "Inner lr")
+    note = (
+        "Gradient sentences: source sentences that the gradient of θ_p was taken of in priming, each as often as it "
+        "was seen. S: inner steps. Train sentences and steps: of fine-tuning on a target; a range over targets."
+    )
+    names = (*columns, "Fine-tuning lr", "Train sentences", "Fine-tuning steps")
+    return Table("What each setting saw", names, tuple(rows), (note,))
+
+
+def _priming_seconds(records: Sequence[Record]) -> str:
+    if records[0].priming is None:
+        return "0"
+    return seconds([record.priming_seconds for record in records if record.priming_seconds is not None])
+
+
+def _values(records: Sequence[Record], path: str) -> str:
+    """A key of the records' configurations; a setting's records have the same."""
+    value: Any = records[0].config
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return MISSING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _fractions(records: Sequence[Record]) -> str:
+    """The share of parameters stored per task: one percentage, or the range over targets."""
+    values = [record.fraction_adapted for record in records]
+    shown = dict.fromkeys(two_digits(100 * value) for value in (min(values), max(values)))
+    return f"{MISSING.join(shown)} %"
+
+
+def _gaps(grid: Grid) -> Iterator[str]:
+    """One note each on runs, settings and seeds that the table lacks."""
+    total = sum(map(len, grid.runs.values()))
+    present = sum(map(len, grid.records.values()))
+    if present < total:
+        yield f"{total - present} of {total} runs missing."
+    if absent := [name for name in grid.settings if name not in grid.records and grid.runs.get(name)]:
+        yield f"Not in the table, since no run of them is finished: {listed(absent)}."
+    if partial := list(_partial(grid)):
+        more = f"; and {len(partial) - MAX_LISTED} more cells" if len(partial) > MAX_LISTED else ""
+        yield f"Not every cell has all its seeds: {'; '.join(partial[:MAX_LISTED])}{more}."
+    with_seeds: dict[tuple[int, ...], list[str]] = {}
+    for _, first, records in grid.rows():
+        with_seeds.setdefault(tuple(sorted({record.seed for record in records})), []).append(first.label)
+    if len(with_seeds) > 1:
+        parts = [f"{listed(seeds)} of {listed(labels)}" for seeds, labels in with_seeds.items()]
+        yield f"Seeds differ: {'; '.join(parts)}. The best score is marked where all rows of a group have the same."
+
+
+def _partial(grid: Grid) -> Iterator[str]:
+    """Cells that have some but not all of the seeds that they are meant to have."""
+    for _, first, records in grid.rows():
+        for target in grid.targets:
+            seeds = sorted(record.seed for record in records if record.target == target)
+            meant = sorted(seed for name, seed in grid.runs[first.setting] if name == target)
+            if seeds and len(seeds) < len(meant):
+                yield f"{first.label} on {target} has {listed(seeds)} of {listed(meant)}"
+
+
+def sentence_counts(grid: Grid, count: Callable[[Record], int]) -> str:
+    """For each target, how many of its test sentences; a range where runs differ, once where all targets agree."""
+    parts = {}
+    for target in grid.targets:
+        records = [record for record in grid.all_records() if record.target == target]
+        if records:
+            parts[target] = f"{span(map(count, records))} of {span(record.num_test for record in records)}"
+    if len(parts) > 1 and len(set(parts.values())) == 1:
+        return f"{parts.popitem()[1]} on each target"
+    return ", ".join(f"{target} {text}" for target, text in parts.items())

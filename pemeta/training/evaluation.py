@@ -1,0 +1,74 @@
+"""Predictions of a model and their scores."""
+
+from __future__ import annotations
+
+import torch
+
+from pemeta.data.examples import Decoded, Examples, Scored
+from pemeta.errors import DataError, ModelError
+from pemeta.model.pe_model import PEModel
+from pemeta.utils.modules import modes_kept
+
+
+@torch.no_grad()
+def predict(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_size: int = 32) -> list[Decoded]:
+    """What the model predicts for each example, in the order of ``data``.
+
+    For sentences a list of tags, one per word (``O`` for a word that was cut off, or that has no piece in the
+    vocabulary); for texts the name of a class; for blocks of running text the log-probability of each piece after
+    the first. The model is put in evaluation mode and left in the mode it was in.
+
+    Raises:
+        DataError: the task's head is for another kind of task, or for other labels or another number of pieces.
+        ModelError: a word piece is not in the model's vocabulary.
+    """
+    decoded: dict[int, Decoded] = {}
+    _check_labels(model, data, task)
+    with modes_kept(model):
+        model.eval()
+        for indices in data.by_length(batch_size):
+            batch = model.placed(data.batch(indices))
+            logits = model(batch, task)
+            _check_outputs(logits, data, task)
+            predicted = model.head(task).predictions(logits, batch).tolist()
+            decoded |= {i: data.decode(row, i) for i, row in zip(indices, predicted, strict=True)}
+    return [decoded[i] for i in range(len(data))]
+
+
+def _check_labels(model: PEModel, data: Examples[Decoded, Scored], task: str) -> None:
+    """Refuse as many labels as the head has, but others, where its own are known: their indices would mean others."""
+    try:
+        spec = model.head_spec(task)
+    except ModelError:  # a head that a function made, or none, which is told where it is needed
+        return
+    labels: tuple[str, ...] | None = getattr(spec, "labels", None)
+    same = labels is None or spec.name != data.kind or len(labels) != len(data.outputs) or labels == data.outputs
+    if not same:
+        raise DataError(
+            f"the head of task {task!r} has the labels {', '.join(labels or ())}, but the data "
+            f"{data.outputs_in_words()}; encode it with the head's labels, in their order"
+        )
+
+
+def _check_outputs(logits: torch.Tensor, data: Examples[Decoded, Scored], task: str) -> None:
+    """Refuse data that the head was not made for."""
+    if (logits.dim() == 3) != data.per_position:
+        given, needed = ("position", "example") if logits.dim() == 3 else ("example", "position")
+        raise DataError(
+            f"the head of task {task!r} predicts one thing per {given}, but {data.kind} needs one per {needed}; "
+            "evaluate on data of the kind that the head was made for"
+        )
+    if logits.shape[-1] != len(data.outputs):
+        raise DataError(
+            f"the head of task {task!r} has {logits.shape[-1]} labels, but the data {len(data.outputs)} "
+            f"({data.outputs_in_words()}); evaluate on data with the labels that the head was made for"
+        )
+
+
+def evaluate(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_size: int = 32) -> Scored:
+    """Scores of the model's predictions: of entities, of classes, or perplexity, by the kind of ``data``.
+
+    Raises:
+        DataError: the task's head is for another kind of task, or for other labels or another number of pieces.
+    """
+    return data.scores(predict(model, data, task, batch_size))

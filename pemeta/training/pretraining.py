@@ -1,0 +1,267 @@
+"""Pretraining a tiny Transformer on text: the backbone where no downloaded one is wanted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from pydantic import Field, model_validator
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
+from typing_extensions import Self
+
+from pemeta.errors import DataError
+from pemeta.training.optimizer import Optimization, check_finite
+from pemeta.typing import IGNORE_INDEX
+from pemeta.utils.registry import Frozen
+from pemeta.utils.seeding import derive_seed
+
+SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+PAD_ID = 0  # the first special token
+APOSTROPHE = "’"
+CONTINUED = "##"  # marks a word piece that does not start a word
+INITIAL_STD = 0.05  # of new parameters; BERT's 0.02 suits widths near 768 and slows a narrow model's start
+NEIGHBOUR_STD = 0.1  # of the word pieces' first embeddings
+MIN_WORD_PIECES = 16  # a vocabulary smaller than this cannot even hold the special tokens and a few letters
+
+
+class TinyTransformer(Frozen):
+    """A BERT-shaped encoder and how to pretrain it by masked language modelling (Devlin et al., 2019).
+
+    The mask probability and its 80/10/10 split are Devlin et al.'s. All other defaults are our choice: small
+    enough to pretrain on two processor cores in less than a minute. So that this is enough, the word pieces'
+    embeddings do not start at random but from which pieces stand next to which in the text: singular vectors of
+    the positive pointwise mutual information (Levy and Goldberg, 2014). Words used alike start alike.
+
+    Attributes:
+        hidden_size: Width of the hidden states.
+        layers: Transformer layers.
+        heads: Attention heads per layer; they divide ``hidden_size``.
+        vocab_size: Most word pieces that the tokenizer may have; at most 4096, since the start costs its cube.
+        max_length: Longest sequence of word pieces; longer ones are cut.
+        steps: Optimizer steps.
+        batch_size: Sentences per step.
+        lr: Highest learning rate; it rises over the first tenth of the steps, then falls linearly to zero.
+        weight_decay: AdamW's.
+        mask_probability: Share of the word pieces to be predicted.
+        dropout: On hidden states and attention.
+        seed: Initial parameters, order of the sentences, masks and dropout.
+    """
+
+    hidden_size: int = Field(default=64, ge=1)
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+    vocab_size: int = Field(default=800, ge=MIN_WORD_PIECES, le=4096)
+    max_length: int = Field(default=64, ge=4)
+    steps: int = Field(default=1800, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    lr: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    mask_probability: float = Field(default=0.15, gt=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"heads must divide hidden_size; found {self.heads} heads and width {self.hidden_size}")
+        return self
+
+    def configuration(self, vocab_size: int) -> BertConfig:
+        """The shape, with a vocabulary of ``vocab_size`` word pieces."""
+        return BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            intermediate_size=4 * self.hidden_size,
+            max_position_embeddings=self.max_length,
+            initializer_range=INITIAL_STD,
+            hidden_dropout_prob=self.dropout,
+            attention_probs_dropout_prob=self.dropout,
+            pad_token_id=PAD_ID,
+        )
+
+
+def pretrain(
+    texts: Iterable[Sequence[str]], description: TinyTransformer, *, progress: bool = True
+) -> tuple[BertModel, PreTrainedTokenizerFast]:
+    """A backbone without pooler, and its tokenizer, trained on ``texts``.
+
+    The same arguments give the same parameters on the same machine; the global random state is neither used
+    nor changed.
+
+    Args:
+        texts: Sentences as words, of all languages together.
+        description: The model's shape and its training.
+        progress: Show a progress bar with the loss.
+
+    Returns:
+        The model in evaluation mode, and the tokenizer. Both come back exactly from ``save_pretrained`` by
+        ``AutoModel.from_pretrained(folder, add_pooling_layer=False)`` and ``AutoTokenizer.from_pretrained(folder)``.
+
+    Raises:
+        DataError: there is no text.
+        TrainingError: the loss is not finite.
+    """
+    sentences = [list(words) for words in texts if words]
+    if not sentences:
+        raise DataError("pretraining needs text; found no sentence with a word in it")
+    tokenizer = train_tokenizer(sentences, description)
+    # fork_rng restores the caller's state; within, the global generator serves initialisation and dropout.
+    with torch.random.fork_rng(devices=[]), _one_thread():
+        torch.default_generator.manual_seed(derive_seed(description.seed, "pretraining", "parameters"))
+        model = BertForMaskedLM(description.configuration(len(tokenizer)))
+        _train(model, tokenizer, sentences, description, progress)
+    model.eval()
+    backbone = model.bert
+    backbone.config.architectures = ["BertModel"]
+    return backbone, tokenizer
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: such small matrices gain nothing from more, and lose much on a busy machine.
+
+    It also makes the result independent of the number of cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def train_tokenizer(sentences: Iterable[Sequence[str]], description: TinyTransformer) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer (Wu et al., 2016) with at most ``vocab_size`` pieces, for text split into words.
+
+    A piece also ends after an apostrophe, as in *l’eau*.
+    """
+    texts = [" ".join(words) for words in sentences]
+    # The trainer numbers the inner letters in the order of a hash table and breaks ties by number, so it would find
+    # another vocabulary each time. It keeps the order of what it is given as special tokens; these are then dropped.
+    letters = sorted({CONTINUED + letter for text in texts for letter in text if not letter.isspace()})
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=max(description.vocab_size, len(SPECIAL) + len(letters)),
+        special_tokens=[*SPECIAL.values(), *letters],
+        continuing_subword_prefix=CONTINUED,
+        show_progress=False,
+    )
+    found = _word_piece({token: i for i, token in enumerate(SPECIAL.values())})
+    found.train_from_iterator(texts, trainer)
+    tokenizer = _word_piece(found.get_vocab())
+    tokenizer.add_special_tokens(list(SPECIAL.values()))
+    cls, sep = SPECIAL["cls"], SPECIAL["sep"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (cls, sep)],
+    )
+    names = {f"{name}_token": token for name, token in SPECIAL.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=description.max_length, **names)
+
+
+def _word_piece(vocabulary: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL["unk"], continuing_subword_prefix=CONTINUED))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(APOSTROPHE, "merged_with_previous")]
+    )
+    tokenizer.decoder = decoders.WordPiece(prefix=CONTINUED)
+    return tokenizer
+
+
+def _train(
+    model: BertForMaskedLM,
+    tokenizer: PreTrainedTokenizerFast,
+    sentences: list[list[str]],
+    description: TinyTransformer,
+    progress: bool,
+) -> list[float]:
+    """Train ``model`` in place; the loss of each step."""
+    encoded = tokenizer(sentences, is_split_into_words=True, truncation=True, padding=True, return_tensors="pt")[
+        "input_ids"
+    ]
+    _start_from_neighbours(model.bert.embeddings.word_embeddings.weight, encoded)
+    generator = torch.Generator().manual_seed(derive_seed(description.seed, "pretraining", "masks"))
+    steps, warmup = description.steps, math.ceil(description.steps / 10)
+    optimization = Optimization(
+        model.parameters(), description.lr, steps, description.weight_decay, warmup, max_grad_norm=1.0
+    )
+    losses: list[float] = []
+    model.train()
+    bar = tqdm(range(description.steps), desc="pretraining", unit="step", disable=None if progress else True)
+    for step in bar:
+        rows = torch.randint(len(encoded), (description.batch_size,), generator=generator)
+        loss = _loss(model, *mask(_trimmed(encoded[rows]), tokenizer, description, generator))
+        losses.append(loss.item())
+        where = f"the pretraining loss at step {step + 1} of {steps}"
+        check_finite(losses[-1], where, f"lower the learning rate (now {description.lr})")
+        optimization.zero_grad()
+        loss.backward()
+        optimization.step()
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+    return losses
+
+
+@torch.no_grad()
+def _start_from_neighbours(table: Tensor, ids: Tensor) -> None:
+    """Fill ``table``, ``(pieces, width)``, with what stands one and two places before and after each piece."""
+    size, width = table.shape
+    counts = []
+    for distance in (1, 2):
+        pairs = ids[:, :-distance].flatten() * size + ids[:, distance:].flatten()
+        before = torch.bincount(pairs, minlength=size * size).view(size, size).double()
+        before[PAD_ID] = before[:, PAD_ID] = 0
+        counts += [before, before.T]
+    joint = torch.cat(counts, 1)
+    expected = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True) / joint.sum()
+    information = (joint / expected.clamp(min=1e-9)).clamp(min=1).log()
+    # Left singular vectors times the square roots of their values, through the smaller symmetric matrix.
+    values, vectors = torch.linalg.eigh(information @ information.T)
+    found = (vectors * values.clamp(min=0) ** 0.25)[:, -width:]
+    table[:, : found.shape[1]] = (NEIGHBOUR_STD * found / found.std().clamp(min=1e-9)).to(table)
+    table[PAD_ID] = 0
+
+
+def _trimmed(ids: Tensor) -> Tensor:
+    """``ids`` without the columns that are padding in every row."""
+    return ids[:, : int((ids != PAD_ID).sum(1).max())]
+
+
+def _loss(model: BertForMaskedLM, ids: Tensor, attention: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy at the masked places; the vocabulary's logits are computed nowhere else."""
+    hidden = model.bert(input_ids=ids, attention_mask=attention).last_hidden_state
+    chosen = labels != IGNORE_INDEX
+    return torch.nn.functional.cross_entropy(model.cls(hidden[chosen]), labels[chosen])
+
+
+def mask(
+    ids: Tensor, tokenizer: PreTrainedTokenizerFast, description: TinyTransformer, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Hide word pieces as BERT does: of those chosen, 80 % become ``[MASK]``, 10 % a random piece, 10 % stay.
+
+    Args:
+        ids: Word pieces, ``(batch, length)``.
+        tokenizer: For its special tokens, which are never chosen.
+        description: For its ``mask_probability``.
+        generator: Where the choices come from.
+
+    Returns:
+        Input ids, attention mask and labels, ``(batch, length)`` each; the label is -100 where nothing is predicted.
+    """
+    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    chosen = (torch.rand(ids.shape, generator=generator) < description.mask_probability) & ~special
+    if not chosen.any():  # a tiny batch may choose nothing, and an empty mean is not a number
+        chosen = (~special).cumsum(1).eq(1) & ~special
+    fate = torch.rand(ids.shape, generator=generator)
+    randoms = torch.randint(len(SPECIAL), len(tokenizer), ids.shape, generator=generator)
+    hidden = torch.where(fate < 0.8, torch.full_like(ids, int(tokenizer.mask_token_id)), ids)
+    hidden = torch.where((fate >= 0.8) & (fate < 0.9), randoms, hidden)
+    labels = torch.where(chosen, ids, torch.full_like(ids, IGNORE_INDEX))
+    return torch.where(chosen, hidden, ids), (ids != PAD_ID).long(), labels

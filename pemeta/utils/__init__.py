@@ -1,0 +1,1 @@
+"""What knows nothing of models and training: files, digests, registries, devices, processes, signals, seeds."""

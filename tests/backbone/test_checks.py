@@ -1,0 +1,215 @@
+"""Backbones and data that would make priming silently wrong are refused, by a sentence with the reason."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+import torch.distributed as dist
+from accelerate import cpu_offload
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from architectures import backbone
+from tiny_models import ADAPTER, TASKS, data, tiny, with_heads
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from pemeta import (
+    FineTuning,
+    HeadOnly,
+    LoRA,
+    MetaPriming,
+    Peft,
+    PEModel,
+    PrimingLearner,
+    Task,
+    evaluate,
+    finetune,
+    prime,
+)
+from pemeta.errors import ModelError
+from pemeta.model.partition import Partition
+
+
+@pytest.fixture
+def one_process():
+    """A process group of one, as a launcher makes it."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+# Quantised backbones
+
+
+def test_parameters_that_are_integers_are_refused():
+    model = backbone("bert")
+    layer = model.encoder.layer[0].output.dense
+    layer.weight = nn.Parameter(torch.zeros(layer.weight.shape, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(ModelError, match=r"quantised \(encoder\.layer\.0\.output\.dense\.weight is stored as torch"):
+        PEModel(model, ADAPTER)
+    assert not [name for name, _ in model.named_parameters() if "pemeta" in name]  # nothing was attached
+
+
+@pytest.mark.parametrize("where", ["model", "config"])
+def test_a_backbone_that_says_it_is_quantised_is_refused(where):
+    model = backbone("bert")
+    if where == "model":
+        model.is_quantized = True
+    else:
+        model.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    with pytest.raises(ModelError, match=r"quantised .*so θ_p can take no meta-gradient; load it unquantised"):
+        PEModel(model, ADAPTER)
+
+
+def test_half_precision_is_no_quantisation():
+    PEModel(backbone("bert").to(torch.bfloat16), ADAPTER)
+
+
+# What the peft package did before
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # in peft itself
+@pytest.mark.parametrize("given", ["its wrapper", "the model that it changed"])
+def test_a_backbone_with_a_tuner_of_peft_is_refused(given):
+    peft = pytest.importorskip("peft")
+    plain = backbone("bert")
+    wrapped = peft.get_peft_model(plain, peft.LoraConfig(target_modules=["query"]))
+    assert not plain.encoder.layer[0].output.dense.weight.requires_grad  # as peft says: it freezes θ_p
+    with pytest.raises(ModelError, match=r"has a tuner of the peft package in it already .*attach the tuner as the "):
+        PEModel(wrapped if given == "its wrapper" else plain, HeadOnly())
+
+
+def test_a_backbone_that_pemeta_tuned_by_peft_is_not():
+    pytest.importorskip("peft")
+    first = PEModel(backbone("bert"), Peft(config={"peft_type": "LORA", "r": 2, "target_modules": ["query"]}))
+    PEModel(first.backbone, HeadOnly())
+
+
+# A frozen θ_p
+
+
+def test_a_wholly_frozen_theta_p_is_refused():
+    model = with_heads(tiny())
+    for name in model.partition().theta_p:
+        model.get_parameter(name).requires_grad_(False)
+    with pytest.raises(ModelError, match=r"θ_p is frozen: backbone\.embeddings\..*, .* and \d+ more; call requires_"):
+        PrimingLearner(model).clone("en")
+
+
+def test_one_frozen_parameter_is_named_with_the_remedy():
+    model = with_heads(tiny())
+    name = "backbone.encoder.layer.0.output.dense.weight"
+    model.get_parameter(name).requires_grad_(False)
+    with pytest.raises(ModelError, match=rf"θ_p is frozen: {name}; call requires_grad_\(\) on it, and leave what"):
+        PrimingLearner(model).clone("en")
+    model.get_parameter(name).requires_grad_()
+    PrimingLearner(model).clone("en")
+
+
+def test_priming_sees_to_what_is_frozen_itself():
+    """A Trainer before it may have frozen all: `prime` says itself what moves, and leaves the flags as they were."""
+    model = tiny()
+    model.requires_grad_(False)
+    before = model.state(model.partition().theta_p)
+    prime(model, TASKS, MetaPriming(outer_steps=1, inner_steps=1, support_size=3, query_size=3), progress=False)
+    assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
+    assert any(not torch.equal(value, before[name]) for name, value in model.state(tuple(before)).items())
+
+
+def test_the_learner_of_any_module_refuses_a_frozen_theta_p():
+    module = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
+    module["body"].weight.requires_grad_(False)
+    partition = Partition.of(module, ["body.bias"], ["head.weight", "head.bias"])
+    with pytest.raises(ModelError, match=r"θ_p is frozen: body\.weight; call"):
+        PrimingLearner(module, partition=partition).clone()
+
+
+def test_batch_normalisation_is_refused():
+    def head(width):
+        return nn.Sequential(nn.BatchNorm1d(width), nn.Linear(width, 3))
+
+    with pytest.raises(ModelError, match=r"^0 is a BatchNorm1d with running statistics"):
+        tiny().add_head("one", head)
+    own = backbone("bert")
+    own.encoder.extra = nn.BatchNorm1d(2)
+    with pytest.raises(ModelError, match=r"encoder\.extra is a BatchNorm1d"):
+        PEModel(own, ADAPTER)
+
+
+# More than one device
+
+
+@pytest.mark.parametrize("spread", [cpu_offload, partial(add_hook_to_module, hook=AlignDevicesHook("cpu"))])
+def test_a_backbone_with_hooks_of_accelerate_is_refused(spread):
+    hooked = backbone("bert")
+    spread(hooked)
+    with pytest.raises(ModelError, match="has a forward bound to one object"):
+        PEModel(hooked, ADAPTER)
+    model = tiny()
+    spread(model.backbone.encoder)
+    with pytest.raises(ModelError, match=r"backbone\.encoder.* has a forward bound"):
+        PrimingLearner(model)
+
+
+def test_data_parallel_is_refused():
+    with pytest.raises(ModelError, match="the module is spread over devices by DataParallel"):
+        PEModel(nn.DataParallel(backbone("bert")), ADAPTER)
+    model = tiny()
+    model.backbone.encoder = nn.DataParallel(model.backbone.encoder)
+    with pytest.raises(ModelError, match=r"backbone\.encoder is spread over devices by DataParallel"):
+        PrimingLearner(model)
+
+
+def test_distributed_data_parallel_is_refused(one_process):
+    wrapped = nn.parallel.DistributedDataParallel(with_heads(tiny()))
+    with pytest.raises(ModelError, match="the module is spread over devices by DistributedDataParallel"):
+        PrimingLearner(wrapped, partition=Partition.of(wrapped, [], []))
+    with pytest.raises(ModelError, match="by DistributedDataParallel, and the inner loop clones"):
+        PEModel(nn.parallel.DistributedDataParallel(backbone("bert")), ADAPTER)
+
+
+def test_fully_sharded_parameters_are_refused(one_process):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh = init_device_mesh("cpu", (1,))
+    model = with_heads(tiny())
+    fully_shard(model.backbone.encoder.layer[0], mesh=mesh)
+    with pytest.raises(ModelError, match=r"backbone\.encoder\.layer\.0 is spread over devices by FSDPModule"):
+        PrimingLearner(model)
+    plain = backbone("bert")
+    query = plain.encoder.layer[0].attention.self.query
+    query.weight = nn.Parameter(distribute_tensor(query.weight.detach(), mesh))
+    with pytest.raises(ModelError, match=r"query\.weight is a DTensor, .*load the model on one device"):
+        PEModel(plain, ADAPTER)
+
+
+# Word pieces that the model does not have
+
+
+@pytest.fixture
+def small():
+    """A model of 20 pieces; the data of :mod:`tiny_models` has up to 30."""
+    return BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12)
+
+
+@pytest.mark.parametrize("method", [ADAPTER, LoRA(rank=2)], ids=["output", "in layers"])
+def test_data_of_another_vocabulary_is_refused(small, method):
+    def model() -> PEModel:
+        return PEModel(BertModel(small, add_pooling_layer=False), method)
+
+    says = r"the data has the word piece 2\d, and this model's vocabulary has only 20 \(0 to 19\); encode the data with"
+    with pytest.raises(ModelError, match=says):
+        prime(model(), TASKS, MetaPriming(outer_steps=1, support_size=4, query_size=4), progress=False)
+    for settings in (FineTuning(epochs=1), FineTuning(epochs=1, reuse_trunk=False)):
+        with pytest.raises(ModelError, match=says):
+            finetune(model(), Task.token_classification("en", data(0)), data(1), settings, progress=False)
+    with pytest.raises(ModelError, match=says):
+        evaluate(with_heads(model()), data(0), "en")
+
+
+def test_a_negative_piece_is_refused():
+    with pytest.raises(ModelError, match="the data has the word piece -1, and"):
+        tiny().trunk({"input_ids": torch.tensor([[0, -1]])})

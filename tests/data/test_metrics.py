@@ -1,0 +1,62 @@
+"""Scores: by hand, against seqeval's own report, and against scikit-learn, which seqeval brings."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from seqeval.metrics import classification_report
+from sklearn.metrics import accuracy_score, f1_score
+
+from pemeta.data.metrics import class_scores, entity_scores, language_model_scores
+
+CLASSES = ("a", "b", "c")
+
+
+@settings(deadline=None)  # the first call imports
+@given(st.lists(st.tuples(st.sampled_from(CLASSES), st.sampled_from(CLASSES)), min_size=1, max_size=12))
+def test_accuracy_and_f1_are_those_of_scikit_learn(pairs):
+    gold, predicted = zip(*pairs, strict=True)
+    scores = class_scores(gold, predicted, CLASSES)
+    assert scores.accuracy == scores.main == pytest.approx(accuracy_score(gold, predicted))
+    assert scores.macro_f1 == pytest.approx(f1_score(gold, predicted, average="macro", zero_division=0))
+    each = f1_score(gold, predicted, average=None, labels=CLASSES, zero_division=0)
+    assert list(scores.f1_per_class.values()) == pytest.approx(list(each))
+
+
+TAGS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-L-OC", "I-L-OC")
+
+
+@given(st.lists(st.lists(st.tuples(st.sampled_from(TAGS), st.sampled_from(TAGS)), max_size=6), max_size=5))
+def test_entity_scores_are_those_of_seqevals_report(sentences):
+    gold, predicted = ([[pair[i] for pair in sentence] for sentence in sentences] for i in (0, 1))
+    scores = entity_scores(gold, predicted, ["PER", "ORG", "L-OC", "NONE"])
+    if not any(tag != "O" for sentence in gold + predicted for tag in sentence):
+        assert scores.f1 == 0
+        return
+    report = classification_report(gold, predicted, output_dict=True, zero_division=0)
+    micro = [report["micro avg"][key] for key in ("f1-score", "precision", "recall")]
+    assert [scores.f1, scores.precision, scores.recall] == micro
+    assert scores.f1_per_type == {t: report.get(t, {"f1-score": 0})["f1-score"] for t in ("PER", "ORG", "L-OC", "NONE")}
+
+
+def test_class_scores_by_hand():
+    scores = class_scores(["a", "a", "b", "a"], ["a", "b", "b", "c"], CLASSES)
+    assert scores.accuracy == 0.5
+    assert scores.f1_per_class == {"a": pytest.approx(2 / 4), "b": pytest.approx(2 / 3), "c": 0.0}
+    assert scores.macro_f1 == pytest.approx((2 / 4 + 2 / 3) / 3)
+    assert scores.summary == "accuracy 50.0"
+
+
+def test_perplexity_by_hand():
+    scores = language_model_scores([[math.log(1 / 2), math.log(1 / 8)], [math.log(1 / 4)]])
+    assert scores.loss == pytest.approx(2 * math.log(2))  # one, three and two bits
+    assert scores.perplexity == pytest.approx(4)
+    assert scores.main == -scores.loss
+    assert scores.summary == "perplexity 4.0"
+    assert language_model_scores([[-1e6]]).perplexity == math.inf
+
+
+def test_scores_where_there_is_nothing():
+    assert class_scores([], [], CLASSES).main == 0.0
+    assert language_model_scores([]).loss == 0.0

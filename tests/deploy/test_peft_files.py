@@ -1,0 +1,237 @@
+"""Files of the peft package: what pemeta writes, PEFT computes the same with, and the other way round."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModel,
+    AutoModelForTokenClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+)
+
+from pemeta import PEMethod, PEModel, load_peft, save_peft
+from pemeta.errors import ModelError, OutputError
+from pemeta.heads import TokenClassification
+from pemeta.utils.hub import quiet
+
+peft = pytest.importorskip("peft")
+pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own
+
+INNER = r".*\d\.output\.dense"
+LABELS = ("O", "B-PER", "I-PER")
+IDS = torch.tensor([[2, 7, 8, 9, 3], [2, 9, 3, 4, 5]])
+BATCH = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}
+METHODS = [
+    {"name": "lora", "rank": 2, "alpha": 3},
+    {"name": "lora", "rank": 4, "rslora": True, "targets": ["query", "ffn_up", "ffn_down"], "dropout": 0.1},
+    {"name": "lora", "rank": 2, "top_layers": 1},
+    "ia3",
+    {"name": "ia3", "top_layers": 1},
+]
+
+
+def bert() -> BertModel:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
+    return BertModel(BertConfig(vocab_size=30, max_position_embeddings=16, **shape), add_pooling_layer=False).eval()
+
+
+def gpt2() -> GPT2Model:
+    torch.manual_seed(0)
+    return GPT2Model(GPT2Config(vocab_size=30, n_embd=8, n_layer=2, n_head=2, n_positions=16)).eval()
+
+
+def shaken(module: torch.nn.Module) -> torch.nn.Module:
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    return module.eval()
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.allclose(a, b, atol=1e-5, rtol=1e-5)
+
+
+def hidden(model: PEModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model.trunk(BATCH)
+
+
+@pytest.mark.parametrize("backbone", [bert, gpt2])
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_peft_loads_what_pemeta_writes(tmp_path, backbone, method):
+    model = shaken(PEModel(backbone(), PEMethod.parse(method)))
+    model.save_pretrained(tmp_path / "m")
+    save_peft(model, tmp_path / "peft", base=tmp_path / "m")
+    with quiet():
+        theirs = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(tmp_path / "m"), tmp_path / "peft").eval()
+        plain = AutoModel.from_pretrained(tmp_path / "m").eval()
+    with torch.no_grad():
+        assert same(theirs(**BATCH).last_hidden_state, hidden(model))
+        assert not same(plain(**BATCH).last_hidden_state, hidden(model))
+    again = load_peft(tmp_path / "peft", PEModel.from_pretrained(tmp_path / "m", PEMethod.parse("head_only")).backbone)
+    # GPT-2's fused map is query, key and value at once, so there the description may name more of them.
+    assert again.method == model.method or backbone is gpt2
+    assert again.partition().theta_a == model.partition().theta_a
+    assert torch.equal(hidden(again.eval()), hidden(model))
+
+
+@pytest.mark.parametrize("backbone", [bert, gpt2])
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_with_a_task_the_logits_are_the_same(tmp_path, backbone, method):
+    model = PEModel(backbone(), PEMethod.parse(method))
+    model.add_head("nl", TokenClassification(labels=LABELS))
+    shaken(model).save_pretrained(tmp_path / "m")
+    save_peft(model, tmp_path / "peft", "nl")
+    with torch.no_grad():
+        expected = model(BATCH, "nl")
+    with quiet():
+        base = AutoModelForTokenClassification.from_pretrained(tmp_path / "m", num_labels=3)
+        theirs = peft.PeftModel.from_pretrained(base, tmp_path / "peft").eval()
+    assert theirs.peft_config["default"].task_type == "TOKEN_CLS"
+    with torch.no_grad():
+        assert same(theirs(**BATCH).logits, expected)
+    fresh = PEModel.from_pretrained(tmp_path / "m", PEMethod.parse("head_only")).backbone
+    again = load_peft(tmp_path / "peft", fresh, "nl", LABELS).eval()
+    assert again.head_spec("nl").labels == LABELS
+    with torch.no_grad():
+        assert torch.equal(again(BATCH, "nl"), expected)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "config"),
+    [
+        (bert, peft.LoraConfig(r=2, target_modules=["query", "value"])),
+        (bert, peft.LoraConfig(r=2, lora_alpha=5, use_rslora=True, target_modules=["attention.self.key"])),
+        (bert, peft.LoraConfig(r=2, target_modules=r".*\.intermediate\.dense")),
+        (bert, peft.IA3Config(target_modules=["key", "value", r"output.dense"], feedforward_modules=["output.dense"])),
+        (
+            bert,
+            peft.IA3Config(
+                target_modules=r".*(self\.(key|value)|\d\.output\.dense)", feedforward_modules=r".*\d\.output\.dense"
+            ),
+        ),
+        (gpt2, peft.LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True)),
+        (gpt2, peft.IA3Config(target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"])),
+    ],
+    ids=str,
+)
+def test_pemeta_loads_what_peft_trained(tmp_path, backbone, config):
+    theirs = peft.get_peft_model(backbone(), config)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.5)
+    theirs.eval().save_pretrained(tmp_path)
+    if "attention.output.dense" in str(theirs.targeted_module_names):
+        with pytest.raises(ModelError, match="scales other parts than keys, values"):
+            load_peft(tmp_path, backbone())
+        return
+    model = load_peft(tmp_path, backbone()).eval()
+    with torch.no_grad():
+        assert same(theirs(**BATCH).last_hidden_state, hidden(model))
+        assert not same(backbone()(**BATCH).last_hidden_state, hidden(model))
+
+
+def test_a_task_that_peft_trained(tmp_path):
+    from transformers import BertForTokenClassification
+
+    base = BertForTokenClassification(BertConfig(**{**bert().config.to_dict(), "num_labels": 3}))
+    base.bert.load_state_dict(bert().state_dict())
+    theirs = peft.get_peft_model(base, peft.LoraConfig(task_type="TOKEN_CLS", r=2, target_modules=["query"]))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.5)
+        theirs.eval().save_pretrained(tmp_path)
+        model = load_peft(tmp_path, bert(), "nl").eval()
+        assert model.head_spec("nl").labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+        assert same(model(BATCH, "nl"), theirs(**BATCH).logits)
+    assert load_peft(tmp_path, bert()).tasks == ()
+    with pytest.raises(ModelError, match="has 3 labels, and 2 were given"):
+        load_peft(tmp_path, bert(), "nl", ("O", "B"))
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (peft.LoraConfig(target_modules=["query"], use_dora=True), "use_dora"),
+        (peft.LoraConfig(target_modules=["query"], bias="all"), "bias"),
+        (peft.LoraConfig(target_modules=["query"], rank_pattern={"layer.0": 4}), "rank_pattern"),
+        (peft.LoraConfig(target_modules=["query"], layers_to_transform=[0]), "layers_to_transform"),
+        (peft.LoraConfig(target_modules=["query"], init_lora_weights="olora"), "init_lora_weights"),
+        (peft.LoHaConfig(target_modules=["query"]), "unknown PEFT tuner 'loha'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_pemeta_cannot_represent_is_refused_by_name(tmp_path, config, named):
+    peft.get_peft_model(bert(), config).save_pretrained(tmp_path)
+    backbone = bert()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    with pytest.raises(ModelError, match=named):
+        load_peft(tmp_path, backbone)
+    assert backbone.state_dict().keys() == before.keys()
+
+
+def test_other_methods_and_files_that_are_not_whole_are_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"nothing for the method 'adapter', only for .*ia3.*lora"):
+        save_peft(PEModel(bert(), PEMethod.parse("adapter")), tmp_path / "no")
+    model = shaken(PEModel(bert(), PEMethod.parse("lora")))
+    save_peft(model, tmp_path / "a")
+    model.attach(PEMethod.parse("ia3"))
+    with pytest.raises(ModelError, match="ia3 is attached too, which PEFT's files cannot hold"):
+        save_peft(model, tmp_path / "a")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x").write_text("x")
+    with pytest.raises(OutputError, match="is not empty and not an adapter of PEFT"):
+        save_peft(shaken(PEModel(bert(), PEMethod.parse("lora"))), tmp_path / "other")
+
+    file = tmp_path / "a" / "adapter_model.safetensors"
+    whole, tensors = file.read_bytes(), load_file(file)
+    backbone = bert()
+    file.write_bytes(whole[:-5])
+    with pytest.raises(ModelError, match=r"cannot read .*adapter_model"):
+        load_peft(tmp_path / "a", backbone)
+    first, *rest = tensors
+    save_file({name: tensors[name] for name in rest}, file)
+    with pytest.raises(ModelError, match="lacks 1 of the adapter's parameters"):
+        load_peft(tmp_path / "a", backbone)
+    save_file({**tensors, "base_model.model.surprise": torch.ones(1)}, file)
+    with pytest.raises(ModelError, match="holds surprise, which is neither of the adapter nor"):
+        load_peft(tmp_path / "a", backbone)
+    save_file({**tensors, first: torch.ones(3)}, file)
+    with pytest.raises(ModelError, match="cannot load"):
+        load_peft(tmp_path / "a", backbone)
+    assert not any("pemeta" in name for name, _ in backbone.named_parameters())
+    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps({"r": 2}))
+    with pytest.raises(ModelError, match="it has no peft_type"):
+        load_peft(tmp_path / "a", backbone)
+    with pytest.raises(ModelError, match=r"cannot read .*adapter_config"):
+        load_peft(tmp_path, backbone)
+
+
+def test_a_head_of_another_kind_of_task_is_refused(tmp_path):
+    config = peft.LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS", modules_to_save=["classifier"])
+    whole = BertForSequenceClassification(bert().config)
+    peft.get_peft_model(whole, config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="is of a task of type 'SEQ_CLS', and only the head of TOKEN_CLS can be read"):
+        load_peft(tmp_path, bert(), task="x")
+
+
+@pytest.mark.parametrize("name", ["embeddings.word_embeddings", "encoder.layer.1.output.LayerNorm"])
+def test_trained_parts_of_the_backbone_are_not_left_out(tmp_path, name):
+    config = peft.LoraConfig(r=2, target_modules=["query"], modules_to_save=[name])
+    peft.get_peft_model(bert(), config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="which is neither of the adapter nor of a linear head"):
+        load_peft(tmp_path, bert())

@@ -1,0 +1,369 @@
+"""`pemeta plan`: what it says of parameters, operations and memory is what real models and real steps have."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "plan"))
+
+import check
+from check import Case
+
+from pemeta.errors import ConfigError
+from pemeta.estimate import devices, estimate_run
+from pemeta.estimate.blank import Shape
+from pemeta.estimate.cases import PrimingCase, TuningCase
+from pemeta.estimate.devices import DEVICES, Device, device_of
+from pemeta.estimate.findings import Memory
+from pemeta.estimate.grid import RunEstimate
+from pemeta.estimate.steps import EVALUATED
+from pemeta.estimate.tracker import Kind, Tracker, Work
+from pemeta.estimate.watched import PHASES
+from pemeta.experiments.config_file import load_config
+from pemeta.experiments.stages import Stages
+from pemeta.methods import PEMethod
+from pemeta.priming.algorithms import FineTunePriming, MetaPriming
+from pemeta.training.finetuning import FineTuning
+
+ROOT = Path(__file__).parents[2]
+ORDERS = ("first", "second", "plain", "finetuning")
+SHARED = FineTuning(epochs=2, batch_size=4)
+
+
+SMALL = Case("tiny", sentences=4, length=16, inner_steps=2)
+
+
+def tiny_cases() -> list[Case]:
+    """One after the other, every method, and everything else that changes what is held; slow tests have all pairs."""
+    cases = [replace(SMALL, method=method) for method in check.METHODS]
+    cases += [replace(SMALL, method=method, order="second") for method in ("adapter", "lora", "full")]
+    cases += [replace(SMALL, method=method, order="finetuning") for method in ("adapter", "houlsby", "full")]
+    lora = replace(SMALL, method="lora")
+    cases += [replace(lora, checkpoint=True, length=64), replace(lora, checkpoint=True, order="second")]
+    cases += [replace(lora, attention="eager", length=64), replace(lora, precision="bf16", length=64)]
+    cases += [replace(SMALL, order="plain"), *(replace(SMALL, tasks=3, batch_tasks=both) for both in (False, True))]
+    return cases
+
+
+@pytest.mark.parametrize("case", tiny_cases(), ids=str)
+def test_a_step_holds_what_the_allocator_says(case: Case) -> None:
+    assert check.estimated(case).total == pytest.approx(check.measured(case), rel=0.03)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
+@pytest.mark.parametrize("case", [Case("MiniLM")], ids=str)
+def test_a_process_holds_what_it_says(case: Case) -> None:
+    """One of the cases of benchmarks/plan/check.py, which takes ten seconds and more for each."""
+    held, resident = check.in_own_process(case)
+    estimate = check.estimated(case)
+
+    assert estimate.total == pytest.approx(held, rel=0.03)
+    assert device_of("cpu", "cpu").needs(estimate) == pytest.approx(resident, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("method", "order"),
+    [*((method, "first") for method in check.METHODS), *(("lora", order) for order in ORDERS[1:])],
+)
+def test_the_operations_of_a_step_are_those_that_pytorch_counts(method: str, order: str) -> None:
+    # eager attention, because PyTorch's counter does not know the fused kernels of a processor
+    case = Case("tiny", method, order, sentences=3, length=8, attention="eager", tasks=3, inner_steps=2)
+    with check.step_of(case) as (step, _), FlopCounterMode(display=False) as counter:
+        step()
+
+    assert case.priced.step.work.flops == counter.get_total_flops() > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "algorithm", "forwards"),
+    [
+        ("adapter", {}, 4),
+        ("adapter", {"first_order": False}, 6),
+        ("lora", {}, 13),
+        ({"name": "lora", "top_layers": 2}, {}, 2 / 3 + 2 / 3 * 5 + 3),
+        ("full", {}, 18),
+    ],
+)
+def test_a_task_costs_so_many_forward_passes(method: Any, algorithm: dict[str, Any], forwards: float) -> None:
+    """The table of docs/concepts/speed.md."""
+    sizes = {"vocab_size": 100, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12}
+    shape = Shape(BertConfig(**sizes, intermediate_size=1536), 32)
+    parsed = PEMethod.parse(method)
+    one = PrimingCase(shape, parsed, MetaPriming(**algorithm, support_size=8, query_size=8), tasks=1)
+    forward = TuningCase(shape, (parsed,), SHARED).passes.whole.flops * 8 / EVALUATED
+
+    assert one.step.work.flops / forward == pytest.approx(forwards, rel=0.05)
+
+
+def test_tasks_one_after_the_other_cost_as_much_as_they_are_and_hold_no_more() -> None:
+    steps = [replace(SMALL, method="lora", tasks=tasks).priced.step for tasks in (2, 4, 6)]
+
+    assert steps[2].work.flops - steps[1].work.flops == steps[1].work.flops - steps[0].work.flops > 0
+    assert len({step.memory for step in steps}) == 1
+
+
+def test_a_fused_optimiser_holds_a_copy_of_all_that_it_moves() -> None:
+    case = replace(SMALL, method="full", order="plain").priced
+    assert isinstance(case, PrimingCase)
+    fused = replace(case, shape=replace(case.shape, fused_optimizer=True))
+    before, after = (one.step.phases["optimiser's step"] for one in (case, fused))
+
+    assert after.activations == pytest.approx(4 * case.step.parameters.trained, rel=0.1)
+    assert after.activations > before.activations
+
+
+def test_parts_of_the_memory_are_what_the_parameters_make_them() -> None:
+    step = replace(SMALL, method="lora").priced.step
+    n, memory = step.parameters, step.phases["query pass"]
+    one_head = n.theta_h * 4
+
+    assert memory.gradients == n.trained * 4 == (n.theta_p + n.theta_a) * 4
+    assert memory.optimizer == pytest.approx(2 * memory.gradients, rel=0.01)  # and each parameter's number of steps
+    assert memory.clone == n.theta_a * 4 + one_head
+    buffers = 2 * 512 * 8  # BERT's numbers of positions, and of segments
+    assert memory.weights == (n.theta_p + n.theta_a) * 4 + 2 * one_head + buffers
+    assert memory.total <= step.memory.total
+
+
+def test_a_tracker_counts_what_lives_and_what_moves() -> None:
+    with FakeTensorMode(), Tracker() as tracker:
+        a = torch.ones(8, 4)
+        with tracker.within("product"):
+            b = a @ a.T  # 8 x 8; the transpose is a view
+        del b
+        with tracker.within("sum"):
+            total = a.sum()
+            assert (total.item(), bool((a > 0).any())) == (1, False)  # nothing has a value
+
+    assert tracker.work.flops == 2 * 8 * 8 * 4
+    assert tracker.work[Kind(torch.float32, 2 * 8 * 8 * 4, 4 * (32 + 32 + 64))] == 1
+    assert tracker.peaks["product"].held == 4 * (32 + 64)
+    assert tracker.held == 4 * 32 + 4
+
+
+def test_a_device_takes_what_its_sheet_says() -> None:
+    device = Device("x", "X", "cuda", 0, {"fp32": 1e12, "tf32": 4e12, "bf16": 8e12, "fp16": 8e12}, 1e11, 1e10)
+    launch = Kind(torch.float32, 0, 1)
+    products, moves = Kind(torch.bfloat16, 10**12, 1), Kind(torch.float32, 1, 10**10)
+
+    assert device.seconds(Work({products: 2})) == 2 * 1 / (8 * devices.UTILISATION)
+    assert device.seconds(Work({moves: 1})) == pytest.approx(0.1 / devices.BANDWIDTH_SHARE)
+    assert device.seconds(Work({launch: 3})) == pytest.approx(3 * devices.LAUNCH)
+    assert device.exchange_seconds(10**10, 1) == 0
+    assert device.exchange_seconds(10**10, 4) == pytest.approx(1.5 / devices.BANDWIDTH_SHARE)
+
+
+def test_processes_on_a_processor_share_its_memory() -> None:
+    memory = Memory(weights=100, activations=100)
+    processor = device_of("cpu", "cpu")
+
+    assert processor.needs(memory, copies=50, processes=2) == 2 * (250 + processor.overhead(memory))
+    assert DEVICES["h100"].needs(memory, copies=50, processes=2) == 200 + DEVICES["h100"].overhead(memory)
+
+
+def test_the_configurations_device_is_asked_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device_of(None, "cpu", threads=3).title == "this processor, 3 threads"
+    with pytest.raises(
+        ConfigError, match=r"'cuda:99' cannot be used here: .*, or say with --device what it will be, out"
+    ):
+        device_of(None, "cuda:99")
+    monkeypatch.setattr(devices, "resolve_device", torch.device)
+    with pytest.raises(ConfigError, match="what a 'mps' device computes is not known; give --device, out of a100, cpu"):
+        device_of(None, "mps")
+    properties = type("Properties", (), {"name": "NVIDIA H100 80GB HBM3", "total_memory": 7})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert device_of(None, "cuda:1") == replace(DEVICES["h100"], title="NVIDIA H100 80GB HBM3", memory=7)
+    monkeypatch.setattr(properties, "name", "GeForce 9000")
+    with pytest.raises(ConfigError, match="what a GeForce 9000 computes is not known; give --device with one like it"):
+        device_of(None, "cuda")
+
+
+def estimated(tmp_path: Path, run_config: dict[str, Any], *overrides: str, **given: Any) -> RunEstimate:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(run_config), encoding="utf-8")
+    return estimate_run(load_config(path, overrides), **given)
+
+
+def test_parameters_are_those_of_the_models_that_the_run_makes(tmp_path: Path, run_config: dict[str, Any]) -> None:
+    run_config["settings"] = {name: {"method": name, "priming": "meta"} for name in ("adapter", "lora", "full")}
+    found = estimated(tmp_path, run_config)
+    stages = Stages(load_config(tmp_path / "config.yaml"), say=lambda line: None)
+
+    assert [stage.kind for stage in found.stages] == ["priming"] * 3 + ["fine-tuning"] * 3
+    for stage in found.stages:
+        [setting] = stage.settings
+        model = stages.workshop.model(setting, 0)
+        for task in stages.workshop.sources():
+            model.add_head(task.name, task.make_head)
+        counts = stage.parameters
+        assert counts.theta_a + counts.theta_h == model.num_stored("aa")
+        assert counts.stored == model.fraction_stored("aa")
+        moved = model.partition().theta_p + model.partition().theta_a if stage.kind == "priming" else ()
+        moved = moved or model.stored_names("aa")
+        assert counts.trained == sum(p.numel() for name, p in model.named_parameters() if name in set(moved))
+
+
+def test_what_costs_the_same_is_one_stage(tmp_path: Path, run_config: dict[str, Any]) -> None:
+    run_config["settings"] = {
+        "plain": {"method": "adapter", "search": {"finetuning.lr": [0.1, 0.2]}},
+        "primed": {"method": "adapter", "priming": "meta"},
+        "other-rate": {"method": "adapter", "priming": {"name": "meta", "inner_lr": 0.1}},
+        "again": {"method": "adapter", "primed_as": "primed"},
+    }
+    found = estimated(tmp_path, run_config, "seeds=[0, 1]", "targets=[bb, cc]")
+    priming, tuning = found.stages
+
+    assert priming.settings == ("primed", "other-rate", "again")
+    assert (priming.runs, priming.steps) == (2 * 2, 3)  # rates and seeds
+    assert tuning.runs == 4 * 2 * 2 + 2 * 2  # the cells, and the candidates' on two targets
+    assert tuning.steps == 2 * 3  # epochs, and 24 sentences in batches of 8
+    assert found.seconds == pytest.approx(priming.seconds + tuning.seconds)
+
+
+def test_processes_share_tasks_and_cells(tmp_path: Path, run_config: dict[str, Any]) -> None:
+    run_config |= {"sources": ["aa", "bb", "cc"], "targets": ["aa", "bb", "cc"]}
+    alone, shared = (estimated(tmp_path, run_config, device="h100", world_size=n) for n in (1, 2))
+    one, two = alone.stages[0], shared.stages[0]
+
+    assert two.step_flops * 3 == one.step_flops * 2  # the busier process has two of three tasks
+    assert two.flops == pytest.approx(one.flops)
+    exchange = DEVICES["h100"].exchange_seconds(one.parameters.trained * 4, 2)
+    assert one.step_seconds * 0.6 < two.step_seconds - exchange < one.step_seconds * 0.7
+    assert shared.seconds == pytest.approx(two.seconds + sum(stage.seconds for stage in shared.stages[1:]) / 2)
+
+
+def test_lengths_are_the_longest_where_none_is_given(tmp_path: Path, run_config: dict[str, Any]) -> None:
+    long, short = estimated(tmp_path, run_config), estimated(tmp_path, run_config, length=8)
+    unlimited = estimated(tmp_path, run_config, "max_length=null")
+
+    assert (long.length, long.length_given, short.length, short.length_given) == (32, False, 8, True)
+    assert unlimited.length == 32  # of the model's positions
+    assert short.stages[0].step_flops < long.stages[0].step_flops / 3
+
+
+def test_the_command_says_all_of_it(pemeta: Any, run_config: dict[str, Any]) -> None:
+    outcome = pemeta("plan", run_config, "--device", "h100", "--world-size", "2")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("NVIDIA H100 SXM, 74.5 GiB, 2 processes; 32 word pieces a sentence (the longest")
+    for words in ("parameters", "memory, MiB", "time", "priming: primed", "fine-tuning: plain and 1 more", "yes"):
+        assert words in outcome.out
+    assert "All 1 priming and 2 fine-tuning runs: about " in outcome.out
+    assert "Times assume 50 % of the matrix products" in outcome.out
+    assert not Path(run_config["output"]).exists()
+
+
+def test_the_command_says_it_to_machines(pemeta: Any, run_config: dict[str, Any]) -> None:
+    found = json.loads(pemeta("plan", run_config, "--json", "--length", "16").out)
+    stage = found["stages"][0]
+
+    assert (found["device"], found["length"], found["length_given"], found["fits"]) == ("cpu", 16, True, True)
+    assert (stage["kind"], stage["settings"], stage["runs"]) == ("priming", ["primed"], 1)
+    parts = ("weights", "gradients", "optimizer", "clone", "kept", "activations")
+    held = sum(stage["memory"][part] for part in parts)
+    assert held == stage["phases"][stage["fullest"]]
+    assert stage["needs"] == held + stage["memory"]["overhead"] + stage["copies"]
+
+
+def test_what_is_too_large_is_told_with_remedies(
+    pemeta: Any, run_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(DEVICES["t4"], memory=devices.FIXED["cuda"] + 6 * 10**5)
+    monkeypatch.setitem(DEVICES, "t4", small)
+    run_config["settings"] = {
+        "lora": {"method": "lora", "priming": {"name": "meta", "first_order": False, "inner_steps": 2}}
+    }
+    out = pemeta("plan", run_config, "--device", "t4").out
+
+    assert " NO " in out
+    assert "priming: lora needs 0.8 GiB, but there are 0.8 GiB" in out
+    assert "    first_order: true: 0.8 GiB, which " in out
+    assert "    support_size: 2 and query_size: 2: " in out
+    assert "    max_length: 16: " in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--device", "h1000"], "unknown device 'h1000'; did you mean 'h100'? Known: a100, cpu, h100, h200, l4"),
+        (["backbone.path=/no/model"], "cannot load a configuration from '/no/model': there is no such folder; give a"),
+        (["data.path=/no/data"], "/no/data"),
+    ],
+)
+def test_what_cannot_be_planned_is_said_in_a_sentence(
+    refused: Any, run_config: dict[str, Any], words: list[str], said: str
+) -> None:
+    assert said in refused("plan", run_config, *words)
+
+
+def test_a_prompt_leaves_a_sentence_fewer_positions(tmp_path: Path, run_config: dict[str, Any]) -> None:
+    run_config |= {"max_length": 512, "settings": {"own": {"method": {"name": "prompt", "length": 5}}}}
+    path = tmp_path / "given.yaml"
+    path.write_text(yaml.safe_dump(run_config))
+    whole = estimate_run(load_config(path, ["settings.own.method=lora"])).length
+
+    assert estimate_run(load_config(path)).length == whole - 5
+
+
+def test_no_sentence_is_read_where_all_sizes_are_given(pemeta: Any, run_config: dict[str, Any]) -> None:
+    run_config |= {"target_sizes": {"train": 16, "validation": 8, "test": 8}, "data": {"name": "conll", "path": "/no"}}
+
+    assert pemeta("plan", run_config).code == 0
+
+
+@pytest.mark.long
+def test_the_example_of_the_how_to_is_what_the_command_says(pemeta: Any, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "howto" / "devices.md").read_text(encoding="utf-8")
+    [configuration] = re.findall(r"^```yaml\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    [(command, shown)] = re.findall(
+        r"^```console\n\$ pemeta (plan .*?)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE
+    )
+    path = tmp_path / "plan.yaml"
+    path.write_text(configuration, encoding="utf-8")
+    shape = {"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 119547}
+    (tmp_path / "config.json").write_text(json.dumps(shape), encoding="utf-8")
+    verb, _, *words = command.split()
+    out = pemeta(verb, path, f"backbone.path={tmp_path}", *words).out
+
+    number = r"\d[\d,]*\.?\d*"
+    assert re.sub(number, "N", out).split() == re.sub(number, "N", shown).split()
+    for told, found in zip(re.findall(number, shown), re.findall(number, out), strict=True):
+        assert float(told.replace(",", "")) == pytest.approx(float(found.replace(",", "")), rel=0.1, abs=0.05)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["demo.yaml", "xlner/paper.yaml", "methods/synthetic.yaml"])
+def test_a_shipped_configuration_can_be_planned(tiny_bert_dir: Path, name: str) -> None:
+    path = ROOT / "benchmarks" / name
+    there = ["backbone.path=" + str(tiny_bert_dir), "max_length=32"] if "paper" in name else []
+    found = estimate_run(load_config(path, there), device="a100")
+
+    config = load_config(path, there)
+    cells = len(config.cells) + (len(config.to_search.cells) if config.to_search else 0)
+    assert sum(stage.runs for stage in found.stages if stage.kind == "fine-tuning") == cells
+    assert all(stage.fits for stage in found.stages)
+
+
+def test_phases_are_told_by_methods_that_are_there() -> None:
+    assert all(callable(getattr(MetaPriming, name)) for name in PHASES)
+
+
+def test_priming_by_fine_tuning_has_no_clone() -> None:
+    case = replace(SMALL, order="plain").priced
+    assert isinstance(case, PrimingCase)
+
+    assert isinstance(case.algorithm, FineTunePriming)
+    assert {memory.clone for memory in case.step.phases.values()} == {0}

@@ -1,0 +1,568 @@
+"""Long grids: the plan, the search, several processes at a time, and what happens when one of them fails or dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+
+from pemeta.errors import ConfigError, ModelError, TrainingError, UnwritableError
+from pemeta.experiments.config import RunConfig
+from pemeta.experiments.config_file import load_config
+from pemeta.experiments.run_log import LOCK, RUNNING
+from pemeta.experiments.runner import Runner
+from pemeta.experiments.schedule import Plan
+from pemeta.experiments.search import choose
+from pemeta.experiments.setting import Setting, Sizes
+from pemeta.experiments.stages import Stages
+from pemeta.methods import Adapter
+from pemeta.reporting.records import Record, read_records
+from pemeta.utils.digests import slug
+from pemeta.utils.durations import time_words
+from pemeta.utils.files import read_tensors
+
+VOLATILE = {"seconds", "priming_seconds"}
+
+
+@pytest.fixture
+def grid(run_config: dict[str, Any]) -> dict[str, Any]:
+    """Four settings, of which two share their priming; two targets and two seeds, but not in every setting."""
+    settings = {
+        "plain": {"method": "adapter"},
+        "primed": {"method": "adapter", "priming": "meta"},
+        "primed-few": {"method": "adapter", "priming": "meta", "target_sizes": {"train": 8}},
+        "head": {"method": "head_only", "targets": ["cc"], "seeds": [0]},
+    }
+    return {
+        **run_config,
+        "targets": ["bb", "cc"],
+        "sources": ["aa"],
+        "seeds": [0, 1],
+        "threads": 1,
+        "settings": settings,
+    }
+
+
+def config_of(raw: dict[str, Any], **changes: Any) -> RunConfig:
+    return RunConfig.model_validate({**raw, **changes})
+
+
+def silent(config: RunConfig, **options: Any) -> Runner:
+    return Runner(config, say=lambda line: None, progress=False, **options)
+
+
+def scores(folder: Path) -> dict[str, dict[str, Any]]:
+    """Records by file name, without times."""
+    return {record.filename: record.model_dump(exclude=VOLATILE) for record in read_records(folder)}
+
+
+def command(path: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pemeta", "run", path, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+# What a setting may have of its own
+
+
+def test_a_setting_has_its_own_targets_seeds_and_sizes(grid: dict[str, Any]) -> None:
+    config = config_of(grid)
+
+    assert [cell for cell in config.cells if cell.setting == "head"] == [("head", "cc", 0)]
+    assert len(config.cells) == 3 * 4 + 1
+    assert config.sizes_of("primed-few").model_dump() == {"train": 8, "validation": None, "test": None}
+    silent(config).run()
+    sizes = {record.setting: record.num_train for record in read_records(Path(grid["output"]))}
+    assert sizes == {"plain": 24, "primed": 24, "primed-few": 8, "head": 24}
+
+
+def test_file_names_of_long_names_are_short_and_differ() -> None:
+    names = ["x" * 300, "x" * 301, "ж" * 300, "x" * 120]
+    assert len({slug(name) for name in names}) == 4
+    assert max(len(slug(name)) for name in names) <= 127
+    assert slug("x" * 120) == "x" * 120
+
+
+def test_sizes_are_merged_however_they_are_given(grid: dict[str, Any]) -> None:
+    given = {"train": 8}
+    own = [given, Sizes(train=8), Setting(method=Adapter(), target_sizes=Sizes(train=8))]
+    for run in ({"train": 20, "test": 5}, Sizes(train=20, test=5)):
+        for sizes in own:
+            setting = sizes if isinstance(sizes, Setting) else {"method": "adapter", "target_sizes": sizes}
+            config = config_of(grid, settings={"a": setting}, target_sizes=run)
+            assert config.sizes_of("a") == Sizes(train=8, test=5)
+            assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_a_search_uses_the_setting_s_sizes_or_its_own(grid: dict[str, Any]) -> None:
+    rates = {"search": {"finetuning.lr": [1.0]}, "method": "adapter"}
+    settings = {"few": {**rates, "target_sizes": {"train": 8}}, "all": rates}
+    for search, expected in ({}, [8, 20]), ({"target_sizes": {"train": 3}}, [3, 3]):
+        found = config_of(grid, settings=settings, target_sizes={"train": 20, "test": 5}, search=search).to_search
+        assert found is not None
+        assert [found.sizes_of(name).train for name in found.settings] == expected
+        assert {found.sizes_of(name).test for name in found.settings} == {5}
+
+
+def test_one_primed_model_is_fine_tuned_in_two_ways(grid: dict[str, Any]) -> None:
+    grid["settings"] = {
+        "all": {"method": "full", "primed_as": "some"},
+        "some": {"method": "adapter", "priming": {"name": "meta", "inner_method": "full", "outer_steps": 2}},
+    }
+    config = config_of(grid, seeds=[0], finetuning={"epochs": 1})
+    said: list[str] = []
+    Runner(config, said.append, progress=False).run()
+    out = Path(grid["output"])
+    assert sum(line.startswith("priming for") for line in said) == 1
+    assert len(list((out / "primed").iterdir())) == 1
+    records = {record.setting: record for record in read_records(out) if record.target == "bb"}
+    assert {(r.priming, r.inner_method, r.inner_steps, r.sources) for r in records.values()} == {
+        ("meta", "full", 5, ("aa",))
+    }
+    assert len({record.gradient_sentences for record in records.values()}) == 1
+    assert records["all"].config["priming"] == records["some"].config["priming"]
+    assert records["all"].config["primed_method"] == records["some"].config["method"]
+    stages = Stages(config)
+    (model, values, _), (other, others, _) = (stages.start(name, 0) for name in ("some", "all"))
+    assert values.keys() == others.keys()  # the adapter is there in both
+    assert all(torch.equal(values[name], others[name]) for name in values)
+    assert len(model.partition().theta_a) < len(other.partition().theta_a) == len(others)
+
+
+def test_a_primed_model_of_a_setting_without_a_choice_is_not_used(grid: dict[str, Any]) -> None:
+    meta = {"method": "adapter", "priming": "meta", "search": {"finetuning.lr": [1.0, 2.0]}}
+    full = {"method": "full", "primed_as": "meta"}
+    config = config_of(grid, settings={"full": full, "meta": meta, "head": {"method": "head_only"}})
+    assert set(config.chosen({}).settings) == {"head"}
+    assert set(config.chosen({"meta": {"finetuning.lr": 2.0}}).settings) == {"full", "meta", "head"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"primed_as": "plian"}, "settings.own.primed_as: unknown setting 'plian'; did you mean 'plain'"),
+        ({"primed_as": "plain"}, "settings.own.primed_as: setting 'plain' has no priming of its own"),
+        ({"primed_as": "primed", "priming": "meta"}, "primed_as: 'primed' and priming exclude each other"),
+        ({"primed_as": "primed", "search": {"finetuning.lr": [1]}}, "takes over what others have chosen"),
+        ({"targets": ["dd"]}, "settings.own.targets: 'dd' is not one of the run's targets, ['bb', 'cc']"),
+        ({"seeds": [7]}, r"settings.own.seeds: 7 is not one of the run's seeds, [0, 1]"),
+        ({"targets": ["cc", "cc"]}, "settings.own.targets holds a value twice: ['cc', 'cc']"),
+        ({"search": "plain"}, "settings.own.search: setting 'plain' searches nothing itself"),
+        ({"search": "plian"}, "settings.own.search: unknown setting 'plian'; did you mean 'plain'"),
+        ({"search": {"finetuning.lr": []}}, "settings.own.search"),
+        ({"search": {"finetuning.rl": [1]}}, "finetuning.rl: unknown key 'rl'"),
+        ({"search": {"lr": [1]}}, "'lr': expected a key of this setting below method, priming or finetuning"),
+        ({"search": {"priming.inner_lr": [0.1]}}, "'priming.inner_lr': expected a key of this setting"),
+        ({"search": {"finetuning.lr": [0.1, -1]}}, "finetuning.lr: input should be greater than 0; found -1"),
+    ],
+)
+def test_what_a_setting_cannot_have(
+    grid: dict[str, Any], refused: Callable[..., str], setting: Any, message: str
+) -> None:
+    grid["settings"]["own"] = {"method": "adapter", **setting}
+    assert message in refused("validate", grid)
+
+
+def test_the_seeds_of_a_search_are_none_of_the_run(grid: dict[str, Any], refused: Callable[..., str]) -> None:
+    grid["settings"]["plain"]["search"] = {"finetuning.lr": [0.1, 0.2]}
+    assert "search.seeds: 1 is one of the run's seeds too" in refused("validate", {**grid, "search": {"seeds": [1]}})
+
+
+# The plan
+
+
+def test_a_primed_model_is_made_once_before_the_cells_that_need_it(grid: dict[str, Any]) -> None:
+    plan = Plan.of(Stages(config_of(grid)))
+
+    assert [(s.setting, s.seed) for s in plan.primings] == [("primed", 0), ("primed", 1)]
+    assert len(plan.cells) == 13
+    for priming in plan.primings:
+        needing = [stage for stage in plan.cells if stage.primed == priming.primed]
+        assert {stage.setting for stage in needing} == {"primed", "primed-few"}
+        assert plan.stages.index(priming) < min(map(plan.stages.index, needing))
+
+
+def test_what_can_be_begun(grid: dict[str, Any]) -> None:
+    config = config_of(grid, settings={"primed": grid["settings"]["primed"], "plain": grid["settings"]["plain"]})
+    plan = Plan.of(Stages(config))
+    priming, *waiting = [stage for stage in plan.stages if stage.seed == 0 and stage.setting == "primed"]
+    plain = next(stage for stage in plan.stages if stage.setting == "plain")
+
+    assert plan.next() == priming
+    assert plan.next(running=[priming]) == plain  # what needs it has to wait
+    plan.finish(priming, 1.0)
+    assert plan.next() == waiting[0]
+    assert plan.next(running=[waiting[0]], last=plain).setting == "plain"  # its model is at hand
+    plan.fail(next(one for one in plan.primings if one.seed == 1), "broken")
+    assert list(plan.failed.values()) == ["broken"]
+    assert {(stage.setting, stage.seed) for stage in plan.given_up} == {("primed", 1)}
+    assert all(stage.seed == 0 or stage.setting == "plain" for stage in plan.left)
+
+
+def test_times_are_guessed_from_what_is_most_alike(grid: dict[str, Any]) -> None:
+    plan = Plan.of(Stages(config_of(grid)))
+    cells = {(s.setting, s.target, s.seed): s for s in plan.cells}
+
+    assert "time left not known yet" in plan.table()[-1]
+    plan.finish(cells["plain", "bb", 0], 10.0)
+    assert plan.estimate(cells["head", "cc", 0]) == 10.0  # any cell is better than none
+    assert plan.estimate(plan.primings[0]) is None
+    assert plan.left_words() == "more than 2 min left"  # 12 cells
+    plan.finish(cells["plain", "cc", 0], 20.0)
+    assert plan.estimate(cells["plain", "bb", 1]) == 10.0
+    assert plan.estimate(cells["primed", "bb", 1]) == 15.0  # the same method
+    plan.finish(plan.primings[0], 100.0)
+    assert plan.left_words() == "about 4 min left"  # 10 + 20 + 100 + 15 * 9 s
+    assert plan.left_words(jobs=2) == "about 2 min left"
+    assert [time_words(s) for s in (5.0, 89.0, 90.0, 5340.0, 5400.0)] == [
+        "5 s",
+        "89 s",
+        "2 min",
+        "89 min",
+        "1 h 30 min",
+    ]
+
+
+def test_a_dry_run_changes_nothing_and_tells_how_far_it_is(grid: dict[str, Any], pemeta: Callable[..., Any]) -> None:
+    out = Path(grid["output"])
+    first = pemeta("run", grid, "--dry-run")
+    assert (first.code, first.err) == (0, "")
+    assert not list(out.rglob("*"))
+    assert "0 of 13 fine-tuning and 0/2 priming runs are done; time left not known yet" in first.out
+
+    pemeta("run", grid, "seeds=[0]", "settings.head.targets=[cc]")
+    (out / RUNNING).write_text(json.dumps({"process": os.getpid(), "stages": ["plain → bb, seed 1"]}))
+    assert "being done" not in pemeta("run", grid, "--dry-run").out  # that process was killed
+    with FileLock(out / LOCK):
+        second = pemeta("run", grid, "--dry-run", "--jobs", "2")
+    lines = [" ".join(line.split()) for line in second.out.splitlines()]
+    assert lines[0] == "setting priming fine-tuning left"
+    assert lines[1].startswith("plain – 2/4 ")
+    assert lines[2].startswith("primed 1/2 2/4 ")
+    assert lines[3].startswith("primed-few shared 2/4 ")
+    assert lines[4] == "head – 1/1 done"
+    assert lines[5].startswith("7 of 13 fine-tuning and 1/2 priming runs are done; about ")
+    assert lines[5].endswith("left with 2 at a time")
+    assert lines[6] == f"being done by process {os.getpid()}: plain → bb, seed 1"
+
+
+# The search
+
+
+@pytest.fixture
+def open_grid(grid: dict[str, Any]) -> dict[str, Any]:
+    """Two settings of which one searches and the other takes its choice over."""
+    settings = {
+        "plain": {"method": "adapter", "search": {"finetuning.lr": [1e-7, 1e-2, 1e-6]}},
+        "primed": {"method": "adapter", "priming": "meta", "search": ["plain"]},
+    }
+    return {**grid, "settings": settings, "search": {"targets": ["bb"]}, "finetuning": {"epochs": 12, "batch_size": 4}}
+
+
+def test_a_search_takes_what_is_best_on_validation_data(open_grid: dict[str, Any], pemeta: Callable[..., Any]) -> None:
+    out = Path(open_grid["output"])
+    outcome = pemeta("run", open_grid)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.count("reading data and backbone") == 1
+    assert "chosen for plain: finetuning.lr 0.01 (F1 " in outcome.out
+    assert "finetuning.lr at the edge of what was tried" in outcome.out
+
+    tried = read_records(out / "search")
+    assert {record.config["finetuning"]["lr"] for record in tried} == {1e-7, 1e-2, 1e-6}
+    assert {(record.target, record.seed) for record in tried} == {("bb", 1000)}
+    assert all(record.f1 == record.validation_f1 for record in tried)  # no test sentence was looked at
+    assert {record.num_test for record in tried} == {6}
+    assert {record.config["finetuning"]["lr"] for record in read_records(out)} == {1e-2}
+    chosen = json.loads((out / "chosen.json").read_text())
+    assert chosen["plain"]["values"] == {"finetuning.lr": 0.01}
+    assert next(iter(chosen["plain"]["f1"])) == "plain, finetuning.lr=0.01"
+    assert load_config(out / "config.yaml").settings["plain"].candidates
+
+    again = pemeta("run", open_grid)
+    assert "8 of 8 runs are done already" in again.out
+    assert again.out.count("chosen for") == 1
+    dry = pemeta("run", open_grid, "--dry-run")
+    assert "3 of 3 fine-tuning and 0/0 priming runs are done; nothing left to do" in dry.out.replace("–", "0/0")
+
+
+def test_choices_of_several_settings_are_taken_over_in_order(grid: dict[str, Any]) -> None:
+    settings = {
+        "meta": {"method": "adapter", "priming": "meta", "search": {"priming.inner_lr": [1.0], "finetuning.lr": [1.0]}},
+        "full": {"method": "full", "search": {"finetuning.lr": [2.0]}},
+        "both": {"method": "full", "priming": "meta", "search": ["meta", "full"]},
+    }
+    config = config_of(grid, settings=settings)
+    both = config.chosen({"meta": {"priming.inner_lr": 7.0, "finetuning.lr": 7.0}, "full": {"finetuning.lr": 8.0}})
+    assert both.settings["both"].priming.inner_lr == 7.0
+    assert both.settings["both"].finetuning.lr == 8.0
+    assert both.to_search is None
+
+
+def test_a_choice_needs_all_runs_of_a_candidate(open_grid: dict[str, Any]) -> None:
+    config = config_of(open_grid, search={"targets": ["bb", "cc"], "seeds": [5, 6]})
+    search = config.to_search
+    assert search is not None
+
+    def record(setting: str, target: str, seed: int, f1: float) -> Any:
+        return Record.model_construct(setting=setting, target=target, seed=seed, validation_f1=f1)
+
+    names = list(search.settings)
+    runs = [record(names[0], t, s, 0.5) for t in ("bb", "cc") for s in (5, 6)]
+    runs += [record(names[1], t, s, 0.9) for t in ("bb", "cc") for s in (5,)]
+    runs += [record(names[2], t, s, 0.5) for t in ("bb", "cc") for s in (5, 6)]
+    assert choose(config, runs) == {}  # the candidate that lacks runs may be the best
+    diverged = [cell for cell in search.cells if cell.setting == names[1] and cell.seed == 6]
+    choice = choose(config, runs, diverged)["plain"]
+    assert choice.values == {"finetuning.lr": 1e-7}  # of equals the first
+    assert choice.f1 == {names[0]: 0.5, names[2]: 0.5}
+    assert choice.at_edge == ("finetuning.lr",)
+    assert choose(config, runs[4:6]) == {}
+
+
+@pytest.mark.parametrize("error", [ModelError("broken"), TrainingError("the loss is not finite")])
+def test_what_a_failed_search_leaves_out(
+    open_grid: dict[str, Any], pemeta: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A run that is missing leaves the setting out, and a training that diverged only the candidate."""
+    open_grid["settings"]["other"] = {"method": "head_only"}
+    original = Stages.cell
+
+    def cell(self: Stages, cell: Any) -> Record:
+        if "lr=1e-07" in cell.setting:
+            raise error
+        if isinstance(error, ModelError) and (cell.setting, cell.seed) == ("other", 1):
+            raise ModelError("lost")
+        return original(self, cell)
+
+    monkeypatch.setattr(Stages, "cell", cell)
+    outcome = pemeta("run", open_grid)
+    done = {record.setting for record in read_records(Path(open_grid["output"]))}
+    if isinstance(error, TrainingError):
+        assert (outcome.code, done) == (0, {"plain", "primed", "other"})
+        assert "8 of 12" not in outcome.out
+        assert "12 of 12 fine-tuning" in pemeta("run", open_grid, "--dry-run").out
+    else:
+        assert (outcome.code, done) == (2, {"other"})
+        assert (
+            "plain, primed could not be run, because runs of their search failed; lost (other → bb, seed 1, and 1 more)"
+            in outcome.err
+        )
+        assert "2 of 4 runs failed; what is done is saved" in outcome.err
+
+
+def test_two_runs_do_not_share_a_folder(grid: dict[str, Any], refused: Callable[..., str]) -> None:
+    out = Path(grid["output"])
+    out.mkdir()
+    with FileLock(out / LOCK):
+        assert (
+            refused("run", grid)
+            == f"{out} is in use by another run; wait until it ends, or give another folder with output=..."
+        )
+
+
+def test_devices_are_looked_at_before_anything_runs(grid: dict[str, Any], refused: Callable[..., str]) -> None:
+    assert "cuda:9" in refused("run", grid, "--jobs", "2", "--device", "cpu, cuda:9")
+
+
+# Several at a time, and what can happen to them
+
+
+def test_several_at_a_time_give_the_same_records(grid: dict[str, Any]) -> None:
+    one, two = (config_of(grid, output=f"{grid['output']}-{name}") for name in ("one", "two"))
+    silent(one).run()
+    lines: list[str] = []
+    Runner(two, say=lines.append, progress=False, jobs=2).run()
+
+    assert scores(one.output) == scores(two.output)
+    tasks = [
+        {str(path.relative_to(config.output)) for path in config.output.glob("models/**/*")} for config in (one, two)
+    ]
+    assert tasks[0] == tasks[1]  # no process removed what another had saved
+    assert len([path for path in tasks[0] if path.endswith("task.safetensors")]) == 13
+    assert sum(line.startswith("[") for line in lines) == 13
+    assert "[13/13] " in lines[-1]
+    assert not (two.output / RUNNING).exists()
+
+
+def test_a_failing_cell_is_told_and_the_rest_goes_on(
+    grid: dict[str, Any], pemeta: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Stages.cell
+
+    def cell(self: Stages, cell: Any) -> Record:
+        if cell == ("plain", "cc", 1):
+            raise ModelError("this one is broken")
+        if cell == ("head", "cc", 0):
+            raise RuntimeError("unforeseen")
+        return original(self, cell)
+
+    monkeypatch.setattr(Stages, "cell", cell)
+    out = Path(grid["output"])
+    outcome = pemeta("run", grid)
+    assert outcome.code == 2
+    assert "failed: plain → cc, seed 1: this one is broken" in outcome.out
+    assert "failed: head → cc, seed 0: RuntimeError: unforeseen" in outcome.out
+    assert (
+        "RuntimeError: unforeseen (head → cc, seed 0); this one is broken (plain → cc, seed 1): 2 of 13" in outcome.err
+    )
+    assert outcome.err.count("\n") == 1
+    assert len(read_records(out)) == 11
+    (details,) = (out / "errors").iterdir()
+    assert "Traceback" in details.read_text()
+    assert "2 of 13 runs missing" in outcome.out  # the report is made all the same
+
+    monkeypatch.setattr(Stages, "cell", original)
+    assert pemeta("run", grid).code == 0
+    assert len(read_records(out)) == 13
+
+
+def test_what_needs_a_failed_priming_is_not_tried(grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def primed(self: Stages, setting: str, seed: int) -> Any:
+        raise ModelError("cannot be primed")
+
+    monkeypatch.setattr(Stages, "primed", primed)
+    with pytest.raises(RuntimeError, match=r"^cannot be primed \(priming .*, and \d more\): 8 of 13 runs failed"):
+        silent(config_of(grid)).run()
+    assert {record.setting for record in read_records(Path(grid["output"]))} == {"plain", "head"}
+
+
+def test_a_full_disk_ends_the_run(grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def cell(self: Stages, cell: Any) -> Record:
+        raise UnwritableError("cannot write it: no space left")
+
+    monkeypatch.setattr(Stages, "cell", cell)
+    with pytest.raises(UnwritableError, match="no space left"):
+        silent(config_of(grid)).run()
+
+
+def test_a_process_that_dies_costs_its_stage_only(grid: dict[str, Any]) -> None:
+    """Its number is told, as when a machine runs out of memory, and another process takes its place."""
+    grid["settings"] = {"plain": {"method": "adapter"}, "other": {"method": "head_only"}}
+    runner = silent(config_of(grid), jobs=2)
+    lines: list[str] = []
+    killed: list[int] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if line.startswith("[1/") and not killed:
+            children = subprocess.run(
+                ["pgrep", "-P", str(os.getpid()), "-f", "spawn_main"], capture_output=True, text=True, check=True
+            ).stdout.split()
+            killed.append(int(children[0]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    runner.say = say
+    with pytest.raises(RuntimeError, match=r"its process died \(SIGKILL.*: 1 of 8 runs failed"):
+        runner.run()
+    assert len(read_records(Path(grid["output"]))) == 7
+    silent(config_of(grid)).run()
+    assert len(read_records(Path(grid["output"]))) == 8
+
+
+def test_a_grid_that_is_killed_gives_the_same_records(grid: dict[str, Any], tmp_path: Path) -> None:
+    """kill -9 once within priming and once between the cells; then the same command."""
+    grid["priming"] |= {"outer_steps": 60}
+    grid["checkpoint_every"] = 5
+    grid["settings"] = {name: grid["settings"][name] for name in ("plain", "primed")}
+    whole = config_of(grid, output=str(tmp_path / "whole"))
+    silent(whole).run()
+
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(grid))
+    out = Path(grid["output"])
+    for until in (
+        lambda: list(out.glob("checkpoints/priming/*.safetensors")),
+        lambda: list(out.glob("records/primed__*")),
+    ):
+        process = command(path, "--jobs", "2")
+        try:
+            wait_for(lambda until=until, process=process: until() or process.poll() is not None)
+            assert process.poll() is None, process.communicate()
+        finally:
+            process.kill()
+            process.communicate()
+    process = command(path, "--jobs", "2")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "of 8 runs are done already" in said
+    assert scores(out) == scores(whole.output)
+
+
+def test_an_interrupt_reaches_the_processes_and_they_save(grid: dict[str, Any], tmp_path: Path) -> None:
+    grid["priming"] |= {"outer_steps": 100_000}
+    grid["checkpoint_every"] = 50
+    grid["settings"] = {"primed": {"method": "adapter", "priming": "meta"}}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(grid))
+    folder = Path(grid["output"], "checkpoints", "priming")
+    states = [folder / f"primed__seed{seed}.safetensors" for seed in grid["seeds"]]
+    process = command(path, "--jobs", "2")
+    try:
+        wait_for(lambda: all(path.exists() for path in states) or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert told.splitlines()[-1].startswith("pemeta: stopped. What is finished is saved")
+    assert "Traceback" not in told
+    steps = [len(read_tensors(path)[1]["about"]["losses"]) for path in states]
+    assert any(number % 50 for number in steps), steps  # by chance not: one in 2500
+
+
+def test_processes_do_not_outlive_the_run(grid: dict[str, Any], tmp_path: Path) -> None:
+    grid["priming"] |= {"outer_steps": 100_000}
+    grid["checkpoint_every"] = 5
+    grid["settings"] = {"primed": {"method": "adapter", "priming": "meta"}}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(grid))
+    process = command(path, "--jobs", "2")
+    try:
+        wait_for(lambda: list(Path(grid["output"]).glob("checkpoints/priming/*.safetensors")))
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    finally:
+        process.kill()
+        process.communicate()
+    assert len(children) >= 2
+    wait_for(lambda: not any(_alive(int(child)) for child in children), 20)
+
+
+def _alive(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def test_the_device_of_the_command_line_comes_first(grid: dict[str, Any], refused: Callable[..., str]) -> None:
+    assert "cuda:7" in refused("run", grid, "--device", "cuda:7")
+
+
+def test_values_of_a_setting(grid: dict[str, Any]) -> None:
+    setting = config_of(grid).settings["primed"]
+    changed = setting.having({"priming.inner_lr": 0.5, "method.bottleneck": 8, "finetuning.lr": 0.1})
+    assert (changed.priming.inner_lr, changed.method.bottleneck, changed.finetuning.lr) == (0.5, 8, 0.1)
+    assert setting.priming.inner_lr == 0.03
+    with pytest.raises(ConfigError, match="expected a key"):
+        setting.having({"label": "x"})
