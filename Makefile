@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "==> [3/4] pemeta, editable, with what tests and docs need"
 	@$(PIP) -c constraints.txt --use-pep517 -e '.[dev,docs]'
 	@echo "==> [4/4] learn2learn"
-	@$(BIN)/python -m pemeta.priming.learn2learn_setup -c constraints.txt
+	@$(BIN)/python -m pemeta.utils.learn2learn_setup -c constraints.txt
 	@touch $@
 	@echo "==> ready: $(BIN)/pemeta --help"
 

@@ -1,6 +1,6 @@
 """Meta-learned priming of pretrained models for parameter-efficient fine-tuning (Gheini, Ma and May, 2023).
 
-Public names load when they are first used, so that ``import pemeta`` and the command line start fast.
+Public names load on first use, so that ``import pemeta`` and the command line start fast.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pemeta.backbone.tokenizers import tokenizer_digest as tokenizer_digest
-    from pemeta.data.blocks import EncodedBlocks as EncodedBlocks
-    from pemeta.data.blocks import encode_language_model as encode_language_model
-    from pemeta.data.encoding import Encoded as Encoded
-    from pemeta.data.encoding import encode as encode
-    from pemeta.data.examples import Examples as Examples
-    from pemeta.data.sentences import Corpus as Corpus
-    from pemeta.data.sentences import LabelSet as LabelSet
-    from pemeta.data.sentences import Sentence as Sentence
-    from pemeta.data.synthetic import SyntheticWorld as SyntheticWorld
-    from pemeta.data.texts import EncodedTexts as EncodedTexts
-    from pemeta.data.texts import encode_texts as encode_texts
-    from pemeta.deploy.export import to_transformers as to_transformers
-    from pemeta.deploy.hf_trainer import TaskModel as TaskModel
-    from pemeta.deploy.peft_files import load_peft as load_peft
-    from pemeta.deploy.peft_files import save_peft as save_peft
-    from pemeta.deploy.serving import Server as Server
+    from pemeta.backbone import tokenizer_digest as tokenizer_digest
+    from pemeta.data import Corpus as Corpus
+    from pemeta.data import Encoded as Encoded
+    from pemeta.data import EncodedBlocks as EncodedBlocks
+    from pemeta.data import EncodedTexts as EncodedTexts
+    from pemeta.data import Examples as Examples
+    from pemeta.data import LabelSet as LabelSet
+    from pemeta.data import Sentence as Sentence
+    from pemeta.data import SyntheticWorld as SyntheticWorld
+    from pemeta.data import encode as encode
+    from pemeta.data import encode_language_model as encode_language_model
+    from pemeta.data import encode_texts as encode_texts
+    from pemeta.deploy import Server as Server
+    from pemeta.deploy import TaskModel as TaskModel
+    from pemeta.deploy import load_peft as load_peft
+    from pemeta.deploy import save_peft as save_peft
+    from pemeta.deploy import to_transformers as to_transformers
     from pemeta.errors import PemetaError as PemetaError
     from pemeta.heads import CausalLM as CausalLM
     from pemeta.heads import CausalLMHead as CausalLMHead
@@ -47,92 +47,109 @@ if TYPE_CHECKING:
     from pemeta.methods import PEMethod as PEMethod
     from pemeta.methods import Prefix as Prefix
     from pemeta.methods import Prompt as Prompt
-    from pemeta.model.partition import Partition as Partition
-    from pemeta.model.pe_model import PEModel as PEModel
-    from pemeta.priming.algorithms import (
-        FineTunePriming as FineTunePriming,
-    )
-    from pemeta.priming.algorithms import (
-        MetaPriming as MetaPriming,
-    )
-    from pemeta.priming.algorithms import (
-        PrimingAlgorithm as PrimingAlgorithm,
-    )
-    from pemeta.priming.learner import PrimingLearner as PrimingLearner
-    from pemeta.priming.outer_loop import prime as prime
-    from pemeta.tasks.task import Episode as Episode
-    from pemeta.tasks.task import EpisodeSampler as EpisodeSampler
-    from pemeta.tasks.task import Task as Task
-    from pemeta.training.evaluation import evaluate as evaluate
-    from pemeta.training.evaluation import predict as predict
-    from pemeta.training.finetuning import finetune as finetune
-    from pemeta.training.finetuning_settings import FineTuning as FineTuning
-    from pemeta.training.pretraining import TinyTransformer as TinyTransformer
-    from pemeta.training.pretraining import pretrain as pretrain
+    from pemeta.model import Partition as Partition
+    from pemeta.model import PEModel as PEModel
+    from pemeta.priming import FineTunePriming as FineTunePriming
+    from pemeta.priming import MetaPriming as MetaPriming
+    from pemeta.priming import PrimingAlgorithm as PrimingAlgorithm
+    from pemeta.priming import PrimingLearner as PrimingLearner
+    from pemeta.priming import prime as prime
+    from pemeta.tasks import Episode as Episode
+    from pemeta.tasks import EpisodeSampler as EpisodeSampler
+    from pemeta.tasks import Task as Task
+    from pemeta.training import FineTuning as FineTuning
+    from pemeta.training import TinyTransformer as TinyTransformer
+    from pemeta.training import evaluate as evaluate
+    from pemeta.training import finetune as finetune
+    from pemeta.training import predict as predict
+    from pemeta.training import pretrain as pretrain
 
-# Where each public name lives; a test holds that the type checker is told the same above.
-_HOME = {
-    "Adapter": "pemeta.methods",
-    "BitFit": "pemeta.methods",
-    "CausalLM": "pemeta.heads",
-    "CausalLMHead": "pemeta.heads",
-    "Compose": "pemeta.methods",
-    "Corpus": "pemeta.data.sentences",
-    "Encoded": "pemeta.data.encoding",
-    "EncodedBlocks": "pemeta.data.blocks",
-    "EncodedTexts": "pemeta.data.texts",
-    "Episode": "pemeta.tasks.task",
-    "EpisodeSampler": "pemeta.tasks.task",
-    "Examples": "pemeta.data.examples",
-    "FineTunePriming": "pemeta.priming.algorithms",
-    "FineTuning": "pemeta.training.finetuning_settings",
-    "Full": "pemeta.methods",
-    "Head": "pemeta.heads",
-    "HeadOnly": "pemeta.methods",
-    "HeadSpec": "pemeta.heads",
-    "IA3": "pemeta.methods",
-    "LabelSet": "pemeta.data.sentences",
-    "LayerNormTuning": "pemeta.methods",
-    "LoRA": "pemeta.methods",
-    "MetaPriming": "pemeta.priming.algorithms",
-    "PEMethod": "pemeta.methods",
-    "PEModel": "pemeta.model.pe_model",
-    "Partition": "pemeta.model.partition",
-    "Peft": "pemeta.methods",
-    "PemetaError": "pemeta.errors",
-    "Prefix": "pemeta.methods",
-    "PrimingAlgorithm": "pemeta.priming.algorithms",
-    "PrimingLearner": "pemeta.priming.learner",
-    "Prompt": "pemeta.methods",
-    "Sentence": "pemeta.data.sentences",
-    "SequenceClassification": "pemeta.heads",
-    "SequenceClassificationHead": "pemeta.heads",
-    "Server": "pemeta.deploy.serving",
-    "SyntheticWorld": "pemeta.data.synthetic",
-    "Task": "pemeta.tasks.task",
-    "TaskModel": "pemeta.deploy.hf_trainer",
-    "TinyTransformer": "pemeta.training.pretraining",
-    "TokenClassification": "pemeta.heads",
-    "TokenClassificationHead": "pemeta.heads",
-    "encode": "pemeta.data.encoding",
-    "encode_language_model": "pemeta.data.blocks",
-    "encode_texts": "pemeta.data.texts",
-    "evaluate": "pemeta.training.evaluation",
-    "finetune": "pemeta.training.finetuning",
-    "load_peft": "pemeta.deploy.peft_files",
-    "predict": "pemeta.training.evaluation",
-    "pretrain": "pemeta.training.pretraining",
-    "prime": "pemeta.priming.outer_loop",
-    "save_peft": "pemeta.deploy.peft_files",
-    "to_transformers": "pemeta.deploy.export",
-    "tokenizer_digest": "pemeta.backbone.tokenizers",
+    __version__: str
+
+_PUBLIC = {
+    "pemeta.backbone": ("tokenizer_digest",),
+    "pemeta.data": (
+        "Corpus",
+        "Encoded",
+        "EncodedBlocks",
+        "EncodedTexts",
+        "Examples",
+        "LabelSet",
+        "Sentence",
+        "SyntheticWorld",
+        "encode",
+        "encode_language_model",
+        "encode_texts",
+    ),
+    "pemeta.deploy": (
+        "Server",
+        "TaskModel",
+        "load_peft",
+        "save_peft",
+        "to_transformers",
+    ),
+    "pemeta.errors": ("PemetaError",),
+    "pemeta.heads": (
+        "CausalLM",
+        "CausalLMHead",
+        "Head",
+        "HeadSpec",
+        "SequenceClassification",
+        "SequenceClassificationHead",
+        "TokenClassification",
+        "TokenClassificationHead",
+    ),
+    "pemeta.methods": (
+        "IA3",
+        "Adapter",
+        "BitFit",
+        "Compose",
+        "Full",
+        "HeadOnly",
+        "LayerNormTuning",
+        "LoRA",
+        "PEMethod",
+        "Peft",
+        "Prefix",
+        "Prompt",
+    ),
+    "pemeta.model": (
+        "PEModel",
+        "Partition",
+    ),
+    "pemeta.priming": (
+        "FineTunePriming",
+        "MetaPriming",
+        "PrimingAlgorithm",
+        "PrimingLearner",
+        "prime",
+    ),
+    "pemeta.tasks": (
+        "Episode",
+        "EpisodeSampler",
+        "Task",
+    ),
+    "pemeta.training": (
+        "FineTuning",
+        "TinyTransformer",
+        "evaluate",
+        "finetune",
+        "predict",
+        "pretrain",
+    ),
 }
+"""The public names by the folder that they come from; a test holds that the type checker is told the same above."""
+_HOME = {name: folder for folder, names in _PUBLIC.items() for name in names}
 
-__all__ = list(_HOME)
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
     """The public name, on its first use."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pemeta")
     if name not in _HOME:
         raise AttributeError(f"module 'pemeta' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

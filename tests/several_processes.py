@@ -15,7 +15,7 @@ from pemeta.errors import PemetaError
 from pemeta.experiments.config_file import load_config
 from pemeta.experiments.runner import Runner
 from pemeta.training.optimizer import LossScale
-from pemeta.utils.distributed import Ranks, joined
+from pemeta.utils.distributed import Processes, process_group
 from pemeta.utils.files import write_json, write_tensors
 
 SOURCES = [*TASKS, Task.token_classification("de", data(2))]  # three: one process has more than the other
@@ -125,7 +125,7 @@ def stuck(folder: Path, first: bool) -> None:
         raise MemoryError("there is none left")
 
     if not first:
-        Ranks.sum_gradients = sum_gradients
+        Processes.sum_gradients = sum_gradients
     Runner(load_config(folder / "config.yaml"), progress=False).run()
 
 
@@ -139,6 +139,6 @@ def float32(folder: Path, first: bool) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with joined() as ranks:
+    with process_group() as processes:
         for step in sys.argv[2:]:
-            globals()[step](Path(sys.argv[1]), ranks.first)
+            globals()[step](Path(sys.argv[1]), processes.first)

@@ -25,9 +25,9 @@ import torch
 from transformers import BertConfig, PreTrainedConfig
 
 from pemeta.backbone.loading import auto_class
-from pemeta.estimate.blank import BlankSentences, Shape
 from pemeta.estimate.cases import PrimingCase, TuningCase
-from pemeta.estimate.devices import device_of
+from pemeta.estimate.devices import find_device
+from pemeta.estimate.fake import FakeSentences, Shape
 from pemeta.estimate.findings import Memory
 from pemeta.methods import PEMethod
 from pemeta.model.pe_model import PEModel
@@ -107,7 +107,7 @@ class Case:
         return PrimingCase(shape, method, self.algorithm, self.tasks)
 
 
-class Sentences(BlankSentences):
+class Sentences(FakeSentences):
     """Real ones: random word pieces, the last of each sentence but the first being padding."""
 
     def tensors(self, indices: Any) -> Batch:
@@ -239,7 +239,7 @@ def in_own_process(case: Case) -> tuple[int, int]:
 def row(case: Case) -> str:
     held, process = in_own_process(case)
     guess = estimated(case)
-    pairs = ((guess.total, held), (device_of("cpu", "cpu").needs(guess), process))
+    pairs = ((guess.total, held), (find_device("cpu", "cpu").needs(guess), process))
     numbers = [f"{told / MIB:,.0f} | {real / MIB:,.0f} | {told / real:.3f}" for told, real in pairs]
     return f"| {case} | {' | '.join(numbers)} |"
 

@@ -17,7 +17,7 @@ PARTS: tuple[Part, ...] = ("query", "key", "value", "attention_output", "ffn_up"
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class Architecture:
     """Names of the parts of an architecture's layers, relative to a layer.
 
     Attributes:
@@ -59,7 +59,7 @@ class Anatomy:
         return self.query == self.key
 
 
-_BERT = Anatomy(
+_BERT = Architecture(
     layers="encoder.layer",
     attention="attention.self",
     query="attention.self.query",
@@ -72,7 +72,7 @@ _BERT = Anatomy(
     ffn_residual=True,
     output="states",
 )
-_LLAMA = Anatomy(
+_LLAMA = Architecture(
     layers="layers",
     attention="self_attn",
     query="self_attn.q_proj",
@@ -84,7 +84,7 @@ _LLAMA = Anatomy(
     ffn_down="mlp.down_proj",
     output="states",
 )
-_T5 = Anatomy(
+_T5 = Architecture(
     layers="encoder.block",
     attention="layer.0.SelfAttention",
     query="layer.0.SelfAttention.q",
@@ -97,11 +97,11 @@ _T5 = Anatomy(
     output="more",  # the first layer's position bias, for all others
 )
 
-ANATOMIES: dict[str, Anatomy] = {
+ARCHITECTURES: dict[str, Architecture] = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), _LLAMA),
     **dict.fromkeys(("t5", "mt5"), _T5),
-    "distilbert": Anatomy(
+    "distilbert": Architecture(
         layers="transformer.layer",
         attention="attention",
         query="attention.q_lin",
@@ -120,7 +120,7 @@ ANATOMIES: dict[str, Anatomy] = {
         value="attention.self.value_proj",
         output="pair",
     ),
-    "modernbert": Anatomy(
+    "modernbert": Architecture(
         layers="layers",
         attention="attn",
         query="attn.Wqkv",
@@ -132,7 +132,7 @@ ANATOMIES: dict[str, Anatomy] = {
         ffn_down="mlp.Wo",
         output="states",
     ),
-    "gpt2": Anatomy(
+    "gpt2": Architecture(
         layers="h",
         attention="attn",
         query="attn.c_attn",
@@ -144,7 +144,7 @@ ANATOMIES: dict[str, Anatomy] = {
         ffn_down="mlp.c_proj",
         output="states",
     ),
-    "vit": Anatomy(
+    "vit": Architecture(
         layers="layers",
         attention="attention",
         query="attention.q_proj",
@@ -162,7 +162,7 @@ ANATOMIES: dict[str, Anatomy] = {
 _GATED_T5 = replace(_T5, ffn_up=("layer.1.DenseReluDense.wi_0", "layer.1.DenseReluDense.wi_1"))
 
 
-def anatomy(backbone: nn.Module) -> Anatomy:
+def architecture_of(backbone: nn.Module) -> Architecture:
     """The table's entry for a backbone.
 
     Raises:
@@ -170,13 +170,13 @@ def anatomy(backbone: nn.Module) -> Anatomy:
     """
     config = getattr(backbone, "config", None)
     kind = str(getattr(config, "model_type", type(backbone).__name__))
-    if kind not in ANATOMIES:
+    if kind not in ARCHITECTURES:
         raise ModelError(
-            f"{unknown_name('architecture', kind, ANATOMIES)}; add its layers' names to "
-            "pemeta.backbone.architectures.ANATOMIES, or "
+            f"{unknown_name('architecture', kind, ARCHITECTURES)}; add its layers' names to "
+            "pemeta.backbone.architectures.ARCHITECTURES, or "
             "take a method that needs none: adapter with placement output, bitfit, layer_norm, prompt, full, head_only"
         )
-    found = ANATOMIES[kind]
+    found = ARCHITECTURES[kind]
     if found == _T5 and getattr(config, "is_gated_act", False):  # T5 1.1 and mT5
         found = _GATED_T5
     try:
@@ -186,7 +186,7 @@ def anatomy(backbone: nn.Module) -> Anatomy:
     except (AttributeError, IndexError) as error:
         raise ModelError(
             f"{type(backbone).__name__} is not built as pemeta.backbone.architectures expects of {kind!r} ({error}); "
-            "correct the entry in pemeta.backbone.architectures.ANATOMIES for this version of transformers"
+            "correct the entry in pemeta.backbone.architectures.ARCHITECTURES for this version of transformers"
         ) from None
     return found
 
@@ -201,7 +201,7 @@ def layer_names(backbone: nn.Module, top: int | None = None) -> Sequence[str]:
     Raises:
         ModelError: the backbone has fewer than ``top`` layers, or no entry.
     """
-    where = anatomy(backbone).layers
+    where = architecture_of(backbone).layers
     number = len(backbone.get_submodule(where))  # type: ignore[arg-type] # a ModuleList
     if top is not None and top > number:
         raise ModelError(f"top_layers is {top}, but the backbone has {number} layers; choose from 1 to {number}")

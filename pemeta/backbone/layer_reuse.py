@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from pemeta.backbone.architectures import anatomy, layer_names
+from pemeta.backbone.architectures import architecture_of, layer_names
 from pemeta.errors import ModelError
 from pemeta.typing import Batch
 
@@ -21,9 +21,9 @@ INPUT_OF_LAYER = "input_of_layer_"
 
 def separable(backbone: nn.Module, first: int) -> bool:
     """Whether the layers below ``first`` can be left out of a pass whose hidden states at that layer are known."""
-    if first == 0 or anatomy(backbone).output == "more":
+    if first == 0 or architecture_of(backbone).output == "more":
         return False
-    stack = backbone.get_submodule(anatomy(backbone).layers.rpartition(".")[0])
+    stack = backbone.get_submodule(architecture_of(backbone).layers.rpartition(".")[0])
     # DeBERTa's convolution stands between the first layer and the second.
     return not (first == 1 and getattr(stack, "conv", None) is not None)
 
@@ -59,7 +59,7 @@ def run_below(backbone: nn.Module, inputs: dict[str, Any], first: int) -> Tensor
     raise ModelError(f"{type(backbone).__name__} did not run its layer {first}; run the whole backbone")
 
 
-class _LeftOut(nn.Module):
+class _Skipped(nn.Module):
     """In place of a layer: gives the hidden states that the layers left out end with."""
 
     def __init__(self, layer: nn.Module, hidden: Tensor, pair: bool) -> None:
@@ -75,20 +75,20 @@ class _LeftOut(nn.Module):
 
 
 @contextmanager
-def left_out(backbone: nn.Module, batch: Batch) -> Iterator[None]:
+def skip_layers_below(backbone: nn.Module, batch: Batch) -> Iterator[None]:
     """Within the block the backbone leaves out the layers below that whose input the batch has, if it has one."""
     key = next((key for key in batch if key.startswith(INPUT_OF_LAYER)), None)
     if key is None:
         yield
         return
-    parts = anatomy(backbone)
+    parts = architecture_of(backbone)
     layers = backbone.get_submodule(parts.layers)._modules
     before = dict(layers)
     try:
         for index in range(int(key.removeprefix(INPUT_OF_LAYER))):
             layer = before[str(index)]
             assert layer is not None  # a layer of a ModuleList
-            layers[str(index)] = _LeftOut(layer, batch[key], parts.output == "pair")
+            layers[str(index)] = _Skipped(layer, batch[key], parts.output == "pair")
         yield
     finally:
         layers.update(before)
@@ -152,7 +152,7 @@ def has_states(batch: Batch) -> bool:
     return inputs_of(batch).keys() < batch.keys() - {"labels"}
 
 
-def joined(batches: Sequence[Batch], padding: int) -> Batch | None:
+def concatenate(batches: Sequence[Batch], padding: int) -> Batch | None:
     """The inputs of several batches as one, padded to the longest; None where they do not go together.
 
     Args:
@@ -183,8 +183,8 @@ def _size(inputs: Batch) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def parted(hidden: Tensor, batches: Sequence[Batch]) -> list[Tensor]:
-    """Hidden states of :func:`joined` batches, for each batch, without the padding to the longest of them.
+def split_hidden(hidden: Tensor, batches: Sequence[Batch]) -> list[Tensor]:
+    """Hidden states of :func:`concatenate` batches, for each batch, without the padding to the longest of them.
 
     A prompt before the sequences stays.
     """
@@ -194,7 +194,7 @@ def parted(hidden: Tensor, batches: Sequence[Batch]) -> list[Tensor]:
     return [part[:, : part.shape[1] - (max(lengths) - length)] for part, length in parts]
 
 
-class Shared:
+class SharedGraph:
     """Tensors that the graphs of several losses stand on; their own graph is walked back once, after all of these.
 
     A loss's backward pass leaves its gradient at the shared tensor and frees its own graph.

@@ -47,7 +47,7 @@ def load_backbone(
         options["attn_implementation"] = attention
     remedy = "give a folder with config.json and model.safetensors, or a name on the Hugging Face hub"
     with explained("a model", path, remedy), quiet():
-        auto = auto_class(load_config(path, trust_remote_code))
+        auto = auto_class(load_model_config(path, trust_remote_code))
         _refuse_unreadable(path)
         try:
             model, info = auto.from_pretrained(path, add_pooling_layer=False, **options)
@@ -60,7 +60,7 @@ def load_backbone(
     return model
 
 
-def load_config(path: str | Path, trust_remote_code: bool = False) -> PreTrainedConfig:
+def load_model_config(path: str | Path, trust_remote_code: bool = False) -> PreTrainedConfig:
     """A model's configuration; code beside it is neither run nor asked about.
 
     Raises:
@@ -155,7 +155,7 @@ def read_configuration(path: str | Path) -> PreTrainedConfig:
         ModelError: there is none at ``path``.
     """
     with explained("a configuration", path, CONFIGURED), quiet():
-        return load_config(path)
+        return load_model_config(path)
 
 
 def empty_backbone_of(config: PreTrainedConfig, path: str | Path, attention: str | None = None) -> PreTrainedModel:

@@ -6,7 +6,7 @@ import hashlib
 
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from pemeta.backbone.loading import load_config
+from pemeta.backbone.loading import load_model_config
 from pemeta.errors import ModelError
 from pemeta.utils.hub import explained, quiet
 
@@ -61,7 +61,7 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
     """
     with explained("a tokenizer", path, "give a folder with a model's and its tokenizer's files"), quiet():
         # The configuration first: a hub that cannot be reached is then waited for once.
-        config = load_config(path, trust_remote_code)
+        config = load_model_config(path, trust_remote_code)
         return _fitted(AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code), config)
 
 
@@ -71,13 +71,13 @@ def _fitted(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> Pre
     size = getattr(config, "vocab_size", pieces)
     if not len(tokenizer.all_special_ids) < pieces <= size:
         raise ValueError(f"its {pieces} word pieces do not fit a model with {size}")
-    longest = positions(config)
+    longest = max_positions(config)
     if longest is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     return tokenizer
 
 
-def positions(config: PreTrainedConfig) -> int | None:
+def max_positions(config: PreTrainedConfig) -> int | None:
     """Word pieces that a model has positions for; None where it has no limit."""
     found = getattr(config, "max_position_embeddings", None)
     if not isinstance(found, int) or found <= 0:

@@ -90,16 +90,16 @@ def run(
     """Prime, fine-tune and test every cell of CONFIG that is not done yet, then report."""
     from pemeta.experiments.config_file import load_config
     from pemeta.experiments.runner import Runner
-    from pemeta.utils.distributed import joined
+    from pemeta.utils.distributed import process_group
 
     devices = device.split(",") if device else ()
-    with joined() as ranks:
-        runner = ranks.each(
+    with process_group() as processes:
+        runner = processes.each(
             lambda: Runner(load_config(config, overrides or ()), say=typer.echo, jobs=jobs, devices=devices)
         )
         if not dry_run:
-            _run(runner, ranks.first)
-        elif ranks.first:
+            _run(runner, processes.first)
+        elif processes.first:
             typer.echo("\n".join(runner.dry_run()))
 
 
@@ -176,24 +176,24 @@ def validate(
     from pemeta.experiments.config_file import load_config
 
     checked = load_config(config, overrides or ())
-    primed = {checked.primed_name(c.setting, c.seed) for c in checked.cells if checked.primer(c.setting)}
+    primed = {checked.primed_name(c.setting, c.seed) for c in checked.runs if checked.primer(c.setting)}
     sizes = [len(checked.settings), len(checked.targets), len(checked.seeds)]
-    of = " x " if len(checked.cells) == math.prod(sizes) else ", "
+    of = " x " if len(checked.runs) == math.prod(sizes) else ", "
     grid = of.join(f"{size} {what}" for size, what in zip(sizes, ("settings", "targets", "seeds"), strict=True))
     typer.echo(
-        f"{config} is valid: {len(primed)} priming runs and {len(checked.cells)} fine-tuning runs ({grid}) "
+        f"{config} is valid: {len(primed)} priming runs and {len(checked.runs)} fine-tuning runs ({grid}) "
         f"into {checked.output}"
     )
     if checked.to_search is not None:
-        typer.echo(f"before them a search of {len(checked.to_search.cells)} runs")
+        typer.echo(f"before them a search of {len(checked.to_search.runs)} runs")
     if load:
         from pemeta.experiments.data_check import check_data
         from pemeta.experiments.stages import Stages
 
         stages = Stages(checked, say=typer.echo)
-        check_data(stages, checked.cells)
+        check_data(stages, checked.runs)
         for name, setting in checked.settings.items():
-            model = stages.workshop.model(name, checked.seeds[0])
+            model = stages.builder.model(name, checked.seeds[0])
             if setting.priming is not None:
                 setting.priming.prepare(model, checked.seeds[0])
         typer.echo("the backbone loads and all data can be read")
@@ -216,14 +216,14 @@ def plan(
     """Say what CONFIG would take, without running it: parameters, memory, operations and time of each stage."""
     import json
 
-    from pemeta.estimate import estimate_run, in_words, to_json
+    from pemeta.estimate import estimate_grid, to_json, to_text
     from pemeta.experiments.config_file import load_config
 
-    found = estimate_run(load_config(config, overrides or ()), device, world_size, length)
+    found = estimate_grid(load_config(config, overrides or ()), device, world_size, length)
     if as_json:
         typer.echo(json.dumps(to_json(found), ensure_ascii=False, indent=2))
         return
-    for line in in_words(found):
+    for line in to_text(found):
         typer.echo(line)
 
 
@@ -264,7 +264,7 @@ def predict(
 )
 def setup_learn2learn(context: typer.Context) -> None:
     """Build and install learn2learn, which priming needs. Further options go to pip."""
-    from pemeta.priming.learn2learn_setup import install_learn2learn
+    from pemeta.utils.learn2learn_setup import install_learn2learn
 
     install_learn2learn(context.args)
 

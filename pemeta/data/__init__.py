@@ -1,1 +1,13 @@
-"""Reading labelled sentences, and encoding them for a backbone."""
+"""Labelled examples: reading them from files and hubs, encoding them for a backbone, and the metrics on them."""
+
+from pemeta.data.blocks import EncodedBlocks as EncodedBlocks
+from pemeta.data.blocks import encode_language_model as encode_language_model
+from pemeta.data.encoding import Encoded as Encoded
+from pemeta.data.encoding import encode as encode
+from pemeta.data.examples import Examples as Examples
+from pemeta.data.sentences import Corpus as Corpus
+from pemeta.data.sentences import LabelSet as LabelSet
+from pemeta.data.sentences import Sentence as Sentence
+from pemeta.data.synthetic import SyntheticWorld as SyntheticWorld
+from pemeta.data.texts import EncodedTexts as EncodedTexts
+from pemeta.data.texts import encode_texts as encode_texts

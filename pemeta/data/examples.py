@@ -111,7 +111,7 @@ class Examples(ABC, Generic[Decoded, Scored]):
         object.__setattr__(held, "trunk", kept)  # a copy of a frozen value, which nobody has yet
         return held
 
-    def outputs_in_words(self, most: int = 20) -> str:
+    def describe_outputs(self, most: int = 20) -> str:
         """The outputs as a message names them."""
         shown = ", ".join(map(str, self.outputs[:most]))
         return f"{shown} ..." if len(self.outputs) > most else shown

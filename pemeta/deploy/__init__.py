@@ -1,1 +1,7 @@
-"""What a fine-tuned task is used with: serving, predictions, export, files of PEFT, the Trainer of transformers."""
+"""Using what was fine-tuned: serving, predictions, export, PEFT's files, the Trainer of transformers."""
+
+from pemeta.deploy.export import to_transformers as to_transformers
+from pemeta.deploy.hf_trainer import TaskModel as TaskModel
+from pemeta.deploy.peft_files import load_peft as load_peft
+from pemeta.deploy.peft_files import save_peft as save_peft
+from pemeta.deploy.serving import Server as Server

@@ -17,10 +17,10 @@ from pemeta.backbone.tokenizers import check_tokenizer, load_tokenizer, tokenize
 from pemeta.deploy.predictions import Classified, Tagged, tagged
 from pemeta.errors import ConfigError, DataError, ModelError, reason, unknown_name
 from pemeta.heads import HeadSpec, SequenceClassification, TokenClassification
-from pemeta.model.manifest import TASKS, read_about, resolve_base
+from pemeta.model.manifest import TASKS, read_manifest, resolve_base
 from pemeta.model.model_files import theta_p_digest
 from pemeta.model.pe_model import PEModel
-from pemeta.model.task_files import ABOUT_TASK, StoredTask, apply_task, read_about_task, read_task
+from pemeta.model.task_files import TASK_MANIFEST, StoredTask, apply_task, read_task, read_task_manifest
 from pemeta.typing import Batch, State
 from pemeta.utils.devices import resolve_device
 
@@ -78,9 +78,9 @@ class Server:
             ModelError: this is not a saved model, it has no tokenizer, or a task is unknown or does not fit.
         """
         path = _local(path)
-        about = read_about(path)
+        manifest = read_manifest(path)
         folders = list(task_folders(path).values()) if tasks is None else [find_task(path, task) for task in tasks]
-        tokenizer = load_tokenizer(resolve_base(path, about), trust_remote_code)
+        tokenizer = load_tokenizer(resolve_base(path, manifest), trust_remote_code)
         model = PEModel.from_pretrained(path, attention=attention, trust_remote_code=trust_remote_code)
         server = cls(model.to(resolve_device(device)), tokenizer)
         for folder in folders:
@@ -99,17 +99,17 @@ class Server:
             ModelError: the folder is not whole, belongs to another method, θ_p or head, or cannot be served.
         """
         stored = read_task(self.model, Path(folder), self._digest)
-        spec = stored.about.head
+        spec = stored.manifest.head
         if not isinstance(spec, TokenClassification | SequenceClassification):
             raise ModelError(
-                f"task {stored.about.task!r} has the head {spec.name!r}, which does not label texts; only "
+                f"task {stored.manifest.task!r} has the head {spec.name!r}, which does not label texts; only "
                 "token_classification and sequence_classification are served"
             )
-        name = name or stored.about.task
+        name = name or stored.manifest.task
         with self._lock:
             self._active = None  # an interrupt may come between
             apply_task(self.model, stored, name)
-            self._tasks[name] = StoredTask(stored.about, self._theta_a(), {})
+            self._tasks[name] = StoredTask(stored.manifest, self._theta_a(), {})
             self._active = name
         return name
 
@@ -155,7 +155,7 @@ class Server:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be positive; found {batch_size}")
         with self.using(task) as model:
-            stored = self._tasks[task].about
+            stored = self._tasks[task].manifest
             if isinstance(stored.head, TokenClassification):
                 words = [tuple(text.split()) for text in texts]
                 pieces = self._pieces([list(one) for one in words if one], stored.max_length, split=True)
@@ -213,8 +213,8 @@ class Server:
 
 def task_folders(path: str | Path) -> dict[str, Path]:
     """The folders in a model's ``tasks/`` by the names of their tasks."""
-    folders = sorted(file.parent for file in (Path(path) / TASKS).glob(f"*/{ABOUT_TASK}"))
-    return {read_about_task(folder).task: folder for folder in folders}
+    folders = sorted(file.parent for file in (Path(path) / TASKS).glob(f"*/{TASK_MANIFEST}"))
+    return {read_task_manifest(folder).task: folder for folder in folders}
 
 
 def find_task(path: str | Path, task: str | Path) -> Path:
@@ -226,7 +226,7 @@ def find_task(path: str | Path, task: str | Path) -> Path:
     known = task_folders(path)
     if str(task) in known:
         return known[str(task)]
-    if (Path(task) / ABOUT_TASK).is_file():
+    if (Path(task) / TASK_MANIFEST).is_file():
         return Path(task)
     raise ModelError(f"{unknown_name('task', str(task), known)}; give one of {Path(path) / TASKS}, or a task's folder")
 
@@ -237,7 +237,7 @@ def only_task(path: str | Path) -> str:
     Raises:
         ModelError: it has none or several, or is not a saved model.
     """
-    read_about(path)
+    read_manifest(path)
     known = task_folders(path)
     if len(known) != 1:
         raise ModelError(

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from pemeta.data.sentences import Split
-from pemeta.estimate.blank import Shape
+from pemeta.estimate.fake import Shape
 from pemeta.estimate.findings import Memory, Passes, Step
 from pemeta.estimate.steps import EVALUATED, evaluation_passes, finetuning_step, priming_step
 from pemeta.estimate.tracker import Work

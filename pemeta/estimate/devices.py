@@ -117,7 +117,7 @@ DEVICES: dict[str, Device] = {
 }
 
 
-def device_of(name: str | None, configured: str, threads: int | None = None) -> Device:
+def find_device(name: str | None, configured: str, threads: int | None = None) -> Device:
     """The device of a name, or the one that a configuration's ``device`` is here.
 
     Args:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from pemeta.backbone.tokenizers import positions
+from pemeta.backbone.tokenizers import max_positions
 from pemeta.data.sentences import SPLITS, Split
-from pemeta.estimate.blank import Shape
 from pemeta.estimate.cases import FLOAT, Case, PrimingCase, Remedy, TuningCase, remedies
-from pemeta.estimate.devices import Device, device_of
+from pemeta.estimate.devices import Device, find_device
+from pemeta.estimate.fake import Shape
 from pemeta.estimate.findings import Memory, Parameters
-from pemeta.experiments.config import Cell, RunConfig
+from pemeta.experiments.config import GridConfig, Run
 from pemeta.methods.base import PEMethod
 from pemeta.priming.algorithms import MetaPriming
 
@@ -60,7 +60,7 @@ class StageEstimate:
 
 
 @dataclass(frozen=True)
-class RunEstimate:
+class GridEstimate:
     """What a run takes.
 
     Attributes:
@@ -91,9 +91,9 @@ class RunEstimate:
         return primings + max([shared, *(stage.longest for stage in cells)])
 
 
-def estimate_run(
-    config: RunConfig, device: str | None = None, world_size: int = 1, length: int | None = None
-) -> RunEstimate:
+def estimate_grid(
+    config: GridConfig, device: str | None = None, world_size: int = 1, length: int | None = None
+) -> GridEstimate:
     """What a run, and the search before it, take; neither weights nor sentences are loaded for it.
 
     Args:
@@ -108,11 +108,11 @@ def estimate_run(
         ModelError: there is no configuration of the backbone, or a method does not suit it.
         MissingLearn2LearnError: priming needs learn2learn.
     """
-    found = device_of(device, config.device, config.threads)
+    found = find_device(device, config.device, config.threads)
     backbone = config.backbone.configuration(Path(config.output))
     grids = [grid for grid in (config.to_search, config) if grid is not None]
     prompt = max(method.extra_positions for grid in grids for name in grid.settings for method in _attached(grid, name))
-    longest = min(config.max_length or 128, (positions(backbone) or 10**9) - prompt)
+    longest = min(config.max_length or 128, (max_positions(backbone) or 10**9) - prompt)
     shape = Shape(
         backbone,
         length or longest,
@@ -123,7 +123,7 @@ def estimate_run(
         fused_optimizer=found.type == "cuda",
     )
     stages = _Stages(grids, shape, found, world_size)
-    return RunEstimate(found, world_size, shape.length, length is not None, tuple(stages.all()))
+    return GridEstimate(found, world_size, shape.length, length is not None, tuple(stages.all()))
 
 
 AnyCase = TypeVar("AnyCase", bound=Case)
@@ -136,14 +136,14 @@ class _Group(Generic[AnyCase]):
     case: AnyCase
     labels: dict[str, None] = field(default_factory=dict)
     primed: dict[str, None] = field(default_factory=dict)
-    cells: list[tuple[RunConfig, Cell]] = field(default_factory=list)
+    cells: list[tuple[GridConfig, Run]] = field(default_factory=list)
 
 
 @dataclass
 class _Stages:
     """The stages of a run and its search, for one kind of device."""
 
-    grids: Sequence[RunConfig]
+    grids: Sequence[GridConfig]
     shape: Shape
     device: Device
     world_size: int
@@ -154,7 +154,7 @@ class _Stages:
         primings: dict[str, _Group[PrimingCase]] = {}
         tunings: dict[str, _Group[TuningCase]] = {}
         for grid in self.grids:
-            for cell in grid.cells:
+            for cell in grid.runs:
                 label = grid.settings[cell.setting].label or cell.setting
                 priming = self._priming_case(grid, cell)
                 if priming is not None:
@@ -168,7 +168,7 @@ class _Stages:
         yield from (self._priming(group) for group in primings.values())
         yield from (self._tuning(group) for group in tunings.values())
 
-    def _priming_case(self, grid: RunConfig, cell: Cell) -> PrimingCase | None:
+    def _priming_case(self, grid: GridConfig, cell: Run) -> PrimingCase | None:
         primer = grid.primer(cell.setting)
         if primer is None or primer.priming is None:
             return None
@@ -223,20 +223,20 @@ class _Stages:
             longest=max(seconds),
         )
 
-    def _sizes(self, grid: RunConfig, cell: Cell) -> dict[Split, int]:
+    def _sizes(self, grid: GridConfig, cell: Run) -> dict[Split, int]:
         """Sentences of a cell in each split; ``test`` is the split that is scored."""
         limits = grid.sizes_of(cell.setting).model_dump()
         there = self._counted(grid, cell.target) if None in limits.values() else limits
         found: dict[Split, int] = {split: min(there[split], limits[split] or there[split]) for split in SPLITS}
         return {**found, "test": found[grid.scored_on]}
 
-    def _counted(self, grid: RunConfig, language: str) -> dict[Split, int]:
+    def _counted(self, grid: GridConfig, language: str) -> dict[Split, int]:
         if language not in self.counted:
             self.counted[language] = grid.data.sizes(language)
         return self.counted[language]
 
 
-def _attached(grid: RunConfig, setting: str) -> tuple[PEMethod, ...]:
+def _attached(grid: GridConfig, setting: str) -> tuple[PEMethod, ...]:
     """The methods that a setting's model has in fine-tuning: its own, and the inner loop's where that was another."""
     own, primer = grid.settings[setting].method, grid.primer(setting)
     if primer is None or not isinstance(primer.priming, MetaPriming) or primer.priming.inner_method is None:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 
 from pemeta.backbone.layer_reuse import has_dropout
-from pemeta.estimate.blank import Shape, without_values
+from pemeta.estimate.fake import Shape, fake_tensors
 from pemeta.estimate.findings import Passes, Step
+from pemeta.estimate.monitor import REST, StepMonitor, telling
 from pemeta.estimate.tracker import Tracker, Work
-from pemeta.estimate.watched import REST, Watched, telling
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms import MetaPriming, PrimingAlgorithm
@@ -45,7 +45,7 @@ def priming_step(shape: Shape, method: PEMethod, algorithm: PrimingAlgorithm, ta
     parts = model.partition(inner)
     cloned = parts.theta_a + model.head_names(sources[0].name) if isinstance(algorithm, MetaPriming) else ()
     trained = algorithm.trained(model)
-    with without_values(model), Watched(model, trained, cloned, shape.fused_optimizer) as watched:
+    with fake_tensors(model), StepMonitor(model, trained, cloned, shape.fused_optimizer) as watched:
         _look(model, shape, inner)
         watched.tracker.begin()
         with watched.tracker.within(REST):
@@ -70,7 +70,7 @@ def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTun
     task = shape.task("target")
     model = shape.model(methods, [task])
     trained = model.stored_names(task.name)
-    with without_values(model), Watched(model, trained, (), shape.fused_optimizer) as watched:
+    with fake_tensors(model), StepMonitor(model, trained, (), shape.fused_optimizer) as watched:
         batch: Batch = task.train.batch(range(settings.batch_size))
         if keeps_training_states(model, settings):
             model.eval()
@@ -90,7 +90,7 @@ def evaluation_passes(shape: Shape, methods: Sequence[PEMethod], settings: FineT
     task = shape.task("target")
     model = shape.model(methods, [task]).eval()
     keeps = settings.reuse_trunk and model.unchanging() is not None
-    with without_values(model):
+    with fake_tensors(model):
         _look(model, shape, None)
         with Tracker() as tracker, torch.no_grad():
             weights = tracker.known([*model.parameters(), *model.buffers()])

@@ -14,7 +14,7 @@ from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
 from pemeta.data.encoding import Encoded, encode
 from pemeta.data.sentences import SPLITS, Corpus, Sentence, digest
 from pemeta.experiments.backbones import Say
-from pemeta.experiments.config import RunConfig
+from pemeta.experiments.config import GridConfig
 from pemeta.experiments.setting import Sizes
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.task import Task
@@ -43,7 +43,7 @@ class Target:
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Workshop:
+class Builder:
     """Makes the objects that a configuration describes; data is read, encoded and digested once.
 
     Args:
@@ -55,7 +55,7 @@ class Workshop:
     """
 
     def __init__(
-        self, config: RunConfig, folder: Path, say: Say = print, progress: bool = True, device: str | None = None
+        self, config: GridConfig, folder: Path, say: Say = print, progress: bool = True, device: str | None = None
     ) -> None:
         self.config = config
         self.folder = folder

@@ -35,7 +35,7 @@ def _not_empty(path: Any) -> Any:
     return path
 
 
-class Cell(NamedTuple):
+class Run(NamedTuple):
     """One fine-tuning run of a grid."""
 
     setting: str
@@ -43,7 +43,7 @@ class Cell(NamedTuple):
     seed: int
 
 
-class RunConfig(Frozen):
+class GridConfig(Frozen):
     """A grid of settings × targets × seeds on one backbone and one collection of data.
 
     The top-level keys ``priming`` and ``finetuning`` hold defaults for those of the settings, and are merged
@@ -166,10 +166,10 @@ class RunConfig(Frozen):
                 raise ValueError(f"report: {unknown_name(what, name, known)}")
 
     @property
-    def cells(self) -> list[Cell]:
+    def runs(self) -> list[Run]:
         """Every fine-tuning run; those that share a primed model follow each other."""
         return [
-            Cell(name, target, seed)
+            Run(name, target, seed)
             for seed in self.seeds
             for name, setting in self.settings.items()
             if seed in (setting.seeds or self.seeds)
@@ -189,7 +189,7 @@ class RunConfig(Frozen):
         return row if row.priming is not None else None
 
     @property
-    def to_search(self) -> RunConfig | None:
+    def to_search(self) -> GridConfig | None:
         """The run, in a folder within the output, that tries all candidates; None where there is nothing to choose."""
         settings = {}
         for name, setting in self.settings.items():
@@ -214,7 +214,7 @@ class RunConfig(Frozen):
             }
         )
 
-    def chosen(self, choices: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+    def chosen(self, choices: Mapping[str, Mapping[str, Any]]) -> GridConfig:
         """The run with the values that a search has chosen, by setting, without settings that lack a choice."""
         settings = {}
         for name, setting in self.settings.items():
@@ -234,7 +234,7 @@ class RunConfig(Frozen):
         shared = {key: whole[key] for key in PRIMED_BY}
         return {**shared, "method": row["method"], "priming": row["priming"], "seed": seed}
 
-    def cell_config(self, cell: Cell) -> dict[str, Any]:
+    def run_config(self, cell: Run) -> dict[str, Any]:
         """All that a cell's record depends on."""
         row = self.settings[cell.setting].model_dump(mode="json", include={"method", "priming", "finetuning"})
         whole = self.model_dump(mode="json")

@@ -9,12 +9,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from pemeta.errors import ConfigError, excerpt, reason, shortened, unknown_name
-from pemeta.experiments.config import RunConfig
+from pemeta.experiments.config import GridConfig
 from pemeta.utils.registry import describe
 from pemeta.utils.strict_yaml import read_yaml
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> GridConfig:
     """A configuration from a YAML file and ``key=value`` overrides.
 
     Args:
@@ -36,13 +36,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     except ValueError as error:
         raise ConfigError(f"cannot read {str(path)!r}: {reason(error)}; check the path") from None
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected a mapping with {', '.join(RunConfig.model_fields)}; found {excerpt(raw)}")
+        raise ConfigError(f"{path}: expected a mapping with {', '.join(GridConfig.model_fields)}; found {excerpt(raw)}")
     for override in overrides:
         _override(raw, override)
     try:
-        return RunConfig.model_validate(raw)
+        return GridConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {describe(error, RunConfig)}") from None
+        raise ConfigError(f"{path}: {describe(error, GridConfig)}") from None
 
 
 def _override(raw: dict[str, Any], override: str) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from pemeta.data.encoding import Encoded
 from pemeta.data.examples import Examples
-from pemeta.experiments.config import Cell
+from pemeta.experiments.config import Run
 from pemeta.experiments.stages import Stages
 
 
-def check_data(stages: Stages, cells: Sequence[Cell]) -> None:
+def check_data(stages: Stages, cells: Sequence[Run]) -> None:
     """Read and encode all data of some cells, and say what was cut from it.
 
     Raises:
@@ -18,23 +18,23 @@ def check_data(stages: Stages, cells: Sequence[Cell]) -> None:
         ModelError: there is no backbone.
         MissingLearn2LearnError: priming needs learn2learn.
     """
-    config, workshop = stages.config, stages.workshop
+    config, builder = stages.config, stages.builder
     primers = [config.primer(name) for name in dict.fromkeys(cell.setting for cell in cells)]
     algorithms = [setting.priming for setting in primers if setting is not None and setting.priming is not None]
     for algorithm in algorithms:
         algorithm.require()
-    stages.say(f"device {workshop.device}; reading data and backbone")
+    stages.say(f"device {builder.device}; reading data and backbone")
     targets = {(cell.target, config.sizes_of(cell.setting)): None for cell in cells}
     for language, sizes in targets:  # reads the data: a wrong language is found before a backbone is made
-        workshop.data_digest(language, sizes)
+        builder.data_digest(language, sizes)
     encoded: dict[str, Examples] = {}
     if algorithms:
-        sources = workshop.sources()
+        sources = builder.sources()
         encoded |= {f"{task.name} train": task.train for task in sources}
         for algorithm in algorithms:
             algorithm.sampler(sources, config.seeds[0])
     for language, sizes in targets:
-        target = workshop.target(language, sizes)
+        target = builder.target(language, sizes)
         parts = {"train": target.task.train, "validation": target.validation, config.scored_on: target.test}
         for split, data in parts.items():
             known = encoded.get(f"{language} {split}")

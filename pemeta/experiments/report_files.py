@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pemeta.errors import OutputError, PemetaError
-from pemeta.experiments.config import Cell, RunConfig
+from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.search import CHOSEN, read_choices, with_choices
 from pemeta.reporting.building import build_report
 from pemeta.reporting.choices import Choice
@@ -62,7 +62,7 @@ def _current(
     them.
     """
     try:
-        config = RunConfig.model_validate(raw)
+        config = GridConfig.model_validate(raw)
     except (ValidationError, PemetaError):
         return {}, records
     choices = read_choices(folder / CHOSEN, config)
@@ -71,8 +71,8 @@ def _current(
     for record in records:
         setting = final.settings.get(record.setting)
         if setting is not None:
-            cell = Cell(record.setting, record.target, record.seed)
-            if record.digest == config_digest(final.cell_config(cell)):
+            cell = Run(record.setting, record.target, record.seed)
+            if record.digest == config_digest(final.run_config(cell)):
                 kept.append(record.model_copy(update={"label": setting.label or record.setting}))
         elif record.setting not in config.settings:
             kept.append(record)

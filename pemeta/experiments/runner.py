@@ -14,21 +14,21 @@ from filelock import FileLock, Timeout
 
 from pemeta.errors import ConfigError, FailedRunsError, OutputError
 from pemeta.experiments.backbones import Say
-from pemeta.experiments.config import Cell, RunConfig
+from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.data_check import check_data
-from pemeta.experiments.run_log import LOCK, RunLog, being_done
-from pemeta.experiments.schedule import Plan
+from pemeta.experiments.grid_log import LOCK, GridLog, running_elsewhere
+from pemeta.experiments.schedule import Schedule
 from pemeta.experiments.search import CHOSEN, choose, read_choices, with_choices
 from pemeta.experiments.stage import Outcome, Stage
 from pemeta.experiments.stages import Stages
 from pemeta.experiments.workers import Workers
 from pemeta.model.manifest import TASKS
-from pemeta.model.task_files import ABOUT_TASK
+from pemeta.model.task_files import TASK_MANIFEST
 from pemeta.reporting.choices import Choice
 from pemeta.utils.devices import resolve_device
 from pemeta.utils.digests import slug
-from pemeta.utils.distributed import Ranks, device_of
-from pemeta.utils.durations import time_words
+from pemeta.utils.distributed import Processes, device_of_process
+from pemeta.utils.durations import format_duration
 from pemeta.utils.files import check_writable, write_json, write_text
 from pemeta.utils.signals import deferred_interrupt
 
@@ -61,7 +61,7 @@ class Runner:
 
     def __init__(
         self,
-        config: RunConfig,
+        config: GridConfig,
         say: Say = print,
         progress: bool = True,
         jobs: int = 1,
@@ -69,21 +69,21 @@ class Runner:
         home: Path | None = None,
     ) -> None:
         self.given = self.config = config
-        self.ranks = Ranks()
+        self.processes = Processes()
         self.say_own = say
-        self.say = say if self.ranks.first else _nothing
-        self.progress = progress and self.ranks.first
+        self.say = say if self.processes.first else _nothing
+        self.progress = progress and self.processes.first
         self.jobs = jobs
         self._devices_given = self.devices = tuple(device.strip() for device in devices)
-        if self.ranks.size > 1:
+        if self.processes.size > 1:
             self._check_jobs()
-            self.devices = (device_of(next(iter(self.devices), config.device)),)
+            self.devices = (device_of_process(next(iter(self.devices), config.device)),)
         for device in self.devices:
             resolve_device(device)  # now, and not in a process of its own
         self.folder = Path(config.output)
         self.home = home or self.folder
         self.stages = self._stages()
-        self.plan: Plan | None = None
+        self.schedule: Schedule | None = None
         self._searching_for: Runner | None = None
         self._data_is_checked = False
 
@@ -93,8 +93,8 @@ class Runner:
     def _check_jobs(self) -> None:
         if self.jobs > 1 or len(self.devices) > 1:
             raise ConfigError(
-                f"{self.ranks.size} processes were started together, which share out the work; leave out --jobs, and "
-                "give one --device at most"
+                f"{self.processes.size} processes were started together and share the work; omit --jobs, and give "
+                "at most one --device"
             )
 
     def run(self) -> None:
@@ -104,35 +104,37 @@ class Runner:
             FailedRunsError: stages ended with an error; all others are done.
             OutputError: the output folder cannot be written, or a file in it cannot be read.
         """
-        self.ranks.only_first(lambda: check_writable(self.folder))
+        self.processes.only_first(lambda: check_writable(self.folder))
         with self._alone():
             self._search()
             self._do()
 
     def _do(self) -> None:
-        self.plan = plan = self.ranks.all(lambda: Plan.of(self.stages))[0]
-        if done := sum(stage in plan.done for stage in plan.cells):
-            self.say(f"{done} of {len(plan.cells)} runs are done already")
-        if plan.left:
-            self.ranks.only_first(self.stages.workshop.prepare)  # once, and not by several processes
-            self.ranks.each(lambda: self._check_data([stage.cell for stage in plan.cells if stage in plan.left]))
-        self.ranks.only_first(lambda: self._begin(plan))
-        with RunLog(self.config, plan, self.folder, self.say, self.jobs) as log:
-            if self.ranks.size > 1:
-                self._shared_out(plan, log)
-            elif self.jobs > 1 and len(plan.left) > 1:
-                self._several_at_a_time(plan, log)
+        self.schedule = schedule = self.processes.all(lambda: Schedule.of(self.stages))[0]
+        if done := sum(stage in schedule.done for stage in schedule.finetunings):
+            self.say(f"{done} of {len(schedule.finetunings)} runs are done already")
+        if schedule.left:
+            self.processes.only_first(self.stages.builder.prepare)  # once, and not by several processes
+            self.processes.each(
+                lambda: self._check_data([stage.cell for stage in schedule.finetunings if stage in schedule.left])
+            )
+        self.processes.only_first(lambda: self._begin(schedule))
+        with GridLog(self.config, schedule, self.folder, self.say, self.jobs) as log:
+            if self.processes.size > 1:
+                self._shared_out(schedule, log)
+            elif self.jobs > 1 and len(schedule.left) > 1:
+                self._several_at_a_time(schedule, log)
             else:
-                self._one_after_the_other(plan, log)
-        self.ranks.only_first(lambda: self.stages.tidy(plan.done))
+                self._one_after_the_other(schedule, log)
+        self.processes.only_first(lambda: self.stages.tidy(schedule.done))
         left_out = [name for name in self.given.settings if name not in self.config.settings]
-        self.ranks.only_first(lambda: _check_all_went_well(plan, left_out))
+        self.processes.only_first(lambda: _check_all_went_well(schedule, left_out))
 
-    def _begin(self, plan: Plan) -> None:
+    def _begin(self, schedule: Schedule) -> None:
         """Write down what is run. Not before all is checked: the last good configuration stays beside its records."""
         resolved = self.given.model_dump(mode="json")
         write_text(self.folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-        self.stages.tidy(plan.done)
+        self.stages.tidy(schedule.done)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -150,18 +152,18 @@ class Runner:
                 what = f"{self.folder} is in use by another run"
                 raise OutputError(f"{what}; wait until it ends, or give another folder with output=...") from None
 
-        self.ranks.only_first(acquire)
+        self.processes.only_first(acquire)
         try:
             yield
         finally:
             lock.release()
 
-    def _check_data(self, cells: Sequence[Cell]) -> None:
-        """Check the data of some cells, once; a search that may take hours checks what stands after it too."""
+    def _check_data(self, finetunings: Sequence[Run]) -> None:
+        """Check the data of some finetunings, once; a search that may take hours checks what stands after it too."""
         if self._searching_for is not None:
-            self._searching_for._check_data(self._searching_for.given.cells)
+            self._searching_for._check_data(self._searching_for.given.runs)
         elif not self._data_is_checked:
-            check_data(self.stages, cells)
+            check_data(self.stages, finetunings)
             self._data_is_checked = True
 
     def _search(self) -> None:
@@ -170,17 +172,17 @@ class Runner:
         if runner is None:
             return
         runner._searching_for = self
-        self.say(f"searching: {len(runner.config.settings)} candidates, {len(runner.config.cells)} runs")
+        self.say(f"searching: {len(runner.config.settings)} candidates, {len(runner.config.runs)} runs")
         try:
             runner.run()
         except FailedRunsError as error:
             self.say(f"in the search, {error}")  # other settings' candidates are all there
-        choices = self.ranks.all(lambda: self._choose(runner))[0]
+        choices = self.processes.all(lambda: self._choose(runner))[0]
         self._take(choices)
         for choice in choices.values():
             self.say(f"chosen for {choice.words()}")
         chosen = {name: asdict(choice) for name, choice in choices.items()}
-        self.ranks.only_first(lambda: write_json(self.folder / CHOSEN, chosen))
+        self.processes.only_first(lambda: write_json(self.folder / CHOSEN, chosen))
 
     def _searcher(self) -> Runner | None:
         search = self.given.to_search
@@ -190,8 +192,12 @@ class Runner:
 
     def _choose(self, searcher: Runner) -> dict[str, Choice]:
         """The values that the search has found best."""
-        records = [record for cell in searcher.config.cells if (record := searcher.stages.finished(cell)) is not None]
-        diverged = {stage.cell for stage in searcher.plan.diverged if stage.target is not None} if searcher.plan else ()
+        records = [record for cell in searcher.config.runs if (record := searcher.stages.finished(cell)) is not None]
+        diverged = (
+            {stage.cell for stage in searcher.schedule.diverged if stage.target is not None}
+            if searcher.schedule
+            else ()
+        )
         return choose(self.given, records, diverged)
 
     def _take_choices_of_before(self) -> bool:
@@ -211,58 +217,62 @@ class Runner:
         lines = []
         searcher = self._searcher()
         if searcher is not None:
-            plan = Plan.of(searcher.stages)
-            lines += ["search", *plan.table(self.jobs), *being_done(searcher.folder), ""]
-            if plan.left and not self._take_choices_of_before():
-                return [*lines, f"then {len(self.given.cells)} runs with the values that the search finds best"]
-            if not plan.left:
+            schedule = Schedule.of(searcher.stages)
+            lines += ["search", *schedule.table(self.jobs), *running_elsewhere(searcher.folder), ""]
+            if schedule.left and not self._take_choices_of_before():
+                return [*lines, f"then {len(self.given.runs)} runs with the values that the search finds best"]
+            if not schedule.left:
                 choices = self._choose(searcher)
                 self._take(choices)
                 lines += [*(f"chosen for {choice.words()}" for choice in choices.values()), ""]
-        return [*lines, *Plan.of(self.stages).table(self.jobs), *being_done(self.folder)]
+        return [*lines, *Schedule.of(self.stages).table(self.jobs), *running_elsewhere(self.folder)]
 
-    def _one_after_the_other(self, plan: Plan, log: RunLog) -> None:
+    def _one_after_the_other(self, schedule: Schedule, log: GridLog) -> None:
         last = None
-        while (stage := plan.next(last=last)) is not None:
+        while (stage := schedule.next(last=last)) is not None:
             log.begun([stage])
             log.ended(self.stages.perform(stage))
             last = stage
 
-    def _shared_out(self, plan: Plan, log: RunLog) -> None:
-        """Do primings by all processes together, and then the cells, of which each process takes its share."""
-        for stage in plan.primings:
-            if stage in plan.left:
+    def _shared_out(self, schedule: Schedule, log: GridLog) -> None:
+        """Do primings by all processes together, and then the finetunings, of which each process takes its share."""
+        for stage in schedule.primings:
+            if stage in schedule.left:
                 log.begun([stage])
                 own = self.stages.perform(stage)  # not within `all`: where it raises, others wait elsewhere
-                outcomes = self.ranks.all(lambda own=own: own)  # type: ignore[misc]
+                outcomes = self.processes.all(lambda own=own: own)  # type: ignore[misc]
                 log.ended(next((outcome for outcome in outcomes if outcome.error is not None), outcomes[0]))
-        left = plan.left
+        left = schedule.left
         log.begun(left)
-        for outcome in chain(*self.ranks.all(lambda: self._own(self.ranks.block(left)))):
+        for outcome in chain(*self.processes.all(lambda: self._own(self.processes.block(left)))):
             log.take_down(outcome)
 
     def _own(self, stages: Sequence[Stage]) -> list[Outcome]:
-        """Do some cells as one of several processes, and tell; none after one that could not be written."""
+        """Do some finetunings as one of several processes, and tell; none after one that could not be written."""
         outcomes: list[Outcome] = []
         for stage in stages:
             outcome = self.stages.perform(stage)
-            ended = f"failed: {outcome.error}" if outcome.error else f"{outcome.result} ({time_words(outcome.seconds)})"
-            self.say_own(f"process {self.ranks.rank}: {stage.words(self.config)}: {ended}")
+            ended = (
+                f"failed: {outcome.error}"
+                if outcome.error
+                else f"{outcome.result} ({format_duration(outcome.seconds)})"
+            )
+            self.say_own(f"process {self.processes.rank}: {stage.words(self.config)}: {ended}")
             outcomes.append(outcome)
             if outcome.fatal:
                 break
         return outcomes
 
-    def _several_at_a_time(self, plan: Plan, log: RunLog) -> None:
+    def _several_at_a_time(self, schedule: Schedule, log: GridLog) -> None:
         with deferred_interrupt() as interrupted, Workers(self.config, self.jobs, self.devices, self.home) as workers:
             asked = False
-            while plan.left or workers.running:
+            while schedule.left or workers.running:
                 if interrupted() and not asked:
                     workers.interrupt()
                     asked = True
                 if asked and not workers.running:
                     raise KeyboardInterrupt("stopped")
-                if not asked and self._hand_out(plan, workers):
+                if not asked and self._hand_out(schedule, workers):
                     log.begun(workers.running)
                 for heard in workers.hear(timeout=0.5):
                     if isinstance(heard, str):
@@ -270,11 +280,11 @@ class Runner:
                     elif not (asked and heard.error):  # it was asked to stop
                         log.ended(heard)
 
-    def _hand_out(self, plan: Plan, workers: Workers) -> bool:
+    def _hand_out(self, schedule: Schedule, workers: Workers) -> bool:
         """Give each process that is free a stage that can be begun; whether there was any."""
         given = False
         for number, last in workers.free:
-            stage = plan.next(workers.running, last)
+            stage = schedule.next(workers.running, last)
             if stage is not None:
                 workers.give(number, stage)
                 given = True
@@ -282,9 +292,9 @@ class Runner:
 
     def how_to_predict(self) -> str | None:
         """A command that uses what the run has stored; None where that is nothing."""
-        for cell in self.config.cells:
+        for cell in self.config.runs:
             folder = self.stages.model_folder(cell.setting, cell.seed)
-            if (folder / TASKS / slug(cell.target) / ABOUT_TASK).is_file():
+            if (folder / TASKS / slug(cell.target) / TASK_MANIFEST).is_file():
                 return shlex.join(["pemeta", "predict", str(folder), "--task", cell.target, "some words to label"])
         return None
 
@@ -293,13 +303,13 @@ def _nothing(_: str) -> None:
     """Say it not."""
 
 
-def _check_all_went_well(plan: Plan, left_out: Sequence[str]) -> None:
+def _check_all_went_well(schedule: Schedule, left_out: Sequence[str]) -> None:
     """Raises FailedRunsError where not all stages are done, or settings could not be begun."""
     failures = []
     if left_out:
         failures.append(f"{', '.join(left_out)} could not be run, because runs of their search failed")
-    if plan.failed:
-        failures.append(_failures(plan))
+    if schedule.failed:
+        failures.append(_failures(schedule))
     if failures:
         raise FailedRunsError(
             f"{'; '.join(failures)}; what is done is saved, and the same command tries the others again"
@@ -310,12 +320,12 @@ def _first_of(stages: Sequence[str]) -> str:
     return stages[0] if len(stages) == 1 else f"{stages[0]}, and {len(stages) - 1} more"
 
 
-def _failures(plan: Plan) -> str:
+def _failures(schedule: Schedule) -> str:
     """What failed and why, the first few by name."""
-    lost = sum(stage.target is not None for stage in {*plan.failed, *plan.given_up})
+    lost = sum(stage.target is not None for stage in {*schedule.failed, *schedule.given_up})
     by_reason: dict[str, list[str]] = {}
-    for stage, why in plan.failed.items():
-        by_reason.setdefault(why, []).append(stage.words(plan.config))
+    for stage, why in schedule.failed.items():
+        by_reason.setdefault(why, []).append(stage.words(schedule.config))
     named = [f"{why} ({_first_of(stages)})" for why, stages in by_reason.items()]
     more = f"; and {len(named) - MAX_NAMED} other reasons" if len(named) > MAX_NAMED else ""
-    return f"{'; '.join(named[:MAX_NAMED])}{more}: {lost} of {len(plan.cells)} runs failed"
+    return f"{'; '.join(named[:MAX_NAMED])}{more}: {lost} of {len(schedule.finetunings)} runs failed"

@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pemeta.errors import OutputError
-from pemeta.experiments.config import RunConfig
+from pemeta.experiments.config import GridConfig
 from pemeta.experiments.stage import Stage
 from pemeta.experiments.stages import Stages
-from pemeta.utils.durations import time_words
+from pemeta.utils.durations import format_duration
 from pemeta.utils.files import read_json
 
 
 @dataclass
-class Plan:
+class Schedule:
     """All stages in the order in which they are to be done, and how far they are.
 
     Attributes:
         config: of the run.
-        stages: a priming run stands before the cells that need it.
+        stages: a priming run stands before the finetunings that need it.
         done: those with a result on disk.
         failed: those that ended with an error, and the error.
         given_up: those that need what failed.
@@ -29,7 +29,7 @@ class Plan:
         seconds: what finished stages took.
     """
 
-    config: RunConfig
+    config: GridConfig
     stages: tuple[Stage, ...]
     done: set[Stage] = field(default_factory=set)
     failed: dict[Stage, str] = field(default_factory=dict)
@@ -38,20 +38,20 @@ class Plan:
     seconds: dict[Stage, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, stages: Stages) -> Plan:
+    def of(cls, stages: Stages) -> Schedule:
         """The plan of a run, with what its folder holds already."""
-        plan = cls(stages.config, tuple(_stages(stages)))
-        for stage in plan.cells:
+        schedule = cls(stages.config, tuple(_stages(stages)))
+        for stage in schedule.finetunings:
             record = stages.finished(stage.cell)
             if record is not None:
-                plan.finish(stage, record.seconds)
-        needed = {stage.primed for stage in plan.cells if stage not in plan.done}
-        for stage in plan.primings:
+                schedule.finish(stage, record.seconds)
+        needed = {stage.primed for stage in schedule.finetunings if stage not in schedule.done}
+        for stage in schedule.primings:
             if stages.is_primed(stage.setting, stage.seed):
-                plan.finish(stage, _priming_seconds(stages.primed_folder(stage.setting, stage.seed)))
+                schedule.finish(stage, _priming_seconds(stages.primed_folder(stage.setting, stage.seed)))
             elif stage.primed not in needed:
-                plan.done.add(stage)  # it was there when the cells were done
-        return plan
+                schedule.done.add(stage)  # it was there when the finetunings were done
+        return schedule
 
     @property
     def left(self) -> list[Stage]:
@@ -60,8 +60,8 @@ class Plan:
         return [stage for stage in self.stages if stage not in ended]
 
     @property
-    def cells(self) -> list[Stage]:
-        """The stages that are cells."""
+    def finetunings(self) -> list[Stage]:
+        """The stages that are finetunings."""
         return [stage for stage in self.stages if stage.target is not None]
 
     @property
@@ -100,13 +100,13 @@ class Plan:
                 return statistics.fmean(times)
         return None
 
-    def left_words(self, jobs: int = 1) -> str:
+    def time_left(self, jobs: int = 1) -> str:
         """How long the rest will take, as far as it can be guessed."""
         guesses = [self.estimate(stage) for stage in self.left]
         known = [guess for guess in guesses if guess is not None]
         if not known:
             return "time left not known yet"
-        return f"{'about' if len(known) == len(guesses) else 'more than'} {time_words(sum(known) / jobs)} left"
+        return f"{'about' if len(known) == len(guesses) else 'more than'} {format_duration(sum(known) / jobs)} left"
 
     def table(self, jobs: int = 1) -> list[str]:
         """Lines that tell how far each setting is, and the whole."""
@@ -119,12 +119,15 @@ class Plan:
             rows.append((setting.label or name, "shared" if shared else counts[0], counts[1], left))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        cells = self.cells
-        done = sum(stage in self.done for stage in cells)
-        end = self.left_words(jobs) if self.left else "nothing left to do"
+        runs = self.finetunings
+        done = sum(stage in self.done for stage in runs)
+        end = self.time_left(jobs) if self.left else "nothing left to do"
         several = f" with {jobs} at a time" if jobs > 1 and self.left else ""
         primings = self._progress(self.primings, of_cells=False)
-        return [*lines, f"{done} of {len(cells)} fine-tuning and {primings} priming runs are done; {end}{several}"]
+        return [
+            *lines,
+            f"{done} of {len(runs)} fine-tuning and {primings} priming runs are done; {end}{several}",
+        ]
 
     def _progress(self, stages: list[Stage], of_cells: bool) -> str:
         own = [stage for stage in stages if (stage.target is not None) == of_cells]
@@ -135,10 +138,10 @@ class Plan:
         known = [guess for guess in guesses if guess is not None]
         if len(known) < len(guesses):
             return "not known yet"
-        return time_words(sum(known)) if known else "done"
+        return format_duration(sum(known)) if known else "done"
 
 
-_LIKENESS: tuple[Callable[[RunConfig, Stage], tuple[object, ...]], ...] = (
+_LIKENESS: tuple[Callable[[GridConfig, Stage], tuple[object, ...]], ...] = (
     lambda config, stage: (stage.target is None, stage.setting, stage.target),
     lambda config, stage: (stage.target is None, stage.setting),
     lambda config, stage: (stage.target is None, config.settings[stage.setting].method),
@@ -150,7 +153,7 @@ _LIKENESS: tuple[Callable[[RunConfig, Stage], tuple[object, ...]], ...] = (
 def _stages(stages: Stages) -> Iterator[Stage]:
     """Every stage, a priming run before the first cell that needs it."""
     begun: set[str] = set()
-    for setting, target, seed in stages.config.cells:
+    for setting, target, seed in stages.config.runs:
         primed = None
         if stages.config.primer(setting) is not None:
             primed = stages.primed_folder(setting, seed).name

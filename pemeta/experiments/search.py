@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pemeta.errors import OutputError
-from pemeta.experiments.config import Cell, RunConfig
+from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.setting import candidate_name
 from pemeta.reporting.choices import Choice
 from pemeta.reporting.records import Record
@@ -19,7 +19,7 @@ CHOSEN = "chosen.json"
 """File of a run's folder that holds what its search has chosen."""
 
 
-def choose(config: RunConfig, records: Sequence[Record], diverged: Collection[Cell] = ()) -> dict[str, Choice]:
+def choose(config: GridConfig, records: Sequence[Record], diverged: Collection[Run] = ()) -> dict[str, Choice]:
     """The best candidate of each setting that has a search; the first of those that are equally good.
 
     A setting is left out where a run of a candidate is missing: that candidate may be the best. One whose training
@@ -27,18 +27,18 @@ def choose(config: RunConfig, records: Sequence[Record], diverged: Collection[Ce
 
     Args:
         config: with something to search.
-        records: of the run :attr:`~pemeta.experiments.config.RunConfig.to_search`.
+        records: of the run :attr:`~pemeta.experiments.config.GridConfig.to_search`.
         diverged: runs without a record because their training failed.
     """
     search = config.to_search
     assert search is not None  # there is something to search
-    runs = {Cell(record.setting, record.target, record.seed): record.validation_f1 for record in records}
+    runs = {Run(record.setting, record.target, record.seed): record.validation_f1 for record in records}
     choices = {}
     for name, setting in config.settings.items():
         means: dict[str, float] = {}
         candidates = [candidate_name(name, values) for values in setting.candidates]
         for candidate in candidates:
-            wanted = [Cell(candidate, target, seed) for target in search.targets for seed in search.seeds]
+            wanted = [Run(candidate, target, seed) for target in search.targets for seed in search.seeds]
             if all(run in runs for run in wanted):
                 means[candidate] = statistics.fmean(runs[run] for run in wanted)
             elif any(run not in runs and run not in diverged for run in wanted):
@@ -50,7 +50,7 @@ def choose(config: RunConfig, records: Sequence[Record], diverged: Collection[Ce
     return choices
 
 
-def read_choices(path: Path, config: RunConfig) -> dict[str, Choice]:
+def read_choices(path: Path, config: GridConfig) -> dict[str, Choice]:
     """What a run has chosen, from its ``chosen.json``, where the configuration still has it among its candidates."""
     try:
         found = read_json(path)
@@ -69,7 +69,7 @@ def read_choices(path: Path, config: RunConfig) -> dict[str, Choice]:
     return choices
 
 
-def with_choices(config: RunConfig, choices: Mapping[str, Choice]) -> RunConfig:
+def with_choices(config: GridConfig, choices: Mapping[str, Choice]) -> GridConfig:
     """The run with what was chosen; settings that lack a choice are left out."""
     return config.chosen({name: choice.values for name, choice in choices.items()})
 

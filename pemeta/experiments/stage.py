@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pemeta.experiments.config import Cell, RunConfig
+from pemeta.experiments.config import GridConfig, Run
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Stage:
     primed: str | None = None
 
     @property
-    def cell(self) -> Cell:
+    def cell(self) -> Run:
         """The cell, of a stage that is one."""
         assert self.target is not None  # it is no priming run
-        return Cell(self.setting, self.target, self.seed)
+        return Run(self.setting, self.target, self.seed)
 
-    def words(self, config: RunConfig) -> str:
+    def words(self, config: GridConfig) -> str:
         """What the stage is called on the terminal."""
         label = config.settings[self.setting].label or self.setting
         what = f"priming for {label}" if self.target is None else f"{label} → {self.target}"

@@ -14,10 +14,10 @@ from filelock import FileLock
 from pemeta.data.metrics import entity_counts, entity_scores
 from pemeta.errors import ModelError, OutputError, PemetaError, TrainingError, UnwritableError, reason
 from pemeta.experiments.backbones import Say
-from pemeta.experiments.build import Target, Workshop
-from pemeta.experiments.config import Cell, RunConfig
+from pemeta.experiments.build import Builder, Target
+from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.stage import Outcome, Stage
-from pemeta.model.manifest import ABOUT, TASKS, find_about, read_about, relative_base
+from pemeta.model.manifest import MANIFEST, TASKS, find_manifest, read_manifest, relative_base
 from pemeta.model.model_files import describe_model, write_model
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.history import PrimingHistory
@@ -28,7 +28,7 @@ from pemeta.training.evaluation import predict
 from pemeta.training.finetuning import FineTuningHistory, finetune
 from pemeta.typing import State
 from pemeta.utils.digests import config_digest, slug
-from pemeta.utils.distributed import Ranks, is_everywhere
+from pemeta.utils.distributed import Processes, is_everywhere
 from pemeta.utils.files import read_json, replaced_folder, write_json
 from pemeta.utils.provenance import hardware, package_versions
 
@@ -56,7 +56,7 @@ class Stages:
 
     def __init__(
         self,
-        config: RunConfig,
+        config: GridConfig,
         say: Say = print,
         progress: bool = True,
         device: str | None = None,
@@ -66,8 +66,8 @@ class Stages:
         self.say = say
         self.progress = progress
         self.folder = Path(config.output)
-        self.workshop = Workshop(config, home or self.folder, say, progress, device)
-        self.ranks = Ranks()
+        self.builder = Builder(config, home or self.folder, say, progress, device)
+        self.processes = Processes()
         self._described: set[Path] = set()
         self._started: tuple[tuple[str, int], tuple[PEModel, State, PrimingHistory | None]] | None = None
 
@@ -86,24 +86,24 @@ class Stages:
         except PemetaError as error:
             return Outcome(stage, error=str(error), diverged=isinstance(error, TrainingError))
         except Exception as error:  # a fault of ours or of a library's must not end a night's grid
-            if self.ranks.size > 1 and stage.target is None and not is_everywhere(error):
+            if self.processes.size > 1 and stage.target is None and not is_everywhere(error):
                 raise  # others wait for this process in the middle of something; its launcher ends them
             return Outcome(stage, error=f"{type(error).__name__}: {reason(error)}", details=traceback.format_exc())
 
-    def finished(self, cell: Cell) -> Record | None:
+    def finished(self, cell: Run) -> Record | None:
         """The cell's record, if it is there, and of this configuration and data."""
         path = self.record_path(cell)
         if not path.exists():
             return None
         record = read_record(path)
-        if record.digest != config_digest(self.config.cell_config(cell)):
+        if record.digest != config_digest(self.config.run_config(cell)):
             return None
-        if record.data_digest != self.workshop.data_digest(cell.target, self.config.sizes_of(cell.setting)):
+        if record.data_digest != self.builder.data_digest(cell.target, self.config.sizes_of(cell.setting)):
             self.say(f"the data of {record.label} → {cell.target}, seed {cell.seed}, changed: running it again")
             return None
         return record
 
-    def record_path(self, cell: Cell) -> Path:
+    def record_path(self, cell: Run) -> Path:
         """Where a cell's record is, or will be."""
         return self.folder / "records" / Record.filename_of(cell.setting, cell.target, cell.seed)
 
@@ -119,7 +119,7 @@ class Stages:
         if self._started is None or self._started[0] != (setting, seed):
             self._started = None  # two models need not fit into memory
             if self.config.primer(setting) is None:
-                model, priming = self.workshop.model(setting, seed), None
+                model, priming = self.builder.model(setting, seed), None
             else:
                 model, priming = self.primed(setting, seed)
             model.drop_heads()
@@ -136,11 +136,11 @@ class Stages:
 
     def prime(self, setting: str, seed: int, folder: Path) -> None:
         """Prime a model as a setting says, and save it."""
-        model = self.ranks.each(lambda: self.workshop.model(setting, seed))
+        model = self.processes.each(lambda: self.builder.model(setting, seed))
         algorithm = self.config.settings[setting].priming
         assert algorithm is not None  # or there would be nothing to do
-        self.ranks.each(lambda: algorithm.prepare(model, seed))
-        sources = self.ranks.each(self.workshop.sources)
+        self.processes.each(lambda: algorithm.prepare(model, seed))
+        sources = self.processes.each(self.builder.sources)
         checkpoint = self.checkpoint_path(setting, seed)
         history = prime(
             model,
@@ -152,12 +152,12 @@ class Stages:
             not_finite=self.config.not_finite,
             progress=self.progress,
         )
-        self.ranks.only_first(lambda: self.save_primed(setting, seed, folder, model, history))
+        self.processes.only_first(lambda: self.save_primed(setting, seed, folder, model, history))
 
     def save_primed(self, setting: str, seed: int, folder: Path, model: PEModel, history: PrimingHistory) -> None:
         """Save a primed model; the checkpoint that it was made from is not needed any more."""
         config = self.config.priming_config(setting, seed)
-        about = {"config": config, "data_digest": self.workshop.source_digest, "history": history.to_json()}
+        about = {"config": config, "data_digest": self.builder.source_digest, "history": history.to_json()}
         facts = {
             "seed": seed,
             "sources": list(self.config.sources),
@@ -165,7 +165,7 @@ class Stages:
             **config["priming"],
         }
         with replaced_folder(folder) as temporary:
-            write_model(model, temporary, describe_model(model, facts=facts), self.workshop.tokenizer)
+            write_model(model, temporary, describe_model(model, facts=facts), self.builder.tokenizer)
             write_json(temporary / "priming.json", about)
         remove_checkpoint(self.checkpoint_path(setting, seed))
 
@@ -189,25 +189,25 @@ class Stages:
 
     def primed_folder(self, setting: str, seed: int) -> Path:
         """Where a primed model is, or will be."""
-        return self.folder / "primed" / self.config.primed_name(setting, seed, self.workshop.source_digest)
+        return self.folder / "primed" / self.config.primed_name(setting, seed, self.builder.source_digest)
 
     def load_primed(self, folder: Path, setting: str) -> tuple[PEModel, PrimingHistory]:
         """Load a primed model that an earlier run finished."""
         about = read_json(folder / "priming.json")
         try:
             history = PrimingHistory.from_json(about["history"])
-            read_about(folder)
+            read_manifest(folder)
         except (KeyError, TypeError, AttributeError, ModelError):
             raise OutputError(f"{folder} is not a primed model of this version; remove that folder") from None
         method, attention = self.config.settings[setting].method, self.config.backbone.attention
         model = PEModel.from_pretrained(folder, method, attention=attention)
-        return self.workshop.set_up(model), history
+        return self.builder.set_up(model), history
 
     def model_folder(self, setting: str, seed: int) -> Path:
         """Where what the tasks of a setting store is, and `pemeta predict` finds it."""
         return self.folder / "models" / f"{slug(setting)}-seed{seed}"
 
-    def save_task(self, cell: Cell, model: PEModel) -> None:
+    def save_task(self, cell: Run, model: PEModel) -> None:
         """Keep the fine-tuned values of a cell, if the configuration asks for it or they are few."""
         wanted = self.config.save_tasks
         if wanted is None:
@@ -217,24 +217,24 @@ class Stages:
             self.describe_model_of(cell, model, folder)
             model.save_task(folder / TASKS / slug(cell.target), cell.target, self.config.max_length)
 
-    def describe_model_of(self, cell: Cell, model: PEModel, folder: Path) -> None:
+    def describe_model_of(self, cell: Run, model: PEModel, folder: Path) -> None:
         """Write what the tasks of a setting stand on; tasks of another primed model, from before, are removed."""
         if folder in self._described:
             return
         primed = self.config.primer(cell.setting) is not None
-        base = str(self.primed_folder(cell.setting, cell.seed)) if primed else self.workshop.backbone_location
+        base = str(self.primed_folder(cell.setting, cell.seed)) if primed else self.builder.backbone_location
         about = describe_model(model, relative_base(base, folder))
         with FileLock(self.folder / ".models.lock"):  # another process may be at a task of the same setting
             try:
-                there = find_about(folder) if folder.is_dir() else None  # else the hub would be asked for it
+                there = find_manifest(folder) if folder.is_dir() else None  # else the hub would be asked for it
             except ModelError:
                 there = None
             if there is None or there.model_copy(update={"packages": about.packages}) != about:
                 with replaced_folder(folder) as temporary:
-                    write_json(temporary / ABOUT, about.model_dump(mode="json"))
+                    write_json(temporary / MANIFEST, about.model_dump(mode="json"))
         self._described.add(folder)
 
-    def cell(self, cell: Cell) -> Record:
+    def cell(self, cell: Run) -> Record:
         """Fine-tune, test, and write the record."""
         model, initial, priming = self.start(cell.setting, cell.seed)
         model.drop_heads()
@@ -262,9 +262,9 @@ class Stages:
         remove_checkpoint(checkpoint)
         return record
 
-    def target(self, cell: Cell) -> Target:
+    def target(self, cell: Run) -> Target:
         """A cell's data."""
-        return self.workshop.target(cell.target, self.config.sizes_of(cell.setting))
+        return self.builder.target(cell.target, self.config.sizes_of(cell.setting))
 
     def scores(self, model: PEModel, target: Target) -> dict[str, object]:
         """The record's fields that come from the test sentences."""
@@ -288,7 +288,7 @@ class Stages:
 
     def record(
         self,
-        cell: Cell,
+        cell: Run,
         model: PEModel,
         target: Target,
         history: FineTuningHistory,
@@ -297,7 +297,7 @@ class Stages:
     ) -> Record:
         """The record of a finished cell."""
         row = self.config.settings[cell.setting]
-        config = self.config.cell_config(cell)
+        config = self.config.run_config(cell)
         primer = self.config.primer(cell.setting)
         algorithm = primer.priming if primer else None
         inner = algorithm.describe() if algorithm else {"inner_method": None, "inner_steps": None}
@@ -327,7 +327,7 @@ class Stages:
                 "gradient_sentences": algorithm.gradient_sentences(len(self.config.sources)) if algorithm else None,
                 "config": config,
                 "digest": config_digest(config),
-                "data_digest": self.workshop.data_digest(cell.target, self.config.sizes_of(cell.setting)),
+                "data_digest": self.builder.data_digest(cell.target, self.config.sizes_of(cell.setting)),
                 "packages": package_versions(),
                 "hardware": hardware(model.device),
             }

@@ -17,7 +17,7 @@ import torch
 from typing_extensions import Self
 
 from pemeta.errors import PemetaError
-from pemeta.experiments.config import RunConfig
+from pemeta.experiments.config import GridConfig
 from pemeta.experiments.stage import Outcome, Stage
 from pemeta.experiments.stages import Stages
 
@@ -43,7 +43,7 @@ class Workers:
         home: folder that a backbone made here is kept in.
     """
 
-    def __init__(self, config: RunConfig, count: int, devices: Sequence[str], home: Path) -> None:
+    def __init__(self, config: GridConfig, count: int, devices: Sequence[str], home: Path) -> None:
         self.config = config
         self.home = home
         self._devices = [devices[i % len(devices)] if devices else None for i in range(count)]
@@ -143,7 +143,7 @@ def _ending(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _work(config: RunConfig, device: str | None, threads: int, home: Path, pipe: Connection) -> None:
+def _work(config: GridConfig, device: str | None, threads: int, home: Path, pipe: Connection) -> None:
     """A process's life: one stage after the other."""
     if hasattr(os, "setpgrp"):  # not on Windows
         os.setpgrp()  # a Ctrl-C on the terminal reaches the parent alone, which passes it on once

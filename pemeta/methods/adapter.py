@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from pemeta.backbone.architectures import anatomy, layer_names, linear_sizes
+from pemeta.backbone.architectures import architecture_of, layer_names, linear_sizes
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
 
@@ -107,7 +107,7 @@ class Adapter(Inserted):
                     f"top_layers is {self.top_layers}, but the adapter at the output is in no layer; leave it out"
                 )
             return [Insertion("", self._maker(hidden_size(backbone)))]
-        parts = anatomy(backbone)
+        parts = architecture_of(backbone)
         after = {"houlsby": (parts.attention_output, parts.ffn_down), "pfeiffer": (parts.ffn_down,), "parallel": ()}
         found = []
         for layer in layer_names(backbone, self.top_layers):

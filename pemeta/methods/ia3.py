@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from pemeta.backbone.architectures import anatomy, layer_names, linear_sizes, transposed
+from pemeta.backbone.architectures import architecture_of, layer_names, linear_sizes, transposed
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
 from pemeta.methods.peft_targets import matched, parts_and_layers, plain
@@ -65,7 +65,7 @@ class IA3(Inserted):
 
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
         """Factors after the key and value maps, and before the feed-forward block's last map."""
-        parts = anatomy(backbone)
+        parts = architecture_of(backbone)
         found = []
         for layer in layer_names(backbone, self.top_layers):
             for name in dict.fromkeys((parts.key, parts.value)):

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from pemeta.backbone.architectures import Part, anatomy, layer_names, linear_sizes, transposed
+from pemeta.backbone.architectures import Part, architecture_of, layer_names, linear_sizes, transposed
 from pemeta.methods.inserted import Inserted, Insertion
 from pemeta.methods.peft_targets import matched, parts_and_layers, plain
 
@@ -84,7 +84,7 @@ class LoRA(Inserted):
 
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
         """A low-rank pair beside each chosen map."""
-        parts = anatomy(backbone)
+        parts = architecture_of(backbone)
         names = dict.fromkeys(name for target in self.targets for name in parts.part(target))
         found = []
         for layer in layer_names(backbone, self.top_layers):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from pemeta.backbone.architectures import PARTS, Part, anatomy, layer_names
+from pemeta.backbone.architectures import PARTS, Part, architecture_of, layer_names
 from pemeta.errors import ModelError
 
 # Keys that say nothing about what is computed.
@@ -84,7 +84,7 @@ def parts_and_layers(names: Sequence[str], backbone: nn.Module) -> tuple[tuple[P
     Raises:
         ModelError: there are none such.
     """
-    parts, layers = anatomy(backbone), list(layer_names(backbone))
+    parts, layers = architecture_of(backbone), list(layer_names(backbone))
     wanted = set(names)
     touched = [layer for layer in layers if any(name.startswith(f"{layer}.") for name in wanted)]
     within = {name.removeprefix(f"{layer}.") for layer in touched for name in wanted if name.startswith(f"{layer}.")}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pemeta.errors import ModelError
 
 
-def positions(backbone: nn.Module, mask: Tensor) -> dict[str, Any]:
+def position_ids(backbone: nn.Module, mask: Tensor) -> dict[str, Any]:
     """``position_ids`` that count only what is not padding, as a keyword argument of the backbone.
 
     Left to itself, a backbone counts padding too: padding on the left would then stand between what a method put

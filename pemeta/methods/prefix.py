@@ -16,10 +16,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from pemeta.backbone.architectures import PREFIXED, anatomy, attention_of, layer_names, linear_sizes
+from pemeta.backbone.architectures import PREFIXED, architecture_of, attention_of, layer_names, linear_sizes
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Act, Inserted, Insertion
-from pemeta.methods.positions import positions, rotary
+from pemeta.methods.positions import position_ids, rotary
 
 CHILD = "pemeta_prefix"
 
@@ -37,7 +37,7 @@ class KeysValues(nn.Module):
         return self.keys, self.values
 
 
-class Shared(nn.Module):
+class SharedEmbeddings(nn.Module):
     """What the layers of a reparametrised prefix share: P embeddings (P, D) and the first map of the network."""
 
     def __init__(self, length: int, width: int, units: int) -> None:
@@ -56,7 +56,7 @@ class Reparametrised(nn.Module):
     The network's last map, of all layers at once, is split into one part for each layer.
     """
 
-    def __init__(self, shared: Shared, width: int, units: int) -> None:
+    def __init__(self, shared: SharedEmbeddings, width: int, units: int) -> None:
         super().__init__()
         self.shared = shared
         self.up = nn.Linear(units, 2 * width)
@@ -166,7 +166,7 @@ class Prefix(Inserted):
         reason = super().unsupported(backbone)
         if reason is not None:
             return reason
-        attention = backbone.get_submodule(f"{layer_names(backbone)[0]}.{anatomy(backbone).attention}")
+        attention = backbone.get_submodule(f"{layer_names(backbone)[0]}.{architecture_of(backbone).attention}")
         if not hasattr(sys.modules[type(attention).__module__], "ALL_ATTENTION_FUNCTIONS"):
             return (
                 f"{type(attention).__name__} does not go through transformers' attention interface, so keys and values "
@@ -181,14 +181,14 @@ class Prefix(Inserted):
 
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
         """Keys and values in each layer's attention."""
-        parts = anatomy(backbone)
-        shared: list[Shared] = []  # made with the first layer's, so that making nothing draws nothing
+        parts = architecture_of(backbone)
+        shared: list[SharedEmbeddings] = []  # made with the first layer's, so that making nothing draws nothing
 
         def make(width: int) -> nn.Module:
             if self.reparametrize is None:
                 return KeysValues(self.length, width, self.init_std)
             if not shared:
-                shared.append(Shared(self.length, backbone.config.hidden_size, self.reparametrize))  # type: ignore[union-attr,arg-type]
+                shared.append(SharedEmbeddings(self.length, backbone.config.hidden_size, self.reparametrize))  # type: ignore[union-attr,arg-type]
             return Reparametrised(shared[0], width, self.reparametrize)
 
         found = []
@@ -225,7 +225,7 @@ def _before(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, A
     # Rotated by positions that count padding, a query would be as far from the prefix as the padding is long.
     given = kwargs.get("position_ids") is not None or kwargs.get("past_key_values") is not None
     if rotary(backbone) and mask is not None and mask.ndim == 2 and not given:
-        return arguments, {**kwargs, **positions(backbone, mask)}
+        return arguments, {**kwargs, **position_ids(backbone, mask)}
     return None
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
-from pemeta.methods.positions import first_position, positions
+from pemeta.methods.positions import first_position, position_ids
 
 CHILD = "pemeta_prompt"
 
@@ -46,7 +46,7 @@ def _embed(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, An
         raise ModelError("a prompt shifts positions, so position_ids cannot be given; leave them out")
     mask = given.get("attention_mask")
     if mask is not None:
-        given |= positions(backbone, mask)
+        given |= position_ids(backbone, mask)
     return (), given
 
 

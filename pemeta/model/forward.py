@@ -17,14 +17,14 @@ from pemeta.backbone.checks import check_pieces
 from pemeta.backbone.gradient_checkpointing import checkpoint_layers
 from pemeta.backbone.layer_reuse import (
     INPUT_OF_LAYER,
+    concatenate,
     drops,
     has_states,
     inputs_of,
-    joined,
-    left_out,
-    parted,
     run_below,
     separable,
+    skip_layers_below,
+    split_hidden,
 )
 from pemeta.errors import ModelError
 from pemeta.methods.base import PEMethod
@@ -33,7 +33,7 @@ from pemeta.utils.devices import to_device
 from pemeta.utils.modules import parameter_dict
 
 
-class BackbonePasses(nn.Module):
+class BackboneForward(nn.Module):
     """A backbone and the ways to run it; what :class:`~pemeta.PEModel` is without methods' transforms and heads."""
 
     method: PEMethod
@@ -64,7 +64,7 @@ class BackbonePasses(nn.Module):
         """The backbone's last hidden states (B, T, D), before any method transforms them."""
         if "trunk" in batch:
             return batch["trunk"]
-        with self._autocast(), left_out(self.backbone, batch):
+        with self._autocast(), skip_layers_below(self.backbone, batch):
             return self.backbone(**self._inputs(batch)).last_hidden_state  # type: ignore[no-any-return]
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
@@ -117,10 +117,10 @@ class BackbonePasses(nn.Module):
         if key is None:
             return list(batches)
         padding = getattr(self.backbone.config, "pad_token_id", None) or 0
-        whole = joined(batches, padding) if len(batches) > 1 else None
+        whole = concatenate(batches, padding) if len(batches) > 1 else None
         if whole is None:
             return [{**batch, key: self._lower(batch, first, method)} for batch in batches]
-        parts = parted(self._lower(whole, first, method), batches)
+        parts = split_hidden(self._lower(whole, first, method), batches)
         return [{**batch, key: part} for batch, part in zip(batches, parts, strict=True)]
 
     def _lower(self, batch: Batch, first: int, method: PEMethod) -> Tensor:

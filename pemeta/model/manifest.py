@@ -19,14 +19,14 @@ from pemeta.utils.hub import explained, quiet
 from pemeta.utils.registry import Frozen, describe
 
 FORMAT = 1
-ABOUT = "pemeta.json"
+MANIFEST = "pemeta.json"
 THETA_A = "theta_a.safetensors"
 TASKS = "tasks"
 MARK = "pemeta_format"
 """A key in ``config.json``, so that the folder's backbone alone is not taken for all there is."""
 
 
-class About(Frozen):
+class Manifest(Frozen):
     """What ``pemeta.json`` holds.
 
     Attributes:
@@ -78,39 +78,39 @@ def find_file(path: str | Path, name: str) -> Path | None:
     return None if file is None else Path(file)
 
 
-def find_about(path: str | Path) -> About | None:
+def find_manifest(path: str | Path) -> Manifest | None:
     """What a model's ``pemeta.json`` says; None where there is none.
 
     Raises:
         ModelError: it is of a later version, or cannot be read.
     """
-    file = find_file(path, ABOUT)
+    file = find_file(path, MANIFEST)
     if file is None:
         return None
-    about: About = checked(About, _read(file, path), file)
-    return about
+    manifest: Manifest = checked(Manifest, _read(file, path), file)
+    return manifest
 
 
-def read_about(path: str | Path) -> About:
+def read_manifest(path: str | Path) -> Manifest:
     """What a model's ``pemeta.json`` says.
 
     Raises:
         ModelError: there is none, it is of a later version, or cannot be read.
     """
-    about = find_about(path)
-    if about is None:
+    manifest = find_manifest(path)
+    if manifest is None:
         raise ModelError(
-            f"{str(path)!r} has no {ABOUT}, so it is not a model that pemeta saved; give a folder that save_pretrained "
-            "or `pemeta run` wrote"
+            f"{str(path)!r} has no {MANIFEST}, so it is not a model saved by pemeta; give a folder written by "
+            "save_pretrained or `pemeta run`"
         )
-    return about
+    return manifest
 
 
 def _read(file: Path, path: str | Path) -> Any:
     try:
         return read_json(file)
     except OutputError as error:
-        raise ModelError(f"cannot read {ABOUT} in {str(path)!r}: {reason(error)}") from None
+        raise ModelError(f"cannot read {MANIFEST} in {str(path)!r}: {reason(error)}") from None
 
 
 def checked(kind: type[Any], value: Any, file: Path) -> Any:
@@ -152,14 +152,14 @@ def check_file(path: Path, expected: str | None, where: str) -> None:
     """
     if expected is not None and (found := file_digest(path)) != expected:
         raise ModelError(
-            f"{path} is not what {where} beside it says (its digest is {found}, not {expected}): it was damaged, or is "
-            "of another model; save or copy it again"
+            f"{path} does not match {where} beside it (its digest is {found}, not {expected}): it was damaged, or "
+            "belongs to another model; save or copy it again"
         )
 
 
-def resolve_base(path: str | Path, about: About) -> str:
+def resolve_base(path: str | Path, manifest: Manifest) -> str:
     """The folder or name on the hub where a model's backbone is."""
-    base = about.base or str(path)
+    base = manifest.base or str(path)
     return str((Path(path) / base).resolve()) if base.startswith(".") else base
 
 

@@ -20,17 +20,17 @@ from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
 from pemeta.errors import ModelError, OutputError, reason
 from pemeta.methods.base import PEMethod
 from pemeta.model.manifest import (
-    ABOUT,
     FORMAT,
+    MANIFEST,
     MARK,
     TASKS,
     THETA_A,
-    About,
+    Manifest,
     check_file,
     file_digest,
-    find_about,
     find_file,
-    read_about,
+    find_manifest,
+    read_manifest,
     resolve_base,
 )
 from pemeta.model.model_card import model_card
@@ -45,10 +45,10 @@ WEIGHTS = re.compile(rf"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|{re.esc
 """Files that saving writes only for some models, so those of an earlier one must not stay."""
 
 
-def describe_model(model: Network, base: str | None = None, facts: Mapping[str, Any] | None = None) -> About:
+def describe_model(model: Network, base: str | None = None, facts: Mapping[str, Any] | None = None) -> Manifest:
     """What ``pemeta.json`` says of a model; of its tokenizer, only where that is not in a ``base``."""
     theta_p, values = theta_p_digest(model), values_digest(model)
-    return About(
+    return Manifest(
         methods=model.attached,
         finetuning=model.attached.index(model.method),
         theta_p_digest=theta_p,
@@ -75,16 +75,16 @@ def save_model(
     """
     if tokenizer is not None:
         check_tokenizer("this model", model.tokenizer_digest, tokenizer_digest(tokenizer))
-    about = describe_model(model, facts=facts)
+    manifest = describe_model(model, facts=facts)
     tasks = folder / TASKS
-    check_replaceable(folder, ABOUT, "a saved model")
-    if tasks.is_dir() and not _fits(read_about(folder), about):
+    check_replaceable(folder, MANIFEST, "a saved model")
+    if tasks.is_dir() and not _fits(read_manifest(folder), manifest):
         raise OutputError(
             f"{tasks} holds tasks of the model that was saved in {folder} before, and they do not fit this one; give "
             "another folder, or remove the tasks"
         )
     with replaced_folder(folder) as temporary:
-        write_model(model, temporary, about, tokenizer)
+        write_model(model, temporary, manifest, tokenizer)
         for kept in folder.iterdir() if folder.is_dir() else ():
             if not (temporary / kept.name).exists() and not WEIGHTS.fullmatch(kept.name):
                 _copy(kept, temporary / kept.name)
@@ -98,13 +98,15 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target, follow_symlinks=False)
 
 
-def _fits(one: About, other: About) -> bool:
+def _fits(one: Manifest, other: Manifest) -> bool:
     """Whether tasks of one model are of the other too."""
-    methods = [about.methods[about.finetuning] for about in (one, other)]
+    methods = [manifest.methods[manifest.finetuning] for manifest in (one, other)]
     return one.theta_p_digest == other.theta_p_digest and methods[0] == methods[1]
 
 
-def write_model(model: Network, folder: Path, about: About, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+def write_model(
+    model: Network, folder: Path, manifest: Manifest, tokenizer: PreTrainedTokenizerBase | None = None
+) -> None:
     """Write the files of a model into a folder."""
     plain = without_methods(model)
     own = {id(parameter) for parameter in plain.parameters()}
@@ -114,13 +116,13 @@ def write_model(model: Network, folder: Path, about: About, tokenizer: PreTraine
         plain.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-        about = about.model_copy(update={"tokenizer_digest": tokenizer_digest(tokenizer)})
+        manifest = manifest.model_copy(update={"tokenizer_digest": tokenizer_digest(tokenizer)})
     if added:
         write_tensors(folder / THETA_A, added)
-        about = about.model_copy(update={"theta_a_digest": file_digest(folder / THETA_A)})
-    write_json(folder / ABOUT, about.model_dump(mode="json"))
+        manifest = manifest.model_copy(update={"theta_a_digest": file_digest(folder / THETA_A)})
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     others = [method for method in model.attached if method != model.method]
-    card = model_card(model.backbone, [model.method, *others], sum(map(torch.numel, added.values())), about.facts)
+    card = model_card(model.backbone, [model.method, *others], sum(map(torch.numel, added.values())), manifest.facts)
     write_text(folder / "README.md", card)
 
 
@@ -143,41 +145,43 @@ def load_model(
     trust_remote_code: bool = False,
 ) -> AnyNetwork:
     """A model of the class ``make`` from a folder or the hub: a saved one, or a method on a plain backbone."""
-    about = find_about(path)
-    if about is None:
+    manifest = find_manifest(path)
+    if manifest is None:
         if method is None:
             raise ModelError(
-                f"{str(path)!r} has no {ABOUT}, so it is not a model that pemeta saved; give the method to attach, or "
-                "a folder that save_pretrained or `pemeta run` wrote"
+                f"{str(path)!r} has no {MANIFEST}, so it is not a model saved by pemeta; give the method to attach, or "
+                "a folder written by save_pretrained or `pemeta run`"
             )
         backbone = load_backbone(path, attention, dtype or torch.float32, trust_remote_code)
         if hasattr(backbone.config, MARK):
             raise ModelError(
-                f"config.json of {str(path)!r} says that pemeta saved this model, but {ABOUT} cannot be had; download "
+                f"config.json of {str(path)!r} says that pemeta saved this model, but {MANIFEST} is missing; download "
                 "the whole repository, or load it with AutoModel if its θ_a is to be left out"
             )
         return make(backbone, method, seed=seed)
-    if about.base is not None:
-        return _load_on_base(make, path, about, method, seed, attention, dtype, trust_remote_code)
-    backbone = load_backbone(path, attention, dtype or getattr(torch, about.dtype), trust_remote_code)
-    if method is not None and method not in about.methods:
+    if manifest.base is not None:
+        return _load_on_base(make, path, manifest, method, seed, attention, dtype, trust_remote_code)
+    backbone = load_backbone(path, attention, dtype or getattr(torch, manifest.dtype), trust_remote_code)
+    if method is not None and method not in manifest.methods:
         model = make(backbone, method, seed=seed)
-        model.tokenizer_digest = about.tokenizer_digest
+        model.tokenizer_digest = manifest.tokenizer_digest
         return model
-    model = make(backbone, about.methods[0])
-    model.tokenizer_digest = about.tokenizer_digest
-    for other in about.methods[1:]:
+    model = make(backbone, manifest.methods[0])
+    model.tokenizer_digest = manifest.tokenizer_digest
+    for other in manifest.methods[1:]:
         model.attach(other)
-    model.method = about.methods[about.finetuning]
-    _load_added(model, path, about)
+    model.method = manifest.methods[manifest.finetuning]
+    _load_added(model, path, manifest)
     values = values_digest(model)
-    if dtype in (None, getattr(torch, about.dtype)) and values != (about.values_digest or about.theta_p_digest):
+    if dtype in (None, getattr(torch, manifest.dtype)) and values != (
+        manifest.values_digest or manifest.theta_p_digest
+    ):
         raise ModelError(
-            f"θ_p in {str(path)!r} is not what {ABOUT} beside it says: one of the files was changed or is of another "
-            "model; save it again"
+            f"θ_p in {str(path)!r} does not match {MANIFEST} beside it: one of the files was changed or belongs to "
+            "another model; save it again"
         )
-    if values != about.theta_p_digest:  # in another type, now or when it was saved: its tasks are the same
-        model.digests[values] = about.theta_p_digest
+    if values != manifest.theta_p_digest:  # in another type, now or when it was saved: its tasks are the same
+        model.digests[values] = manifest.theta_p_digest
     model.method = method or model.method
     return model
 
@@ -185,7 +189,7 @@ def load_model(
 def _load_on_base(
     make: Callable[..., AnyNetwork],
     path: str | Path,
-    about: About,
+    manifest: Manifest,
     method: PEMethod | None,
     seed: int,
     attention: str | None,
@@ -193,18 +197,18 @@ def _load_on_base(
     trust_remote_code: bool,
 ) -> AnyNetwork:
     """A model of which only tasks are in its own folder."""
-    base = resolve_base(path, about)
-    primed = find_about(base)
+    base = resolve_base(path, manifest)
+    primed = find_manifest(base)
     if primed is not None and primed.base is not None:
         raise ModelError(f"the base {str(base)!r} of {str(path)!r} has a base itself; give the folder with the weights")
-    its_own = about.methods[about.finetuning]
+    its_own = manifest.methods[manifest.finetuning]
     model = load_model(make, base, method or its_own, seed, attention, dtype, trust_remote_code)
-    if primed is None and method in (None, its_own) and dtype not in (None, getattr(torch, about.dtype)):
-        model.digests[values_digest(model)] = about.theta_p_digest  # a plain backbone tells no digest of its own
+    if primed is None and method in (None, its_own) and dtype not in (None, getattr(torch, manifest.dtype)):
+        model.digests[values_digest(model)] = manifest.theta_p_digest  # a plain backbone tells no digest of its own
     return model
 
 
-def _load_added(model: Network, path: str | Path, about: About) -> None:
+def _load_added(model: Network, path: str | Path, manifest: Manifest) -> None:
     """Copy the saved values of what the methods added."""
     own = {id(parameter) for parameter in without_methods(model).parameters()}
     expected = {name for name, p in model.backbone.named_parameters() if id(p) not in own}
@@ -220,7 +224,7 @@ def _load_added(model: Network, path: str | Path, about: About) -> None:
             f"{'missing' if wrong[0] in expected else 'not one of them'}; save or download the model again"
         )
     if file is not None:
-        check_file(file, about.theta_a_digest, ABOUT)
+        check_file(file, manifest.theta_a_digest, MANIFEST)
     model.load_state({f"backbone.{name}": value for name, value in found.items()})
 
 

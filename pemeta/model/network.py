@@ -12,7 +12,7 @@ from pemeta.backbone.checks import check_backbone, refuse_running_statistics
 from pemeta.errors import ModelError, reason, shortened, unknown_name
 from pemeta.heads import Head, HeadSpec
 from pemeta.methods.base import PEMethod
-from pemeta.model.forward import BackbonePasses
+from pemeta.model.forward import BackboneForward
 from pemeta.model.manifest import MARK
 from pemeta.model.partition import Partition
 from pemeta.typing import Batch, State
@@ -20,7 +20,7 @@ from pemeta.utils.modules import count
 from pemeta.utils.seeding import seeded
 
 
-class Network(BackbonePasses):
+class Network(BackboneForward):
     """``h(g(f(x; θ_p); θ_a); θ_h)``: backbone f, PE method g, and a head h for each task (paper, §4).
 
     Args:

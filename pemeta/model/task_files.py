@@ -20,12 +20,12 @@ from pemeta.utils.files import read_json, read_tensors, replaced_folder, write_j
 from pemeta.utils.provenance import package_versions
 from pemeta.utils.registry import Frozen
 
-ABOUT_TASK = "task.json"
+TASK_MANIFEST = "task.json"
 VALUES = "task.safetensors"
 AnyHead = Annotated[HeadSpec, PlainValidator(HeadSpec.parse), PlainSerializer(lambda spec: spec.to_config())]
 
 
-class AboutTask(Frozen):
+class TaskManifest(Frozen):
     """What ``task.json`` holds.
 
     Attributes:
@@ -61,7 +61,7 @@ class StoredTask:
         theta_h: values of the head, by their names in the head.
     """
 
-    about: AboutTask
+    manifest: TaskManifest
     theta_a: State
     theta_h: State
 
@@ -69,7 +69,7 @@ class StoredTask:
 def save_task(model: Network, folder: Path, task: str, max_length: int | None = None) -> int:
     """Write a task's folder, whole or not at all, and return the number of its bytes."""
     head = f"{model.head_prefix(task)}."
-    about = AboutTask(
+    manifest = TaskManifest(
         task=task,
         head=model.head_spec(task),
         method=model.method,
@@ -82,31 +82,33 @@ def save_task(model: Network, folder: Path, task: str, max_length: int | None = 
         f"head.{name.removeprefix(head)}" if name.startswith(head) else name: value
         for name, value in model.state(model.stored_names(task)).items()
     }
-    check_replaceable(folder, ABOUT_TASK, "a saved task")
+    check_replaceable(folder, TASK_MANIFEST, "a saved task")
     with replaced_folder(folder) as temporary:
         write_tensors(temporary / VALUES, values)
-        about = about.model_copy(update={"values_digest": file_digest(temporary / VALUES)})
-        write_json(temporary / ABOUT_TASK, about.model_dump(mode="json"))
+        manifest = manifest.model_copy(update={"values_digest": file_digest(temporary / VALUES)})
+        write_json(temporary / TASK_MANIFEST, manifest.model_dump(mode="json"))
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
-def read_about_task(folder: Path) -> AboutTask:
+def read_task_manifest(folder: Path) -> TaskManifest:
     """What a task's ``task.json`` says.
 
     Raises:
         ModelError: there is none, it is of a later version, or has an unknown head or method.
     """
-    file = folder / ABOUT_TASK
+    file = folder / TASK_MANIFEST
     if not file.is_file():
-        raise ModelError(f"{folder} has no {ABOUT_TASK}, so it is not a saved task; give a folder that save_task wrote")
+        raise ModelError(
+            f"{folder} has no {TASK_MANIFEST}, so it is not a saved task; give a folder that save_task wrote"
+        )
     try:
         value = read_json(file)
     except OutputError as error:
         raise ModelError(
             f"cannot read {file}: {reason(error).rpartition(';')[0]}; save or copy the task again"
         ) from None
-    about: AboutTask = checked(AboutTask, value, file)
-    return about
+    manifest: TaskManifest = checked(TaskManifest, value, file)
+    return manifest
 
 
 def read_task(model: Network, folder: Path, digest: str | None = None) -> StoredTask:
@@ -120,18 +122,18 @@ def read_task(model: Network, folder: Path, digest: str | None = None) -> Stored
     Raises:
         ModelError: the folder is not whole, or belongs to another method, another θ_p or another tokenizer.
     """
-    about = read_about_task(folder)
-    check_tokenizer(f"task {about.task!r} in {folder}", about.tokenizer_digest, model.tokenizer_digest)
-    if about.method != model.method:
+    manifest = read_task_manifest(folder)
+    check_tokenizer(f"task {manifest.task!r} in {folder}", manifest.tokenizer_digest, model.tokenizer_digest)
+    if manifest.method != model.method:
         raise ModelError(
-            f"task {about.task!r} in {folder} was fine-tuned with {about.method!r}, but this model's method is "
+            f"task {manifest.task!r} in {folder} was fine-tuned with {manifest.method!r}, but this model's method is "
             f"{model.method!r}; load it into a model with its own method"
         )
     here = digest or theta_p_digest(model)
-    if about.theta_p_digest != here:
+    if manifest.theta_p_digest != here:
         raise ModelError(
-            f"task {about.task!r} in {folder} belongs to another primed model: its θ_p has the digest "
-            f"{about.theta_p_digest}, and this model's {here}; load it into the model that it was fine-tuned from"
+            f"task {manifest.task!r} in {folder} belongs to another primed model: its θ_p has the digest "
+            f"{manifest.theta_p_digest}, and this model's {here}; load it into the model that it was fine-tuned from"
         )
     try:
         values, _ = read_tensors(folder / VALUES)
@@ -141,9 +143,9 @@ def read_task(model: Network, folder: Path, digest: str | None = None) -> Stored
     theta_h = {name.removeprefix("head."): v for name, v in values.items() if name.startswith("head.")}
     theta_a = {name: value for name, value in values.items() if not name.startswith("head.")}
     _check_shapes("θ_a", folder, theta_a, {n: model.get_parameter(n) for n in model.partition().theta_a})
-    _check_shapes("the head", folder, theta_h, dict(about.head(model.hidden_size).named_parameters()))
-    check_file(folder / VALUES, about.values_digest, ABOUT_TASK)
-    return StoredTask(about, theta_a, theta_h)
+    _check_shapes("the head", folder, theta_h, dict(manifest.head(model.hidden_size).named_parameters()))
+    check_file(folder / VALUES, manifest.values_digest, TASK_MANIFEST)
+    return StoredTask(manifest, theta_a, theta_h)
 
 
 def _check_shapes(what: str, folder: Path, found: State, expected: dict[str, Any]) -> None:
@@ -163,8 +165,8 @@ def apply_task(model: Network, stored: StoredTask, name: str | None = None) -> s
     Raises:
         ModelError: the model has a task of that name with another head.
     """
-    name = name or stored.about.task
-    spec = stored.about.head
+    name = name or stored.manifest.task
+    spec = stored.manifest.head
     if name in model.tasks and (there := model.head_spec(name)) != spec:
         raise ModelError(
             f"task {name!r} has the head {excerpt(there, 200)} here and {excerpt(spec, 200)} in the folder; load it "

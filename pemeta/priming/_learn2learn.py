@@ -12,7 +12,7 @@ import sys
 from types import ModuleType
 
 from pemeta.errors import MissingLearn2LearnError
-from pemeta.priming.learn2learn_setup import SETUP_COMMAND
+from pemeta.utils.learn2learn_setup import SETUP_COMMAND
 
 
 def _load(*names: str) -> list[ModuleType]:

@@ -15,10 +15,11 @@ from pemeta.errors import ModelError, NotFiniteError, OutputError, TrainingError
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms import MetaPriming, PrimingAlgorithm, StepLosses
 from pemeta.priming.history import PrimingHistory
-from pemeta.tasks.task import Episode, EpisodeSampler, Task
+from pemeta.tasks.episodes import Episode, EpisodeSampler
+from pemeta.tasks.task import Task
 from pemeta.training.checkpoints import Checkpoint
 from pemeta.training.optimizer import MOST_SKIPPED, LossScale, NotFinite, Optimization, check_choices, too_many
-from pemeta.utils.distributed import Ranks
+from pemeta.utils.distributed import Processes
 from pemeta.utils.modules import modes_kept, only_trainable, state_digest
 from pemeta.utils.seeding import seeded
 from pemeta.utils.signals import deferred_interrupt
@@ -109,11 +110,11 @@ class _Run:
     not_finite: NotFinite
     checkpoint: Checkpoint | None = None
     history: PrimingHistory = field(default_factory=PrimingHistory)
-    ranks: Ranks = field(default_factory=Ranks)
+    processes: Processes = field(default_factory=Processes)
 
     def to_the_end(self, progress: bool) -> PrimingHistory:
         """Take the outer steps that are left."""
-        progress = progress and self.ranks.first
+        progress = progress and self.processes.first
         self.resume()
         note = self.algorithm.note(self.model)
         if progress and note is not None:
@@ -137,14 +138,14 @@ class _Run:
                 bar.set_postfix_str(self.postfix(sentences / (time.perf_counter() - before)), refresh=False)
                 bar.update()
                 self.history.seconds = time.perf_counter() - started
-                if self.ranks.any(interrupted()):
+                if self.processes.any(interrupted()):
                     self.save()
                     raise KeyboardInterrupt(f"priming stopped after step {step + 1} of {total}")
                 # Of several processes the first one's clock counts.
-                if step + 1 < total and self.ranks.any(self.ranks.first and self.is_due(step + 1)):
+                if step + 1 < total and self.processes.any(self.processes.first and self.is_due(step + 1)):
                     self.save()
-        if self.ranks.size > 1:
-            self.ranks.check_same(state_digest(self.model), "primed parameters")
+        if self.processes.size > 1:
+            self.processes.check_same(state_digest(self.model), "primed parameters")
         return self.history
 
     @property
@@ -162,7 +163,7 @@ class _Run:
             self.optimization.zero_grad()
             try:
                 losses = self.gradient(episodes)
-                self.ranks.each(self.optimization.step)
+                self.processes.each(self.optimization.step)
                 self.history.losses.append(losses)
                 self.history.sentences += sentences
                 return sentences
@@ -177,13 +178,13 @@ class _Run:
 
     def gradient(self, episodes: Sequence[Episode]) -> StepLosses:
         """The meta-batch's gradient and its tasks' new heads, in every process; each computes those of its share."""
-        own, scale = self.ranks.share(episodes), self.optimization.scale.value
-        found = self.ranks.all(
+        own, scale = self.processes.share(episodes), self.optimization.scale.value
+        found = self.processes.all(
             lambda: (len(own), self.algorithm.accumulate(self.model, own, scale)) if own else (0, StepLosses((), 0.0))
         )
-        self.ranks.sum_gradients(self.optimization.parameters)
+        self.processes.sum_gradients(self.optimization.parameters)
         self._exchange_heads(episodes)
-        if self.ranks.size == 1:
+        if self.processes.size == 1:
             return found[0][1]
         parts = [(size / len(episodes), losses) for size, losses in found if size]
         inner = zip(*([share * loss for loss in losses.inner] for share, losses in parts), strict=True)
@@ -191,12 +192,12 @@ class _Run:
 
     def _exchange_heads(self, episodes: Sequence[Episode]) -> None:
         """Give every process the heads that the inner loops of others have adapted."""
-        if self.ranks.size == 1:
+        if self.processes.size == 1:
             return
         trained = set(map(id, self.optimization.parameters))
         for index, episode in enumerate(episodes):
             head = self.model.head(episode.task.name).parameters()
-            self.ranks.copy_from(self.ranks.owner(index), [p for p in head if id(p) not in trained])
+            self.processes.copy_from(self.processes.owner(index), [p for p in head if id(p) not in trained])
 
     def skip(self, number: int, error: NotFiniteError) -> None:
         """Leave a step out; the schedule waits.
@@ -224,20 +225,20 @@ class _Run:
         """Write the checkpoint, where one was asked for."""
         checkpoint = self.checkpoint
         if checkpoint is not None:
-            self.ranks.only_first(
+            self.processes.only_first(
                 lambda: checkpoint.save(self.model.state(), self.optimization, self.history.to_json())
             )
 
     def resume(self) -> None:
         """Continue from the checkpoint, where there is one."""
-        if self.path is None and self.ranks.size == 1:
+        if self.path is None and self.processes.size == 1:
             return
         identity = self.identity()
-        self.ranks.check_same(identity, "model, data and settings")
+        self.processes.check_same(identity, "model, data and settings")
         if self.path is None:
             return
         self.checkpoint = Checkpoint(self.path, identity, self.model.device)
-        found = self.ranks.all(self._restored)
+        found = self.processes.all(self._restored)
         if any(done != found[0] for done in found):
             raise OutputError(f"not all processes can read {self.path}; use a folder that all machines share")
 

@@ -46,7 +46,7 @@ def _check_labels(model: PEModel, data: Examples[Decoded, Scored], task: str) ->
     if not same:
         raise DataError(
             f"the head of task {task!r} has the labels {', '.join(labels or ())}, but the data "
-            f"{data.outputs_in_words()}; encode it with the head's labels, in their order"
+            f"{data.describe_outputs()}; encode it with the head's labels, in their order"
         )
 
 
@@ -61,7 +61,7 @@ def _check_outputs(logits: torch.Tensor, data: Examples[Decoded, Scored], task: 
     if logits.shape[-1] != len(data.outputs):
         raise DataError(
             f"the head of task {task!r} has {logits.shape[-1]} labels, but the data {len(data.outputs)} "
-            f"({data.outputs_in_words()}); evaluate on data with the labels that the head was made for"
+            f"({data.describe_outputs()}); evaluate on data with the labels that the head was made for"
         )
 
 

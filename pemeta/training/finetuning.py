@@ -22,7 +22,7 @@ from pemeta.tasks.task import Task
 from pemeta.training.checkpoints import Checkpoint
 from pemeta.training.evaluation import evaluate
 from pemeta.training.finetuning_settings import FineTuning
-from pemeta.training.hidden_state_cache import TrunkCache
+from pemeta.training.hidden_state_cache import HiddenStateCache
 from pemeta.training.optimizer import (
     MOST_SKIPPED,
     LossScale,
@@ -106,7 +106,7 @@ def finetune(
     if checkpoint is not None:
         saved = Checkpoint(Path(checkpoint), _identity(model, task, validation, settings, seed), model.device)
     with (
-        TrunkCache(model) as cache,
+        HiddenStateCache(model) as cache,
         _bar(task, settings, progress) as bar,
         modes_kept(model),
         seeded(seed, "finetuning", device=model.device),
@@ -275,7 +275,7 @@ def _identity(model: PEModel, task: Task, validation: Examples, settings: FineTu
     }
 
 
-def _prepared(cache: TrunkCache, task: Task, validation: Examples, settings: FineTuning) -> tuple[Task, Examples]:
+def _prepared(cache: HiddenStateCache, task: Task, validation: Examples, settings: FineTuning) -> tuple[Task, Examples]:
     """The task and the validation examples, with last hidden states where they stay the same in all passes."""
     keep_validation = settings.reuse_trunk  # which is never seen with dropout
     keep_train = settings.reuse_trunk and not (settings.dropout and has_dropout(cache.model.backbone))
@@ -294,8 +294,8 @@ def _check_data(task: Task, validation: Examples) -> None:
         )
     if validation.outputs != task.train.outputs:
         raise DataError(
-            f"task {task.name!r} is trained on the labels {task.train.outputs_in_words()} and validated on "
-            f"{validation.outputs_in_words()}; encode both with one label set"
+            f"task {task.name!r} is trained on the labels {task.train.describe_outputs()} and validated on "
+            f"{validation.describe_outputs()}; encode both with one label set"
         )
 
 

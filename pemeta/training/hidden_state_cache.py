@@ -24,7 +24,7 @@ SPARE = 2**30
 """Bytes that the file leaves free on its disk; 1 GiB, our choice."""
 
 
-class TrunkCache:
+class HiddenStateCache:
     """Keeps the hidden states of examples that θ_a does not change, as long as its block, a fine-tuning run, lasts.
 
     These are the last ones for a method that acts on the backbone's output, and for others those that the lowest
@@ -127,7 +127,7 @@ def _through_file(file: BinaryIO, model: PEModel, data: Examples, batch_size: in
         file.write(row.contiguous().view(torch.uint8).numpy().data)  # as bytes, because NumPy has no bfloat16
         order.append(index)
     file.flush()
-    # Shared with the file: a private mapping would count as memory, and be refused where it is more than there is.
+    # SharedGraph with the file: a private mapping would count as memory, and be refused where it is more than there is.
     flat = torch.from_numpy(np.memmap(file, np.uint8, "r+")).view(row.dtype).view(-1, row.shape[-1])
     trunk = dict(zip(order, flat.split([data.length(i) for i in order]), strict=True))
     return tuple(trunk[i] for i in range(len(data)))

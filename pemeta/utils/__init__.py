@@ -1,1 +1,4 @@
-"""What knows nothing of models and training: files, digests, registries, devices, processes, signals, seeds."""
+"""What knows nothing of models and training: files, digests, registries, devices, processes, signals, seeds.
+
+Nothing in it is public.
+"""

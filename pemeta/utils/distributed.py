@@ -23,7 +23,7 @@ PATIENCE = timedelta(days=7)
 """That processes wait for each other, since some have longer work; the launcher ends all when one dies."""
 
 
-class Ranks:
+class Processes:
     """The processes of a run; alone, all of this does nothing.
 
     Attributes:
@@ -183,14 +183,14 @@ def launched() -> bool:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def process_group() -> Iterator[Processes]:
     """Within the block this process is one of those that torchrun or `accelerate launch` has started, if one has.
 
     Raises:
         ConfigError: the processes cannot find each other.
     """
     if not launched():
-        yield Ranks()
+        yield Processes()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
@@ -201,12 +201,12 @@ def joined() -> Iterator[Ranks]:
             "accelerate launch"
         ) from None
     try:
-        yield Ranks()
+        yield Processes()
     finally:
         dist.destroy_process_group()
 
 
-def device_of(name: str) -> str:
+def device_of_process(name: str) -> str:
     """The device of one of several processes on a machine, by the name that all were given.
 
     Raises:

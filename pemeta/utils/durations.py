@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 
-def time_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time as people say it.
 
-    >>> time_words(40), time_words(400), time_words(40000)
+    >>> format_duration(40), format_duration(400), format_duration(40000)
     ('40 s', '7 min', '11 h 7 min')
     """
     minutes = round(seconds / 60)

@@ -25,7 +25,7 @@ from speedbench.table import markdown  # noqa: E402
 from speedbench.worker import Worker, WorkerError  # noqa: E402
 
 TINY = Case("pemeta", "tiny", inner_steps=2, sentences=2, tokens=6)
-ABOUT = {
+MANIFEST = {
     "date": "today",
     "commit": "abc",
     "device": "cpu",
@@ -123,7 +123,7 @@ def entry(case: Case, seconds: float, memory: int = 100, gradient_difference: fl
 
 def record(group: str, **races: list[dict[str, Any]]) -> dict[str, Any]:
     made = [{"race": name.replace("_", ", "), "rounds": 3, "cases": cases} for name, cases in races.items()]
-    return {"group": group, "title": group, "about": ABOUT, "races": made}
+    return {"group": group, "title": group, "about": MANIFEST, "races": made}
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import yaml
 from conftest import make_sentence
 from wikiann_files import SPLITS, TAGS, rows_to_parquet
 
-from pemeta.experiments.config import Cell, RunConfig
+from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.config_file import load_config
 from pemeta.experiments.report_files import read_report
 from pemeta.experiments.search import CHOSEN, choose, read_choices
@@ -66,7 +66,7 @@ def test_the_papers_configuration_runs_end_to_end_on_a_stand_in(
     assert (outcome.code, outcome.err) == (0, "")
     config = load_config(tmp_path / "out" / "config.yaml")
     records = read_records(tmp_path / "out")
-    assert {(r.setting, r.target, r.seed) for r in records} == set(config.cells)
+    assert {(r.setting, r.target, r.seed) for r in records} == set(config.runs)
     assert len(records) == len(config.settings) * 6
     seen = {r.setting: r.gradient_sentences for r in records if r.setting in ("meta", "finetune", "maml", "one-step")}
     assert set(seen.values()) == {2 * 2 * 4}  # outer steps, sources, sentences: all the same
@@ -77,7 +77,7 @@ def test_the_papers_configuration_runs_end_to_end_on_a_stand_in(
         assert list((tmp_path / "out" / "figures").glob(f"*{name}*.png")), name
 
 
-def primed(config: RunConfig) -> list[str]:
+def primed(config: GridConfig) -> list[str]:
     return [name for name, setting in config.settings.items() if setting.priming is not None]
 
 
@@ -117,13 +117,13 @@ def test_committed_records_are_of_the_committed_configuration(folder: Path) -> N
     search = config.to_search
     assert search is not None
     tried = read_records(folder / "search")
-    assert all(r.digest == config_digest(search.cell_config(Cell(r.setting, r.target, r.seed))) for r in tried)
+    assert all(r.digest == config_digest(search.run_config(Run(r.setting, r.target, r.seed))) for r in tried)
     choices = read_choices(folder / CHOSEN, config)
     diverged = {name for choice in choices.values() for name in choice.diverged}
-    assert choose(config, tried, [cell for cell in search.cells if cell.setting in diverged]) == choices
+    assert choose(config, tried, [cell for cell in search.runs if cell.setting in diverged]) == choices
     final = config.chosen({name: choice.values for name, choice in choices.items()})
     digests = {(r.setting, r.target, r.seed): r.digest for r in read_records(folder)}
-    expected = {cell: config_digest(final.cell_config(cell)) for cell in final.cells}
+    expected = {cell: config_digest(final.run_config(cell)) for cell in final.runs}
     assert digests == expected
 
 

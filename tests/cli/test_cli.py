@@ -18,8 +18,8 @@ import yaml
 
 from pemeta.data.conll import read_conll
 from pemeta.data.sentences import LabelSet
-from pemeta.experiments.build import Workshop
-from pemeta.experiments.config import RunConfig
+from pemeta.experiments.build import Builder
+from pemeta.experiments.config import GridConfig
 from pemeta.experiments.config_file import load_config
 from pemeta.methods import PEMethod
 from pemeta.priming import outer_loop as priming
@@ -74,12 +74,12 @@ def test_a_whole_run_does_every_cell_once_and_nothing_twice(pemeta, grid, times,
 
     records = read_records(out)
     config = load_config(out / "config.yaml")
-    assert {(r.setting, r.target, r.seed) for r in records} == set(config.cells)
+    assert {(r.setting, r.target, r.seed) for r in records} == set(config.runs)
     assert len(records) == 20
     test_size = len(read_conll(conll_dir / "cc" / "test.conll", LabelSet(("PER", "ORG", "LOC"))))
     for record in records:
         check(record, config, test_size)
-    digest = Workshop(config, out).source_digest
+    digest = Builder(config, out).source_digest
     assert {path.name for path in (out / "primed").iterdir()} == {
         config.primed_name(s, seed, digest) for s in ("finetune-primed", "meta-primed") for seed in (0, 1)
     }
@@ -105,10 +105,10 @@ def test_a_whole_run_does_every_cell_once_and_nothing_twice(pemeta, grid, times,
     assert done == expected | {f"records/full__{t}__seed{seed}.json" for t in ("bb", "cc") for seed in (0, 1)}
 
 
-def check(record: Record, config: RunConfig, test_size: int) -> None:
+def check(record: Record, config: GridConfig, test_size: int) -> None:
     row = config.settings[record.setting]
-    cell = next(c for c in config.cells if tuple(c) == (record.setting, record.target, record.seed))
-    assert record.digest == config_digest(config.cell_config(cell)) == config_digest(record.config)
+    cell = next(c for c in config.runs if tuple(c) == (record.setting, record.target, record.seed))
+    assert record.digest == config_digest(config.run_config(cell)) == config_digest(record.config)
     assert record.label == ("head only" if record.setting == "head-only" else record.setting)
     assert record.method == row.method.name
     assert record.priming == (row.priming.name if row.priming else None)

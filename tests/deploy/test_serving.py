@@ -285,7 +285,7 @@ def test_sequence_classification_is_served_and_other_heads_are_not(served, tmp_p
 
 
 def test_a_model_without_a_tokenizer_or_that_is_none_is_refused(served, tiny_bert_dir, tmp_path):
-    with pytest.raises(ModelError, match=r"has no pemeta\.json, so it is not a model that pemeta saved"):
+    with pytest.raises(ModelError, match=r"has no pemeta\.json, so it is not a model saved by pemeta"):
         Server.load(tiny_bert_dir)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (served / name).unlink()

@@ -80,7 +80,7 @@ def test_each_setting_of_table_1_is_a_configuration_that_runs(tmp_path: Path) ->
     runner = Runner(load_config(path), say=lambda line: None, progress=False)
     runner.run()
 
-    assert all(runner.stages.finished(cell) for cell in runner.config.cells)
+    assert all(runner.stages.finished(cell) for cell in runner.config.runs)
 
 
 def test_the_grid_of_the_how_to_is_what_its_text_says(tmp_path: Path) -> None:
@@ -88,6 +88,6 @@ def test_the_grid_of_the_how_to_is_what_its_text_says(tmp_path: Path) -> None:
     path.write_text(blocks(GRID, "yaml")[0], encoding="utf-8")
     config = load_config(path, ["finetuning.epochs=6", "seeds=[0, 1, 2]", "output=runs/six-epochs"])
 
-    assert len(load_config(path).cells) == 8
+    assert len(load_config(path).runs) == 8
     assert "8 fine-tuning runs (2 settings x 2 targets x 2 seeds) into runs/first-grid" in GRID
-    assert (len(config.cells), config.settings["adapter"].finetuning.epochs) == (12, 6)
+    assert (len(config.runs), config.settings["adapter"].finetuning.epochs) == (12, 6)

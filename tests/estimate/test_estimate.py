@@ -22,15 +22,15 @@ import check
 from check import Case
 
 from pemeta.errors import ConfigError
-from pemeta.estimate import devices, estimate_run
-from pemeta.estimate.blank import Shape
+from pemeta.estimate import devices, estimate_grid
 from pemeta.estimate.cases import PrimingCase, TuningCase
-from pemeta.estimate.devices import DEVICES, Device, device_of
+from pemeta.estimate.devices import DEVICES, Device, find_device
+from pemeta.estimate.fake import Shape
 from pemeta.estimate.findings import Memory
-from pemeta.estimate.grid import RunEstimate
+from pemeta.estimate.grid import GridEstimate
+from pemeta.estimate.monitor import PHASES
 from pemeta.estimate.steps import EVALUATED
 from pemeta.estimate.tracker import Kind, Tracker, Work
-from pemeta.estimate.watched import PHASES
 from pemeta.experiments.config_file import load_config
 from pemeta.experiments.stages import Stages
 from pemeta.methods import PEMethod
@@ -71,7 +71,7 @@ def test_a_process_holds_what_it_says(case: Case) -> None:
     estimate = check.estimated(case)
 
     assert estimate.total == pytest.approx(held, rel=0.03)
-    assert device_of("cpu", "cpu").needs(estimate) == pytest.approx(resident, rel=0.15)
+    assert find_device("cpu", "cpu").needs(estimate) == pytest.approx(resident, rel=0.15)
 
 
 @pytest.mark.parametrize(
@@ -168,33 +168,33 @@ def test_a_device_takes_what_its_sheet_says() -> None:
 
 def test_processes_on_a_processor_share_its_memory() -> None:
     memory = Memory(weights=100, activations=100)
-    processor = device_of("cpu", "cpu")
+    processor = find_device("cpu", "cpu")
 
     assert processor.needs(memory, copies=50, processes=2) == 2 * (250 + processor.overhead(memory))
     assert DEVICES["h100"].needs(memory, copies=50, processes=2) == 200 + DEVICES["h100"].overhead(memory)
 
 
 def test_the_configurations_device_is_asked_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert device_of(None, "cpu", threads=3).title == "this processor, 3 threads"
+    assert find_device(None, "cpu", threads=3).title == "this processor, 3 threads"
     with pytest.raises(
         ConfigError, match=r"'cuda:99' cannot be used here: .*, or say with --device what it will be, out"
     ):
-        device_of(None, "cuda:99")
+        find_device(None, "cuda:99")
     monkeypatch.setattr(devices, "resolve_device", torch.device)
     with pytest.raises(ConfigError, match="what a 'mps' device computes is not known; give --device, out of a100, cpu"):
-        device_of(None, "mps")
+        find_device(None, "mps")
     properties = type("Properties", (), {"name": "NVIDIA H100 80GB HBM3", "total_memory": 7})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    assert device_of(None, "cuda:1") == replace(DEVICES["h100"], title="NVIDIA H100 80GB HBM3", memory=7)
+    assert find_device(None, "cuda:1") == replace(DEVICES["h100"], title="NVIDIA H100 80GB HBM3", memory=7)
     monkeypatch.setattr(properties, "name", "GeForce 9000")
     with pytest.raises(ConfigError, match="what a GeForce 9000 computes is not known; give --device with one like it"):
-        device_of(None, "cuda")
+        find_device(None, "cuda")
 
 
-def estimated(tmp_path: Path, run_config: dict[str, Any], *overrides: str, **given: Any) -> RunEstimate:
+def estimated(tmp_path: Path, run_config: dict[str, Any], *overrides: str, **given: Any) -> GridEstimate:
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps(run_config), encoding="utf-8")
-    return estimate_run(load_config(path, overrides), **given)
+    return estimate_grid(load_config(path, overrides), **given)
 
 
 def test_parameters_are_those_of_the_models_that_the_run_makes(tmp_path: Path, run_config: dict[str, Any]) -> None:
@@ -205,8 +205,8 @@ def test_parameters_are_those_of_the_models_that_the_run_makes(tmp_path: Path, r
     assert [stage.kind for stage in found.stages] == ["priming"] * 3 + ["fine-tuning"] * 3
     for stage in found.stages:
         [setting] = stage.settings
-        model = stages.workshop.model(setting, 0)
-        for task in stages.workshop.sources():
+        model = stages.builder.model(setting, 0)
+        for task in stages.builder.sources():
             model.add_head(task.name, task.make_head)
         counts = stage.parameters
         assert counts.theta_a + counts.theta_h == model.num_stored("aa")
@@ -313,9 +313,9 @@ def test_a_prompt_leaves_a_sentence_fewer_positions(tmp_path: Path, run_config: 
     run_config |= {"max_length": 512, "settings": {"own": {"method": {"name": "prompt", "length": 5}}}}
     path = tmp_path / "given.yaml"
     path.write_text(yaml.safe_dump(run_config))
-    whole = estimate_run(load_config(path, ["settings.own.method=lora"])).length
+    whole = estimate_grid(load_config(path, ["settings.own.method=lora"])).length
 
-    assert estimate_run(load_config(path)).length == whole - 5
+    assert estimate_grid(load_config(path)).length == whole - 5
 
 
 def test_no_sentence_is_read_where_all_sizes_are_given(pemeta: Any, run_config: dict[str, Any]) -> None:
@@ -349,10 +349,10 @@ def test_the_example_of_the_how_to_is_what_the_command_says(pemeta: Any, tmp_pat
 def test_a_shipped_configuration_can_be_planned(tiny_bert_dir: Path, name: str) -> None:
     path = ROOT / "benchmarks" / name
     there = ["backbone.path=" + str(tiny_bert_dir), "max_length=32"] if "paper" in name else []
-    found = estimate_run(load_config(path, there), device="a100")
+    found = estimate_grid(load_config(path, there), device="a100")
 
     config = load_config(path, there)
-    cells = len(config.cells) + (len(config.to_search.cells) if config.to_search else 0)
+    cells = len(config.runs) + (len(config.to_search.runs) if config.to_search else 0)
     assert sum(stage.runs for stage in found.stages if stage.kind == "fine-tuning") == cells
     assert all(stage.fits for stage in found.stages)
 

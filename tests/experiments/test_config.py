@@ -16,7 +16,7 @@ from tiny_models import METHODS
 from pemeta.data.sources import ConllData, DataSource
 from pemeta.errors import ConfigError
 from pemeta.experiments.backbones import Backbone, PackagedBackbone, PretrainedBackbone, TinyBackbone
-from pemeta.experiments.config import RunConfig
+from pemeta.experiments.config import GridConfig
 from pemeta.experiments.config_file import load_config
 from pemeta.methods import PEMethod
 from pemeta.priming.algorithms import FineTunePriming, MetaPriming, PrimingAlgorithm
@@ -47,7 +47,7 @@ def minimal() -> dict[str, Any]:
 
 @pytest.fixture
 def load(tmp_path):
-    def call(raw: dict[str, Any] | str | bytes, *overrides: str) -> RunConfig:
+    def call(raw: dict[str, Any] | str | bytes, *overrides: str) -> GridConfig:
         path = tmp_path / "config.yaml"
         text = yaml.safe_dump(raw, sort_keys=False) if isinstance(raw, dict) else raw
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -318,7 +318,7 @@ def test_empty_defaults_are_none(load):
 def test_reading_changes_nothing_in_what_was_given():
     raw = {**minimal(), "finetuning": {"epochs": 2}}
     before = copy.deepcopy(raw)
-    RunConfig.model_validate(raw)
+    GridConfig.model_validate(raw)
     assert raw == before
 
 
@@ -357,7 +357,7 @@ rows = st.fixed_dictionaries(
 )
 several = st.lists(names, min_size=1, max_size=3, unique=True)
 configs = st.builds(
-    RunConfig,
+    GridConfig,
     output=names.map(Path),
     backbone=st.one_of(
         names.map(lambda path: PretrainedBackbone(path=path, attention="eager")),
@@ -373,9 +373,9 @@ configs = st.builds(
 )
 
 
-def digests(config: RunConfig) -> list[str]:
-    return [config_digest(config.cell_config(cell)) for cell in config.cells] + [
-        config.primed_name(cell.setting, cell.seed) for cell in config.cells if config.settings[cell.setting].priming
+def digests(config: GridConfig) -> list[str]:
+    return [config_digest(config.run_config(cell)) for cell in config.runs] + [
+        config.primed_name(cell.setting, cell.seed) for cell in config.runs if config.settings[cell.setting].priming
     ]
 
 
@@ -383,7 +383,7 @@ def digests(config: RunConfig) -> list[str]:
 @given(configs)
 def test_what_a_run_writes_down_is_the_same_configuration(config):
     written = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    again = RunConfig.model_validate(yaml.safe_load(written))
+    again = GridConfig.model_validate(yaml.safe_load(written))
     assert again == config
     assert digests(again) == digests(config)
 
@@ -393,7 +393,7 @@ def test_the_digest_of_a_cell_changes_with_what_it_depends_on_and_nothing_else(l
 
     def cells(*overrides: str) -> dict[tuple[str, str, int], str]:
         config = load(raw, *overrides)
-        return {tuple(cell): config_digest(config.cell_config(cell)) for cell in config.cells}
+        return {tuple(cell): config_digest(config.run_config(cell)) for cell in config.runs}
 
     before = cells()
     assert len(set(before.values())) == len(before)
@@ -420,14 +420,14 @@ def test_settings_that_are_primed_alike_share_their_primed_model(load):
 
 def test_every_cell_is_there_once(load):
     config = load(minimal(), "targets=[x, y]", "seeds=[0, 1]")
-    assert len(config.cells) == len(set(config.cells)) == 3 * 2 * 2
+    assert len(config.runs) == len(set(config.runs)) == 3 * 2 * 2
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=[str(path.relative_to(path.parents[2])) for path in SHIPPED])
 def test_every_shipped_configuration_is_valid(path):
     config = load_config(path)
-    assert config.cells
-    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+    assert config.runs
+    assert GridConfig.model_validate(config.model_dump(mode="json")) == config
 
 
 def test_there_are_shipped_configurations():

@@ -18,18 +18,18 @@ import yaml
 from filelock import FileLock
 
 from pemeta.errors import ConfigError, ModelError, TrainingError, UnwritableError
-from pemeta.experiments.config import RunConfig
+from pemeta.experiments.config import GridConfig
 from pemeta.experiments.config_file import load_config
-from pemeta.experiments.run_log import LOCK, RUNNING
+from pemeta.experiments.grid_log import LOCK, RUNNING
 from pemeta.experiments.runner import Runner
-from pemeta.experiments.schedule import Plan
+from pemeta.experiments.schedule import Schedule
 from pemeta.experiments.search import choose
 from pemeta.experiments.setting import Setting, Sizes
 from pemeta.experiments.stages import Stages
 from pemeta.methods import Adapter
 from pemeta.reporting.records import Record, read_records
 from pemeta.utils.digests import slug
-from pemeta.utils.durations import time_words
+from pemeta.utils.durations import format_duration
 from pemeta.utils.files import read_tensors
 
 VOLATILE = {"seconds", "priming_seconds"}
@@ -54,11 +54,11 @@ def grid(run_config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def config_of(raw: dict[str, Any], **changes: Any) -> RunConfig:
-    return RunConfig.model_validate({**raw, **changes})
+def config_of(raw: dict[str, Any], **changes: Any) -> GridConfig:
+    return GridConfig.model_validate({**raw, **changes})
 
 
-def silent(config: RunConfig, **options: Any) -> Runner:
+def silent(config: GridConfig, **options: Any) -> Runner:
     return Runner(config, say=lambda line: None, progress=False, **options)
 
 
@@ -89,8 +89,8 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 def test_a_setting_has_its_own_targets_seeds_and_sizes(grid: dict[str, Any]) -> None:
     config = config_of(grid)
 
-    assert [cell for cell in config.cells if cell.setting == "head"] == [("head", "cc", 0)]
-    assert len(config.cells) == 3 * 4 + 1
+    assert [cell for cell in config.runs if cell.setting == "head"] == [("head", "cc", 0)]
+    assert len(config.runs) == 3 * 4 + 1
     assert config.sizes_of("primed-few").model_dump() == {"train": 8, "validation": None, "test": None}
     silent(config).run()
     sizes = {record.setting: record.num_train for record in read_records(Path(grid["output"]))}
@@ -112,7 +112,7 @@ def test_sizes_are_merged_however_they_are_given(grid: dict[str, Any]) -> None:
             setting = sizes if isinstance(sizes, Setting) else {"method": "adapter", "target_sizes": sizes}
             config = config_of(grid, settings={"a": setting}, target_sizes=run)
             assert config.sizes_of("a") == Sizes(train=8, test=5)
-            assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+            assert GridConfig.model_validate(config.model_dump(mode="json")) == config
 
 
 def test_a_search_uses_the_setting_s_sizes_or_its_own(grid: dict[str, Any]) -> None:
@@ -193,19 +193,19 @@ def test_the_seeds_of_a_search_are_none_of_the_run(grid: dict[str, Any], refused
 
 
 def test_a_primed_model_is_made_once_before_the_cells_that_need_it(grid: dict[str, Any]) -> None:
-    plan = Plan.of(Stages(config_of(grid)))
+    plan = Schedule.of(Stages(config_of(grid)))
 
     assert [(s.setting, s.seed) for s in plan.primings] == [("primed", 0), ("primed", 1)]
-    assert len(plan.cells) == 13
+    assert len(plan.finetunings) == 13
     for priming in plan.primings:
-        needing = [stage for stage in plan.cells if stage.primed == priming.primed]
+        needing = [stage for stage in plan.finetunings if stage.primed == priming.primed]
         assert {stage.setting for stage in needing} == {"primed", "primed-few"}
         assert plan.stages.index(priming) < min(map(plan.stages.index, needing))
 
 
 def test_what_can_be_begun(grid: dict[str, Any]) -> None:
     config = config_of(grid, settings={"primed": grid["settings"]["primed"], "plain": grid["settings"]["plain"]})
-    plan = Plan.of(Stages(config))
+    plan = Schedule.of(Stages(config))
     priming, *waiting = [stage for stage in plan.stages if stage.seed == 0 and stage.setting == "primed"]
     plain = next(stage for stage in plan.stages if stage.setting == "plain")
 
@@ -221,21 +221,21 @@ def test_what_can_be_begun(grid: dict[str, Any]) -> None:
 
 
 def test_times_are_guessed_from_what_is_most_alike(grid: dict[str, Any]) -> None:
-    plan = Plan.of(Stages(config_of(grid)))
-    cells = {(s.setting, s.target, s.seed): s for s in plan.cells}
+    plan = Schedule.of(Stages(config_of(grid)))
+    cells = {(s.setting, s.target, s.seed): s for s in plan.finetunings}
 
     assert "time left not known yet" in plan.table()[-1]
     plan.finish(cells["plain", "bb", 0], 10.0)
     assert plan.estimate(cells["head", "cc", 0]) == 10.0  # any cell is better than none
     assert plan.estimate(plan.primings[0]) is None
-    assert plan.left_words() == "more than 2 min left"  # 12 cells
+    assert plan.time_left() == "more than 2 min left"  # 12 cells
     plan.finish(cells["plain", "cc", 0], 20.0)
     assert plan.estimate(cells["plain", "bb", 1]) == 10.0
     assert plan.estimate(cells["primed", "bb", 1]) == 15.0  # the same method
     plan.finish(plan.primings[0], 100.0)
-    assert plan.left_words() == "about 4 min left"  # 10 + 20 + 100 + 15 * 9 s
-    assert plan.left_words(jobs=2) == "about 2 min left"
-    assert [time_words(s) for s in (5.0, 89.0, 90.0, 5340.0, 5400.0)] == [
+    assert plan.time_left() == "about 4 min left"  # 10 + 20 + 100 + 15 * 9 s
+    assert plan.time_left(jobs=2) == "about 2 min left"
+    assert [format_duration(s) for s in (5.0, 89.0, 90.0, 5340.0, 5400.0)] == [
         "5 s",
         "89 s",
         "2 min",
@@ -332,7 +332,7 @@ def test_a_choice_needs_all_runs_of_a_candidate(open_grid: dict[str, Any]) -> No
     runs += [record(names[1], t, s, 0.9) for t in ("bb", "cc") for s in (5,)]
     runs += [record(names[2], t, s, 0.5) for t in ("bb", "cc") for s in (5, 6)]
     assert choose(config, runs) == {}  # the candidate that lacks runs may be the best
-    diverged = [cell for cell in search.cells if cell.setting == names[1] and cell.seed == 6]
+    diverged = [cell for cell in search.runs if cell.setting == names[1] and cell.seed == 6]
     choice = choose(config, runs, diverged)["plain"]
     assert choice.values == {"finetuning.lr": 1e-7}  # of equals the first
     assert choice.f1 == {names[0]: 0.5, names[2]: 0.5}

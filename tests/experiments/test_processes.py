@@ -17,7 +17,7 @@ from several_processes import CASES
 
 from pemeta.errors import ConfigError
 from pemeta.reporting.records import read_records
-from pemeta.utils.distributed import Ranks, device_of
+from pemeta.utils.distributed import Processes, device_of_process
 from pemeta.utils.files import read_tensors
 
 HERE = Path(__file__).parents[1]
@@ -164,37 +164,37 @@ def test_an_error_is_told_once(grid):
 
 
 def test_alone_nothing_is_sent():
-    ranks = Ranks()
+    processes = Processes()
     weight = torch.nn.Parameter(torch.ones(2))
-    ranks.sum_gradients([weight])
+    processes.sum_gradients([weight])
     assert weight.grad is None
-    assert (ranks.rank, ranks.size, ranks.first) == (0, 1, True)
-    assert ranks.all(lambda: 3) == [3]
-    assert ranks.share("abc") == ["a", "b", "c"]
-    assert ranks.block([1, 2]) == [1, 2]
-    assert ranks.any(True)
-    assert not ranks.any(False)
+    assert (processes.rank, processes.size, processes.first) == (0, 1, True)
+    assert processes.all(lambda: 3) == [3]
+    assert processes.share("abc") == ["a", "b", "c"]
+    assert processes.block([1, 2]) == [1, 2]
+    assert processes.any(True)
+    assert not processes.any(False)
 
 
 def test_work_is_shared_out_whole():
-    ranks = Ranks()
-    ranks.size = 3
+    processes = Processes()
+    processes.size = 3
     for work in ([], [1], [1, 2, 3, 4], list(range(10))):
-        for split in (Ranks.share, Ranks.block):
+        for split in (Processes.share, Processes.block):
             parts = []
-            for ranks.rank in range(3):
-                parts += split(ranks, work)
+            for processes.rank in range(3):
+                parts += split(processes, work)
             assert sorted(parts) == work
 
 
 def test_devices_of_several_processes(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert device_of("cpu") == "cpu"
+    assert device_of_process("cpu") == "cpu"
     with pytest.raises(ConfigError, match="device 'cuda:1' is one device, and several processes were started"):
-        device_of("cuda:1")
+        device_of_process("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert device_of("auto") == device_of("cuda") == "cuda:1"
+    assert device_of_process("auto") == device_of_process("cuda") == "cuda:1"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match="process 1 of this machine has no GPU of its own: there are 1; start as"):
-        device_of("auto")
+        device_of_process("auto")

@@ -52,8 +52,8 @@ WORDS: dict[str, tuple[tuple[object, ...], str]] = {
     ),
     "methods that nobody knows": (("methods", "adaptor"), "unknown PE method 'adaptor'; did you mean 'adapter'"),
     "methods with an unknown field": (
-        ("methods", "{name: lora, ranks: 4}"),
-        "ranks: unknown key 'ranks'; did you mean",
+        ("methods", "{name: lora, processes: 4}"),
+        "processes: unknown key 'ranks'; did you mean",
     ),
     "methods with a wrong value": (("methods", "{name: lora, rank: 0}"), "rank: input should be greater than 0"),
     "methods without a name": (("methods", "{rank: 4}"), "expected a PE method"),

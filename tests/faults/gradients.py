@@ -26,7 +26,7 @@ from pemeta.errors import ModelError
 from pemeta.priming.algorithms import MetaPriming
 from pemeta.priming.outer_loop import _Run
 from pemeta.training.optimizer import Optimization
-from pemeta.utils.distributed import joined
+from pemeta.utils.distributed import process_group
 from pemeta.utils.modules import only_trainable
 
 ORDERS = ("first", "second")
@@ -68,7 +68,7 @@ def main() -> None:
     warnings.simplefilter("error")
     largest: dict[str, float] = {}
     wrong, tried = [], 0
-    with joined() as ranks:
+    with process_group() as processes:
         for method, architecture, order, on in cases(int(sys.argv[1])):
             model = model_of(METHODS[method][0], architecture)
             plain = copy.deepcopy(model)
@@ -84,7 +84,7 @@ def main() -> None:
             largest[kind] = max(largest.get(kind, 0.0), error)
             if not error <= tolerance(order, model_type):
                 wrong.append([method, architecture, order, on, error])
-        if ranks.first:
+        if processes.first:
             print(json.dumps({"tried": tried, "largest": largest, "wrong": wrong}))
 
 

@@ -355,12 +355,12 @@ def methods_of_a_model_without_width(room: Room) -> Sequence[object]:
     return ("methods", "--model", room.model())
 
 
-@CASES.case("has no pemeta.json, so it is not a model that pemeta saved")
+@CASES.case("has no pemeta.json, so it is not a model saved by pemeta")
 def predict_with_a_plain_model(room: Room) -> Sequence[object]:
     return ("predict", room.model(), "some words")
 
 
-@CASES.case("'.*model' has no pemeta.json, so it is not a model that pemeta saved")
+@CASES.case("'.*model' has no pemeta.json, so it is not a model saved by pemeta")
 def predict_with_half_of_a_primed_model(room: Room) -> Sequence[object]:
     folder = shutil.copytree(room.primed(), room.tmp / "model")
     (folder / "pemeta.json").unlink()

@@ -188,7 +188,7 @@ for _file in ("model.safetensors", "theta_a.safetensors"):
     for _place in PLACES:
         CASES.add(
             f"a primed {_file} with a bit turned in {_place}",
-            f"{_file}|θ_p in .* is not what pemeta.json|cannot load a model|lack",
+            f"{_file}|θ_p in .* does not match pemeta.json|cannot load a model|lack",
             served(lambda folder, f=_file, p=_place: flip(folder / f, places(folder / f)[p])),
         )
 for _file in ("pemeta.json", "config.json", "theta_a.safetensors", "model.safetensors"):
@@ -214,10 +214,10 @@ ABOUTS: dict[str, tuple[dict[str, Any], str]] = {
     "a method that is not there": ({"finetuning": 3}, "finetuning is 3, but must be below the number of methods, 1"),
     "another digest of θ_p": (
         {"theta_p_digest": "0" * 12},
-        "is not what pemeta.json beside it says|another primed model",
+        "does not match pemeta.json beside it|another primed model",
     ),
     "no digest of θ_p": ({"theta_p_digest": ...}, "theta_p_digest: this key is required"),
-    "another digest of θ_a": ({"theta_a_digest": "0" * 12}, "theta_a.safetensors .*is not what pemeta.json"),
+    "another digest of θ_a": ({"theta_a_digest": "0" * 12}, "theta_a.safetensors .*does not match pemeta.json"),
     "another tokenizer": ({"tokenizer_digest": "0" * 12}, "was made with another tokenizer"),
     "a function for a type of number": ({"dtype": "load"}, "dtype: "),
     "integers": ({"dtype": "int8"}, "dtype: "),
@@ -319,7 +319,7 @@ ABOUT_TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown method": ({"method": "adaptor"}, "unknown PE method"),
     "another θ_p": ({"theta_p_digest": "0" * 12}, "belongs to another primed model"),
     "another tokenizer": ({"tokenizer_digest": "0" * 12}, "was made with another tokenizer"),
-    "another digest of its values": ({"values_digest": "0" * 12}, "is not what task.json beside it says"),
+    "another digest of its values": ({"values_digest": "0" * 12}, "does not match task.json beside it"),
     "a max_length of nothing": ({"max_length": 0}, "max_length: "),
     "a negative max_length": ({"max_length": -5}, "max_length: "),
     "a max_length that is a text": ({"max_length": "long"}, "max_length: "),

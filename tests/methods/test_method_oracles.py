@@ -10,7 +10,7 @@ from torch import nn
 from transformers import BertConfig, BertModel, DynamicCache, T5Config, T5EncoderModel
 
 from pemeta import PEMethod, PEModel
-from pemeta.backbone.architectures import ANATOMIES, anatomy, attention_of, layer_names
+from pemeta.backbone.architectures import ARCHITECTURES, architecture_of, attention_of, layer_names
 from pemeta.errors import ConfigError, ModelError
 from pemeta.methods import IA3, Adapter, BitFit, Compose, LoRA, Peft, Prefix, Prompt
 
@@ -117,7 +117,7 @@ def test_a_prefix_is_a_cache_of_keys_and_values(architecture, padded, attention)
     """A decoder's own cache does the same, at positions that do not move with it."""
     model = attached(Prefix(length=3), architecture, attention)
     plain, data = backbone(architecture, attention), inputs(architecture, padded)
-    cache, parts = DynamicCache(), anatomy(plain)
+    cache, parts = DynamicCache(), architecture_of(plain)
     for index, layer in enumerate(layer_names(plain)):
         pair = model.backbone.get_submodule(f"{layer}.{parts.attention}").pemeta_prefix
         heads = 2 if architecture == "gpt2" else 1
@@ -422,8 +422,8 @@ def test_the_peft_package_missing_names_the_command(monkeypatch):
 
 def test_the_table_of_architectures():
     assert attention_of(attached(Prefix(), "bert", "sdpa").backbone) == "sdpa"
-    assert {"bert", "xlm-roberta", "gpt2", "llama", "mt5", "vit"} <= set(ANATOMIES)
-    assert anatomy(backbone("t5")).ffn_up == ("layer.1.DenseReluDense.wi",)
+    assert {"bert", "xlm-roberta", "gpt2", "llama", "mt5", "vit"} <= set(ARCHITECTURES)
+    assert architecture_of(backbone("t5")).ffn_up == ("layer.1.DenseReluDense.wi",)
     config = T5Config(d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu")
     gated = PEModel(T5EncoderModel(config), LoRA(targets=("ffn_up",)))
     assert len(gated.partition().theta_a) == 4  # A and B of two maps

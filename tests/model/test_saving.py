@@ -29,7 +29,7 @@ from pemeta import PEMethod, PEModel
 from pemeta.backbone.loading import load_backbone
 from pemeta.errors import ModelError, OutputError
 from pemeta.heads import TokenClassification
-from pemeta.model.manifest import read_about
+from pemeta.model.manifest import read_manifest
 from pemeta.model.model_files import describe_model, theta_p_digest
 from pemeta.utils.hub import quiet
 
@@ -208,7 +208,7 @@ def test_what_is_not_whole_is_refused(tiny_bert_dir, tmp_path):
     with pytest.raises(ModelError, match="cannot load a model from"):
         PEModel.from_pretrained(folder)
     (folder / "model.safetensors").write_bytes(weights[:-4] + b"\x00\x00\x80\x3f")
-    with pytest.raises(ModelError, match=r"θ_p in .* is not what pemeta\.json beside it says"):
+    with pytest.raises(ModelError, match=r"θ_p in .* does not match pemeta\.json beside it"):
         PEModel.from_pretrained(folder)
 
 
@@ -234,7 +234,7 @@ def test_an_encoder_that_pemeta_did_not_save_needs_a_method(tiny_bert_dir):
     with pytest.raises(ModelError, match=r"has no pemeta\.json, so it is not .*; give the method"):
         PEModel.from_pretrained(tiny_bert_dir)
     with pytest.raises(ModelError, match=r"has no pemeta\.json"):
-        read_about(tiny_bert_dir)
+        read_manifest(tiny_bert_dir)
     assert PEModel.from_pretrained(tiny_bert_dir, PEMethod.parse("bitfit")).method.name == "bitfit"
 
 
@@ -300,7 +300,7 @@ def test_a_saved_model_of_which_only_the_backbone_is_at_hand_is_not_taken_for_a_
     """As in a cache that transformers filled, without a connection: θ_a* would be left out without a word."""
     model = saved(tiny_bert_dir, tmp_path / "m", "lora")
     (tmp_path / "m" / "pemeta.json").unlink()
-    with pytest.raises(ModelError, match=r"says that pemeta saved this model, but pemeta\.json cannot be had"):
+    with pytest.raises(ModelError, match=r"says that pemeta saved this model, but pemeta\.json is missing"):
         PEModel.from_pretrained(tmp_path / "m", model.method)
     with quiet():
         plain = AutoModel.from_pretrained(tmp_path / "m", add_pooling_layer=False)

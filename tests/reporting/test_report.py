@@ -17,8 +17,8 @@ from fake_records import make, primed
 from pydantic import ValidationError
 
 from pemeta.errors import ConfigError, OutputError
-from pemeta.experiments.config import Cell as Run
-from pemeta.experiments.config import RunConfig
+from pemeta.experiments.config import GridConfig
+from pemeta.experiments.config import Run as Run
 from pemeta.experiments.report_files import read_report
 from pemeta.reporting import (
     Cell,
@@ -508,14 +508,14 @@ def test_a_comparison_of_other_sentences_is_refused() -> None:
 
 def saved_grid(folder: Path, config: dict[str, Any], *records: Record, choices: dict[str, Any] | None = None) -> None:
     """A run's folder with the digests that its configuration gives."""
-    whole = RunConfig.model_validate(config)
+    whole = GridConfig.model_validate(config)
     final = whole.chosen({name: choice["values"] for name, choice in (choices or {}).items()})
     for record in records:
         if record.setting not in final.settings:
             save(folder, record)
             continue
         run = Run(record.setting, record.target, record.seed)
-        save(folder, record.model_copy(update={"digest": config_digest(final.cell_config(run))}))
+        save(folder, record.model_copy(update={"digest": config_digest(final.run_config(run))}))
     (folder / "config.yaml").write_text(yaml.safe_dump(whole.model_dump(mode="json")))
     if choices is not None:
         (folder / "chosen.json").write_text(json.dumps(choices))

@@ -21,7 +21,7 @@ from pemeta.backbone.layer_reuse import has_dropout
 from pemeta.methods import Adapter, LoRA, Prefix, Prompt
 from pemeta.training import finetuning as finetuning_module
 from pemeta.training import hidden_state_cache as module
-from pemeta.training.hidden_state_cache import TrunkCache, trunk_bytes, with_trunk
+from pemeta.training.hidden_state_cache import HiddenStateCache, trunk_bytes, with_trunk
 
 TASK, VALIDATION = TASKS[0], data(7)
 QUICK = FineTuning(epochs=4, batch_size=5, lr=0.02)
@@ -120,7 +120,7 @@ def test_hidden_states_that_came_with_the_data_are_not_used_with_the_cache_off()
 def test_a_file_holds_every_type_of_numbers_bit_by_bit(dtype, in_file):
     model = tiny(HeadOnly()).to(dtype)
     expected = with_trunk(model, VALIDATION, batch_size=32).trunk
-    with TrunkCache(model) as cache:
+    with HiddenStateCache(model) as cache:
         held = cache.hold(VALIDATION)
         assert all(map(torch.equal, held.trunk, expected))
         assert {row.dtype for row in held.trunk} == {dtype}
@@ -143,7 +143,7 @@ def test_sizes_add_up_to_the_limit_and_what_is_over_goes_to_a_file(temporary, mo
     ):
         monkeypatch.setattr(module, "MEMORY", limit)
         files.clear()
-        with TrunkCache(model) as cache:
+        with HiddenStateCache(model) as cache:
             held = [cache.hold(VALIDATION), cache.hold(TASK.train)]
             assert all(one.trunk is not None for one in held)
         assert len(files) == expected, limit
@@ -219,7 +219,7 @@ def test_a_file_needs_room_for_itself_and_some_to_spare(in_file, monkeypatch):
     monkeypatch.setattr(module, "SPARE", 1000)
     for free, kept in ((size + 1000, True), (size + 999, False)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
-        with TrunkCache(model) as cache:
+        with HiddenStateCache(model) as cache:
             if kept:
                 assert cache.hold(VALIDATION).trunk is not None
             else:
@@ -283,7 +283,7 @@ def test_what_counts_as_dropout(part, config, expected):
 
 
 def test_a_method_in_the_layers_keeps_nothing(in_file):
-    with TrunkCache(tiny(LoRA(rank=2))) as cache:
+    with HiddenStateCache(tiny(LoRA(rank=2))) as cache:
         assert cache.hold(VALIDATION).trunk is None
 
 

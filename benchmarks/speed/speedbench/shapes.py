@@ -12,7 +12,8 @@ from pemeta.data.sentences import LabelSet, Sentence
 from pemeta.heads import TokenClassification
 from pemeta.methods import Adapter, BitFit, LoRA, PEMethod, Prefix
 from pemeta.model.pe_model import PEModel
-from pemeta.tasks.task import Episode, Task
+from pemeta.tasks.episodes import Episode
+from pemeta.tasks.task import Task
 from speedbench.cases import Case
 
 LABELS = LabelSet(("PER", "ORG", "LOC"))  # seven labels

@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from pemeta.model.pe_model import PEModel
-from pemeta.tasks.task import Episode, EpisodeSampler, Task
+from pemeta.tasks.episodes import Episode, EpisodeSampler
+from pemeta.tasks.task import Task
 from pemeta.training.optimizer import check_finite
 from pemeta.utils.registry import Named
 from pemeta.utils.seeding import derive_seed, generators_kept, seed_generators

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms.base import PrimingAlgorithm, StepLosses, mean, own_generators, seed_passes
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
-from pemeta.tasks.task import Episode
+from pemeta.tasks.episodes import Episode
 from pemeta.typing import Batch
 
 

@@ -10,12 +10,13 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from pemeta.backbone.layer_reuse import Shared
+from pemeta.backbone.layer_reuse import SharedGraph
 from pemeta.methods.base import AnyMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms.base import PrimingAlgorithm, StepLosses, mean, own_generators, seed_passes
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
-from pemeta.tasks.task import Episode, EpisodeSampler, Task
+from pemeta.tasks.episodes import Episode, EpisodeSampler
+from pemeta.tasks.task import Task
 from pemeta.typing import Batch, State
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class MetaPriming(PrimingAlgorithm):
         with own_generators(model, episodes), sparse_word_gradients(model, learner.partition.theta_p):
             for together in [episodes] if self.batch_tasks else [[episode] for episode in episodes]:
                 seed_passes(model, together[0])  # of what is passed as one batch
-                shared = Shared()
+                shared = SharedGraph()
                 supports = self._supports(model, together, shared)
                 queries = self._queries(model, together, shared)
                 for episode, support, query in zip(together, supports, queries, strict=True):
@@ -115,7 +116,7 @@ class MetaPriming(PrimingAlgorithm):
                 for parameter in model.head(task.name).parameters():
                     nn.init.zeros_(parameter)
 
-    def _supports(self, model: PEModel, episodes: Sequence[Episode], shared: Shared) -> list[list[Batch]]:
+    def _supports(self, model: PEModel, episodes: Sequence[Episode], shared: SharedGraph) -> list[list[Batch]]:
         """The support batches of each task's inner steps, with what all steps have in common computed once."""
         model.train(self.inner_dropout)
         parts = [[e.support] if self._parts == 1 else e.supports(self._parts) for e in episodes]
@@ -127,7 +128,7 @@ class MetaPriming(PrimingAlgorithm):
         each = self.inner_steps // self._parts  # steps on one batch
         return [flat[i : i + self._parts] * each for i in range(0, len(flat), self._parts)]
 
-    def _queries(self, model: PEModel, episodes: Sequence[Episode], shared: Shared) -> list[Batch]:
+    def _queries(self, model: PEModel, episodes: Sequence[Episode], shared: SharedGraph) -> list[Batch]:
         """The query batch of each task; of several tasks with what θ_a does not reach computed as one batch."""
         batches = [model.placed(episode.query) for episode in episodes]
         if len(batches) == 1:

@@ -4,7 +4,7 @@ Two things stand in the way. learn2learn's source distribution carries C files t
 compile on Python 3.11 or later, so they are generated anew with a current Cython. And its metadata asks for gym,
 torchvision, qpth and gsutil, none of which is needed for meta-learning, so it is installed without its dependencies.
 
-Run it as ``pemeta setup-learn2learn`` or ``python -m pemeta.priming.learn2learn_setup``; arguments go on to pip.
+Run it as ``pemeta setup-learn2learn`` or ``python -m pemeta.utils.learn2learn_setup``; arguments go on to pip.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from typing_extensions import Self
 
 from pemeta.errors import OutputError, UnwritableError
 from pemeta.experiments.backbones import Say
-from pemeta.experiments.config import RunConfig
-from pemeta.experiments.schedule import Plan
+from pemeta.experiments.config import GridConfig
+from pemeta.experiments.schedule import Schedule
 from pemeta.experiments.stage import Outcome, Stage
 from pemeta.utils.digests import slug
-from pemeta.utils.distributed import Ranks
-from pemeta.utils.durations import time_words
+from pemeta.utils.distributed import Processes
+from pemeta.utils.durations import format_duration
 from pemeta.utils.files import read_json, remove, write_json, write_text
 
 RUNNING = "running.json"
@@ -27,24 +27,24 @@ LOCK = ".run.lock"
 """File of a run's folder that is locked while the run is at work."""
 
 
-class RunLog:
+class GridLog:
     """Takes down in the plan how stages end, and tells; of several processes the first one writes.
 
     Args:
         config: of the run; nothing is left to search.
-        plan: of its stages.
+        schedule: of its stages.
         folder: of the run.
         say: takes one line for each thing that is done.
         jobs: stages that are done at a time.
     """
 
-    def __init__(self, config: RunConfig, plan: Plan, folder: Path, say: Say, jobs: int) -> None:
+    def __init__(self, config: GridConfig, schedule: Schedule, folder: Path, say: Say, jobs: int) -> None:
         self.config = config
-        self.plan = plan
+        self.schedule = schedule
         self.folder = folder
         self.say = say
         self.jobs = jobs
-        self._writes = Ranks().first
+        self._writes = Processes().first
 
     def __enter__(self) -> Self:
         return self
@@ -69,10 +69,14 @@ class RunLog:
         self.take_down(outcome)
         if outcome.error is not None:
             return
-        cells = self.plan.cells
-        left = self.plan.left_words(self.jobs) if self.plan.left else "done"
-        begin = f"[{sum(cell in self.plan.done for cell in cells)}/{len(cells)}] " if outcome.stage.target else "done: "
-        self.say(f"{begin}{words}: {outcome.result} ({time_words(outcome.seconds)}; {left})")
+        finetunings = self.schedule.finetunings
+        left = self.schedule.time_left(self.jobs) if self.schedule.left else "done"
+        begin = (
+            f"[{sum(cell in self.schedule.done for cell in finetunings)}/{len(finetunings)}] "
+            if outcome.stage.target
+            else "done: "
+        )
+        self.say(f"{begin}{words}: {outcome.result} ({format_duration(outcome.seconds)}; {left})")
 
     def take_down(self, outcome: Outcome) -> None:
         """Take down how a stage ended, and write the traceback of what was not foreseen.
@@ -81,18 +85,18 @@ class RunLog:
             UnwritableError: nothing can be written any more.
         """
         if outcome.error is None:
-            self.plan.finish(outcome.stage, outcome.seconds)
+            self.schedule.finish(outcome.stage, outcome.seconds)
             return
         if outcome.fatal:
             raise UnwritableError(outcome.error)
-        self.plan.fail(outcome.stage, outcome.error, outcome.diverged)
+        self.schedule.fail(outcome.stage, outcome.error, outcome.diverged)
         if outcome.details is not None and self._writes:
             path = self.folder / "errors" / f"{slug(outcome.stage.words(self.config))}.txt"
             write_text(path, outcome.details)
             self.say(f"the traceback is in {path}")
 
 
-def being_done(folder: Path) -> list[str]:
+def running_elsewhere(folder: Path) -> list[str]:
     """What another process is doing in a run's folder."""
     try:
         found = read_json(folder / RUNNING)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pemeta.errors import PemetaError
-from pemeta.priming import learn2learn_setup
-from pemeta.priming.learn2learn_setup import LEARN2LEARN_VERSION, install_learn2learn
+from pemeta.utils import learn2learn_setup
+from pemeta.utils.learn2learn_setup import LEARN2LEARN_VERSION, install_learn2learn
 
 ALL_TOOLS = {"cython": "3.3.1", "setuptools": "84.2.1", "wheel": "0.48.0"}
 
@@ -165,7 +165,7 @@ def test_the_command_passes_its_arguments_on_and_reports_failure(
 
 
 def test_starts_without_torch_and_without_learn2learn() -> None:
-    program = "import sys, pemeta.priming.learn2learn_setup; print({'torch', 'learn2learn'} & set(sys.modules))"
+    program = "import sys, pemeta.utils.learn2learn_setup; print({'torch', 'learn2learn'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
 

@@ -26,7 +26,7 @@ REST = "passes and gradients"
 UPDATE = "optimiser's step"
 
 
-class Watched:
+class StepMonitor:
     """A model whose trained parameters have an optimiser that has taken a step, and a tracker that knows both.
 
     Args:
@@ -42,7 +42,7 @@ class Watched:
         self.tracker = Tracker()
         self.kept = 0
 
-    def __enter__(self) -> Watched:
+    def __enter__(self) -> StepMonitor:
         self._only = only_trainable(self.model, self.names)
         self.trained = list(self._only.__enter__().values())
         self.tracker.__enter__()  # type: ignore[no-untyped-call]
@@ -87,7 +87,7 @@ class Watched:
         return Memory(self.weights, self.moments, found, clone, kept, rest)
 
 
-def telling(algorithm: PrimingAlgorithm, watched: Watched) -> PrimingAlgorithm:
+def telling(algorithm: PrimingAlgorithm, watched: StepMonitor) -> PrimingAlgorithm:
     """A copy of the algorithm that tells the tracker which of :data:`PHASES` is on."""
     copy = algorithm.model_copy()
     for name, phase in PHASES.items():
@@ -97,7 +97,7 @@ def telling(algorithm: PrimingAlgorithm, watched: Watched) -> PrimingAlgorithm:
     return copy
 
 
-def _told(part: Callable[..., Any], phase: str, watched: Watched) -> Callable[..., Any]:
+def _told(part: Callable[..., Any], phase: str, watched: StepMonitor) -> Callable[..., Any]:
     @wraps(part)
     def call(*arguments: Any, **kwargs: Any) -> Any:
         before = watched.tracker.held

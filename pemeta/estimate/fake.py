@@ -48,12 +48,12 @@ class Shape:
     def task(self, name: str) -> Task:
         """A task on any number of sentences."""
         labels = tuple(str(label) for label in range(self.labels))
-        return Task(name, BlankSentences(self.length), TokenClassification(labels=labels))
+        return Task(name, FakeSentences(self.length), TokenClassification(labels=labels))
 
     def model(self, methods: Sequence[PEMethod], tasks: Sequence[Task]) -> PEModel:
         """A model with methods attached, the first of them fine-tuning's, and a head for each task.
 
-        It has no values yet: :func:`without_values` lets it be run.
+        It has no values yet: :func:`fake_tensors` lets it be run.
 
         Raises:
             ModelError: a method cannot be attached to this backbone.
@@ -71,7 +71,7 @@ class Shape:
         return model
 
 
-class BlankSentences(Examples[Any, Any]):
+class FakeSentences(Examples[Any, Any]):
     """Any number of sentences, all of one length; only their batches can be used."""
 
     kind: ClassVar[str] = TokenClassification.name
@@ -109,7 +109,7 @@ class BlankSentences(Examples[Any, Any]):
 
 
 @contextmanager
-def without_values(model: PEModel) -> Iterator[None]:
+def fake_tensors(model: PEModel) -> Iterator[None]:
     """Within the block a model on the meta device runs as on a processor; nothing is computed, and nothing held.
 
     Unlike on the meta device itself, PyTorch then chooses attention kernels, autocast and sparse gradients as it would.

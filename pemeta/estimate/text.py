@@ -8,13 +8,13 @@ from typing import Any
 
 from pemeta.estimate import devices
 from pemeta.estimate.findings import Memory
-from pemeta.estimate.grid import RunEstimate, StageEstimate
-from pemeta.utils.durations import time_words
+from pemeta.estimate.grid import GridEstimate, StageEstimate
+from pemeta.utils.durations import format_duration
 
 UNITS = {"GiB": 2**30, "MiB": 2**20}
 
 
-def in_words(run: RunEstimate) -> Iterator[str]:
+def to_text(run: GridEstimate) -> Iterator[str]:
     """Lines for a terminal."""
     processes = "1 process" if run.world_size == 1 else f"{run.world_size} processes"
     length = "as given" if run.length_given else "the longest there can be; --length gives another"
@@ -34,7 +34,7 @@ def in_words(run: RunEstimate) -> Iterator[str]:
     )
 
 
-def _parameters(run: RunEstimate) -> list[str]:
+def _parameters(run: GridEstimate) -> list[str]:
     rows: list[Sequence[str]] = [("parameters", "θ_p", "θ_a", "θ_h", "optimised", "a task stores")]
     for stage in run.stages:
         n = stage.parameters
@@ -44,7 +44,7 @@ def _parameters(run: RunEstimate) -> list[str]:
     return aligned(rows)
 
 
-def _memory(run: RunEstimate) -> list[str]:
+def _memory(run: GridEstimate) -> list[str]:
     shared = run.device.type == "cpu"  # copies are in the same memory
     copies = ("copies",) if shared else ()
     columns = ("weights", "gradients", "optimiser", "clone", "kept", "activations", "overhead", *copies, "all", "fits")
@@ -60,30 +60,30 @@ def _memory(run: RunEstimate) -> list[str]:
     return aligned(rows, to_the_left=(0, len(columns) + 1))
 
 
-def _work(run: RunEstimate) -> list[str]:
+def _work(run: GridEstimate) -> list[str]:
     rows: list[Sequence[str]] = [("time", "GFLOP a step", "a step", "steps", "a run", "runs", "all runs")]
     for stage in run.stages:
         step = f"{1000 * stage.step_seconds:.3g} ms" if stage.step_seconds < 1 else f"{stage.step_seconds:.3g} s"
         gigas = stage.step_flops / 1e9
         work = f"{gigas:,.0f}" if gigas >= 100 else f"{gigas:.3g}"
-        times = (time_words(stage.seconds / stage.runs), f"{stage.runs}", time_words(stage.seconds))
+        times = (format_duration(stage.seconds / stage.runs), f"{stage.runs}", format_duration(stage.seconds))
         rows.append((_label(stage), work, step, f"{stage.steps:,.0f}", *times))
     return aligned(rows)
 
 
-def _whole(run: RunEstimate) -> Iterator[str]:
+def _whole(run: GridEstimate) -> Iterator[str]:
     primings, cells = (
         sum(stage.runs for stage in run.stages if stage.kind == kind) for kind in ("priming", "fine-tuning")
     )
     flops = f"{run.flops / 1e15:,.3g} PFLOP" if run.flops >= 1e15 else f"{run.flops / 1e12:,.3g} TFLOP"
-    yield f"All {primings} priming and {cells} fine-tuning runs: about {time_words(run.seconds)}, {flops}"
+    yield f"All {primings} priming and {cells} fine-tuning runs: about {format_duration(run.seconds)}, {flops}"
     if run.device.type != "cpu":
         yield f"Besides, a process has up to {gib(max(stage.copies for stage in run.stages))} in the processor's memory"
     elif run.world_size > 1:
         yield f"The memory is that of one process; {run.world_size} share this machine's"
 
 
-def _too_large(run: RunEstimate, stage: StageEstimate) -> Iterator[str]:
+def _too_large(run: GridEstimate, stage: StageEstimate) -> Iterator[str]:
     def needed(memory: Memory) -> int:
         return run.device.needs(memory, stage.copies, run.world_size)
 
@@ -97,7 +97,7 @@ def _too_large(run: RunEstimate, stage: StageEstimate) -> Iterator[str]:
         yield "    combine these, or take a larger device or a smaller backbone"
 
 
-def to_json(run: RunEstimate) -> dict[str, Any]:
+def to_json(run: GridEstimate) -> dict[str, Any]:
     """A JSON value: bytes, seconds, and numbers of operations and parameters."""
     stages = []
     for stage in run.stages:
