@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from pemeta.priming import PrimingAlgorithm as PrimingAlgorithm
     from pemeta.priming import PrimingLearner as PrimingLearner
     from pemeta.priming import prime as prime
+    from pemeta.reporting import load_records as load_records
     from pemeta.tasks import Episode as Episode
     from pemeta.tasks import EpisodeSampler as EpisodeSampler
     from pemeta.tasks import Task as Task
@@ -124,6 +125,7 @@ _PUBLIC = {
         "PrimingLearner",
         "prime",
     ),
+    "pemeta.reporting": ("load_records",),
     "pemeta.tasks": (
         "Episode",
         "EpisodeSampler",

@@ -129,9 +129,16 @@ def _run(runner: Runner, first: bool) -> None:
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A run's output folder.", metavar="DIR")]) -> None:
-    """Make the report of a run anew: on screen, in DIR/report.md and DIR/report.html, its pictures in DIR/figures."""
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run's output folder.", metavar="DIR")],
+    csv: Annotated[bool, typer.Option("--csv", help="Also write all records as a table to DIR/records.csv.")] = False,
+) -> None:
+    """Rebuild a run's report: on screen, in DIR/report.md and DIR/report.html, with pictures in DIR/figures."""
+    from pemeta.reporting import write_csv
+
     _report(folder)
+    if csv:
+        typer.echo(f"Records written to {write_csv(folder)}")
 
 
 def _report(folder: Path) -> None:

@@ -11,7 +11,10 @@ from pemeta.reporting.records import Record
 
 GROUPS = ("Without priming", "With priming")
 RUN_KEYS = ("target", "seed")
-"""The only keys of a run's configuration that may differ within a setting."""
+"""Fields of a record that are also keys of its ``config``: the only ones that may differ within a setting.
+
+All other keys are compared whatever they are, so that no key of a configuration has to be known here.
+"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Grid:
     @property
     def split(self) -> str:
         """What the scores are of: test sentences, or validation sentences in a search."""
-        return " and ".join(sorted({str(r.config.get("scored_on", "test")) for r in self.all_records()})) or "test"
+        return " and ".join(sorted({record.scored_on for record in self.all_records()})) or "test"
 
     def rows(self) -> Iterator[tuple[str, Record, tuple[Record, ...]]]:
         """(group, first record, all records) of each setting that has records, in the order of the tables."""

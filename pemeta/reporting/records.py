@@ -85,6 +85,14 @@ class Record(Frozen):
     hardware: dict[str, str | int]
 
     @property
+    def scored_on(self) -> str:
+        """The split that the scores are of: ``test``, or ``validation`` in a search.
+
+        It is in ``config`` alone: a field of its own would be missing in the records that exist.
+        """
+        return str(self.config.get("scored_on", "test"))
+
+    @property
     def filename(self) -> str:
         """The record's file name, readable, and different for different (setting, target, seed)."""
         return self.filename_of(self.setting, self.target, self.seed)

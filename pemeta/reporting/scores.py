@@ -129,13 +129,15 @@ def seen_table(grid: Grid) -> Table:
     rows = []
     for group, first, records in grid.rows():
         sentences = [record.gradient_sentences for record in records if record.gradient_sentences is not None]
-        priming = [_values(records, f"priming.{key}") for key in ("outer_steps", "outer_lr", "inner_steps", "inner_lr")]
         steps = [record.steps_per_epoch * len(record.validation_curve) for record in records]
         texts = [
             span(sentences) if first.priming is not None else "0",
             _priming_seconds(records),
-            *priming,
-            _values(records, "finetuning.lr"),
+            _in_config(first, "priming.outer_steps"),
+            _in_config(first, "priming.outer_lr"),
+            _text(first.inner_steps),
+            _in_config(first, "priming.inner_lr"),
+            _in_config(first, "finetuning.lr"),
             span(record.num_train for record in records),
             span(steps),
         ]
@@ -155,11 +157,19 @@ def _priming_seconds(records: Sequence[Record]) -> str:
     return seconds([record.priming_seconds for record in records if record.priming_seconds is not None])
 
 
-def _values(records: Sequence[Record], path: str) -> str:
-    """A key of the records' configurations; a setting's records have the same."""
-    value: Any = records[0].config
+def _in_config(record: Record, path: str) -> str:
+    """A key of a record's configuration, as text.
+
+    Learning rates and outer steps are no fields of a record. They are shown as they are and nothing depends on them; a
+    configuration that has no such key shows that there is none.
+    """
+    value: Any = record.config
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
+    return _text(value)
+
+
+def _text(value: object) -> str:
     return MISSING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -616,7 +616,8 @@ def test_what_each_setting_saw() -> None:
         "priming": {"name": "meta", "outer_steps": 300, "outer_lr": 5e-5, "inner_steps": 5, "inner_lr": 0.03},
         "finetuning": {"lr": 0.001},
     }
-    records = [make("a"), primed("meta", config=config), primed("meta", "af", config=config, num_train=1500)]
+    changes = {"config": config, "inner_steps": 5}
+    records = [make("a"), primed("meta", **changes), primed("meta", "af", **changes, num_train=1500)]
     seen = titled(build_report(records), "What each setting saw")
     assert [cell.text for cell in seen.rows[0].cells] == ["0", "0", "–", "–", "–", "–", "0.001", "150", "20"]
     assert [cell.text for cell in seen.rows[1].cells] == [
@@ -733,7 +734,11 @@ def test_without_matplotlib_the_report_says_how_to_get_pictures(tmp_path: Path) 
     found = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
     page = (folder / "report.html").read_text(encoding="utf-8")
     for shown in (found.stdout, page.replace("&#x27;", "'"), (folder / "report.md").read_text(encoding="utf-8")):
-        lines = [line for line in shown.splitlines() if "matplotlib is not installed: pip install 'pemeta" in line]
+        lines = [
+            line
+            for line in shown.splitlines()
+            if "matplotlib is not installed; run" in line and "'pemeta[plots]'" in line.replace("\\", "")
+        ]
         assert len(lines) == 1
     assert "<img" not in page
     assert "65.0 ± 5.0" in page, "the numbers are there"

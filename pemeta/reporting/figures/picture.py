@@ -36,7 +36,7 @@ def how_to_draw() -> str | None:
     """A line that says how to get pictures, where matplotlib is not installed; else None."""
     if importlib.util.find_spec("matplotlib") is not None:
         return None
-    return "no pictures, since matplotlib is not installed: pip install 'pemeta[bench]', then make the report again"
+    return "no pictures, since matplotlib is not installed; run `pip install 'pemeta[plots]'` and rebuild the report"
 
 
 def names(charts: Sequence[tuple[str, Chart]]) -> list[str]:

@@ -1,0 +1,156 @@
+"""Records as a table: one row per record, for pandas and as a CSV file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+
+from pemeta.errors import OutputError
+from pemeta.reporting.records import Record, read_record
+from pemeta.utils.files import write_text
+
+if TYPE_CHECKING:  # takes half a second to import
+    import pandas as pd
+
+Folder: TypeAlias = str | PathLike[str]
+
+CSV = "records.csv"
+"""The file's name in a run folder."""
+NO_COLUMN = ("correct", "predicted", "gold", "unseen", "validation_curve")
+"""Fields of a record with a value per sentence or per epoch, which do not fit into a cell."""
+DTYPES = {bool: ("bool", "boolean"), int: ("int64", "Int64"), float: ("float64", "float64")}
+"""The dtype of a column, and the one of a column with missing values."""
+
+
+def load_records(folder: Folder | Iterable[Folder]) -> pd.DataFrame:
+    """The records of a run folder as a table with one row per fine-tuning run.
+
+    The columns are the fields of a :class:`~pemeta.reporting.records.Record`, in its order and units: scores (``f1``,
+    ``precision``, ``recall``, ``f1_unseen``, ``validation_f1``, ``f1_per_type.PER`` ...) and ``fraction_adapted`` are
+    fractions from 0 to 1, ``seconds`` and ``priming_seconds`` are wall time in seconds, ``num_...`` are counts.
+
+    - Nested fields are flattened with dots: ``config.finetuning.lr``, ``config.priming.outer_steps``,
+      ``packages.torch``, ``hardware.device``.
+    - ``sources`` is one text, such as ``en, es``; a list in ``config`` is its JSON text, such as ``["PER", "ORG"]``.
+    - The counts of each test sentence (``correct``, ``predicted``, ``gold``, ``unseen``) and ``validation_curve`` have
+      no column; :func:`~pemeta.reporting.records.read_records` has them.
+    - What a record does not have is a missing value: ``priming_seconds`` without priming, or a configuration's key
+      that is newer than the record. Integers and booleans with missing values are of pandas' nullable dtypes.
+
+    All records of a folder are read, also those of a configuration that has changed since, which a report excludes;
+    ``digest`` tells configurations apart.
+
+    Args:
+        folder: A run's output folder or the folder with its records; or several of them, which adds a first column
+            ``folder`` with the folder as given.
+
+    Raises:
+        OutputError: a folder does not exist or has no records, or a record cannot be read.
+
+    Example:
+        The mean F1 of each setting, in percent::
+
+            frame = pemeta.load_records("runs/first-grid")
+            100 * frame.groupby("setting").f1.mean()
+    """
+    if isinstance(folder, str | PathLike):
+        return to_frame(_read(Path(folder)))
+    read = [(str(Path(one)), _read(Path(one))) for one in folder]
+    if not read:
+        raise OutputError("expected at least one folder with records; found an empty list")
+    frame = to_frame([record for _, records in read for record in records])
+    frame.insert(0, "folder", [name for name, records in read for _ in records])
+    return frame
+
+
+def to_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """Records as a table; see :func:`load_records` for its columns."""
+    import pandas as pd
+
+    rows = [dict(_columns(record)) for record in records]
+    names = _in_order(rows)
+    return pd.DataFrame({name: _column([row.get(name) for row in rows], name) for name in names})
+
+
+def write_csv(folder: Path) -> Path:
+    """Write ``records.csv`` into a run folder, with the columns of :func:`load_records`, and return its path.
+
+    Raises:
+        OutputError: there are no records, one of them cannot be read, or the folder cannot be written.
+    """
+    path = folder / CSV
+    write_text(path, load_records(folder).to_csv(index=False, lineterminator="\n"))
+    return path
+
+
+def _read(folder: Path) -> list[Record]:
+    if not folder.is_dir():
+        raise OutputError(f"there is no folder {folder}; give the output folder of a run")
+    # The pattern of records' names: a run folder without records has other JSON files.
+    paths = sorted((folder / "records").glob("*.json")) or sorted(folder.glob("*__*__seed*.json"))
+    if not paths:
+        raise OutputError(f"no records in {folder}; give the output folder of a run with a finished fine-tuning run")
+    return [read_record(path) for path in paths]
+
+
+def _columns(record: Record) -> Iterator[tuple[str, Any]]:
+    """The names and values of a record's row."""
+    for name in Record.model_fields:
+        if name not in NO_COLUMN:
+            value = getattr(record, name)
+            yield from _flat(name, (", ".join(value) or None) if isinstance(value, tuple) else value)
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}", inner)
+    else:
+        yield name, json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+
+
+def _in_order(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of all columns, those of a mapping together.
+
+    A null where another record has a mapping, such as ``config.priming`` without priming, gets no column of its own:
+    the mapping's columns are missing there.
+    """
+    first = {name: place for place, name in enumerate(Record.model_fields)}
+    for name in (name for row in rows for name in row):
+        for prefix in _prefixes(name):
+            first.setdefault(prefix, len(first))
+    names = sorted({name for row in rows for name in row}, key=lambda name: [first[part] for part in _prefixes(name)])
+    mappings = {prefix for name in names for prefix in _prefixes(name)[:-1]}
+    return [name for name in names if name not in mappings or any(row.get(name) is not None for row in rows)]
+
+
+def _prefixes(name: str) -> list[str]:
+    """``a.b`` as ``a`` and ``a.b``."""
+    return list(itertools.accumulate(name.split("."), "{}.{}".format))
+
+
+def _column(values: list[Any], name: str) -> pd.Series[Any]:
+    """A column of the narrowest dtype that holds its values; pandas' own choice for texts and mixtures."""
+    import pandas as pd
+
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        kinds = {float}
+    kind = kinds.pop() if len(kinds) == 1 else _declared(name) if not kinds else None
+    if kind is int and any(value is not None and abs(value) >= 2**63 for value in values):
+        kind = None
+    if kind not in DTYPES:
+        return pd.Series(values)
+    whole, nullable = DTYPES[kind]
+    return pd.Series(values, dtype=nullable if None in values else whole)
+
+
+def _declared(name: str) -> type | None:
+    """The type of a record's field, for a column without any value."""
+    field = Record.model_fields.get(name)
+    kinds = get_args(field.annotation) if field is not None else ()
+    return next((kind for kind in kinds if kind in DTYPES), None)
