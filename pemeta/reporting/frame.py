@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -83,7 +84,11 @@ def write_csv(folder: Path) -> Path:
         OutputError: there are no records, one of them cannot be read, or the folder cannot be written.
     """
     path = folder / CSV
-    write_text(path, load_records(folder).to_csv(index=False, lineterminator="\n"))
+    frame = load_records(folder)
+    text = frame.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:  # in a name; some versions of Python do not quote it, and readers take it for the end of a row
+        text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    write_text(path, text)
     return path
 
 
