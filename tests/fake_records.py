@@ -1,4 +1,4 @@
-"""Records that no run has made."""
+"""Made-up records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From records to a report: scores with standard errors, paired differences, figures, and what makes them credible."""
+"""Records of runs, and reports on them: scores with standard errors, paired differences, figures, tables for pandas."""
 
 from pemeta.reporting.building import build_report as build_report
 from pemeta.reporting.building import table as table

@@ -15,12 +15,12 @@ from pemeta.reporting.records import Record
 from pemeta.utils.seeding import numpy_generator
 
 RESAMPLES = 2000
-"""Our choice: the standard error of the sentences' standard deviation is then 1.6 % of it."""
+"""The default (our choice): the standard error of the sentences' standard deviation is then 1.6 % of it."""
 LEVEL = 0.95
 TINY = 1e-24
-"""A variance that is rounding alone."""
+"""A variance below this is a rounding error."""
 BLOCK = 1_000_000
-"""Sentences that are drawn at once: 8 MB of indices."""
+"""The number of sentences drawn at once: 8 MB of indices."""
 
 Floats: TypeAlias = NDArray[np.float64]
 Runs: TypeAlias = dict[tuple[str, int], Record]
@@ -37,16 +37,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better one setting is than another, on the runs that both have.
+    """The difference between two settings, on the runs that both have.
 
     Attributes:
         whole: F1(first) − F1(second) on all test sentences, the mean over targets.
-        unseen: the same on the test sentences that are unseen for both; None where no target has any.
+        unseen: the same on the test sentences that are unseen for both; None if no target has any.
         by_target: the difference on each target.
-        seeds: that any target has in both settings.
-        pairs: (target, seed) that both have.
-        ahead: pairs in which the first has the higher F1.
-        equal: pairs in which both have the same.
+        seeds: the seeds that any target has in both settings.
+        pairs: the number of (target, seed) that both have.
+        ahead: the number of pairs in which the first has the higher F1.
+        equal: the number of pairs in which both have the same F1.
     """
 
     whole: Estimate
@@ -60,14 +60,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class _Target:
-    """One target's runs: its seeds, and counts[sentence, first or second, seed, correct or predicted or gold]."""
+    """The runs on one target: seeds, and counts[sentence, first or second, seed, correct or predicted or gold]."""
 
     name: str
     seeds: tuple[int, ...]
     counts: Floats
 
     def differences(self, weights: Floats) -> Floats:
-        """F1(first) − F1(second) of each seed, (R, seeds), where sentences count ``weights`` (R, sentences) times."""
+        """F1(first) − F1(second) of each seed, (R, seeds), with sentences counted ``weights`` (R, sentences) times."""
         sentences, _, seeds, _ = self.counts.shape
         totals = (weights @ self.counts.reshape(sentences, -1)).reshape(-1, 2, seeds, 3)
         correct, entities = 2 * totals[..., 0], totals[..., 1] + totals[..., 2]
@@ -85,33 +85,33 @@ class _Target:
 def paired_difference(
     first: Sequence[Record], second: Sequence[Record], targets: Sequence[str] = (), resamples: int = RESAMPLES
 ) -> Difference | None:
-    r"""How much better the first setting is than the second, with 95 % intervals over seeds and test sentences.
+    r"""The paired difference between two settings, with 95 % intervals over seeds and test sentences.
 
     .. math:: \Delta = \frac{1}{|T|} \sum_{t \in T} \frac{1}{|S_t|} \sum_{s \in S_t} F_1(\text{first}, t, s)
         - F_1(\text{second}, t, s)
 
     over the targets T and seeds S_t that both settings have. Its variance has two parts:
 
-    - of sentences, by the bootstrap (Efron, 1979): a resample draws for each target as many test sentences, with
-      replacement, for both settings and all seeds alike (that is the pairing), and computes micro F1 anew from the
-      drawn sentences' counts;
-    - of seeds, s² / n, with s the sample standard deviation over the n seeds of what a seed adds to Δ on all of its
-      targets. Seeds are too few to be drawn: the percentiles of a bootstrap over three of them are their lowest and
-      highest, which cover the truth in 75 % of cases.
+    - from sentences, by the bootstrap (Efron, 1979): each resample draws the test sentences of a target with
+      replacement, the same for both settings and all seeds (hence paired), and recomputes micro F1 from the counts of
+      the drawn sentences;
+    - from seeds, s² / n, with s the sample standard deviation over the n seeds of a seed's contribution to Δ on all of
+      its targets. Seeds are too few to resample: the percentiles of a bootstrap over three of them are their lowest
+      and highest, which cover the truth in 75 % of cases.
 
-    The interval is Δ ± t √(sum of both), t being Student's quantile with Satterthwaite's (1946) degrees of freedom, of
-    which the seeds have n − 1 and the sentences have no limit. With one seed it is over sentences alone. Targets are
-    not drawn: it is for these. A target that has one seed only adds nothing to what seeds are seen to vary. The random
+    The interval is Δ ± t √(sum of both), with t Student's quantile at Satterthwaite's (1946) degrees of freedom: n − 1
+    for the seeds, unlimited for the sentences. With one seed it covers sentences only. Targets are not resampled: the
+    interval holds for these. A target with a single seed contributes nothing to the variance over seeds. The random
     numbers are always the same.
 
     Args:
-        first: records of one setting.
-        second: records of the other.
-        targets: that are compared; all that both have where empty.
-        resamples: 2000, our choice.
+        first: Records of one setting.
+        second: Records of the other.
+        targets: The targets to compare on; all that both have if empty.
+        resamples: The number of bootstrap resamples; 2000 (our choice).
 
     Returns:
-        The difference, or None where the two have no (target, seed) in common.
+        The difference, or None if the two have no (target, seed) in common.
 
     Raises:
         OutputError: the two were not scored on the same test sentences.
@@ -141,7 +141,7 @@ def paired_difference(
 
 
 def _target(name: str, seeds: Sequence[int], one: Runs, other: Runs, unseen: bool = False) -> _Target:
-    """The counts of one target's runs, of all its test sentences or of those that are unseen for all of them."""
+    """The counts of the runs on one target, on all its test sentences or on those unseen for all of the runs."""
     pairs = [(one[name, seed], other[name, seed]) for seed in seeds]
     records = [record for pair in pairs for record in pair]
     for record in records:
@@ -156,14 +156,14 @@ def _target(name: str, seeds: Sequence[int], one: Runs, other: Runs, unseen: boo
 def _check_same_sentences(one: Record, other: Record) -> None:
     if one.gold != other.gold or len({len(other.correct), len(other.predicted), len(other.gold)}) > 1:
         raise OutputError(
-            f"{one.filename} and {other.filename} cannot be compared sentence by sentence: their entities in each test "
-            f"sentence differ ({len(one.gold)} sentences with {sum(one.gold)} entities and {len(other.gold)} with "
+            f"{one.filename} and {other.filename} cannot be compared sentence by sentence: their test sentences differ "
+            f"({len(one.gold)} sentences with {sum(one.gold)} entities and {len(other.gold)} with "
             f"{sum(other.gold)}); test both settings on the same sentences"
         )
 
 
 def _estimates(targets: Sequence[_Target], resamples: int) -> list[Estimate]:
-    """Of the mean over targets, then of each target."""
+    """The estimate of the mean over targets, followed by that of each target."""
     points = [target.differences(np.ones((1, len(target.counts))))[0] for target in targets]
     samples = [target.resampled(resamples).mean(1) for target in targets]
     whole = _estimate(targets, points, samples)
@@ -172,12 +172,12 @@ def _estimates(targets: Sequence[_Target], resamples: int) -> list[Estimate]:
 
 
 def _estimate(targets: Sequence[_Target], points: Sequence[Floats], samples: Sequence[Floats]) -> Estimate:
-    """The mean over targets.
+    """The estimate of the mean over targets.
 
     Args:
-        targets: T of them.
-        points: of each the difference of each of its seeds.
-        samples: of each the mean over its seeds in each resample of its sentences.
+        targets: The T targets.
+        points: For each target, the difference of each of its seeds.
+        samples: For each target, the mean over its seeds in each resample of its sentences.
     """
     mean = float(np.mean([point.mean() for point in points]))
     of_sentences = float(np.mean(samples, axis=0).var())
@@ -194,7 +194,7 @@ def _estimate(targets: Sequence[_Target], points: Sequence[Floats], samples: Seq
 
 
 def _weights(rng: np.random.Generator, size: int, resamples: int) -> Iterator[Floats]:
-    """How often each of ``size`` things was drawn in ``size`` draws, (rows, size), in blocks of resamples."""
+    """Yield how often each of ``size`` items is drawn in ``size`` draws, (rows, size), in blocks of resamples."""
     block = max(1, BLOCK // size)
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)

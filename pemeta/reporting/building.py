@@ -1,4 +1,4 @@
-"""Records and a description of a report to the report itself."""
+"""Building a report from records and its description."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from pemeta.reporting.tables import Table, listed, variants
 
 
 def table(records: Sequence[Record], planned: Planned | None = None) -> Table:
-    """F1 in percent, settings × targets and their mean, as Table 1 of (Gheini et al., 2023).
+    """A table of F1 in percent, settings × targets and their mean, like Table 1 of (Gheini et al., 2023).
 
-    A cell is the mean ± its standard error over seeds, s / √n with s the sample standard deviation; with one
-    seed there is no error. The last column is the mean of the targets' means; its error is that of the seeds'
-    means, over the seeds that have every target.
+    A cell is the mean ± its standard error over seeds, s / √n with s the sample standard deviation; a single seed has
+    no error. The last column is the mean of the targets' means; its error is that of the seeds' means, over the seeds
+    that have every target.
 
     Args:
         records: One per (setting, target, seed).
-        planned: The runs that there are meant to be; what is missing is said in the table's notes.
+        planned: The runs that are expected; the table's notes list those that are missing.
 
     Raises:
-        OutputError: records of one setting differ in more than target and seed, or two are of the same run.
+        OutputError: records of one setting differ in more than target and seed, or two describe the same run.
     """
     return main_table(make_grid(records, planned or Planned()), TableSpec())
 
@@ -49,19 +49,19 @@ def build_report(
     choices: Mapping[str, Choice] | None = None,
     facts: Sequence[tuple[str, str]] = (),
 ) -> Report:
-    """All tables, figures and facts on records.
+    """Build a report, with all tables, figures and facts, from records.
 
     Args:
         records: One per (setting, target, seed).
-        title: Of the report, where ``spec`` has none.
-        planned: The runs that there are meant to be.
-        spec: What the report shows; by default one table of all scores, and its details.
-        choices: What a search has chosen for the settings.
-        facts: Further names and texts on how the numbers were made.
+        title: The report's title, unless ``spec`` has one.
+        planned: The runs that are expected.
+        spec: What the report shows; by default one table of all scores, and details.
+        choices: What a search chose, by setting.
+        facts: Further names and texts on how the numbers were obtained.
 
     Raises:
-        OutputError: the records do not fit together (see :func:`table`), or settings that are to be compared were not
-            scored on the same test sentences.
+        OutputError: the records do not belong together (see :func:`table`), or compared settings were not scored on
+            the same test sentences.
     """
     grid, spec = make_grid(records, planned or Planned()), spec or ReportSpec()
     tables = []

@@ -1,4 +1,4 @@
-"""What a search has chosen, as a table."""
+"""The table of what a search chose."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pemeta.reporting.tables import MISSING, Cell, Row, Table, listed
 
 COLUMNS = ("Tried", "Best F1", "Second", "Chosen", "At the edge")
 NOTE = (
-    "The candidate with the highest mean F1 on validation sentences, in percent, with seeds that the results do not "
-    "have; no test sentence was looked at. At the edge: the best value is the first or last of three or more, so "
-    "others beyond it may be better."
+    "The candidate with the highest mean F1 on validation sentences, in percent, over seeds that are not used for the "
+    "results; test sentences played no part. At the edge: the best value is the smallest or largest of three or more, "
+    "so values beyond it may be better."
 )
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a search found for a setting.
+    """The outcome of a search for one setting.
 
     Attributes:
         setting: the setting.
-        values: the best ones, by dotted key.
-        f1: mean F1 on validation data, from 0 to 1, of each candidate that has all its runs, the best one first.
-        diverged: candidates that have none because their training failed.
-        at_edge: keys whose best value is the first or the last of three or more, in order of size: others beyond it may
-            be better.
+        values: the best values, by dotted key.
+        f1: mean F1 on validation data, from 0 to 1, of each candidate with all its runs, best first.
+        diverged: candidates without a score because their training diverged.
+        at_edge: keys whose best value is the smallest or largest of three or more, so that values beyond it may be
+            better.
     """
 
     setting: str
@@ -37,14 +37,14 @@ class Choice:
     diverged: tuple[str, ...] = ()
 
     def words(self) -> str:
-        """A line for the terminal."""
+        """The outcome in one line, for the terminal."""
         values = ", ".join(f"{key} {value}" for key, value in self.values.items())
         edge = f"; {', '.join(self.at_edge)} at the edge of what was tried" if self.at_edge else ""
         return f"{self.setting}: {values} (F1 {100 * next(iter(self.f1.values())):.1f} on validation data{edge})"
 
 
 def choice_tables(grid: Grid, choices: Mapping[str, Choice]) -> list[Table]:
-    """One table of what was chosen for each setting that has records; none without a search."""
+    """The table of choices, for the settings that have records; empty without a search."""
     rows = []
     for group, first, _ in grid.rows():
         choice = choices.get(first.setting)

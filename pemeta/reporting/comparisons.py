@@ -14,17 +14,18 @@ Found: TypeAlias = list[tuple[str, Difference | None]]
 
 COLUMNS = ("Difference", "95 % interval", "Ahead", "Targets", "Seeds", "Unseen", "Unseen, 95 %")
 DIFFERENCE = (
-    "Difference: F1 of the first less F1 of the second, in points; the mean over targets of the mean over the seeds "
-    "that both have. Ahead: (target, seed) in which the first has the higher F1. Unseen: on unseen sentences alone."
+    "Difference: F1 of the first minus F1 of the second, in points; the mean over targets of the mean over the seeds "
+    "that both have. Ahead: (target, seed) pairs in which the first has the higher F1. Unseen: on unseen sentences "
+    "only."
 )
 INTERVALS = (
     "Intervals: over seeds, by their sample variance and Student's t, and over the sentences of each target, by the "
-    "paired bootstrap. They are for these targets. Each leaves out a true difference of zero in one of twenty cases."
+    "paired bootstrap. They hold for these targets. If the true difference is zero, one interval in twenty excludes it."
 )
 
 
 def comparison_tables(grid: Grid, comparisons: Sequence[Comparison]) -> tuple[Table, Table] | None:
-    """The differences, and those on each target; None where there is nothing to compare."""
+    """The tables of differences overall and on each target; None if there is nothing to compare."""
     if not comparisons:
         return None
     found: Found = []
@@ -56,7 +57,7 @@ def _cells(difference: Difference | None) -> tuple[Cell, ...]:
 def _notes(found: Found) -> list[str]:
     notes = []
     if single := [title for title, difference in found if difference and len(difference.seeds) == 1]:
-        notes.append(f"One seed, so the interval is over sentences alone: {listed(single)}.")
+        notes.append(f"One seed, so the interval covers sentences only: {listed(single)}.")
     if lacking := [title for title, difference in found if difference is None]:
         notes.append(f"The two settings have no run in common yet: {listed(lacking)}.")
     return notes

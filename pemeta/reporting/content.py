@@ -1,4 +1,4 @@
-"""What a report holds, whatever it is shown as."""
+"""The content of a report, independent of its format."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pemeta.reporting.figures import Chart
 from pemeta.reporting.tables import MISSING, Table
 
 LEGEND = f"best of its group in each column; {MISSING} means no result"
-NUMBERS = "How these numbers were made"
+NUMBERS = "How these numbers were obtained"
 
 
 @dataclass(frozen=True)
 class Report:
-    """Tables, figures, and named facts on how the numbers were made.
+    """Tables, figures, and named facts on how the numbers were obtained.
 
     Attributes:
-        title: of the whole.
+        title: the report's title.
         tables: main tables and comparisons.
         facts: names and texts.
-        charts: by the name of the picture's file, without its end.
-        details: tables that a terminal does not show.
+        charts: by the name of the picture's file, without its extension.
+        details: tables that are not shown in the terminal.
     """
 
     title: str
@@ -32,5 +32,5 @@ class Report:
 
     @property
     def drawn(self) -> dict[str, Chart]:
-        """The charts that have something to draw."""
+        """The charts that are not empty."""
         return {name: chart for name, chart in self.charts.items() if not chart.empty}

@@ -1,4 +1,4 @@
-"""A report from a run's folder, and back into it."""
+"""Writing a report into a run's folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pemeta.utils.files import replaced_folder, write_text
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write ``report.md``, ``report.html`` and the pictures, as PNG and SVG, in ``figures/``, which is made anew.
+    """Write ``report.md``, ``report.html`` and the pictures, as PNG and SVG in ``figures/``, which is replaced.
 
     Without matplotlib there are no pictures, and the report says how to get them.
 

@@ -1,4 +1,4 @@
-"""The records of a grid: checked, in order, and beside them what was meant to be there."""
+"""The records of a grid, checked and in order, with the runs that are expected."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ All other keys are compared whatever they are, so that no key of a configuration
 
 @dataclass(frozen=True)
 class Planned:
-    """The runs that a grid is meant to have; what records have besides is added.
+    """The runs that a grid is expected to have; further runs found in records are added.
 
     Attributes:
-        settings: in the order of the tables; settings that are only in records follow by name.
-        targets: of every setting, in the order of the tables; the others follow by name.
+        settings: in the order of the tables; settings found only in records follow by name.
+        targets: of every setting, in the order of the tables; others follow by name.
         seeds: of every setting.
-        targets_of: targets of the settings that have others than the rest.
-        seeds_of: the same for seeds.
+        targets_of: targets of the settings that have their own.
+        seeds_of: seeds of the settings that have their own.
     """
 
     settings: Sequence[str] = ()
@@ -38,7 +38,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Grid:
-    """Records by setting, those of a setting by target and seed, and the runs that each setting is meant to have."""
+    """Records by setting, ordered by target and seed, and the runs that each setting is expected to have."""
 
     records: Mapping[str, tuple[Record, ...]]
     settings: tuple[str, ...]
@@ -47,16 +47,16 @@ class Grid:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """All seeds of any run."""
+        """The seeds of all runs."""
         return tuple(sorted({seed for runs in self.runs.values() for _, seed in runs}))
 
     @property
     def split(self) -> str:
-        """What the scores are of: test sentences, or validation sentences in a search."""
+        """The split that was scored: ``test``, or ``validation`` in a search."""
         return " and ".join(sorted({record.scored_on for record in self.all_records()})) or "test"
 
     def rows(self) -> Iterator[tuple[str, Record, tuple[Record, ...]]]:
-        """(group, first record, all records) of each setting that has records, in the order of the tables."""
+        """Yield (group, first record, all records) of each setting with records, in the order of the tables."""
         for group, primed in zip(GROUPS, (False, True), strict=True):
             for name in self.settings:
                 records = self.records.get(name, ())
@@ -64,13 +64,13 @@ class Grid:
                     yield group, records[0], records
 
     def all_records(self) -> list[Record]:
-        """Every record, setting after setting."""
+        """Every record, setting by setting."""
         return [record for records in self.records.values() for record in records]
 
     def part(self, settings: Sequence[str] = (), targets: Sequence[str] = ()) -> Grid:
-        """The grid with only some settings and targets, in their order; an empty list leaves all.
+        """The grid of some settings and targets, in the order given; an empty list keeps all.
 
-        Without targets, those that any of the settings is meant to have.
+        Without targets, the columns are those that any of the settings is expected to have.
         """
         chosen = tuple(settings) or self.settings
         own = {target for name in chosen for target, _ in self.runs.get(name, ())}
@@ -81,10 +81,10 @@ class Grid:
 
 
 def make_grid(records: Sequence[Record], planned: Planned) -> Grid:
-    """The grid of some records.
+    """Arrange records in a grid.
 
     Raises:
-        OutputError: records of one setting differ in more than target and seed, or two are of the same run.
+        OutputError: records of one setting differ in more than target and seed, or two describe the same run.
     """
     settings = _ordered((record.setting for record in records), planned.settings)
     targets = _ordered((record.target for record in records), planned.targets)
@@ -111,7 +111,7 @@ def _ordered(found: Iterable[str], first: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_same_setting(records: Sequence[Record]) -> None:
-    """Refuse records whose mean would not be that of one setting."""
+    """Refuse records of different configurations or data: their mean would be of no one setting."""
     first, seen = records[0], set()
     expected = _shared_config(first)
     of_target: dict[str, Record] = {}
@@ -119,13 +119,13 @@ def _check_same_setting(records: Sequence[Record]) -> None:
         for path, one, other in _differences(expected, _shared_config(record)):
             raise OutputError(
                 f"setting {first.setting!r} mixes configurations: {path} is {one} in {first.filename} and {other} in "
-                f"{record.filename}; remove the records of one configuration, then run again what is missing"
+                f"{record.filename}; remove the records of one configuration, then run the grid again"
             )
         other_seed = of_target.setdefault(record.target, record)
         if record.data_digest != other_seed.data_digest:
             raise OutputError(
-                f"setting {first.setting!r} mixes data: that of {other_seed.filename} and {record.filename} differ; "
-                "run the grid again, which does anew what is of other data than there is now"
+                f"setting {first.setting!r} mixes data: {other_seed.filename} and {record.filename} are of different "
+                "data; run the grid again, which repeats the runs whose data has changed"
             )
         if (run := (record.target, record.seed)) in seen:
             raise OutputError(
@@ -140,7 +140,7 @@ def _shared_config(record: Record) -> dict[str, Any]:
 
 
 def _differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
-    """(dotted path, value, other value) of whatever differs in two nested mappings."""
+    """Yield (dotted path, value, other value) of each difference between two nested mappings."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in dict.fromkeys([*one, *other]):
             below = f"{path}.{key}" if path else str(key)

@@ -10,15 +10,15 @@ from pemeta.reporting.figures import Chart
 from pemeta.reporting.tables import Table
 
 FIGURES = "figures"
-"""Folder of the pictures, beside the report."""
+"""The folder of the pictures, next to the report."""
 
 
 def to_markdown(report: Report, no_pictures: str | None = None) -> str:
-    """The report as GitHub-flavoured Markdown, the best scores in bold; pictures are links into ``figures/``.
+    """Render a report as GitHub-flavoured Markdown, best scores in bold; pictures are links into ``figures/``.
 
     Args:
-        report: What to show.
-        no_pictures: A line that stands in the place of the pictures, where there are none.
+        report: The report.
+        no_pictures: A line that takes the place of the pictures and says why there are none.
     """
     blocks = [f"# {_escaped(report.title)}", f"Bold: {LEGEND}."]
     for table in report.tables:
@@ -67,5 +67,5 @@ def _notes(notes: tuple[str, ...]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text on one line that Markdown shows as it is; an underscore inside a word already does."""
+    """Text on one line, escaped so that Markdown shows it unchanged; an underscore inside a word needs no escape."""
     return re.sub(r"([\\|*`<>\[\]&~#]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.split()))

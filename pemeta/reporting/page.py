@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs no other file."""
+"""A report as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pemeta.reporting.content import LEGEND, NUMBERS, Report
 from pemeta.reporting.figures import Chart, Picture
 from pemeta.reporting.tables import Row, Table
 
-# The paper of pictures stays white on dark screens too: their colours are chosen for it.
+# Pictures keep a white background on dark screens too: their colours are chosen for it.
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --line: #d1d9e0; --paper: #fff; --best: #0a5c36 }
 @media (prefers-color-scheme: dark) {
@@ -45,12 +45,12 @@ dd { margin: 0; overflow-wrap: anywhere }
 
 
 def to_html(report: Report, pictures: Mapping[str, Picture] | None = None, no_pictures: str | None = None) -> str:
-    """The report as one page for light and dark screens, with the pictures in it.
+    """Render a report as one page, for light and dark screens, with the pictures embedded.
 
     Args:
-        report: What to show.
-        pictures: By the charts' names; a chart without one shows its numbers alone.
-        no_pictures: A line that says why there are none.
+        report: The report.
+        pictures: By chart name; a chart without one shows only its numbers.
+        no_pictures: A line that says why there are no pictures.
     """
     title = html.escape(report.title)
     facts = "\n".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in report.facts)
@@ -81,7 +81,7 @@ def to_html(report: Report, pictures: Mapping[str, Picture] | None = None, no_pi
 
 
 def _chart(chart: Chart, picture: Picture | None) -> str:
-    """The picture, what it shows, and its numbers, folded where there is a picture."""
+    """A picture, its caption and its numbers, which are collapsed if there is a picture."""
     lines = ["<figure>"]
     if picture is not None:
         data = base64.b64encode(picture.svg).decode()

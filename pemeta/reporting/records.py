@@ -1,4 +1,4 @@
-"""One JSON record per fine-tuning run, with all that is needed to know where its number comes from."""
+"""Records: one JSON file per fine-tuning run, with everything needed to trace its score."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pemeta.utils.registry import Frozen, describe
 
 
 def _as_text(counts: tuple[int, ...]) -> str:
-    """One line of a file and not one for each number."""
+    """Counts as one line of the file, instead of one line per number."""
     return " ".join(map(str, counts))
 
 
@@ -48,39 +48,40 @@ class Record(Frozen):
     recall: float
     f1_per_type: dict[str, float]
     f1_unseen: float
-    """F1 on the test sentences that are not, by their words, also a train sentence of the target or of a source."""
+    """F1 on the test sentences whose words are not also a training sentence of the target or of a source."""
     num_unseen: int
     correct: Counts
-    """Entities found with the right type and ends in each test sentence; micro F1 is made of these three counts."""
+    """Entities found with the right type and boundaries in each test sentence; micro F1 follows from these three."""
     predicted: Counts
     gold: Counts
     unseen: Counts
-    """Indices of the test sentences that ``f1_unseen`` is of."""
+    """Indices of the test sentences that ``f1_unseen`` is computed on."""
     validation_f1: float
     validation_curve: tuple[float, ...]
-    """F1 on the validation sentences after each epoch."""
+    """F1 on the validation sentences after each epoch of fine-tuning."""
     steps_per_epoch: int
-    """Fine-tuning steps in an epoch."""
+    """Fine-tuning steps per epoch."""
     best_epoch: int
     num_train: int
     num_test: int
     num_truncated: int
-    """Test sentences that were longer than the model's limit; their cut words are scored as ``O``."""
+    """Test sentences longer than ``max_length``; the words cut off are scored as ``O``."""
     num_adapted: int
     fraction_adapted: float
     seconds: float
     priming_seconds: float | None
     skipped_steps: int = 0
-    """Fine-tuning steps that were left out because something was not finite (``not_finite: skip``)."""
+    """Fine-tuning steps skipped because a loss or gradient was not finite (``not_finite: skip``)."""
     skipped_priming_steps: int = 0
-    """Outer steps of priming that were."""
+    """Outer steps of priming skipped for the same reason."""
     gradient_sentences: int | None
-    """Source sentences that θ_p's gradient was taken of in priming, each as often as it was seen; None without."""
+    """Source sentences whose loss contributed to θ_p's gradient, counted as often as seen; None without priming."""
     config: dict[str, Any]
     """The resolved configuration of this one run."""
     digest: str
-    """Of ``config``: equal digests, equal configurations."""
+    """Digest of ``config``; equal exactly when the configurations are."""
     data_digest: str
+    """Digest of the data that the run was trained and tested on."""
     packages: dict[str, str]
     hardware: dict[str, str | int]
 
@@ -94,12 +95,12 @@ class Record(Frozen):
 
     @property
     def filename(self) -> str:
-        """The record's file name, readable, and different for different (setting, target, seed)."""
+        """The record's file name: readable, and unique to its (setting, target, seed)."""
         return self.filename_of(self.setting, self.target, self.seed)
 
     @staticmethod
     def filename_of(setting: str, target: str, seed: int) -> str:
-        """The file name of a record that may not be there yet."""
+        """The file name of a record that may not exist yet."""
         return f"{slug(setting)}__{slug(target)}__seed{seed}.json"
 
 
@@ -111,7 +112,7 @@ def write_record(folder: Path, record: Record) -> Path:
 
 
 def read_record(path: Path) -> Record:
-    """A record from its file.
+    """Read a record from its file.
 
     Raises:
         OutputError: the file is missing, is not JSON, or is not a record.
@@ -120,15 +121,15 @@ def read_record(path: Path) -> Record:
         return Record.model_validate(read_json(path))
     except ValidationError as error:
         raise OutputError(
-            f"{path} is not a record of this version: {describe(error, Record)}; remove it to have it made again"
+            f"{path} is not a record of this version: {describe(error, Record)}; remove it to have it recreated"
         ) from None
 
 
 def read_records(folder: Path) -> list[Record]:
-    """Every record of a run folder, in file name order.
+    """Read every record of a run folder, in the order of file names.
 
     Raises:
-        OutputError: there is no record, or one of them cannot be read.
+        OutputError: the folder has no records, or one of them cannot be read.
     """
     paths = sorted((folder / "records").glob("*.json"))
     if not paths:

@@ -1,4 +1,4 @@
-"""Tables of all settings: scores, times, and what each setting has seen."""
+"""Tables of all settings: scores, times, and training data and rates."""
 
 from __future__ import annotations
 
@@ -24,54 +24,54 @@ from pemeta.reporting.tables import (
 )
 
 MAX_LISTED = 8
-"""How many incomplete cells a note names before it only counts them."""
+"""The number of incomplete cells that a note names; it counts the rest."""
 
 
 def main_table(whole: Grid, spec: TableSpec) -> Table:
-    """F1 in percent, settings × targets and their mean, and what a task stores."""
+    """The table of F1 in percent, settings × targets and their mean, and of what a task stores."""
     grid = whole.part(spec.settings, spec.targets)
     title = spec.title or f"F1 on all {grid.split} sentences, in percent"
     scores = _score_table(grid, title, lambda record: record.f1)
     stored = [Cell(_fractions(records)) for _, _, records in grid.rows()]
     rows = [Row(row.group, row.label, (cell, *row.cells)) for row, cell in zip(scores.rows, stored, strict=True)]
-    notes = ["Stored: the share of all parameters that has to be kept for each task.", *_gaps(grid), *spec.notes]
+    notes = ["Stored: the share of all parameters that must be kept for each task.", *_gaps(grid), *spec.notes]
     return Table(scores.title, ("Stored", *scores.columns), tuple(rows), tuple(notes))
 
 
 def reference_table(reference: Reference) -> Table:
-    """Published numbers as they are, and their mean."""
+    """The table of published numbers, unchanged, and their mean."""
     rows = []
     digits = decimals(f1 for numbers in reference.rows.values() for f1 in numbers)
     for label, numbers in reference.rows.items():
         mean = None if None in numbers else sum(f1 for f1 in numbers if f1 is not None) / len(numbers)
         cells = [Cell(MISSING if f1 is None else f"{f1:.{digits}f}") for f1 in (*numbers, mean)]
-        rows.append(Row("Published, not of this run", label, tuple(cells)))
+        rows.append(Row("Published, not from this run", label, tuple(cells)))
     notes = (
-        reference.note or "Other model, other data: not to be compared number by number.",
-        "The means were taken here.",
+        reference.note or "Other model, other data: not directly comparable.",
+        "The means were computed here.",
     )
     return Table(f"For comparison: {reference.title}", (*reference.columns, "Mean"), tuple(rows), notes)
 
 
 def unseen_table(whole: Grid, spec: TableSpec) -> Table:
-    """F1 where the sentence is not also a train sentence; a run without any such sentence has none."""
+    """The table of F1 on sentences that are not also training sentences; a run without any has no score."""
     grid = whole.part(spec.settings, spec.targets)
     title = f"{of_table(spec)}F1 on unseen {grid.split} sentences, in percent"
     scored = _score_table(grid, title, lambda record: record.f1_unseen if record.num_unseen else None, unseen=True)
     counts = sentence_counts(grid, lambda record: record.num_unseen)
-    note = f"Unseen: not, by its words, also a train sentence of the target or a source. Sentences: {counts}."
+    note = f"Unseen: sentences whose words are not also a training sentence of the target or a source: {counts}."
     return Table(scored.title, scored.columns, scored.rows, (note,))
 
 
 def of_table(spec: TableSpec) -> str:
-    """What the title of a table's detail begins with."""
+    """The prefix of the titles of a table's details."""
     return f"{spec.title}: " if spec.title else ""
 
 
 def _score_table(grid: Grid, title: str, score: Callable[[Record], float | None], unseen: bool = False) -> Table:
-    """Scores of each setting on each target, the best of a group marked where all of its rows are of the same runs.
+    """Scores of each setting on each target; the best of a group is marked if all of its rows have the same runs.
 
-    With ``unseen`` these must have been scored on the same unseen sentences too.
+    With ``unseen``, they must also have been scored on the same unseen sentences.
     """
     rows = []
     for group, first, records in grid.rows():
@@ -83,7 +83,7 @@ def _score_table(grid: Grid, title: str, score: Callable[[Record], float | None]
 
 
 def _comparable(grid: Grid, columns: Sequence[Collection[str]], unseen: bool = False) -> set[tuple[str, int]]:
-    """The groups and columns whose rows are all of the same runs; a column is of some targets."""
+    """The (group, column) pairs in which all rows have the same runs; ``columns`` holds each column's targets."""
     bases: dict[tuple[str, int], set[object]] = {}
     for group, _, records in grid.rows():
         for column, targets in enumerate(columns):
@@ -95,7 +95,7 @@ def _comparable(grid: Grid, columns: Sequence[Collection[str]], unseen: bool = F
 
 
 def type_table(whole: Grid, spec: TableSpec) -> Table:
-    """F1 of each entity type."""
+    """The table of F1 by entity type."""
     grid = whole.part(spec.settings, spec.targets)
     scored: dict[str, set[str]] = {}
     for record in grid.all_records():
@@ -111,12 +111,12 @@ def type_table(whole: Grid, spec: TableSpec) -> Table:
             cells.append(mean_cell(scores, sorted(scored[name])))
         rows.append(Row(group, first.label, tuple(cells)))
     same = _comparable(grid, [scored[name] for name in types])
-    note = "Mean over the targets that have the type; none where a setting has no result on one of them."
+    note = "Mean over the targets that have the type; none if a setting has no result on one of them."
     return Table(f"{of_table(spec)}F1 per entity type, in percent", tuple(types), with_best(rows, same), (note,))
 
 
 def seconds_table(grid: Grid) -> Table:
-    """Median wall times."""
+    """The table of median wall times."""
     rows = []
     for group, first, records in grid.rows():
         cells = (Cell(_priming_seconds(records)), Cell(seconds([record.seconds for record in records])))
@@ -125,7 +125,7 @@ def seconds_table(grid: Grid) -> Table:
 
 
 def seen_table(grid: Grid) -> Table:
-    """What each setting has seen and with which rates, so that a reader can tell what a comparison is of."""
+    """The table of each setting's training data, steps and rates, which shows what a comparison compares."""
     rows = []
     for group, first, records in grid.rows():
         sentences = [record.gradient_sentences for record in records if record.gradient_sentences is not None]
@@ -144,10 +144,10 @@ def seen_table(grid: Grid) -> Table:
         rows.append(Row(group, first.label, tuple(map(Cell, texts))))
     columns = ("Gradient sentences", "Priming, s", "Outer steps", "Outer lr", "S", "Inner lr")
     note = (
-        "Gradient sentences: source sentences that the gradient of θ_p was taken of in priming, each as often as it "
-        "was seen. S: inner steps. Train sentences and steps: of fine-tuning on a target; a range over targets."
+        "Gradient sentences: source sentences whose loss contributed to θ_p's gradient in priming, counted as often as "
+        "seen. S: inner steps. Training sentences and steps: for fine-tuning on a target; a range over targets."
     )
-    names = (*columns, "Fine-tuning lr", "Train sentences", "Fine-tuning steps")
+    names = (*columns, "Fine-tuning lr", "Training sentences", "Fine-tuning steps")
     return Table("What each setting saw", names, tuple(rows), (note,))
 
 
@@ -160,8 +160,8 @@ def _priming_seconds(records: Sequence[Record]) -> str:
 def _in_config(record: Record, path: str) -> str:
     """A key of a record's configuration, as text.
 
-    Learning rates and outer steps are no fields of a record. They are shown as they are and nothing depends on them; a
-    configuration that has no such key shows that there is none.
+    Learning rates and outer steps are not fields of a record. They are only displayed, and a configuration without
+    such a key shows none, so that nothing else depends on a configuration's layout.
     """
     value: Any = record.config
     for key in path.split("."):
@@ -174,33 +174,33 @@ def _text(value: object) -> str:
 
 
 def _fractions(records: Sequence[Record]) -> str:
-    """The share of parameters stored per task: one percentage, or the range over targets."""
+    """The share of parameters stored per task: a percentage, or a range over targets."""
     values = [record.fraction_adapted for record in records]
     shown = dict.fromkeys(two_digits(100 * value) for value in (min(values), max(values)))
     return f"{MISSING.join(shown)} %"
 
 
 def _gaps(grid: Grid) -> Iterator[str]:
-    """One note each on runs, settings and seeds that the table lacks."""
+    """Yield notes on the runs, settings and seeds that the table lacks."""
     total = sum(map(len, grid.runs.values()))
     present = sum(map(len, grid.records.values()))
     if present < total:
         yield f"{total - present} of {total} runs missing."
     if absent := [name for name in grid.settings if name not in grid.records and grid.runs.get(name)]:
-        yield f"Not in the table, since no run of them is finished: {listed(absent)}."
+        yield f"Omitted because none of their runs has finished: {listed(absent)}."
     if partial := list(_partial(grid)):
         more = f"; and {len(partial) - MAX_LISTED} more cells" if len(partial) > MAX_LISTED else ""
-        yield f"Not every cell has all its seeds: {'; '.join(partial[:MAX_LISTED])}{more}."
+        yield f"Some cells lack seeds: {'; '.join(partial[:MAX_LISTED])}{more}."
     with_seeds: dict[tuple[int, ...], list[str]] = {}
     for _, first, records in grid.rows():
         with_seeds.setdefault(tuple(sorted({record.seed for record in records})), []).append(first.label)
     if len(with_seeds) > 1:
         parts = [f"{listed(seeds)} of {listed(labels)}" for seeds, labels in with_seeds.items()]
-        yield f"Seeds differ: {'; '.join(parts)}. The best score is marked where all rows of a group have the same."
+        yield f"Seeds differ: {'; '.join(parts)}. Best scores are marked where all rows of a group have the same."
 
 
 def _partial(grid: Grid) -> Iterator[str]:
-    """Cells that have some but not all of the seeds that they are meant to have."""
+    """Yield the cells that have some but not all of their expected seeds."""
     for _, first, records in grid.rows():
         for target in grid.targets:
             seeds = sorted(record.seed for record in records if record.target == target)
@@ -210,7 +210,7 @@ def _partial(grid: Grid) -> Iterator[str]:
 
 
 def sentence_counts(grid: Grid, count: Callable[[Record], int]) -> str:
-    """For each target, how many of its test sentences; a range where runs differ, once where all targets agree."""
+    """Counts of each target's test sentences: a range where runs differ, and given once if all targets agree."""
     parts = {}
     for target in grid.targets:
         records = [record for record in grid.all_records() if record.target == target]

@@ -1,4 +1,4 @@
-"""What a report shows, as a configuration says it: tables, comparisons and figures."""
+"""The description of a report in a configuration: tables, comparisons and figures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pemeta.utils.registry import Distinct, Frozen
 
 
 class Reference(Frozen):
-    """Somebody else's published numbers, which stand below a table and are marked as theirs.
+    """Published numbers of others, shown below a table and marked as such.
 
     Attributes:
-        title: whose they are, such as ``Gheini et al. (2023), Table 1 (mBERT; WikiAnn)``.
+        title: their source, such as ``Gheini et al. (2023), Table 1 (mBERT; WikiAnn)``.
         columns: the targets.
-        rows: F1 in percent by label, one for each column; null for one that is not known.
-        note: in what they differ from this run; null for ``Other model, other data: not to be compared number by
-            number.``
+        rows: F1 in percent by label, one for each column; null where it is unknown.
+        note: how they differ from this run; null for ``Other model, other data: not directly comparable.``
     """
 
     title: str = Field(min_length=1)
@@ -40,11 +39,11 @@ class TableSpec(Frozen):
     """A table of F1, settings × targets.
 
     Attributes:
-        title: stands above it; null tells what the scores are.
-        settings: the rows; all settings where empty.
-        targets: the columns; all that any of the settings has where empty.
-        notes: stand below it, one after the other.
-        reference: published numbers to show below it; null for none.
+        title: the table's title; null for one that says what the scores are.
+        settings: the rows; all settings if empty.
+        targets: the columns; all targets of any of the settings if empty.
+        notes: shown below the table, one per line.
+        reference: published numbers to show below the table; null for none.
     """
 
     title: str | None = None
@@ -55,13 +54,13 @@ class TableSpec(Frozen):
 
 
 class Comparison(Frozen):
-    """A paired difference of two settings.
+    """A paired difference between two settings.
 
     Attributes:
-        title: its name in the table of comparisons.
-        first: the setting that is ahead where the difference is positive.
-        second: the other.
-        targets: that are compared; all that both settings have where empty.
+        title: its label in the table of comparisons.
+        first: the setting that is ahead if the difference is positive.
+        second: the other setting.
+        targets: the targets to compare on; all that both settings have if empty.
     """
 
     title: str = Field(min_length=1)
@@ -71,13 +70,13 @@ class Comparison(Frozen):
 
 
 class ReportSpec(Frozen):
-    """Tables, comparisons and figures of a report; by default one table with everything.
+    """Tables, comparisons and figures of a report; by default one table of everything.
 
     Attributes:
-        title: of the report; null takes the output folder's name.
-        tables: of F1; one with all settings and targets where empty.
+        title: the report's title; null for the output folder's name.
+        tables: tables of F1; one with all settings and targets if empty.
         comparisons: paired differences with intervals.
-        figures: pictures, each with a table of its numbers. They need matplotlib.
+        figures: pictures, each with a table of its numbers. They need matplotlib (``pip install 'pemeta[plots]'``).
     """
 
     title: str | None = None
@@ -92,7 +91,7 @@ class ReportSpec(Frozen):
         return named.union(*(figure.settings_named() for figure in self.figures))
 
     def targets_named(self) -> set[str]:
-        """Every target that the report names, but for those of published numbers."""
+        """Every target that the report names, except those of published numbers."""
         named = {target for table in self.tables for target in table.targets}
         named |= {target for comparison in self.comparisons for target in comparison.targets}
         return named.union(*(figure.targets_named() for figure in self.figures))

@@ -1,4 +1,4 @@
-"""Tables of results: cells and rows, and how numbers become their texts."""
+"""Tables of results: cells and rows, and the formatting of numbers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 MISSING = "–"
-"""What stands where there is no number."""
+"""The text of a cell without a number."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry of a table: its text and, for a score, the numbers behind it (in the unit of the text)."""
+    """A cell of a table: its text and, for a score, the numbers behind it, in the unit of the text."""
 
     text: str
     mean: float | None = None
@@ -25,7 +25,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: the group it stands in (empty for none), its label, and a cell for each column."""
+    """A row of a table: its group (empty for none), its label, and a cell for each column."""
 
     group: str
     label: str
@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows × columns; rows of one group stand together. ``head`` says what a row's label is."""
+    """Rows × columns, with the rows of a group next to each other; ``head`` is the header of the labels."""
 
     title: str
     columns: tuple[str, ...]
@@ -56,7 +56,7 @@ def seeds_cell(scores: Sequence[float]) -> Cell:
 def mean_cell(scores: Mapping[tuple[str, int], float], targets: Sequence[str]) -> Cell:
     """The mean over targets of F1 by (target, seed), in percent.
 
-    There is none unless every target has a score, since rows would not be comparable.
+    It is missing unless every target has a score: rows would not be comparable otherwise.
     """
     by_target = [[value for (name, _), value in scores.items() if name == target] for target in targets]
     if not by_target or not all(by_target):
@@ -68,7 +68,7 @@ def mean_cell(scores: Mapping[tuple[str, int], float], targets: Sequence[str]) -
 
 
 def _score_cell(mean: float, samples: Sequence[float]) -> Cell:
-    """A mean, and the standard error that its samples over seeds give it, in percent."""
+    """A mean and its standard error over seeds, in percent."""
     if len(samples) < 2:
         return Cell(f"{100 * mean:.1f}", 100 * mean)
     error = 100 * statistics.stdev(samples) / math.sqrt(len(samples))
@@ -76,11 +76,11 @@ def _score_cell(mean: float, samples: Sequence[float]) -> Cell:
 
 
 def with_best(rows: Sequence[Row], comparable: Collection[tuple[str, int]] | None = None) -> tuple[Row, ...]:
-    """Rows with the highest cell of each group and column marked; what shows as equal is equal.
+    """Mark the highest cell of each group and column; cells that are displayed as equal tie.
 
     Args:
-        rows: of a table.
-        comparable: groups and columns in which a cell may be marked; all where None.
+        rows: The rows of a table.
+        comparable: The (group, column) pairs in which a cell may be marked; None for all.
     """
     best: dict[tuple[str, int], float] = {}
     for row in rows:
@@ -99,7 +99,7 @@ def _shown(cell: Cell) -> float:
 
 
 def two_digits(value: float) -> str:
-    """Two significant digits, without an exponent.
+    """Format a number with two significant digits, without an exponent.
 
     >>> two_digits(0.0618), two_digits(100.0), two_digits(0.00001)
     ('0.062', '100', '0.00001')
@@ -108,7 +108,7 @@ def two_digits(value: float) -> str:
 
 
 def seconds(values: Sequence[float]) -> str:
-    """The median of durations: other work of the machine counts for less than in a mean.
+    """The median of durations, which depends less on other work of the machine than their mean.
 
     >>> seconds([1.0, 2.0, 9.0]), seconds([4000.0]), seconds([])
     ('2.0', '4,000', '–')
@@ -120,7 +120,7 @@ def seconds(values: Sequence[float]) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of two F1 from 0 to 1, in points, with its sign.
+    """Format a difference of two F1 from 0 to 1, in points, with its sign.
 
     >>> points(0.0234), points(-0.01), points(-0.0001)
     ('+2.3', '−1.0', '0.0')
@@ -130,7 +130,7 @@ def points(difference: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """The ends of an interval of differences of F1, rounded outwards: what it shows holds what it is.
+    """Format an interval of F1 differences, rounded outwards so that the text contains the interval.
 
     >>> interval(-0.01, 0.034), interval(-0.0004, 0.0301)
     ('−1.0 to +3.4', '−0.1 to +3.1')
@@ -140,7 +140,7 @@ def interval(low: float, high: float) -> str:
 
 
 def span(values: Iterable[int]) -> str:
-    """A number, or the range where there are several.
+    """Format a number, or the range of several.
 
     >>> span([3, 3]), span([3, 1]), span([])
     ('3', '1–3', '–')
@@ -153,12 +153,12 @@ def span(values: Iterable[int]) -> str:
 
 
 def listed(values: Iterable[object]) -> str:
-    """Values with commas."""
+    """Values separated by commas."""
     return ", ".join(map(str, values))
 
 
 def variants(mappings: Sequence[Mapping[str, str | int]]) -> str:
-    """Each key with its value, or with all of them where the mappings differ.
+    """Format each key with its value, or with all of its values if the mappings differ.
 
     >>> variants([{"torch": "2.4"}, {"torch": "2.5"}])
     'torch 2.4 / 2.5 (runs differ)'
@@ -171,7 +171,7 @@ def variants(mappings: Sequence[Mapping[str, str | int]]) -> str:
 
 
 def decimals(values: Iterable[float | None]) -> int:
-    """As many as the value with the most has: YAML reads 84.10 as 84.1.
+    """The most decimals that any of the values has; YAML reads 84.10 as 84.1.
 
     >>> decimals([83.0, 84.1, 81.25, None])
     2

@@ -1,4 +1,4 @@
-"""A report as plain text: its main tables and comparisons, and where the rest is."""
+"""A report as plain text: its main tables and comparisons, and where to find the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pemeta.reporting.tables import Table, listed
 
 
 def to_terminal(report: Report) -> str:
-    """Aligned text, good for logs too; ``*`` marks the best scores. Details and pictures are only named."""
+    """Render a report as aligned text; ``*`` marks the best scores. Details and pictures are only listed."""
     blocks = [f"{report.title}\n(*: {LEGEND})"]
     for table in report.tables:
         notes = "".join(f"\n  {' '.join(note.split())}" for note in table.notes)
@@ -22,7 +22,7 @@ def to_terminal(report: Report) -> str:
 
 
 def _elsewhere(report: Report) -> Iterator[str]:
-    """What is only in the files."""
+    """Yield lines on what is only in the files."""
     if report.details:
         titles = listed(table.title.removesuffix(", in percent") for table in report.details)
         yield f"Only in the files: {titles}."
@@ -33,13 +33,13 @@ def _elsewhere(report: Report) -> Iterator[str]:
         if why is not None:
             yield f"Pictures: {why}."
         elif drawn:
-            yield f"Pictures, in {FIGURES}/, as .svg too: {listed(drawn)}."
+            yield f"Pictures in {FIGURES}/, also as .svg: {listed(drawn)}."
         if lack:
             yield f"Nothing to draw yet: {listed(lack)}."
 
 
 def _table(table: Table) -> str:
-    # The space after every unmarked text keeps the digits of a column under each other.
+    # The space after every unmarked text keeps the digits of a column aligned.
     header = ["", *(name + " " for name in table.columns)]
     lines: list[list[str]] = [header]
     for name, rows in table.groups:
@@ -60,6 +60,6 @@ def _aligned(texts: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns that a terminal gives to a text: none to combining marks, two to wide characters."""
+    """The width of a text in a terminal: combining marks take no column, wide characters two."""
     shown = [character for character in text if not unicodedata.combining(character)]
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in shown)

@@ -82,7 +82,7 @@ def spoilt_record(change: Callable[[Path], object], *command: str) -> Callable[[
     return prepare
 
 
-RECORD = "records/.*json.*; remove it to have it made again"
+RECORD = "records/.*json.*; remove it to have it "
 for _share in SHARES:
     for _command in ("run", "report"):
         CASES.add(

@@ -1,4 +1,4 @@
-"""Figures: their numbers by hand, what they leave out, and pictures that can be read."""
+"""Figures: their numbers by hand, what they omit, and pictures that can be read."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_full_grid_is_drawn_without_notes(kind: str) -> None:
 def test_no_records_nothing_to_draw(kind: str) -> None:
     found = chart(kind, {})
     assert found.empty
-    assert any(note.startswith("Left out, since ") for note in found.notes)
+    assert any(note.startswith("Omitted because ") for note in found.notes)
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
@@ -124,7 +124,7 @@ def test_bars() -> None:
     found = chart("bars", by_setting(make(f1=0.5), make(seed=1, f1=0.6), make(target="af", f1=0.3), *meta))
     assert isinstance(found, BarChart)
     assert found.columns == ("hi", "af", "Mean")
-    assert found.notes == ("Of seeds 0, 1, 2 only those that all settings have: 0, 1 on hi; 0 on af.",)
+    assert found.notes == ("Of the seeds 0, 1, 2, only those that all settings have: 0, 1 on hi; 0 on af.",)
     assert texts(found.table(), "adapter") == ["55.0 ± 5.0", "30.0", "42.5"]
     assert texts(found.table(), "meta") == ["50.0 ± 0.0", "–", "–"], "a mean over fewer targets cannot be compared"
 
@@ -133,7 +133,7 @@ def test_bars_take_the_targets_that_there_are() -> None:
     found = chart("bars", by_setting(make(target="nl"), primed("meta", "et")), targets=[])
     assert found.columns == ("nl", "et", "Mean")
     absent = chart("bars", by_setting(make()))
-    assert absent.notes == ("Left out, since no run of them is finished: meta.",)
+    assert absent.notes == ("Omitted because none of their runs has finished: meta.",)
 
 
 def test_matrix_is_of_the_targets_that_all_have() -> None:
@@ -142,7 +142,7 @@ def test_matrix_is_of_the_targets_that_all_have() -> None:
     found = chart("matrix", records)
     assert isinstance(found, MatrixChart)
     assert found.targets == ("hi",)
-    assert found.notes == ("Left out, since not every setting has them yet: af.",)
+    assert found.notes == ("Omitted because not every setting has them yet: af.",)
     # meta on hi: .5 and .52; maml: .6 and .62, the higher of the column.
     assert [[cell.text for cell in row] for row in found.cells] == [
         ["51.0 ± 1.0", "56.0 ± 1.0"],
@@ -158,7 +158,7 @@ def test_matrix_shows_what_is_missing() -> None:
     del records["meta"]
     found = chart("matrix", records)
     assert found.cells[0][0].text == "–"
-    assert found.notes == ("Left out, since no run of them is finished: meta.",)
+    assert found.notes == ("Omitted because none of their runs has finished: meta.",)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_gain() -> None:
     assert isinstance(found, GainChart)
     (gain,) = found.gains
     assert gain.difference.whole.mean == pytest.approx(0.1)
-    assert found.notes == ("Left out, since their settings have no run in common yet: full.",)
+    assert found.notes == ("Omitted because their settings have no run in common yet: full.",)
     assert texts(found.table(), "adapter")[:3] == ["36.0 ± 1.0", "46.0 ± 1.0", "+10.0"]
     assert texts(found.table(), "adapter")[4:] == ["hi, af", "2"]
 
@@ -202,8 +202,8 @@ def test_steps() -> None:
     assert isinstance(found, StepsChart)
     assert list(found.panels) == ["Mean over targets", "hi", "af"]
     assert found.notes == (
-        "Of seeds 0, 1 only those that all settings have: 0 on af, nl.",
-        "Left out, since not every setting has them yet: nl.",
+        "Of the seeds 0, 1, only those that all settings have: 0 on af, nl.",
+        "Omitted because not every setting has them yet: nl.",
     )
     mean, of_meta = found.panels["Mean over targets"]
     assert mean.steps == (10, 20, 30)
@@ -240,12 +240,12 @@ def test_sizes_without_a_first_point_have_no_gain_there() -> None:
     del records["adapter-10"]
     found = chart("sizes", records)
     assert [point.gain is None for point in found.curves["meta"]] == [True, False]
-    assert found.notes == ("Left out, since no run of them is finished: adapter-10.",)
+    assert found.notes == ("Omitted because none of their runs has finished: adapter-10.",)
     picture(found)
 
 
 def test_curves_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"as many settings in each.*'none': 1, 'meta': 2"):
+    with pytest.raises(ConfigError, match=r"equally many settings in each.*'none': 1, 'meta': 2"):
         chart("sizes", {}, curves={"none": ["a"], "meta": ["b", "c"]})
 
 

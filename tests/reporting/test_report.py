@@ -85,12 +85,12 @@ def test_partial_seeds_use_complete_seeds_for_the_error_and_are_named() -> None:
     result = table(records)
     assert cell(result, "adapter", "Mean").text == "60.0 ± 10.0"
     assert "1 of 6 runs missing." in result.notes
-    assert "Not every cell has all its seeds: adapter on af has 0, 1 of 0, 1, 2." in result.notes
+    assert "Some cells lack seeds: adapter on af has 0, 1 of 0, 1, 2." in result.notes
 
 
 def test_many_partial_cells_are_counted() -> None:
     records = [make(target=f"t{index}") for index in range(12)]
-    (note,) = [note for note in table(records, Planned(seeds=(0, 1))).notes if note.startswith("Not every")]
+    (note,) = [note for note in table(records, Planned(seeds=(0, 1))).notes if note.startswith("Some cells")]
     assert note.count(" has 0 of 0, 1") == 8
     assert note.endswith("; and 4 more cells.")
 
@@ -123,7 +123,7 @@ def test_missing_cells_are_shown_and_counted() -> None:
     assert cell(result, "b", "Mean").text == "–", "a mean over fewer targets cannot be compared"
     assert not cell(result, "b", "af").best
     assert "4 of 8 runs missing." in result.notes
-    assert "Not in the table, since no run of them is finished: never." in result.notes
+    assert "Omitted because none of their runs has finished: never." in result.notes
 
 
 def test_a_full_grid_has_no_notes_on_gaps() -> None:
@@ -204,9 +204,9 @@ def test_scores_on_unseen_sentences() -> None:
     assert "af 0 of 100, hi 80 of 100" in unseen.notes[0]
 
 
-def test_counts_that_agree_are_said_once() -> None:
+def test_counts_that_agree_are_given_once() -> None:
     unseen = titled(build_report([make(), make(target="af")]), "F1 on unseen")
-    assert unseen.notes[0].endswith("Sentences: 80 of 100 on each target.")
+    assert unseen.notes[0].endswith("a source: 80 of 100 on each target.")
 
 
 def test_seconds() -> None:
@@ -339,7 +339,7 @@ def write_report(folder: Path) -> str:
 
 def test_records_on_other_data_are_refused() -> None:
     with pytest.raises(
-        OutputError, match=r"'adapter' mixes data: .*seed0\.json and .*seed1\.json differ; run the grid"
+        OutputError, match=r"'adapter' mixes data: .*seed0\.json and .*seed1\.json are of different data; run the grid"
     ):
         table([make(seed=0, data_digest="one"), make(seed=1, data_digest="two")])
     table([make(target="af", data_digest="one"), make(target="hi", data_digest="two")])
@@ -348,7 +348,7 @@ def test_records_on_other_data_are_refused() -> None:
 def test_write_report(tmp_path: Path) -> None:
     save(tmp_path, make(f1=0.75), primed("meta", label="meta-primed → adapter", f1=0.85))
     text = write_report(tmp_path)
-    assert text == write_report(tmp_path), "a report can be made again"
+    assert text == write_report(tmp_path), "a report can be rebuilt"
     for name in ("report.md", "report.html"):
         assert "meta-primed → adapter" in (tmp_path / name).read_text(encoding="utf-8")
     assert (tmp_path / "report.md").read_text(encoding="utf-8").startswith("# Results: ")
@@ -404,14 +404,14 @@ def test_settings_may_have_their_own_targets_and_seeds(tmp_path: Path) -> None:
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     main = read_report(tmp_path).tables[0]
-    marked = "The best score is marked where all rows of a group have the same."
+    marked = "Best scores are marked where all rows of a group have the same."
     assert main.notes[1:] == (f"Seeds differ: 0, 1 of a; 0 of b. {marked}",)
     assert not cell(main, "a", "hi").best
     config["settings"]["b"]["seeds"] = [0, 5]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     notes = read_report(tmp_path).tables[0].notes
     assert "1 of 6 runs missing." in notes
-    assert "Not every cell has all its seeds: b on hi has 0 of 0, 5." in notes
+    assert "Some cells lack seeds: b on hi has 0 of 0, 5." in notes
 
 
 # What a configuration asks for
@@ -464,7 +464,7 @@ def test_tables_are_those_of_the_configuration() -> None:
     assert [cell.text for cell in published.rows[1].cells] == ["77.70", "–", "–"]
     assert not any(cell.best for row in published.rows for cell in row.cells)
     for shown in (to_markdown(report), to_html(report), to_terminal(report)):
-        assert "Published, not of this run" in shown
+        assert "Published, not from this run" in shown
         assert "Other model, other data" in shown
 
 
@@ -492,7 +492,7 @@ def test_comparisons() -> None:
     assert 5 * 2 < high - 15 < 5 * 12.71
     assert by_title["4 − 1"][:1] + by_title["4 − 1"][2:5] == ["−20.0", "0 of 1", "1", "1"]
     assert set(by_title["later"]) == {"–"}
-    assert "One seed, so the interval is over sentences alone: 4 − 1." in compared.notes
+    assert "One seed, so the interval covers sentences only: 4 − 1." in compared.notes
     assert "The two settings have no run in common yet: later." in compared.notes
     single = titled(of_spec(), "Paired differences on each target")
     assert single.columns == ("af", "hi")
@@ -528,7 +528,7 @@ def whole_config(**changes: Any) -> dict[str, Any]:
     return {**start, **changes}
 
 
-def test_records_of_another_configuration_are_left_out(tmp_path: Path) -> None:
+def test_records_of_another_configuration_are_excluded(tmp_path: Path) -> None:
     saved_grid(tmp_path, whole_config(max_length=32), make("a"), make("b", f1=0.7))
     saved_grid(tmp_path, whole_config(max_length=16), make("a", f1=0.6), make("unknown"))
     report = read_report(tmp_path)
@@ -687,7 +687,7 @@ def test_pictures_are_files_and_in_the_page(tmp_path: Path) -> None:
     text = (folder / "report.md").read_text(encoding="utf-8")
     assert re.findall(r"\]\((.*?)\)", text) == ["figures/bars-scores.png"]
     assert "## Not yet\n\nNothing to draw yet.\n" in text
-    assert "- Left out, since their settings have no run in common yet: adapter." in text
+    assert "- Omitted because their settings have no run in common yet: adapter." in text
 
 
 def test_reports_are_the_same_each_time(tmp_path: Path) -> None:
@@ -709,7 +709,7 @@ def test_the_numbers_of_a_picture_are_beside_it() -> None:
 
 def test_a_terminal_names_what_it_does_not_show() -> None:
     text = to_terminal(of_spec())
-    assert "Pictures, in figures/, as .svg too: bars-scores.png." in text
+    assert "Pictures in figures/, also as .svg: bars-scores.png." in text
     assert "Nothing to draw yet: Not yet." in text
     assert (
         "Only in the files: Paired differences on each target, in points, What each setting saw, Table 1: F1 on unseen"

@@ -1,4 +1,4 @@
-"""Figures of a report: one file per kind, each with what it computes from records and how that is drawn."""
+"""Figures of a report: one file per kind, which computes a chart from records and draws it."""
 
 from pemeta.reporting.figures.bars import BarChart as BarChart
 from pemeta.reporting.figures.bars import Bars as Bars

@@ -1,4 +1,4 @@
-"""Grouped bars: F1 of a few settings on each target, as Figure 3 of (Gheini et al., 2023)."""
+"""Grouped bars: F1 of a few settings on each target, like Figure 3 of (Gheini et al., 2023)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MplFigure
 
 GROUP, GAP = 0.82, 0.35
-"""Width of a group of bars where groups are 1 apart, and how much further the means stand. Our choice."""
+"""The width of a group of bars, in units of the distance of groups, and the extra distance of the means."""
 
 
 @dataclass(frozen=True)
 class BarChart(Chart):
-    """F1 in percent: ``cells[setting][column]``, the last column being the mean."""
+    """F1 in percent, ``cells[setting][column]``; the last column is the mean."""
 
     labels: tuple[str, ...]
     columns: tuple[str, ...]
@@ -38,7 +38,7 @@ class BarChart(Chart):
 
     @property
     def caption(self) -> str:
-        """What is drawn."""
+        """A textual description of the figure."""
         return (
             f"Bars: F1, in percent, of {len(self.labels)} settings on {len(self.columns) - 1} "
             f"targets, and the mean over targets where a setting has all of them. {ERROR_BARS}"
@@ -51,7 +51,7 @@ class BarChart(Chart):
 
     @property
     def size(self) -> tuple[float, float]:
-        """As wide as the bars need."""
+        """Width and height, in inches: as wide as the bars need."""
         return min(14.0, max(6.5, 1.2 + 0.24 * (len(self.labels) + 1) * len(self.columns))), 4.2
 
     def table(self) -> Table:
@@ -60,7 +60,7 @@ class BarChart(Chart):
         return Table(f"{self.title}: F1 in percent", self.columns, with_best(rows))
 
     def draw(self, figure: MplFigure) -> None:
-        """A group of bars for each target, from zero, with their values above them."""
+        """Draw a group of bars for each target, from zero, with their values above them."""
         axes = figure.subplots()
         width = GROUP / len(self.labels)
         places = [*map(float, range(len(self.columns) - 1)), len(self.columns) - 1 + GAP]
@@ -101,14 +101,14 @@ class Bars(SettingsFigure):
     """Grouped bars: F1 of each setting on each target, and the mean over targets.
 
     Attributes:
-        settings: a bar in each group for each, in this order.
-        targets: a group of bars for each; all that any of the settings has where empty.
+        settings: the bars of each group, in this order.
+        targets: the groups; all targets that any of the settings has if empty.
     """
 
     name: ClassVar[str] = "bars"
 
     def compute(self, records: Records) -> BarChart:
-        """Means and standard errors over seeds."""
+        """Compute means and standard errors over seeds."""
         there, notes = comparable(records, self.settings)
         targets = self.targets or all_targets(there, there)
         cells = tuple((*_by_target(found, targets), mean_score(found, targets)) for found in there.values())

@@ -1,4 +1,4 @@
-"""What every kind of figure is: a description in a configuration, and what it shows once there are records."""
+"""The base classes of figures: a description in a configuration, and the chart that it computes from records."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pemeta.reporting.records import Record
 from pemeta.reporting.tables import Cell, Table, listed, mean_cell
 from pemeta.utils.registry import Distinct, Named
 
-if TYPE_CHECKING:  # it is only needed to draw
+if TYPE_CHECKING:  # only needed to draw
     from matplotlib.figure import Figure as MplFigure
 
 Records: TypeAlias = Mapping[str, Sequence[Record]]
-"""Records by setting; a setting without any may be missing."""
+"""Records by setting; a setting without records may be absent."""
 
 ERROR_BARS = "Error bars: ± one standard error over seeds; none where there is one seed."
 
 
 @dataclass(frozen=True)
 class Chart(ABC):
-    """What a figure shows: its numbers, and how they are drawn.
+    """The content of a figure: its numbers, and how they are drawn.
 
     Attributes:
-        title: the figure's.
-        notes: what is left out, and why.
+        title: the figure's title.
+        notes: what is omitted, and why.
     """
 
     title: str
@@ -37,7 +37,7 @@ class Chart(ABC):
     @property
     @abstractmethod
     def caption(self) -> str:
-        """What is drawn, in words; also what is read to who does not see the picture."""
+        """A textual description of the figure; also its alternative text."""
 
     @property
     @abstractmethod
@@ -61,12 +61,12 @@ class Chart(ABC):
 class Figure(Named):
     """A figure of a report, as a configuration describes it.
 
-    To add a kind, write one file in ``pemeta/figures/`` with a subclass that sets ``name`` and the :class:`Chart` that
-    it computes, and import it in ``pemeta/figures/__init__.py``.
+    To add a kind, write one file in ``pemeta/reporting/figures/`` with a subclass that sets ``name`` and the
+    :class:`Chart` that it computes, and import it in ``pemeta/reporting/figures/__init__.py``.
 
     Attributes:
-        title: stands above the picture, and in its file's name.
-        notes: stand below it, one after the other.
+        title: the title above the picture, also part of its file's name.
+        notes: shown below the picture, one per line.
     """
 
     kind: ClassVar[str] = "figure"
@@ -76,27 +76,27 @@ class Figure(Named):
 
     @abstractmethod
     def settings_named(self) -> set[str]:
-        """Keys of the settings that the figure is about."""
+        """The settings that the figure shows."""
 
     def targets_named(self) -> set[str]:
-        """Targets that the figure is limited to; none where it takes those that there are."""
+        """The targets that the figure is limited to; empty if it takes all."""
         return set()
 
     @abstractmethod
     def compute(self, records: Records) -> Chart:
-        """What the figure shows of the records; what they lack is left out, and the chart's notes say so.
+        """Compute the chart of some records; what they lack is omitted, and the chart's notes say so.
 
         Raises:
-            OutputError: two settings that are compared were not scored on the same test sentences.
+            OutputError: compared settings were not scored on the same test sentences.
         """
 
 
 class SettingsFigure(Figure):
-    """A figure of one thing for each setting.
+    """A figure with one element per setting.
 
     Attributes:
-        settings: that it is of.
-        targets: that it is limited to; those that there are where empty.
+        settings: the settings to show.
+        targets: the targets to show; all if empty.
     """
 
     settings: Distinct = Field(min_length=1)
@@ -120,9 +120,9 @@ def label_of(records: Sequence[Record]) -> str:
 
 
 def comparable(records: Records, settings: Iterable[str]) -> tuple[dict[str, list[Record]], tuple[str, ...]]:
-    """The records of some settings, on each target with the seeds that all of them have there, and notes on the others.
+    """The records of some settings, limited on each target to the seeds that all of them have, and notes on the rest.
 
-    A setting without such records is left out; a target that only some settings have is kept with theirs.
+    A setting without such records is omitted; a target that only some settings have is kept with theirs.
     """
     names = tuple(dict.fromkeys(settings))
     shared: dict[str, set[int]] = {}
@@ -132,12 +132,12 @@ def comparable(records: Records, settings: Iterable[str]) -> tuple[dict[str, lis
             shared[target] = shared.get(target, seeds) & seeds
     kept = {name: [r for r in records.get(name, ()) if r.seed in shared[r.target]] for name in names}
     there = {name: found for name, found in kept.items() if found}
-    return there, tuple(_left_out(records, names, there))
+    return there, tuple(_omitted(records, names, there))
 
 
-def _left_out(records: Records, names: Sequence[str], there: Records) -> Iterator[str]:
+def _omitted(records: Records, names: Sequence[str], there: Records) -> Iterator[str]:
     if lacking := [name for name in names if not records.get(name)]:
-        yield f"Left out, since no run of them is finished: {listed(lacking)}."
+        yield f"Omitted because none of their runs has finished: {listed(lacking)}."
     every = {record.seed for name in names for record in records.get(name, ())}
     seeds: dict[str, set[int]] = {}
     for record in (record for found in there.values() for record in found):
@@ -149,13 +149,13 @@ def _left_out(records: Records, names: Sequence[str], there: Records) -> Iterato
     if parts:
         everywhere = [*parts.values()] == [[*seeds]]
         each = "; ".join(known if everywhere else f"{known} on {listed(on)}" for known, on in parts.items())
-        yield f"Of seeds {listed(sorted(every))} only those that all settings have: {each}."
+        yield f"Of the seeds {listed(sorted(every))}, only those that all settings have: {each}."
     if without := [name for name in names if records.get(name) and name not in there]:
-        yield f"Left out, since they share no seed with the others: {listed(without)}."
+        yield f"Omitted because they share no seed with the others: {listed(without)}."
 
 
 def all_targets(records: Records, settings: Iterable[str]) -> tuple[str, ...]:
-    """Targets that any of the settings has."""
+    """The targets that any of the settings has."""
     return tuple(dict.fromkeys(record.target for name in settings for record in records[name]))
 
 
@@ -165,15 +165,15 @@ def shared_targets(
     """The targets that all of the settings have, and a note on those that some lack.
 
     Args:
-        records: by setting.
-        settings: that have records.
-        wanted: targets to choose among; any where empty.
+        records: The records by setting.
+        settings: Settings that have records.
+        wanted: The targets to choose from; all if empty.
     """
     candidates = tuple(wanted) or all_targets(records, settings)
     sets = [{record.target for record in records[name]} for name in settings]
     shared = tuple(target for target in candidates if sets and all(target in own for own in sets))
     lacking = [target for target in candidates if target not in shared]
-    return shared, (f"Left out, since not every setting has them yet: {listed(lacking)}.",) if lacking and sets else ()
+    return shared, (f"Omitted because not every setting has them yet: {listed(lacking)}.",) if lacking and sets else ()
 
 
 def scores(records: Iterable[Record]) -> dict[tuple[str, int], float]:
@@ -182,5 +182,5 @@ def scores(records: Iterable[Record]) -> dict[tuple[str, int], float]:
 
 
 def mean_score(records: Iterable[Record], targets: Sequence[str]) -> Cell:
-    """Mean F1 over targets, in percent."""
+    """The mean of F1 over targets, in percent."""
     return mean_cell({run: f1 for run, f1 in scores(records).items() if run[0] in targets}, targets)

@@ -1,4 +1,4 @@
-"""What a setting costs against how good it is."""
+"""The cost of settings against their scores."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class CostChart(Chart):
 
     @property
     def caption(self) -> str:
-        """What is drawn."""
+        """A textual description of the figure."""
         return (
             f"F1, in percent, the mean over {listed(self.targets)}, against the seconds (medians) that it "
             "takes to prime once, fine-tune on one target and evaluate; priming serves all targets. "
@@ -59,12 +59,12 @@ class CostChart(Chart):
 
     @property
     def empty(self) -> bool:
-        """Whether there is no point."""
+        """Whether there are no points."""
         return not self.settings
 
     @property
     def size(self) -> tuple[float, float]:
-        """Room for the legend below."""
+        """Width and height, in inches, with room for the legend below."""
         return 7.5, 4.8
 
     def table(self) -> Table:
@@ -77,7 +77,7 @@ class CostChart(Chart):
         return Table(f"{self.title}: median seconds and mean F1", names, tuple(rows))
 
     def draw(self, figure: MplFigure) -> None:
-        """A point for each setting, named below."""
+        """Draw a point for each setting, with a legend below."""
         axes = figure.subplots()
         for spent, look in zip(self.settings, looks(len(self.settings)), strict=True):
             fill = look["color"] if spent.priming else "white"
@@ -94,14 +94,14 @@ class Cost(SettingsFigure):
     """Seconds against mean F1, over the targets that all settings have.
 
     Attributes:
-        settings: a point for each.
-        targets: to take the mean over; all that every setting has where empty.
+        settings: the points.
+        targets: the targets to average over; all that every setting has if empty.
     """
 
     name: ClassVar[str] = "cost"
 
     def compute(self, records: Records) -> CostChart:
-        """Means of scores, and medians of times: other work of the machine counts for less."""
+        """Compute means of scores, and medians of times, which depend less on other work of the machine."""
         there, absent = comparable(records, self.settings)
         targets, lacking = shared_targets(there, tuple(there), self.targets)
         own = {name: [r for r in found if r.target in targets] for name, found in there.items() if targets}
@@ -118,7 +118,7 @@ def _spent(records: Sequence[Record], targets: Sequence[str]) -> Spent:
 
 
 def _plain_ticks(axes: Axes) -> None:
-    """1, 2, 5, 10 ... as numbers, more of them where the axis is short."""
+    """Label the axis at 1, 2, 5, 10 ..., and at more numbers if it is short."""
     low, high = axes.get_xlim()
     shown: list[float] = []
     for digits in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), [digit / 10 for digit in range(10, 100)]):

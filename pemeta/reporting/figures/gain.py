@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gain:
-    """What priming adds for one method; means are in percent."""
+    """The gain of priming for one method; means are in percent."""
 
     label: str
     primed: Cell
@@ -35,7 +35,7 @@ class GainChart(Chart):
 
     @property
     def caption(self) -> str:
-        """What is drawn."""
+        """A textual description of the figure."""
         return (
             "Large dots: F1 with priming less F1 without it, in points, the mean over targets and seeds that both "
             "have; lines: 95 % intervals over seeds and test sentences; small dots: single targets."
@@ -43,16 +43,16 @@ class GainChart(Chart):
 
     @property
     def empty(self) -> bool:
-        """Whether no pair has a run in common."""
+        """Whether no pair has a run in common yet."""
         return not self.gains
 
     @property
     def size(self) -> tuple[float, float]:
-        """A line for each method."""
+        """Width and height, in inches: a line for each method."""
         return 7.5, 1.3 + 0.5 * len(self.gains)
 
     def table(self) -> Table:
-        """For each method both means, the gain and how many runs it is of."""
+        """Both means, the gain, its targets and the number of seeds, by method."""
         rows = []
         for gain in self.gains:
             whole = gain.difference.whole
@@ -63,7 +63,7 @@ class GainChart(Chart):
         return Table(f"{self.title}: F1 in percent, gains in points", names, tuple(rows), head="Method")
 
     def draw(self, figure: MplFigure) -> None:
-        """A line for each method, its numbers on the right."""
+        """Draw a line for each method, with its numbers on the right."""
         axes = figure.subplots()
         axes.axvline(0, color=SOFT, linewidth=1)
         for y, gain in enumerate(self.gains):
@@ -83,11 +83,11 @@ class GainChart(Chart):
 
 
 class Gains(Figure):
-    """What priming adds to each method: paired differences and their intervals.
+    """The gain of priming for each method: paired differences and their intervals.
 
     Attributes:
-        pairs: for each method's label its two settings, primed first.
-        targets: that are compared; all that both settings have where empty.
+        pairs: the two settings by method label, the primed one first.
+        targets: the targets to compare on; all that both settings have if empty.
     """
 
     name: ClassVar[str] = "gain"
@@ -104,7 +104,7 @@ class Gains(Figure):
         return set(self.targets)
 
     def compute(self, records: Records) -> GainChart:
-        """Each pair's difference; a pair without a common run is left out."""
+        """Compute the difference of each pair; a pair without a common run is omitted."""
         gains: list[Gain] = []
         lacking: list[str] = []
         for label, (primed, unprimed) in self.pairs.items():
@@ -119,7 +119,7 @@ class Gains(Figure):
                 for side in (one, other)
             )
             gains.append(Gain(label, with_priming, without, difference))
-        notes = [f"Left out, since their settings have no run in common yet: {listed(lacking)}."] if lacking else []
+        notes = [f"Omitted because their settings have no run in common yet: {listed(lacking)}."] if lacking else []
         if single := [gain.label for gain in gains if len(gain.difference.seeds) == 1]:
-            notes.append(f"One seed, so the interval is over sentences alone: {listed(single)}.")
+            notes.append(f"One seed, so the interval covers sentences only: {listed(single)}.")
         return GainChart(self.title, tuple(notes), tuple(gains))

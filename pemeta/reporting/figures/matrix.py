@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 Cells: TypeAlias = tuple[tuple[Cell, ...], ...]
 
 WIDE = 18
-"""Characters of a title that a column has room for. Our choice."""
+"""The number of characters of a title that fit over a column."""
 
 
 @dataclass(frozen=True)
 class MatrixChart(Chart):
-    """Mean F1 in percent, ``cells[row][column]``, and the same of somebody else's numbers."""
+    """Mean F1 in percent, ``cells[row][column]``, and published numbers in the same layout."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -42,7 +42,7 @@ class MatrixChart(Chart):
 
     @property
     def caption(self) -> str:
-        """What is drawn."""
+        """A textual description of the figure."""
         beside = f" Beside it: {self.reference_title}." if self.reference else ""
         return (
             f"F1 in percent, the mean over {listed(self.targets)}, ± one standard error over seeds; the highest of "
@@ -56,12 +56,12 @@ class MatrixChart(Chart):
 
     @property
     def size(self) -> tuple[float, float]:
-        """As the numbers of rows and columns need."""
+        """Width and height, in inches, by the numbers of rows and columns."""
         panels = 2 if self.reference else 1
         return panels * (1.7 + 1.35 * len(self.columns)), 1.5 + 0.75 * len(self.rows) + (0.15 if self.reference else 0)
 
     def table(self) -> Table:
-        """Ours, then the reference."""
+        """The numbers of this run, followed by the reference."""
         groups = [("This run", self.cells), (self.reference_title, self.reference)]
         rows = [
             Row(group, label, cells)
@@ -72,7 +72,7 @@ class MatrixChart(Chart):
         return Table(f"{self.title}: mean F1 in percent", self.columns, tuple(rows), head=head)
 
     def draw(self, figure: MplFigure) -> None:
-        """A grid of numbers, and the reference's on its right."""
+        """Draw the numbers in a grid, with the reference on its right."""
         panels = [("This run", self.cells)] + ([(self.reference_title, self.reference)] if self.reference else [])
         for axes, (title, cells) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             self._panel(axes, cells)
@@ -104,12 +104,12 @@ class Matrix(Figure):
     Attributes:
         rows: labels of the rows.
         columns: labels of the columns.
-        settings: of each row, its settings.
-        row_axis: what the rows are, such as ``inner loop of priming``; null leaves it out.
-        column_axis: what the columns are; null leaves it out.
-        targets: to take the mean over; all that every setting has where empty.
-        reference: somebody else's numbers in the same rows and columns, in percent; null for one that is not known.
-        reference_title: whose they are, and in what they differ from this run.
+        settings: the settings of each row.
+        row_axis: the name of the rows' axis, such as ``inner loop of priming``; null for none.
+        column_axis: the name of the columns' axis; null for none.
+        targets: the targets to average over; all that every setting has if empty.
+        reference: published numbers in the same rows and columns, in percent; null where one is unknown.
+        reference_title: the source of the published numbers, and how they differ from this run.
     """
 
     name: ClassVar[str] = "matrix"
@@ -143,7 +143,7 @@ class Matrix(Figure):
         return set(self.targets)
 
     def compute(self, records: Records) -> MatrixChart:
-        """Means over targets of means over seeds."""
+        """Compute means over targets of means over seeds."""
         there, absent = comparable(records, (name for row in self.settings for name in row))
         targets, lacking = shared_targets(there, tuple(there), self.targets)
         cells = [
@@ -167,7 +167,7 @@ class Matrix(Figure):
 
 
 def _with_best(cells: Sequence[Sequence[Cell]]) -> Cells:
-    """The highest of each column marked, where the rows can be compared; what shows as equal is equal."""
+    """Mark the highest cell of each column; cells that are displayed as equal tie."""
     tops = [max(map(_shown, column)) for column in zip(*cells, strict=True)]
     return tuple(
         tuple(

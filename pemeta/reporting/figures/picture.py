@@ -1,4 +1,4 @@
-"""From a chart to the bytes of a picture; only here matplotlib is needed."""
+"""Drawing charts as pictures: the only file that needs matplotlib to be installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DPI = 130
 LONGEST = 60
-"""Letters of a title that go into a file's name."""
+"""The number of characters of a title that go into a file's name."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Picture:
 
 
 def how_to_draw() -> str | None:
-    """A line that says how to get pictures, where matplotlib is not installed; else None."""
+    """A line that says how to get pictures if matplotlib is not installed, else None."""
     if importlib.util.find_spec("matplotlib") is not None:
         return None
     return "no pictures, since matplotlib is not installed; run `pip install 'pemeta[plots]'` and rebuild the report"
 
 
 def names(charts: Sequence[tuple[str, Chart]]) -> list[str]:
-    """File names without their ends, from kinds and titles; a number tells equal ones apart."""
+    """File names without extension, from kinds and titles; a number distinguishes equal ones."""
     found: list[str] = []
     for kind, chart in charts:
         plain = unicodedata.normalize("NFKD", chart.title).encode("ascii", "ignore").decode().lower()
@@ -52,14 +52,14 @@ def names(charts: Sequence[tuple[str, Chart]]) -> list[str]:
 
 
 def picture(chart: Chart) -> Picture:
-    """Draw a chart and save it, without any window and whatever the user's own style is."""
+    """Draw a chart and save it, without a window and independent of the user's style."""
     with _style():
         figure = drawing(chart)
         return Picture(_saved(figure, format="png", dpi=DPI, metadata={"Software": None}), _svg(figure))
 
 
 def drawing(chart: Chart) -> MplFigure:
-    """A chart as a matplotlib figure, to be changed or shown by other means."""
+    """Draw a chart as a matplotlib figure, which can be changed or shown by other means."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MplFigure
 
@@ -74,7 +74,7 @@ def drawing(chart: Chart) -> MplFigure:
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Our style and not the user's; and a letter that the font lacks is no reason to warn."""
+    """Use pemeta's style instead of the user's, without warnings about letters that the font lacks."""
     import matplotlib as mpl
 
     with mpl.rc_context(), warnings.catch_warnings():
@@ -86,7 +86,7 @@ def _style() -> Iterator[None]:
 
 def _svg(figure: Any) -> bytes:
     text = _saved(figure, format="svg", metadata={"Date": None, "Creator": None}).decode()
-    # Ends of lines that are blank would be a change to whoever commits the file.
+    # Trailing blanks would be flagged or removed when the file is committed.
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines()).encode()
 
 

@@ -1,4 +1,4 @@
-"""F1 against the number of training sentences, and what priming gains at each."""
+"""F1 against the number of training sentences, and the gain over the first curve."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Point:
-    """One setting: its training sentences (the mean over targets, and as a text), its mean F1 in percent, its lead."""
+    """One setting: its training sentences (mean over targets, and as text), mean F1 in percent, and gain."""
 
     sentences: float
     shown: str
@@ -33,14 +33,14 @@ class Point:
 
 @dataclass(frozen=True)
 class SizesChart(Chart):
-    """The points of each curve; the first curve is what the others are compared with."""
+    """The points of each curve; the others are compared with the first."""
 
     curves: dict[str, tuple[Point, ...]]
     targets: tuple[str, ...]
 
     @property
     def caption(self) -> str:
-        """What is drawn."""
+        """A textual description of the figure."""
         return (
             "Left: F1, in percent, against the training sentences of a target (their mean where targets differ), the "
             f"mean over {listed(self.targets)}. {ERROR_BARS} Right: F1 less that of “{next(iter(self.curves), '')}” "
@@ -54,7 +54,7 @@ class SizesChart(Chart):
 
     @property
     def size(self) -> tuple[float, float]:
-        """Two panels."""
+        """Width and height, in inches, of two panels."""
         return 9.0, 4.0
 
     def table(self) -> Table:
@@ -69,7 +69,7 @@ class SizesChart(Chart):
         return Table(f"{self.title}: F1 in percent, gains in points", names, tuple(rows), head="Training sentences")
 
     def draw(self, figure: MplFigure) -> None:
-        """The curves, and beside them their distance from the first."""
+        """Draw the curves, and next to them their distance from the first."""
         left, right = figure.subplots(1, 2)
         for index, (look, (label, curve)) in enumerate(zip(looks(len(self.curves)), self.curves.items(), strict=True)):
             places = [point.sentences for point in curve]
@@ -87,7 +87,7 @@ class SizesChart(Chart):
         legend_below(figure, left)
 
     def _gains(self, axes: Axes, curve: Sequence[Point], index: int, look: dict[str, Any]) -> None:
-        """One curve's gains, a little beside the others' so that intervals do not hide each other."""
+        """Draw one curve's gains, shifted a little so that intervals do not hide each other."""
         if index == 0:
             axes.axhline(0, color=SOFT, linewidth=1)
             return
@@ -101,7 +101,7 @@ class SizesChart(Chart):
         above = [max(0.0, 100 * whole.high - mean) for mean, whole in zip(means, wholes, strict=True)]
         axes.errorbar(places, means, [below, above], **look)
         if len(self.curves) > 3:
-            return  # numbers would cover each other
+            return  # numbers would overlap
         left = index == 1 and len(self.curves) == 3
         for place, mean, whole in found:
             axes.annotate(
@@ -119,9 +119,9 @@ class SizeCurves(Figure):
     """F1 against training sentences: a curve for each way to start, and the gain over the first.
 
     Attributes:
-        curves: for each curve's label its settings, from few sentences to many; the k-th of each have as many. The
-            first curve is what the others are compared with.
-        targets: to take the mean over; all that every setting has where empty.
+        curves: the settings of each curve by its label, from few sentences to many; the k-th settings of all curves
+            have equally many. The others are compared with the first curve.
+        targets: the targets to average over; all that every setting has if empty.
     """
 
     name: ClassVar[str] = "sizes"
@@ -133,7 +133,9 @@ class SizeCurves(Figure):
     def _aligned(self) -> Self:
         lengths = {label: len(settings) for label, settings in self.curves.items()}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"curves: expected as many settings in each, since the k-th are compared; found {lengths}")
+            raise ValueError(
+                f"curves: expected equally many settings in each, since the k-th are compared; found {lengths}"
+            )
         return self
 
     def settings_named(self) -> set[str]:
@@ -145,7 +147,7 @@ class SizeCurves(Figure):
         return set(self.targets)
 
     def compute(self, records: Records) -> SizesChart:
-        """Means, and differences from the first curve."""
+        """Compute means, and differences from the first curve."""
         there, absent = comparable(records, (name for settings in self.curves.values() for name in settings))
         targets, lacking = shared_targets(there, tuple(there), self.targets)
         first = next(iter(self.curves))

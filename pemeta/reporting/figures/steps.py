@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MplFigure
 
 COLUMNS = 4
-"""Panels in a row."""
+"""The number of panels in a row."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class StepsChart(Chart):
 
     @property
     def caption(self) -> str:
-        """What is drawn."""
+        """A textual description of the figure."""
         return (
             "F1 on validation sentences, in percent, after each epoch of fine-tuning, against the number of steps "
             "taken: the mean over seeds, in the first panel also over targets. Bands: ± one standard error over seeds."
@@ -50,12 +50,12 @@ class StepsChart(Chart):
 
     @property
     def size(self) -> tuple[float, float]:
-        """As the number of panels needs."""
+        """Width and height, in inches, by the number of panels."""
         wide = min(COLUMNS, len(self.panels))
         return max(6.0, 2.7 * wide), 1.0 + 2.3 * -(-len(self.panels) // COLUMNS)
 
     def table(self) -> Table:
-        """The mean's curves after 1, 2, 4, 8 ... epochs and after the last."""
+        """The curves of the mean after 1, 2, 4, 8 ... epochs and after the last."""
         curves = next(iter(self.panels.values()), ())
         longest = max((len(curve.cells) for curve in curves), default=0)
         epochs = [2**power for power in range(longest.bit_length()) if 2**power < longest]
@@ -66,7 +66,7 @@ class StepsChart(Chart):
         return Table(f"{self.title}: F1 on validation sentences, in percent", names, tuple(rows))
 
     def draw(self, figure: MplFigure) -> None:
-        """A panel for the mean and for each target, on the same scale."""
+        """Draw a panel for the mean and one for each target, on the same scale."""
         wide = min(COLUMNS, len(self.panels))
         grid = figure.subplots(-(-len(self.panels) // wide), wide, sharey=True, squeeze=False)
         flat = list(grid.flat)
@@ -97,14 +97,14 @@ class Steps(SettingsFigure):
     """Learning curves on validation sentences, of each target and of their mean.
 
     Attributes:
-        settings: a curve in each panel for each.
-        targets: a panel for each; all that every setting has where empty.
+        settings: the curves of each panel.
+        targets: the panels; all targets that every setting has if empty.
     """
 
     name: ClassVar[str] = "steps"
 
     def compute(self, records: Records) -> StepsChart:
-        """Means and standard errors after each epoch."""
+        """Compute means and standard errors after each epoch."""
         known = {name: [r for r in records.get(name, ()) if r.validation_curve] for name in self.settings}
         there, absent = comparable(known, self.settings)
         targets, lacking = shared_targets(there, tuple(there), self.targets)
@@ -116,7 +116,7 @@ class Steps(SettingsFigure):
 
 
 def _curve(records: Sequence[Record], targets: Sequence[str]) -> Curve:
-    """The mean curve over some targets, as long as the shortest of their runs; a step is the mean of their steps."""
+    """The mean curve over some targets, cut to the shortest of their runs, with the mean of their steps per epoch."""
     runs = [record for record in records if record.target in targets]
     epochs = min(len(record.validation_curve) for record in runs)
     a_step = statistics.fmean(record.steps_per_epoch for record in runs)

@@ -1,4 +1,4 @@
-"""How pictures look: colours, fonts and the marks that several kinds of figures share."""
+"""The style of pictures: colours, fonts and marks that several kinds of figures share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MplFigure
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#5f6b76")
-"""Distinct for colour-blind readers too (Okabe and Ito, 2008), without their yellow, which is too light for lines."""
+"""Distinct for colour-blind readers (Okabe and Ito, 2008), without their yellow, which is too light for lines."""
 MARKERS = "osD^vPX"
 INK, SOFT, LINE, ACCENT = "#1b1f24", "#59636e", "#d1d9e0", "#d6e8f4"
 SMALL = 9.0
@@ -27,7 +27,7 @@ RC: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
     "errorbar.capsize": 2.5,
-    "font.family": ["DejaVu Sans"],  # it comes with matplotlib: the same picture everywhere
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same picture everywhere
     "font.size": 10,
     "grid.color": LINE,
     "grid.linewidth": 0.8,
@@ -35,7 +35,7 @@ RC: dict[Any, Any] = {
     "legend.frameon": False,
     "savefig.facecolor": "white",
     "svg.fonttype": "path",
-    "svg.hashsalt": "pemeta",  # else identifiers are new in each picture
+    "svg.hashsalt": "pemeta",  # identifiers would differ from picture to picture otherwise
     "text.color": INK,
     "text.parse_math": False,  # a label may hold a $
     "xtick.color": SOFT,
@@ -48,30 +48,30 @@ RC: dict[Any, Any] = {
 
 
 def looks(number: int) -> list[dict[str, Any]]:
-    """Colour, marker and line of each of ``number`` series; no two are alike in all."""
+    """The colour, marker and line of each of ``number`` series, in different combinations."""
     kinds = itertools.product(("-", "--", ":"), zip(COLOURS, MARKERS, strict=True))
     cycle = itertools.islice(itertools.cycle(kinds), number)
     return [{"color": colour, "marker": marker, "linestyle": line} for line, (colour, marker) in cycle]
 
 
 def legend_below(figure: MplFigure, axes: Axes, most: int = 4) -> None:
-    """One legend for the whole picture, outside of all axes."""
+    """Draw one legend for the whole picture, outside of all axes."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=columns(labels, figure.get_figwidth(), most))
 
 
 def columns(labels: Sequence[str], width: float, most: int = 4) -> int:
-    """How many columns of a legend fit into a width in inches."""
+    """The number of legend columns that fit into a width in inches."""
     widest = max(map(len, labels), default=1) * 0.085 + 0.6
     return max(1, min(most, len(labels), int(width / widest)))
 
 
 def log_ticks(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic x axis that names these values, and no others."""
+    """Make the x axis logarithmic, with labels at these values only."""
     axes.set_xscale("log")
     places: list[float] = []
     for value in sorted(values):
-        if not places or value > 1.15 * places[-1]:  # else their names would cover each other
+        if not places or value > 1.15 * places[-1]:  # their labels would overlap otherwise
             places.append(value)
     axes.set_xticks(places, [f"{value:,.0f}" for value in places])
     axes.set_xticks([], minor=True)
