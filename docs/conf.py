@@ -56,7 +56,10 @@ napoleon_use_ivar = True  # "Attributes:" sections stay with their class, beside
 nitpick_ignore_regex = [
     (r"py:class", r"Any(Method|Algorithm|Backbone|Data|Head)|Labels|Output|Part|Pooling|Counts"),
     (r"py:(class|obj)", r"pemeta\.data\.examples\.(Decoded|Scored)"),  # type variables
-    (r"py:.*", r"(abc|collections|pathlib|typing|learn2learn|numpy|pydantic|tokenizers|torch|transformers)\..*"),
+    (
+        r"py:.*",
+        r"(abc|collections|pathlib|typing|learn2learn|numpy|pandas|pd|pydantic|tokenizers|torch|transformers)\..*",
+    ),
 ]
 
 # The gallery finds its own copy of an example below the folder of examples, and takes it for a second one.

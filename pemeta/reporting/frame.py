@@ -6,9 +6,8 @@ import csv
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pemeta.errors import OutputError
 from pemeta.reporting.records import Record, read_record
@@ -16,8 +15,6 @@ from pemeta.utils.files import write_text
 
 if TYPE_CHECKING:  # takes half a second to import
     import pandas as pd
-
-Folder: TypeAlias = str | PathLike[str]
 
 CSV = "records.csv"
 """The file's name in a run folder."""
@@ -27,7 +24,7 @@ DTYPES = {bool: ("bool", "boolean"), int: ("int64", "Int64"), float: ("float64",
 """The dtype of a column, and the one of a column with missing values."""
 
 
-def load_records(folder: Folder | Iterable[Folder]) -> pd.DataFrame:
+def load_records(folder: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     """The records of a run folder as a table with one row per fine-tuning run.
 
     The columns are the fields of a :class:`~pemeta.reporting.records.Record`, in its order and units: scores (``f1``,
@@ -58,7 +55,7 @@ def load_records(folder: Folder | Iterable[Folder]) -> pd.DataFrame:
             frame = pemeta.load_records("runs/first-grid")
             100 * frame.groupby("setting").f1.mean()
     """
-    if isinstance(folder, str | PathLike):
+    if isinstance(folder, str | Path):
         return to_frame(_read(Path(folder)))
     read = [(str(Path(one)), _read(Path(one))) for one in folder]
     if not read:
