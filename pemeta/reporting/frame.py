@@ -66,7 +66,7 @@ def load_records(folder: str | Path | Iterable[str | Path]) -> pd.DataFrame:
 
 
 def to_frame(records: Sequence[Record]) -> pd.DataFrame:
-    """Records as a table; see :func:`load_records` for its columns."""
+    """Records as a table; see :func:`pemeta.load_records` for its columns."""
     import pandas as pd
 
     rows = [dict(_columns(record)) for record in records]
@@ -75,7 +75,7 @@ def to_frame(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def write_csv(folder: Path) -> Path:
-    """Write ``records.csv`` into a run folder, with the columns of :func:`load_records`, and return its path.
+    """Write ``records.csv`` into a run folder, with the columns of :func:`pemeta.load_records`, and return its path.
 
     Raises:
         OutputError: there are no records, one of them cannot be read, or the folder cannot be written.
