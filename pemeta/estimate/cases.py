@@ -13,7 +13,7 @@ from pemeta.estimate.findings import Memory, Passes, Step
 from pemeta.estimate.steps import EVALUATED, evaluation_passes, finetuning_step, priming_step
 from pemeta.estimate.tracker import Work
 from pemeta.methods.base import PEMethod
-from pemeta.priming.algorithms import MetaPriming, PrimingAlgorithm
+from pemeta.priming.algorithms import PrimingAlgorithm
 from pemeta.training.finetuning_settings import FineTuning
 from pemeta.training.hidden_state_cache import MEMORY
 from pemeta.utils.digests import config_digest
@@ -55,17 +55,8 @@ class PrimingCase:
         """What could be changed, as keys of a configuration, and what then is to be done."""
         for words, shape in _lighter(self.shape):
             yield words, replace(self, shape=shape)
-        own = self.algorithm
-        if isinstance(own, MetaPriming) and own.batch_tasks:
-            yield "batch_tasks: false", self._with(batch_tasks=False)
-        if isinstance(own, MetaPriming) and not own.first_order:
-            yield "first_order: true", self._with(first_order=True)
-        support, query = max(1, own.support_size // 2), max(1, own.query_size // 2)
-        if (support, query) != (own.support_size, own.query_size):
-            yield f"support_size: {support} and query_size: {query}", self._with(support_size=support, query_size=query)
-
-    def _with(self, **values: object) -> PrimingCase:
-        return replace(self, algorithm=self.algorithm.model_copy(update=values))
+        for words, algorithm in self.algorithm.lighter():
+            yield words, replace(self, algorithm=algorithm)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from pemeta.estimate.fake import Shape
 from pemeta.estimate.findings import Memory, Parameters
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.methods.base import PEMethod
-from pemeta.priming.algorithms import MetaPriming
 
 
 @dataclass(frozen=True)
@@ -239,7 +238,8 @@ class _Stages:
 def _attached(grid: GridConfig, setting: str) -> tuple[PEMethod, ...]:
     """The methods that a setting's model has in fine-tuning: its own, and the inner loop's where that was another."""
     own, primer = grid.settings[setting].method, grid.primer(setting)
-    if primer is None or not isinstance(primer.priming, MetaPriming) or primer.priming.inner_method is None:
+    adapted = None if primer is None or primer.priming is None else primer.priming.adapted_method
+    if primer is None or adapted is None:
         return (own,)
-    saved = dict.fromkeys([primer.method, primer.priming.inner_method])
+    saved = dict.fromkeys([primer.method, adapted])
     return (own, *(method for method in saved if method != own)) if own in saved else (own,)

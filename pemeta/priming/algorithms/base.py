@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
@@ -32,6 +33,21 @@ class StepLosses:
     outer: float
 
 
+@dataclass(frozen=True)
+class PhaseMemory:
+    """How ``pemeta plan`` accounts for the memory of a phase.
+
+    Attributes:
+        listed: the phase has an entry of its own; otherwise it counts as part of what surrounds it.
+        keeps: what the phase leaves behind is kept for the phases after it.
+        cloned: the inner loop's clone is alive in the phase, and so is what earlier phases keep.
+    """
+
+    listed: bool = True
+    keeps: bool = False
+    cloned: bool = False
+
+
 class PrimingAlgorithm(Named):
     """The outer loop's settings, shared by all algorithms, and one outer step's gradients.
 
@@ -48,6 +64,8 @@ class PrimingAlgorithm(Named):
     """
 
     kind: ClassVar[str] = "priming algorithm"
+    phases: ClassVar[Mapping[str, PhaseMemory]] = {}
+    """Every phase that :meth:`accumulate` marks with :func:`pemeta.utils.phases.phase`."""
 
     outer_steps: int = Field(1000, gt=0)
     outer_lr: float = Field(5e-5, gt=0)
@@ -89,6 +107,31 @@ class PrimingAlgorithm(Named):
     def gradient_sentences(self, sources: int) -> int:
         """Source sentences that θ_p's gradient is taken of in a whole run, each as often as it is drawn."""
         return self.outer_steps * (self.tasks_per_batch or sources) * self.examples_in_gradient
+
+    @property
+    def adapted_method(self) -> PEMethod | None:
+        """The method that :meth:`prepare` attaches because the algorithm adapts it in place of fine-tuning's."""
+        return None
+
+    @property
+    def joins_tasks(self) -> bool:
+        """Whether the tasks of a meta-batch run as one batch, so that memory grows with their number."""
+        return False
+
+    def cloned(self, model: PEModel, task: str) -> tuple[str, ...]:
+        """Names of the parameters that a clone for a task owns; none without an inner loop."""
+        return ()
+
+    def with_carried_heads(self) -> PrimingAlgorithm:
+        """The algorithm with heads that no step draws anew."""
+        return self
+
+    def lighter(self) -> Iterator[tuple[str, PrimingAlgorithm]]:
+        """Changes after which a step holds less: each as keys of a configuration, with the algorithm that results."""
+        support, query = max(1, self.support_size // 2), max(1, self.query_size // 2)
+        if (support, query) != (self.support_size, self.query_size):
+            smaller = self.model_copy(update={"support_size": support, "query_size": query})
+            yield f"support_size: {support} and query_size: {query}", smaller
 
     @abstractmethod
     def trained(self, model: PEModel) -> tuple[str, ...]:
@@ -134,5 +177,5 @@ def seed_passes(model: PEModel, episode: Episode, *labels: str) -> None:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Of losses."""
+    """The mean of some losses."""
     return sum(values) / len(values)

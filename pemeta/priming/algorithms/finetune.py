@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pemeta.model.pe_model import PEModel
-from pemeta.priming.algorithms.base import PrimingAlgorithm, StepLosses, mean, own_generators, seed_passes
+from pemeta.priming.algorithms.base import (
+    PhaseMemory,
+    PrimingAlgorithm,
+    StepLosses,
+    mean,
+    own_generators,
+    seed_passes,
+)
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 from pemeta.tasks.episodes import Episode
 from pemeta.typing import Batch
+from pemeta.utils.phases import phase
+
+PASSES = "forward and backward pass"
 
 
 class FineTunePriming(PrimingAlgorithm):
@@ -23,6 +33,7 @@ class FineTunePriming(PrimingAlgorithm):
     """
 
     name: ClassVar[str] = "finetune"
+    phases: ClassVar[Mapping[str, PhaseMemory]] = {PASSES: PhaseMemory(listed=False)}
 
     sentences: Literal["both", "query"] = "both"
 
@@ -43,8 +54,9 @@ class FineTunePriming(PrimingAlgorithm):
         with own_generators(model, episodes), sparse_word_gradients(model, self.trained(model)):
             for episode in episodes:
                 seed_passes(model, episode)
-                loss = model.loss(model.placed(self._batch(episode)), episode.task.name)
-                losses.append(self._add_gradient(loss, loss_scale))
+                with phase(PASSES):
+                    loss = model.loss(model.placed(self._batch(episode)), episode.task.name)
+                    losses.append(self._add_gradient(loss, loss_scale))
         return StepLosses((), mean(losses))
 
     def _batch(self, episode: Episode) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -11,16 +11,30 @@ from pydantic import Field
 from torch import nn
 
 from pemeta.backbone.layer_reuse import SharedGraph
-from pemeta.methods.base import AnyMethod
+from pemeta.methods.base import AnyMethod, PEMethod
 from pemeta.model.pe_model import PEModel
-from pemeta.priming.algorithms.base import PrimingAlgorithm, StepLosses, mean, own_generators, seed_passes
+from pemeta.priming.algorithms.base import (
+    PhaseMemory,
+    PrimingAlgorithm,
+    StepLosses,
+    mean,
+    own_generators,
+    seed_passes,
+)
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
 from pemeta.typing import Batch, State
+from pemeta.utils.phases import phase
 
 if TYPE_CHECKING:
     from pemeta.priming.learner import PrimingLearner  # needs learn2learn
+
+SUPPORT_BELOW = "support passes below θ_a"
+QUERY_BELOW = "query passes below θ_a"
+INNER_LOOP = "inner loop"
+QUERY_PASS = "query pass"
+BACKWARD_BELOW = "backward pass below θ_a"
 
 
 class MetaPriming(PrimingAlgorithm):
@@ -48,6 +62,13 @@ class MetaPriming(PrimingAlgorithm):
     """
 
     name: ClassVar[str] = "meta"
+    phases: ClassVar[Mapping[str, PhaseMemory]] = {
+        SUPPORT_BELOW: PhaseMemory(keeps=True),
+        QUERY_BELOW: PhaseMemory(keeps=True),
+        INNER_LOOP: PhaseMemory(cloned=True),
+        QUERY_PASS: PhaseMemory(cloned=True),
+        BACKWARD_BELOW: PhaseMemory(listed=False),
+    }
 
     inner_method: AnyMethod | None = None
     inner_steps: int = Field(5, gt=0)
@@ -71,6 +92,32 @@ class MetaPriming(PrimingAlgorithm):
         if self.inner_method is not None:
             model.attach(self.inner_method, seed=seed)
 
+    @property
+    def adapted_method(self) -> PEMethod | None:
+        """``inner_method``."""
+        return self.inner_method
+
+    @property
+    def joins_tasks(self) -> bool:
+        """``batch_tasks``."""
+        return self.batch_tasks
+
+    def cloned(self, model: PEModel, task: str) -> tuple[str, ...]:
+        """θ_a and the task's head."""
+        return model.partition(self.inner_method).theta_a + model.head_names(task)
+
+    def with_carried_heads(self) -> MetaPriming:
+        """The algorithm with ``source_heads: carried``."""
+        return self.model_copy(update={"source_heads": "carried"})
+
+    def lighter(self) -> Iterator[tuple[str, PrimingAlgorithm]]:
+        """Also tasks one after the other, and first order."""
+        if self.batch_tasks:
+            yield "batch_tasks: false", self.model_copy(update={"batch_tasks": False})
+        if not self.first_order:
+            yield "first_order: true", self.model_copy(update={"first_order": True})
+        yield from super().lighter()
+
     def trained(self, model: PEModel) -> tuple[str, ...]:
         """θ_p ∪ θ_a."""
         parts = model.partition(self.inner_method)
@@ -91,16 +138,21 @@ class MetaPriming(PrimingAlgorithm):
             for together in [episodes] if self.batch_tasks else [[episode] for episode in episodes]:
                 seed_passes(model, together[0])  # of what is passed as one batch
                 shared = SharedGraph()
-                supports = self._supports(model, together, shared)
-                queries = self._queries(model, together, shared)
+                with phase(SUPPORT_BELOW):
+                    supports = self._supports(model, together, shared)
+                with phase(QUERY_BELOW):
+                    queries = self._queries(model, together, shared)
                 for episode, support, query in zip(together, supports, queries, strict=True):
                     seed_passes(model, episode, "alone")
                     clone = learner.clone(episode.task.name)
-                    inner.append(self._inner_loop(clone, support, episode.task.name))
-                    outer.append(self._query_pass(clone, query, episode.task.name))
+                    with phase(INNER_LOOP):
+                        inner.append(self._inner_loop(clone, support, episode.task.name))
+                    with phase(QUERY_PASS):
+                        outer.append(self._query_pass(clone, query, episode.task.name))
                     own = set(model.head_names(episode.task.name))
                     heads |= {n: p.detach() for n, p in clone.adapted_parameters().items() if n in own}
-                shared.backward()
+                with phase(BACKWARD_BELOW):
+                    shared.backward()
         model.load_state(heads)
         return StepLosses(tuple(mean(step) for step in zip(*inner, strict=True)), mean(outer))
 
