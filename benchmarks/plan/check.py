@@ -246,8 +246,8 @@ def row(case: Case) -> str:
 
 HEAD = """# Memory: `pemeta plan` against real steps
 
-Written by `benchmarks/plan/check.py` with torch {torch} on a processor, one thread. MiB; sentences x word pieces; two
-source tasks and five inner steps where nothing else is said. *Held* is by PyTorch's allocator; *process* is the peak
+Written by `benchmarks/plan/check.py` with torch {torch} on a CPU, one thread. MiB; sentences x tokens; two source
+tasks and five inner steps unless stated otherwise. *Held* is by PyTorch's allocator; *process* is the peak
 resident size, against the estimate with its overhead. Steps of the script that have no row were not measured.
 
 | step | held, estimated | measured | ratio | process, estimated | measured | ratio |

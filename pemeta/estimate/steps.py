@@ -1,4 +1,4 @@
-"""One step of priming or fine-tuning, or one pass of a model, run without values: what it computes and holds."""
+"""One step of priming or fine-tuning, or one pass of a model, run without values to count its cost."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from pemeta.typing import Batch
 from pemeta.utils.phases import observed
 
 EVALUATED = 32
-"""Sentences in a batch of :func:`pemeta.training.evaluation.predict`, and of what fine-tuning runs only once."""
+"""Sentences in a batch of :func:`pemeta.training.evaluation.predict` and of the hidden-state cache."""
 
 
 def priming_step(shape: Shape, method: PEMethod, algorithm: PrimingAlgorithm, tasks: int) -> Step:
-    """One outer step on ``tasks`` source tasks.
+    """The cost of one outer step on ``tasks`` source tasks.
 
-    Tasks that come one after the other each cost the same, and free their memory: two are run, and counted for all.
+    Tasks that run one after the other cost the same each and free their memory, so two are run and count for all.
 
     Raises:
         ModelError: the method cannot be attached to the backbone, or second order cannot pass through it.
-        MissingLearn2LearnError: the algorithm has an inner loop, and learn2learn is not there.
+        MissingLearn2LearnError: the algorithm has an inner loop, and learn2learn is not installed.
     """
     algorithm.require()
     run = tasks if algorithm.joins_tasks else min(tasks, 2)
@@ -56,12 +56,12 @@ def priming_step(shape: Shape, method: PEMethod, algorithm: PrimingAlgorithm, ta
 
 
 def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTuning) -> Step:
-    """One step of fine-tuning on a full batch, of hidden states where an epoch after the first has them.
+    """The cost of one step of fine-tuning on a full batch, from cached hidden states if later epochs have them.
 
     Args:
-        shape: of the run.
-        methods: that are attached; the first is fine-tuning's.
-        settings: of fine-tuning.
+        shape: sizes that the step depends on.
+        methods: the attached methods; the first is fine-tuning's.
+        settings: settings of fine-tuning.
 
     Raises:
         ModelError: a method cannot be attached to the backbone.
@@ -85,7 +85,7 @@ def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTun
 
 
 def evaluation_passes(shape: Shape, methods: Sequence[PEMethod], settings: FineTuning) -> Passes:
-    """What fine-tuning runs beside its steps: validation, the test, and what is run once for all epochs."""
+    """The cost of fine-tuning's passes outside of its steps: validation, the test, and filling the cache."""
     task = shape.task("target")
     model = shape.model(methods, [task]).eval()
     keeps = settings.reuse_trunk and model.unchanging() is not None
@@ -113,7 +113,7 @@ def _predict_batch(model: PEModel, batch: Batch, task: str) -> None:
 
 
 def keeps_training_states(model: PEModel, settings: FineTuning) -> bool:
-    """Whether the training examples' hidden states are computed once for all epochs."""
+    """Whether the training examples' hidden states are cached for all epochs."""
     drops = settings.dropout and has_dropout(model.backbone)
     return settings.reuse_trunk and not drops and model.unchanging() is not None
 

@@ -28,7 +28,6 @@ from pemeta.estimate.devices import DEVICES, Device, find_device
 from pemeta.estimate.fake import Shape
 from pemeta.estimate.findings import Memory
 from pemeta.estimate.grid import GridEstimate
-from pemeta.estimate.monitor import PHASES
 from pemeta.estimate.steps import EVALUATED
 from pemeta.estimate.tracker import Kind, Tracker, Work
 from pemeta.experiments.config_file import load_config
@@ -175,19 +174,19 @@ def test_processes_on_a_processor_share_its_memory() -> None:
 
 
 def test_the_configurations_device_is_asked_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_device(None, "cpu", threads=3).title == "this processor, 3 threads"
+    assert find_device(None, "cpu", threads=3).title == "this CPU, 3 threads"
     with pytest.raises(
-        ConfigError, match=r"'cuda:99' cannot be used here: .*, or say with --device what it will be, out"
+        ConfigError, match=r"'cuda:99' cannot be used here: .*, or name the device of the run with --device, one of"
     ):
         find_device(None, "cuda:99")
     monkeypatch.setattr(devices, "resolve_device", torch.device)
-    with pytest.raises(ConfigError, match="what a 'mps' device computes is not known; give --device, out of a100, cpu"):
+    with pytest.raises(ConfigError, match="the speed of a 'mps' device is unknown; give --device, one of a100, cpu"):
         find_device(None, "mps")
     properties = type("Properties", (), {"name": "NVIDIA H100 80GB HBM3", "total_memory": 7})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     assert find_device(None, "cuda:1") == replace(DEVICES["h100"], title="NVIDIA H100 80GB HBM3", memory=7)
     monkeypatch.setattr(properties, "name", "GeForce 9000")
-    with pytest.raises(ConfigError, match="what a GeForce 9000 computes is not known; give --device with one like it"):
+    with pytest.raises(ConfigError, match="the speed of a GeForce 9000 is unknown; give --device with a similar one"):
         find_device(None, "cuda")
 
 
@@ -228,12 +227,12 @@ def test_what_costs_the_same_is_one_stage(tmp_path: Path, run_config: dict[str, 
 
     assert priming.settings == ("primed", "other-rate", "again")
     assert (priming.runs, priming.steps) == (2 * 2, 3)  # rates and seeds
-    assert tuning.runs == 4 * 2 * 2 + 2 * 2  # the cells, and the candidates' on two targets
+    assert tuning.runs == 4 * 2 * 2 + 2 * 2  # the grid's, and the candidates' on two targets
     assert tuning.steps == 2 * 3  # epochs, and 24 sentences in batches of 8
     assert found.seconds == pytest.approx(priming.seconds + tuning.seconds)
 
 
-def test_processes_share_tasks_and_cells(tmp_path: Path, run_config: dict[str, Any]) -> None:
+def test_processes_share_tasks_and_runs(tmp_path: Path, run_config: dict[str, Any]) -> None:
     run_config |= {"sources": ["aa", "bb", "cc"], "targets": ["aa", "bb", "cc"]}
     alone, shared = (estimated(tmp_path, run_config, device="h100", world_size=n) for n in (1, 2))
     one, two = alone.stages[0], shared.stages[0]
@@ -258,11 +257,11 @@ def test_the_command_says_all_of_it(pemeta: Any, run_config: dict[str, Any]) -> 
     outcome = pemeta("plan", run_config, "--device", "h100", "--world-size", "2")
 
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.startswith("NVIDIA H100 SXM, 74.5 GiB, 2 processes; 32 word pieces a sentence (the longest")
+    assert outcome.out.startswith("NVIDIA H100 SXM, 74.5 GiB, 2 processes; 32 tokens per sentence (the longest")
     for words in ("parameters", "memory, MiB", "time", "priming: primed", "fine-tuning: plain and 1 more", "yes"):
         assert words in outcome.out
     assert "All 1 priming and 2 fine-tuning runs: about " in outcome.out
-    assert "Times assume 50 % of the matrix products" in outcome.out
+    assert "Times assume 50 % of the data sheet's matrix products" in outcome.out
     assert not Path(run_config["output"]).exists()
 
 
@@ -278,7 +277,7 @@ def test_the_command_says_it_to_machines(pemeta: Any, run_config: dict[str, Any]
     assert stage["needs"] == held + stage["memory"]["overhead"] + stage["copies"]
 
 
-def test_what_is_too_large_is_told_with_remedies(
+def test_what_is_too_large_is_reported_with_remedies(
     pemeta: Any, run_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = replace(DEVICES["t4"], memory=devices.FIXED["cuda"] + 6 * 10**5)
@@ -289,7 +288,7 @@ def test_what_is_too_large_is_told_with_remedies(
     out = pemeta("plan", run_config, "--device", "t4").out
 
     assert " NO " in out
-    assert "priming: lora needs 0.8 GiB, but there are 0.8 GiB" in out
+    assert "priming: lora needs 0.8 GiB, but the device has 0.8 GiB" in out
     assert "    first_order: true: 0.8 GiB, which " in out
     assert "    support_size: 2 and query_size: 2: " in out
     assert "    max_length: 16: " in out
@@ -352,13 +351,9 @@ def test_a_shipped_configuration_can_be_planned(tiny_bert_dir: Path, name: str) 
     found = estimate_grid(load_config(path, there), device="a100")
 
     config = load_config(path, there)
-    cells = len(config.runs) + (len(config.to_search.runs) if config.to_search else 0)
-    assert sum(stage.runs for stage in found.stages if stage.kind == "fine-tuning") == cells
+    runs = len(config.runs) + (len(config.to_search.runs) if config.to_search else 0)
+    assert sum(stage.runs for stage in found.stages if stage.kind == "fine-tuning") == runs
     assert all(stage.fits for stage in found.stages)
-
-
-def test_phases_are_told_by_methods_that_are_there() -> None:
-    assert all(callable(getattr(MetaPriming, name)) for name in PHASES)
 
 
 def test_priming_by_fine_tuning_has_no_clone() -> None:

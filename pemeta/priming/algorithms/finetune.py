@@ -39,16 +39,16 @@ class FineTunePriming(PrimingAlgorithm):
 
     @property
     def examples_in_gradient(self) -> int:
-        """Those of one half of an episode, or of both."""
+        """Number of examples in one half of an episode, or in both."""
         return self.query_size + (self.support_size if self.sentences == "both" else 0)
 
     def trained(self, model: PEModel) -> tuple[str, ...]:
-        """All parameters, the heads included."""
+        """Names of all parameters, including the heads."""
         parts = model.partition()
         return parts.theta_p + parts.theta_a + parts.theta_h
 
     def accumulate(self, model: PEModel, episodes: Sequence[Episode], loss_scale: float = 1.0) -> StepLosses:
-        """The gradient of the tasks' summed losses."""
+        """Add the gradient of the tasks' summed losses."""
         model.train(self.outer_dropout)
         losses = []
         with own_generators(model, episodes), sparse_word_gradients(model, self.trained(model)):
