@@ -1,4 +1,4 @@
-"""`pemeta plan`: what it says of parameters, operations and memory is what real models and real steps have."""
+"""`pemeta plan`: its parameters, operations and memory are those of real models and real steps."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SMALL = Case("tiny", sentences=4, length=16, inner_steps=2)
 
 
 def tiny_cases() -> list[Case]:
-    """One after the other, every method, and everything else that changes what is held; slow tests have all pairs."""
+    """Every method, and everything else that changes memory, one at a time; benchmarks/plan/check.py has more pairs."""
     cases = [replace(SMALL, method=method) for method in check.METHODS]
     cases += [replace(SMALL, method=method, order="second") for method in ("adapter", "lora", "full")]
     cases += [replace(SMALL, method=method, order="finetuning") for method in ("adapter", "houlsby", "full")]
@@ -57,15 +57,15 @@ def tiny_cases() -> list[Case]:
 
 
 @pytest.mark.parametrize("case", tiny_cases(), ids=str)
-def test_a_step_holds_what_the_allocator_says(case: Case) -> None:
+def test_a_step_holds_what_the_allocator_measures(case: Case) -> None:
     assert check.estimated(case).total == pytest.approx(check.measured(case), rel=0.03)
 
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
 @pytest.mark.parametrize("case", [Case("MiniLM")], ids=str)
-def test_a_process_holds_what_it_says(case: Case) -> None:
-    """One of the cases of benchmarks/plan/check.py, which takes ten seconds and more for each."""
+def test_a_process_holds_what_is_estimated(case: Case) -> None:
+    """One case of benchmarks/plan/check.py, each of which takes more than ten seconds."""
     held, resident = check.in_own_process(case)
     estimate = check.estimated(case)
 
@@ -153,7 +153,7 @@ def test_a_tracker_counts_what_lives_and_what_moves() -> None:
     assert tracker.held == 4 * 32 + 4
 
 
-def test_a_device_takes_what_its_sheet_says() -> None:
+def test_a_device_is_as_fast_as_its_data_sheet() -> None:
     device = Device("x", "X", "cuda", 0, {"fp32": 1e12, "tf32": 4e12, "bf16": 8e12, "fp16": 8e12}, 1e11, 1e10)
     launch = Kind(torch.float32, 0, 1)
     products, moves = Kind(torch.bfloat16, 10**12, 1), Kind(torch.float32, 1, 10**10)
@@ -173,7 +173,7 @@ def test_processes_on_a_processor_share_its_memory() -> None:
     assert DEVICES["h100"].needs(memory, copies=50, processes=2) == 200 + DEVICES["h100"].overhead(memory)
 
 
-def test_the_configurations_device_is_asked_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configurations_device_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_device(None, "cpu", threads=3).title == "this CPU, 3 threads"
     with pytest.raises(
         ConfigError, match=r"'cuda:99' cannot be used here: .*, or name the device of the run with --device, one of"
@@ -253,7 +253,7 @@ def test_lengths_are_the_longest_where_none_is_given(tmp_path: Path, run_config:
     assert short.stages[0].step_flops < long.stages[0].step_flops / 3
 
 
-def test_the_command_says_all_of_it(pemeta: Any, run_config: dict[str, Any]) -> None:
+def test_the_command_prints_every_table(pemeta: Any, run_config: dict[str, Any]) -> None:
     outcome = pemeta("plan", run_config, "--device", "h100", "--world-size", "2")
 
     assert (outcome.code, outcome.err) == (0, "")
@@ -265,7 +265,7 @@ def test_the_command_says_all_of_it(pemeta: Any, run_config: dict[str, Any]) -> 
     assert not Path(run_config["output"]).exists()
 
 
-def test_the_command_says_it_to_machines(pemeta: Any, run_config: dict[str, Any]) -> None:
+def test_the_command_prints_json(pemeta: Any, run_config: dict[str, Any]) -> None:
     found = json.loads(pemeta("plan", run_config, "--json", "--length", "16").out)
     stage = found["stages"][0]
 
@@ -295,17 +295,17 @@ def test_what_is_too_large_is_reported_with_remedies(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["--device", "h1000"], "unknown device 'h1000'; did you mean 'h100'? Known: a100, cpu, h100, h200, l4"),
         (["backbone.path=/no/model"], "cannot load a configuration from '/no/model': there is no such folder; give a"),
         (["data.path=/no/data"], "/no/data"),
     ],
 )
-def test_what_cannot_be_planned_is_said_in_a_sentence(
-    refused: Any, run_config: dict[str, Any], words: list[str], said: str
+def test_what_cannot_be_planned_is_refused_in_a_sentence(
+    refused: Any, run_config: dict[str, Any], words: list[str], expected: str
 ) -> None:
-    assert said in refused("plan", run_config, *words)
+    assert expected in refused("plan", run_config, *words)
 
 
 def test_a_prompt_leaves_a_sentence_fewer_positions(tmp_path: Path, run_config: dict[str, Any]) -> None:
@@ -324,7 +324,7 @@ def test_no_sentence_is_read_where_all_sizes_are_given(pemeta: Any, run_config: 
 
 
 @pytest.mark.long
-def test_the_example_of_the_how_to_is_what_the_command_says(pemeta: Any, tmp_path: Path) -> None:
+def test_the_example_of_the_how_to_is_what_the_command_prints(pemeta: Any, tmp_path: Path) -> None:
     text = (ROOT / "docs" / "howto" / "devices.md").read_text(encoding="utf-8")
     [configuration] = re.findall(r"^```yaml\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     [(command, shown)] = re.findall(
@@ -339,8 +339,8 @@ def test_the_example_of_the_how_to_is_what_the_command_says(pemeta: Any, tmp_pat
 
     number = r"\d[\d,]*\.?\d*"
     assert re.sub(number, "N", out).split() == re.sub(number, "N", shown).split()
-    for told, found in zip(re.findall(number, shown), re.findall(number, out), strict=True):
-        assert float(told.replace(",", "")) == pytest.approx(float(found.replace(",", "")), rel=0.1, abs=0.05)
+    for expected, found in zip(re.findall(number, shown), re.findall(number, out), strict=True):
+        assert float(expected.replace(",", "")) == pytest.approx(float(found.replace(",", "")), rel=0.1, abs=0.05)
 
 
 @pytest.mark.long

@@ -1,7 +1,8 @@
-"""The phases of an outer step: those that an algorithm declares are those that it marks, and `pemeta plan` lists."""
+"""The phases of an outer step: an algorithm marks those that it declares, and `pemeta plan` lists them."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from pemeta.tasks.episodes import EpisodeSampler
 from pemeta.utils.modules import only_trainable
 from pemeta.utils.phases import observed, phase
 
+ROOT = Path(__file__).parents[2]
 SMALL = Case("tiny", sentences=4, length=16, inner_steps=2)
 FEW = {"support_size": 3, "query_size": 4}
 META = ["support passes below θ_a", "query passes below θ_a", "inner loop", "query pass"]
@@ -38,7 +40,7 @@ ALGORITHMS: dict[str, PrimingAlgorithm] = {
 
 
 def step(algorithm: PrimingAlgorithm, method: str) -> list[str]:
-    """Names of the phases of a step on two tasks, each time that one begins."""
+    """Names of the phases of a step on two tasks, in the order in which they begin."""
     seen: list[str] = []
 
     @contextmanager
@@ -120,7 +122,15 @@ def test_the_profiler_sees_the_phases_of_a_step() -> None:
     assert ranges.count("pemeta: inner loop") == 2  # one for each task
 
 
-def test_what_makes_a_step_lighter_is_what_the_algorithm_says() -> None:
+def test_the_docs_list_every_phase() -> None:
+    text = (ROOT / "docs" / "concepts" / "speed.md").read_text(encoding="utf-8")
+    table = text.split("| range | work |")[1].split("\n\n")[0]
+
+    declared = [name for algorithm in PrimingAlgorithm.members().values() for name in algorithm.phases]
+    assert sorted(re.findall(r"^\| `(.*?)` \|", table, flags=re.MULTILINE)) == sorted(declared)
+
+
+def test_what_makes_a_step_lighter_is_what_the_algorithm_declares() -> None:
     heavy = MetaPriming(**FEW, first_order=False, batch_tasks=True)
     smaller = "support_size: 1 and query_size: 2"
     found = dict(heavy.lighter())
