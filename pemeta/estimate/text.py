@@ -29,7 +29,7 @@ def to_text(estimate: GridEstimate) -> Iterator[str]:
         if not stage.fits:
             yield from _too_large(estimate, stage)
     yield (
-        f"Times assume {100 * devices.UTILISATION:.0f} % of the data sheet's matrix products, "
+        f"Times assume {100 * devices.UTILISATION:.0f} % of the data sheet's matrix-product rate, "
         f"{100 * devices.BANDWIDTH_SHARE:.0f} % of its bandwidth, and "
         f"at least {1e6 * devices.LAUNCH:.0f} µs per operation"
     )
