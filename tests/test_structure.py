@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import pemeta
+from pemeta.priming.algorithms import PrimingAlgorithm
 
 ROOT = Path(pemeta.__file__).parent
 # Each may import itself and those before it.
@@ -83,6 +84,34 @@ def test_nothing_tests_which_method_it_has():
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pemeta.methods"):
                     base = node.module == "pemeta.methods.base"
                     assert base or {alias.name for alias in node.names} == {"PEMethod"}, path
+
+
+def test_nothing_outside_of_priming_tests_which_algorithm_it_has():
+    """What others ask of an algorithm is a method or a property of ``PrimingAlgorithm``."""
+    algorithms = {algorithm.__name__ for algorithm in PrimingAlgorithm.members().values()}
+    assert algorithms >= {"MetaPriming", "FineTunePriming"}
+    for path in modules():
+        if part(path) != "priming":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and called(node) in {"isinstance", "issubclass"}:
+                    assert not algorithms & names_in(node), path
+                if isinstance(node, ast.MatchClass):
+                    assert not algorithms & names_in(node.cls), path
+
+
+def called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    """Names and attributes that occur anywhere in a tree."""
+    nodes = list(ast.walk(tree))
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return attributes | {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
+def test_a_test_of_an_algorithms_class_is_found():
+    assert "MetaPriming" in names_in(ast.parse("isinstance(a, (algorithms.MetaPriming, B))"))
 
 
 def test_one_file_imports_learn2learn():

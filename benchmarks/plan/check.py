@@ -1,10 +1,10 @@
-"""Whether `pemeta plan` is right about memory: real steps on the processor, each in a process of its own.
+"""A check of the memory that `pemeta plan` estimates against real steps on the CPU, each in a process of its own.
 
-    python benchmarks/plan/check.py [--only WORDS] [--output FILE]    # rows that FILE has of other steps stay
+    python benchmarks/plan/check.py [--only WORDS] [--output FILE]    # FILE's rows for other steps stay
 
-Measured is the most that PyTorch's allocator held during a step, by the profiler's record of every allocation, and what
-was there before it. Beside it stands the process's peak resident size, which has the libraries in it, their
-buffers, and what the C library keeps of memory that was freed.
+Measured is the most that PyTorch's allocator held during a step, by the profiler's record of every allocation, plus
+what it held before. Next to it is the process's peak resident size, which includes the libraries, their buffers, and
+freed memory that the C library keeps.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Case:
-    """A step to be measured; `finetuning` is fine-tuning's own, on `sentences`."""
+    """A step to measure; with order `finetuning` it is one of fine-tuning."""
 
     shape: str = "MiniLM"
     method: str = "adapter"
@@ -93,7 +93,7 @@ class Case:
 
     @property
     def priced(self) -> PrimingCase | TuningCase:
-        """The case as the calculator has it."""
+        """The case as the estimate has it."""
         shape = Shape(
             self.configuration,
             self.length,
@@ -108,7 +108,7 @@ class Case:
 
 
 class Sentences(FakeSentences):
-    """Real ones: random word pieces, the last of each sentence but the first being padding."""
+    """Sentences of random tokens, the last of each being padding except in the first."""
 
     def tensors(self, indices: Any) -> Batch:
         blank = super().tensors(indices)
@@ -119,7 +119,7 @@ class Sentences(FakeSentences):
 
 @contextmanager
 def step_of(case: Case) -> Iterator[tuple[Callable[[], None], int]]:
-    """A real step of a case, and the bytes of weights and moments that it finds; one step was taken before."""
+    """A real step of a case after a first one, and the bytes of weights and moments before it."""
     priced = case.priced
     tasks = [replace(priced.shape.task(f"source {i}"), train=Sentences(case.length)) for i in range(case.tasks)]
     config = case.configuration
@@ -158,14 +158,14 @@ def _finetunes(case: Case, model: PEModel, task: Task) -> Callable[[float], obje
         [batch] = model.reusing([task.train.batch(range(case.sentences))])
 
     def work(scale: float) -> None:
-        made = {key: value.clone() for key, value in batch.items()}  # as a batch is in each step
+        made = {key: value.clone() for key, value in batch.items()}  # each step makes its own batch
         (model.loss(made, task.name) * scale).backward()
 
     return work
 
 
 def allocated(step: Callable[[], None]) -> int:
-    """The most bytes that PyTorch's allocator held for the step, beyond what was there before it."""
+    """The most bytes that PyTorch's allocator held for the step, beyond those it held before."""
     from torch._C._profiler import _EventType
 
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
@@ -186,7 +186,7 @@ def allocated(step: Callable[[], None]) -> int:
 
 
 def resident(step: Callable[[], None]) -> int:
-    """The process's peak resident size in the step."""
+    """The process's peak resident size during the step."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     (PROC / "clear_refs").write_text("5")
@@ -196,13 +196,13 @@ def resident(step: Callable[[], None]) -> int:
 
 
 def measured(case: Case) -> int:
-    """Bytes that a step holds at its fullest."""
+    """Bytes that a step holds at its fullest moment."""
     with step_of(case) as (step, before):
         return before + allocated(step)
 
 
 def estimated(case: Case) -> Memory:
-    """The same by the calculator: of a step alone, without the evaluation that fine-tuning has beside it."""
+    """The estimate of :func:`measured`: for the step alone, without fine-tuning's evaluation."""
     phases = case.priced.step.phases
     steps = [memory for phase, memory in phases.items() if phase != "evaluation"]
     return max(steps, key=lambda memory: memory.total)
@@ -230,7 +230,7 @@ def cases() -> Iterator[Case]:
 
 
 def in_own_process(case: Case) -> tuple[int, int]:
-    """What a step holds at its fullest, and the process that it is in."""
+    """Bytes that a step holds at its fullest moment, and those of its process."""
     command = [sys.executable, __file__, "--case", json.dumps(asdict(case))]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
     return found["held"], found["resident"]
@@ -240,14 +240,14 @@ def row(case: Case) -> str:
     held, process = in_own_process(case)
     guess = estimated(case)
     pairs = ((guess.total, held), (find_device("cpu", "cpu").needs(guess), process))
-    numbers = [f"{told / MIB:,.0f} | {real / MIB:,.0f} | {told / real:.3f}" for told, real in pairs]
+    numbers = [f"{estimate / MIB:,.0f} | {real / MIB:,.0f} | {estimate / real:.3f}" for estimate, real in pairs]
     return f"| {case} | {' | '.join(numbers)} |"
 
 
 HEAD = """# Memory: `pemeta plan` against real steps
 
-Written by `benchmarks/plan/check.py` with torch {torch} on a processor, one thread. MiB; sentences x word pieces; two
-source tasks and five inner steps where nothing else is said. *Held* is by PyTorch's allocator; *process* is the peak
+Written by `benchmarks/plan/check.py` with torch {torch} on a CPU, one thread. MiB; sentences x tokens; two source
+tasks and five inner steps unless stated otherwise. *Held* is by PyTorch's allocator; *process* is the peak
 resident size, against the estimate with its overhead. Steps of the script that have no row were not measured.
 
 | step | held, estimated | measured | ratio | process, estimated | measured | ratio |
@@ -279,7 +279,7 @@ def main() -> None:
 
 
 def _rows(path: Path | None) -> dict[str, str]:
-    """Each row of a table by its step."""
+    """A table's rows by step."""
     lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.exists() else []
     return {line.split(" | ")[0].removeprefix("| "): line for line in lines if line.startswith("| ")}
 

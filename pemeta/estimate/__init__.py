@@ -1,4 +1,4 @@
-"""What a run will take, told before it is run: parameters, memory, operations and time."""
+"""Estimates of what a grid takes, without running it: parameters, memory, operations and time."""
 
 from pemeta.estimate.grid import GridEstimate as GridEstimate
 from pemeta.estimate.grid import estimate_grid as estimate_grid

@@ -1,4 +1,4 @@
-"""What a run's stages are to the calculator: a step and the ways to make it lighter."""
+"""Cases whose cost is estimated: a step of priming or of fine-tuning, and the changes that make it lighter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pemeta.estimate.findings import Memory, Passes, Step
 from pemeta.estimate.steps import EVALUATED, evaluation_passes, finetuning_step, priming_step
 from pemeta.estimate.tracker import Work
 from pemeta.methods.base import PEMethod
-from pemeta.priming.algorithms import MetaPriming, PrimingAlgorithm
+from pemeta.priming.algorithms import PrimingAlgorithm
 from pemeta.training.finetuning_settings import FineTuning
 from pemeta.training.hidden_state_cache import MEMORY
 from pemeta.utils.digests import config_digest
@@ -22,7 +22,7 @@ FLOAT = 4
 """Bytes of a parameter or a gradient."""
 
 RATES = ("lr", "outer_lr", "inner_lr", "weight_decay", "warmup_steps")
-"""Keys that change what comes out, and not what it takes."""
+"""Keys that change results but not costs."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class PrimingCase:
     """One outer step of a setting's priming.
 
     Attributes:
-        shape: of the run.
-        method: of the setting.
-        algorithm: of the setting.
-        tasks: source tasks that one process has in it.
+        shape: sizes that the step depends on.
+        method: the setting's method.
+        algorithm: the setting's priming algorithm.
+        tasks: number of source tasks that one process has in the step.
     """
 
     shape: Shape
@@ -43,29 +43,20 @@ class PrimingCase:
 
     @property
     def key(self) -> str:
-        """The same for cases that cost the same."""
+        """A key that cases of equal cost share."""
         return config_digest([self.method.to_config(), _without_rates(self.algorithm.to_config()), self.tasks])
 
     @cached_property
     def step(self) -> Step:
-        """The step."""
+        """The step's cost."""
         return priming_step(self.shape, self.method, self.algorithm, self.tasks)
 
     def lighter(self) -> Iterator[tuple[str, PrimingCase]]:
-        """What could be changed, as keys of a configuration, and what then is to be done."""
-        for words, shape in _lighter(self.shape):
+        """Possible changes, as keys of a configuration, and the case after each."""
+        for words, shape in _lighter_shapes(self.shape):
             yield words, replace(self, shape=shape)
-        own = self.algorithm
-        if isinstance(own, MetaPriming) and own.batch_tasks:
-            yield "batch_tasks: false", self._with(batch_tasks=False)
-        if isinstance(own, MetaPriming) and not own.first_order:
-            yield "first_order: true", self._with(first_order=True)
-        support, query = max(1, own.support_size // 2), max(1, own.query_size // 2)
-        if (support, query) != (own.support_size, own.query_size):
-            yield f"support_size: {support} and query_size: {query}", self._with(support_size=support, query_size=query)
-
-    def _with(self, **values: object) -> PrimingCase:
-        return replace(self, algorithm=self.algorithm.model_copy(update=values))
+        for words, algorithm in self.algorithm.lighter():
+            yield words, replace(self, algorithm=algorithm)
 
 
 @dataclass(frozen=True)
@@ -73,9 +64,9 @@ class TuningCase:
     """One step of a setting's fine-tuning.
 
     Attributes:
-        shape: of the run.
-        methods: that are attached; the first is the setting's.
-        settings: of fine-tuning.
+        shape: sizes that the step depends on.
+        methods: the attached methods; the first is the setting's.
+        settings: settings of fine-tuning.
     """
 
     shape: Shape
@@ -84,28 +75,28 @@ class TuningCase:
 
     @property
     def key(self) -> str:
-        """The same for cases that cost the same."""
+        """A key that cases of equal cost share."""
         methods = [method.to_config() for method in self.methods]
         return config_digest([methods, _without_rates(self.settings.model_dump(mode="json"))])
 
     @cached_property
     def step(self) -> Step:
-        """The step, with evaluation as a phase: the optimiser's moments and the last gradients are there meanwhile."""
+        """The step's cost, with evaluation as a phase: it holds the optimiser's moments and the last gradients too."""
         step = finetuning_step(self.shape, self.methods, self.settings)
         evaluation = replace(step.memory, activations=self.passes.held)
         return replace(step, phases={**step.phases, "evaluation": evaluation})
 
     @cached_property
     def passes(self) -> Passes:
-        """What is done beside the steps."""
+        """The cost of passes outside of the steps."""
         return evaluation_passes(self.shape, self.methods, self.settings)
 
-    def of_cell(self, sizes: Mapping[Split, int], cost: Callable[[Work], float]) -> float:
-        """What a cell costs: its steps, validation after each epoch, the test, and what is run once for all epochs.
+    def of_run(self, sizes: Mapping[Split, int], cost: Callable[[Work], float]) -> float:
+        """The cost of a whole run: its steps, validation after each epoch, the test, and passes shared by all epochs.
 
         Args:
-            sizes: sentences in each split.
-            cost: of some work.
+            sizes: number of sentences in each split.
+            cost: the cost of some work.
         """
         passes, epochs = self.passes, self.settings.epochs
         kept = sizes["validation"] + sizes["train"] * passes.keeps_train
@@ -114,18 +105,18 @@ class TuningCase:
         return once + validated + cost(self.step.work) * self.steps(sizes)
 
     def steps(self, sizes: Mapping[Split, int]) -> int:
-        """Of a cell with so many sentences."""
+        """Number of steps of a run, given the number of sentences in each split."""
         return self.settings.epochs * self.settings.steps_per_epoch(sizes["train"])
 
     def copies(self, sizes: Mapping[Split, int]) -> int:
-        """Bytes beside the device's: values that cells start from, the best ones so far, and kept hidden states."""
+        """Bytes outside the device: the values that runs start from, the best ones so far, and cached hidden states."""
         kept = self.passes.kept * (sizes["validation"] + sizes["train"] * self.passes.keeps_train)
         numbers = self.step.parameters
         return FLOAT * (numbers.whole + numbers.theta_a + numbers.theta_h) + min(kept, MEMORY)
 
     def lighter(self) -> Iterator[tuple[str, TuningCase]]:
-        """What could be changed, as keys of a configuration, and what then is to be done."""
-        for words, shape in _lighter(self.shape):
+        """Possible changes, as keys of a configuration, and the case after each."""
+        for words, shape in _lighter_shapes(self.shape):
             yield words, replace(self, shape=shape)
         half = self.settings.batch_size // 2
         if half:
@@ -133,7 +124,7 @@ class TuningCase:
 
 
 def _batches(sentences: int) -> int:
-    """In which they are evaluated."""
+    """Number of batches in which sentences are evaluated."""
     return -(-sentences // EVALUATED)
 
 
@@ -142,20 +133,20 @@ Case: TypeAlias = PrimingCase | TuningCase
 
 @dataclass(frozen=True)
 class Remedy:
-    """A change of a configuration, and what a step holds with it."""
+    """A change of a configuration, and the memory of a step after it."""
 
     change: str
     memory: Memory
 
 
 def remedies(case: Case) -> tuple[Remedy, ...]:
-    """Every change that makes a step hold less, the best first."""
+    """Changes that noticeably reduce a step's memory, the best first."""
     now = case.step.memory.total
     found = [Remedy(words, other.step.memory) for words, other in case.lighter()]
     return tuple(sorted((one for one in found if one.memory.total < 0.99 * now), key=lambda one: one.memory.total))
 
 
-def _lighter(shape: Shape) -> Iterator[tuple[str, Shape]]:
+def _lighter_shapes(shape: Shape) -> Iterator[tuple[str, Shape]]:
     if not shape.checkpoint_layers:
         yield "checkpoint_layers: true", replace(shape, checkpoint_layers=True)
     if shape.precision == "fp32":

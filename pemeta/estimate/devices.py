@@ -1,4 +1,4 @@
-"""What devices compute, hold and exchange, by their makers' data sheets, and how well we assume that they are used."""
+"""Data-sheet figures of devices, and the share of them that training is assumed to reach."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pemeta.utils.devices import resolve_device
 
 TERA, GIGA, GIB = 10**12, 10**9, 2**30
 
-# All our choice, and none of it measured on a GPU.
+# Our choice, all of them; none was measured on a GPU.
 UTILISATION = 0.5
-"""Share of the sheet's operations a second that matrix products reach."""
+"""Share of the data sheet's operations per second that matrix products reach."""
 BANDWIDTH_SHARE = 0.7
-"""Share of the sheet's bandwidth that other operations reach, and gradients between devices."""
+"""Share of the data sheet's bandwidth that other operations reach, and the exchange of gradients."""
 LAUNCH = 10e-6
-"""Seconds that Python and PyTorch take to begin an operation: none is shorter."""
+"""Seconds that Python and PyTorch take to launch an operation: the least that any takes."""
 PROCESSES_PER_NODE = 8
 NODE_LINK = 25.0 * GIGA
-"""Bytes a second between two nodes: 200 Gbit/s."""
+"""Bytes per second between two nodes: 200 Gbit/s."""
 CORE_FLOPS, CORE_BANDWIDTH = 100 * GIGA, 20 * GIGA
-"""Of a processor core: 32 operations a cycle (AVX2: two fused multiply-adds of eight numbers) at 3.1 GHz; 20 GB/s."""
+"""Of one CPU core: 32 operations per cycle (AVX2: two fused multiply-adds of eight numbers) at 3.1 GHz; 20 GB/s."""
 FIXED = {"cuda": int(0.8 * GIB), "cpu": int(0.51 * GIB)}
-"""Bytes that Python, PyTorch and its libraries hold before any tensor; measured on a CPU, and a guess for CUDA."""
+"""Bytes that Python, PyTorch and its libraries hold before any tensor; measured on a CPU, guessed for CUDA."""
 SLACK = {"cuda": 0.1, "cpu": 0.5}
-"""What allocators and kernels' buffers hold beside activations, as a share of these; likewise."""
+"""What allocators and kernels' buffers hold in addition, as a share of the activations; likewise."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Device:
     """One kind of device.
 
     Attributes:
-        name: as on the command line.
-        title: as people say it.
-        type: PyTorch's, ``cuda`` or ``cpu``.
-        memory: bytes.
-        peaks: operations a second of dense matrix products, by the type they are computed in.
-        bandwidth: of its memory, bytes a second.
-        link: to another device of the same node, bytes a second in one direction.
+        name: name on the command line.
+        title: name in the output.
+        type: PyTorch's device type, ``cuda`` or ``cpu``.
+        memory: size of its memory, in bytes.
+        peaks: operations per second of dense matrix products, by the type they are computed in.
+        bandwidth: bandwidth of its memory, in bytes per second.
+        link: bandwidth to another device of the same node, in bytes per second and direction.
     """
 
     name: str
@@ -56,22 +56,22 @@ class Device:
     link: float
 
     def overhead(self, memory: Memory) -> int:
-        """Bytes that a process has beside its tensors."""
+        """Bytes that a process holds in addition to its tensors."""
         return FIXED[self.type] + int(SLACK[self.type] * memory.activations)
 
     def needs(self, memory: Memory, copies: int = 0, processes: int = 1) -> int:
-        """Bytes of one device that processes need, each with one of its own; those on a processor share its memory.
+        """Bytes that a device needs: on a GPU for one process, on a CPU for all, which share its memory.
 
         Args:
-            memory: of a process's tensors.
-            copies: bytes of others that it has in the processor's memory.
-            processes: how many.
+            memory: the tensors of one process.
+            copies: bytes that one process holds in the CPU's memory besides.
+            processes: number of processes, each with a device of its own unless on a CPU.
         """
         own = memory.total + self.overhead(memory)
         return (own + copies) * processes if self.type == "cpu" else own
 
     def seconds(self, work: Work) -> float:
-        """The time for some work: each operation waits for its products, for memory, or for Python."""
+        """Seconds for some work: each operation is bound by its matrix products, by memory, or by its launch."""
         return sum(self._seconds(kind) * count for kind, count in work.items())
 
     def _seconds(self, kind: Kind) -> float:
@@ -79,14 +79,14 @@ class Device:
         return max(products, kind.moved / (self.bandwidth * BANDWIDTH_SHARE), LAUNCH)
 
     def peak(self, dtype: torch.dtype) -> float:
-        """Operations a second in a type; float32 is TF32 only where PyTorch is told to use it."""
+        """Peak operations per second in a type; float32 counts as TF32 only if PyTorch is set to use it."""
         name = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "fp32")
         if name == "fp32" and torch.get_float32_matmul_precision() != "highest":
             name = "tf32"
         return self.peaks[name]
 
     def exchange_seconds(self, size: int, processes: int) -> float:
-        """The time in which processes sum up ``size`` bytes of gradients, each on a device, in a ring."""
+        """Seconds in which processes, each on its own device, sum ``size`` bytes of gradients in a ring."""
         link = self.link if processes <= PROCESSES_PER_NODE else min(self.link, NODE_LINK)
         return 2 * (processes - 1) / processes * size / (link * BANDWIDTH_SHARE)
 
@@ -94,15 +94,15 @@ class Device:
 def _gpu(
     name: str, title: str, memory: int, peaks: tuple[float, float, float, float], bandwidth: int, link: int
 ) -> Device:
-    """Memory in GB; peaks in 10^12 operations a second; bandwidths in GB/s."""
+    """A GPU by its data sheet: memory in GB, peaks in 10^12 operations per second, bandwidths in GB/s."""
     names = ("fp32", "tf32", "bf16", "fp16")
     found = {name: peak * TERA for name, peak in zip(names, peaks, strict=True)}
     return Device(name, title, "cuda", memory * GIGA, found, float(bandwidth * GIGA), float(link * GIGA))
 
 
 # NVIDIA's data sheets of the H100, H200 and A100 (SXM), the L4, the V100 (SXM2) and the T4 "Tensor Core GPU", and its
-# paper "Ada GPU Architecture" (RTX 4090). Without sparsity, and with sums in float32; links are half of what the sheets
-# say of both directions together. Where a device lacks a type, its float32's number.
+# paper "Ada GPU Architecture" (RTX 4090). Without sparsity, and with sums in float32; links are half of the sheets'
+# figure for both directions together. A type that a device lacks has the figure of its float32.
 DEVICES: dict[str, Device] = {
     device.name: device
     for device in (
@@ -118,27 +118,27 @@ DEVICES: dict[str, Device] = {
 
 
 def find_device(name: str | None, configured: str, threads: int | None = None) -> Device:
-    """The device of a name, or the one that a configuration's ``device`` is here.
+    """Find a device by name, or by a configuration's ``device`` on this machine.
 
     Args:
-        name: one of :data:`DEVICES`, or ``cpu``: this machine's processor; None for the configuration's.
+        name: one of :data:`DEVICES`, or ``cpu``, this machine's CPU; None for the configuration's device.
         configured: the configuration's ``device``.
-        threads: of PyTorch's operations on a processor.
+        threads: number of PyTorch's threads on a CPU.
 
     Raises:
-        ConfigError: the name is unknown, or the configuration's device is not here, or of a kind that is not known.
+        ConfigError: the name is unknown, or the configuration's device is missing here or of an unknown kind.
     """
     if name is None:
         try:
             device = resolve_device(configured)
         except ConfigError as error:
-            raise ConfigError(f"{error}, or say with --device what it will be, {_known()}") from None
+            raise ConfigError(f"{error}, or name the device of the run with --device, {_known()}") from None
         if device.type == "cpu":
             name = "cpu"
         elif device.type == "cuda":
             return _here(device)
         else:
-            raise ConfigError(f"what a {device.type!r} device computes is not known; give --device, {_known()}")
+            raise ConfigError(f"the speed of a {device.type!r} device is unknown; give --device, {_known()}")
     if name.lower() == "cpu":
         return _processor(threads or torch.get_num_threads())
     if name.lower() not in DEVICES:
@@ -147,23 +147,23 @@ def find_device(name: str | None, configured: str, threads: int | None = None) -
 
 
 def _here(device: torch.device) -> Device:
-    """The known device that a GPU of this machine is, with the memory that it has."""
+    """The data sheet of a GPU of this machine, with the memory that the GPU really has."""
     found = torch.cuda.get_device_properties(device)
     plain = found.name.lower().replace(" ", "")
     for known in DEVICES.values():
         if known.name in plain:
             return replace(known, title=found.name, memory=found.total_memory)
-    raise ConfigError(f"what a {found.name} computes is not known; give --device with one like it, {_known()}")
+    raise ConfigError(f"the speed of a {found.name} is unknown; give --device with a similar one, {_known()}")
 
 
 def _known() -> str:
-    return f"out of {', '.join(sorted([*DEVICES, 'cpu']))}"
+    return f"one of {', '.join(sorted([*DEVICES, 'cpu']))}"
 
 
 def _processor(cores: int) -> Device:
-    """This machine's processor. Lower precision is no faster on most."""
+    """This machine's CPU; most are no faster in lower precision."""
     peak = float(cores * CORE_FLOPS)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 16 * GIB
-    title = f"this processor, {cores} {'thread' if cores == 1 else 'threads'}"
+    title = f"this CPU, {cores} {'thread' if cores == 1 else 'threads'}"
     peaks = dict.fromkeys(("fp32", "tf32", "bf16", "fp16"), peak)
     return Device("cpu", title, "cpu", memory, peaks, float(cores * CORE_BANDWIDTH), float(GIGA))

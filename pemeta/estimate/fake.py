@@ -1,4 +1,4 @@
-"""A model, and batches for it, that have shapes and no values: what the library's own code is run on to be counted."""
+"""Models and batches that have shapes but no values, on which the library's own code runs in order to be counted."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from pemeta.typing import Batch
 
 @dataclass(frozen=True)
 class Shape:
-    """What a run's steps depend on, whatever they do.
+    """Sizes and settings that the cost of any step depends on.
 
     Attributes:
         backbone: the backbone's configuration.
-        length: word pieces of every sentence.
-        labels: of the tasks' label sets, how many.
+        length: number of tokens in every sentence.
+        labels: number of labels of each task.
         attention: ``eager`` or ``sdpa``; None for transformers' choice.
-        precision: as in a run's configuration.
-        checkpoint_layers: as in a run's configuration.
+        precision: as in a configuration.
+        checkpoint_layers: as in a configuration.
         fused_optimizer: AdamW moves all parameters in one operation, as it does on a GPU, with a copy of them all.
     """
 
@@ -46,14 +46,14 @@ class Shape:
     fused_optimizer: bool = False
 
     def task(self, name: str) -> Task:
-        """A task on any number of sentences."""
+        """A task with an unlimited number of sentences."""
         labels = tuple(str(label) for label in range(self.labels))
         return Task(name, FakeSentences(self.length), TokenClassification(labels=labels))
 
     def model(self, methods: Sequence[PEMethod], tasks: Sequence[Task]) -> PEModel:
         """A model with methods attached, the first of them fine-tuning's, and a head for each task.
 
-        It has no values yet: :func:`fake_tensors` lets it be run.
+        It is on the meta device; run it within :func:`fake_tensors`.
 
         Raises:
             ModelError: a method cannot be attached to this backbone.
@@ -72,7 +72,7 @@ class Shape:
 
 
 class FakeSentences(Examples[Any, Any]):
-    """Any number of sentences, all of one length; only their batches can be used."""
+    """An unlimited number of sentences of one length, of which only batches can be used."""
 
     kind: ClassVar[str] = TokenClassification.name
     unit: ClassVar[str] = "sentence"
@@ -110,7 +110,7 @@ class FakeSentences(Examples[Any, Any]):
 
 @contextmanager
 def fake_tensors(model: PEModel) -> Iterator[None]:
-    """Within the block a model on the meta device runs as on a processor; nothing is computed, and nothing held.
+    """Let a model on the meta device run within the block as on a CPU, without computing or holding anything.
 
     Unlike on the meta device itself, PyTorch then chooses attention kernels, autocast and sparse gradients as it would.
     """

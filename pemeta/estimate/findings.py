@@ -1,4 +1,4 @@
-"""What is found of a step: parameters, operations, and what is held at its fullest moment."""
+"""Findings about a step: its parameters, its operations, and its memory at the fullest moment."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pemeta.estimate.tracker import Work
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that are held at the fullest moment of a phase.
+    """Bytes held at the fullest moment of a phase.
 
     Attributes:
         weights: all parameters.
-        optimizer: AdamW's two moments of what it moves.
-        gradients: of what it moves.
+        optimizer: AdamW's two moments of the parameters that it moves.
+        gradients: gradients of these parameters.
         clone: the inner loop's own θ_a and θ_h.
-        kept: hidden states that all inner steps share; in exact second order with the graph that made them.
-        activations: what the backward pass needs, in second order the inner loop's graph too, and what is in between.
+        kept: hidden states that all inner steps share, in exact second order with their graph.
+        activations: tensors for the backward pass (in second order also the inner loop's graph), and temporary ones.
     """
 
     weights: int = 0
@@ -29,7 +29,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return self.weights + self.optimizer + self.gradients + self.clone + self.kept + self.activations
 
 
@@ -38,10 +38,10 @@ class Parameters:
     """Numbers of parameters.
 
     Attributes:
-        theta_p: pretrained ones that fine-tuning leaves.
-        theta_a: those that the method adapts.
-        theta_h: of one task's head.
-        trained: those that the optimiser of this stage moves.
+        theta_p: pretrained parameters that fine-tuning leaves unchanged.
+        theta_a: parameters that the method adapts.
+        theta_h: parameters of one task's head.
+        trained: parameters that the optimiser of this stage moves.
     """
 
     theta_p: int
@@ -51,12 +51,12 @@ class Parameters:
 
     @property
     def whole(self) -> int:
-        """Of the model with one head."""
+        """Number of parameters of the model with one head."""
         return self.theta_p + self.theta_a + self.theta_h
 
     @property
     def stored(self) -> float:
-        """The share that a task keeps for itself."""
+        """Share of the parameters that a task stores of its own."""
         return (self.theta_a + self.theta_h) / self.whole
 
 
@@ -65,9 +65,9 @@ class Step:
     """A step of an optimiser.
 
     Attributes:
-        parameters: of the model.
-        work: operations.
-        phases: the fullest moment of each.
+        parameters: the model's numbers of parameters.
+        work: its operations.
+        phases: the memory of each phase at its fullest moment.
     """
 
     parameters: Parameters
@@ -76,12 +76,12 @@ class Step:
 
     @property
     def fullest(self) -> str:
-        """The phase that needs most memory."""
+        """The phase that needs the most memory."""
         return max(self.phases, key=lambda phase: self.phases[phase].total)
 
     @property
     def memory(self) -> Memory:
-        """At the fullest moment of all."""
+        """The memory at the fullest moment of the step."""
         return self.phases[self.fullest]
 
 
@@ -91,11 +91,11 @@ class Passes:
 
     Attributes:
         whole: a prediction by the whole model.
-        below: what θ_a does not reach; nothing where it is not kept.
-        above: a prediction from what is kept; the whole where nothing is.
-        kept: bytes of the hidden states that are kept of one sentence.
-        keeps_train: whether those of training sentences are kept, and not of validation sentences alone.
-        held: the most bytes that any holds beside the weights.
+        below: the layers that θ_a does not reach; empty if their output is not cached.
+        above: a prediction from the cached output; the whole model if nothing is cached.
+        kept: bytes of hidden states that are cached per sentence.
+        keeps_train: whether training sentences are cached too, and not only validation sentences.
+        held: the most bytes that any pass holds in addition to the weights.
     """
 
     whole: Work

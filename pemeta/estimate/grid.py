@@ -1,4 +1,4 @@
-"""A run's stages, those that cost the same as one, with what each takes and what all take together."""
+"""Estimates for the stages of a grid, with stages of equal cost as one, and their total."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from pemeta.estimate.fake import Shape
 from pemeta.estimate.findings import Memory, Parameters
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.methods.base import PEMethod
-from pemeta.priming.algorithms import MetaPriming
 
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """Stages of a run that cost the same: a priming for several seeds, or the fine-tuning of several cells.
+    """An estimate for runs of equal cost: priming runs of several seeds, or several fine-tuning runs.
 
     Attributes:
-        kind: of stage.
-        settings: labels of the settings that they are of.
-        parameters: numbers of the model's.
-        memory: of a process's device at the fullest moment, but for what the process holds before any tensor.
+        kind: kind of run.
+        settings: labels of the settings that the runs belong to.
+        parameters: the model's numbers of parameters.
+        memory: tensors on a process's device at the fullest moment.
         fullest: the phase of that moment.
         phases: bytes of each phase.
-        copies: bytes of copies and kept hidden states, in the processor's memory.
-        fits: whether the device's memory is enough.
-        remedies: what would make a step lighter, where it is not.
-        step_flops: of the matrix products of a step, in the busiest process.
+        copies: bytes of copies and cached hidden states, in the CPU's memory.
+        fits: whether the device's memory suffices.
+        remedies: changes that make a step lighter, if it does not fit.
+        step_flops: operations of a step's matrix products, in the busiest process.
         step_seconds: time of a step.
-        steps: of a run, on average.
-        runs: how many.
-        flops: of all runs, in all processes.
-        seconds: of all runs, one after the other.
+        steps: average number of steps of a run.
+        runs: number of runs.
+        flops: operations of all runs, in all processes.
+        seconds: time of all runs, one after the other.
         longest: seconds of the longest run.
     """
 
@@ -61,14 +60,14 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class GridEstimate:
-    """What a run takes.
+    """An estimate for a grid.
 
     Attributes:
-        device: that it is estimated for.
-        world_size: processes, each with a device of its own; on a processor they share its memory.
-        length: word pieces of each sentence.
-        length_given: whether that was given, and is not the longest that there can be.
-        stages: of the run, and of the search before it.
+        device: the device that the grid would run on.
+        world_size: number of processes, each with a device of its own; on a CPU they share its memory.
+        length: number of tokens in each sentence.
+        length_given: whether the length was given; otherwise it is the longest possible.
+        stages: the stages of the grid, and of the search before it.
     """
 
     device: Device
@@ -79,34 +78,34 @@ class GridEstimate:
 
     @property
     def flops(self) -> float:
-        """Of all matrix products."""
+        """Operations of all matrix products."""
         return sum(stage.flops for stage in self.stages)
 
     @property
     def seconds(self) -> float:
-        """Wall time: the processes prime together, and then each takes cells of its own."""
+        """Wall time: all processes share each priming run, and then each takes fine-tuning runs of its own."""
         primings = sum(stage.seconds for stage in self.stages if stage.kind == "priming")
-        cells = [stage for stage in self.stages if stage.kind == "fine-tuning"]
-        shared = sum(stage.seconds for stage in cells) / self.world_size
-        return primings + max([shared, *(stage.longest for stage in cells)])
+        tunings = [stage for stage in self.stages if stage.kind == "fine-tuning"]
+        shared = sum(stage.seconds for stage in tunings) / self.world_size
+        return primings + max([shared, *(stage.longest for stage in tunings)])
 
 
 def estimate_grid(
     config: GridConfig, device: str | None = None, world_size: int = 1, length: int | None = None
 ) -> GridEstimate:
-    """What a run, and the search before it, take; neither weights nor sentences are loaded for it.
+    """Estimate what a grid, and the search before it, take, without loading weights or sentences.
 
     Args:
-        config: of the run.
-        device: a name out of :data:`~pemeta.estimate.devices.DEVICES`, or ``cpu``; by default the configuration's.
-        world_size: processes, each with a device of its own.
-        length: word pieces of each sentence; by default the longest that there can be.
+        config: the grid's configuration.
+        device: a name in :data:`~pemeta.estimate.devices.DEVICES`, or ``cpu``; by default the configuration's device.
+        world_size: number of processes, each with a device of its own.
+        length: number of tokens in each sentence; by default the longest possible.
 
     Raises:
         ConfigError: the device is unknown.
         DataError: sentences cannot be counted.
-        ModelError: there is no configuration of the backbone, or a method does not suit it.
-        MissingLearn2LearnError: priming needs learn2learn.
+        ModelError: the backbone has no configuration, or a method does not suit it.
+        MissingLearn2LearnError: priming needs learn2learn, which is not installed.
     """
     found = find_device(device, config.device, config.threads)
     backbone = config.backbone.configuration(Path(config.output))
@@ -122,8 +121,8 @@ def estimate_grid(
         checkpoint_layers=config.checkpoint_layers,
         fused_optimizer=found.type == "cuda",
     )
-    stages = _Stages(grids, shape, found, world_size)
-    return GridEstimate(found, world_size, shape.length, length is not None, tuple(stages.all()))
+    estimator = _Estimator(grids, shape, found, world_size)
+    return GridEstimate(found, world_size, shape.length, length is not None, tuple(estimator.stages()))
 
 
 AnyCase = TypeVar("AnyCase", bound=Case)
@@ -131,17 +130,17 @@ AnyCase = TypeVar("AnyCase", bound=Case)
 
 @dataclass
 class _Group(Generic[AnyCase]):
-    """What costs the same: labels of settings; and of priming the models to be primed, of fine-tuning the cells."""
+    """Runs of equal cost: the labels of their settings, and the primed models' names or the fine-tuning runs."""
 
     case: AnyCase
     labels: dict[str, None] = field(default_factory=dict)
     primed: dict[str, None] = field(default_factory=dict)
-    cells: list[tuple[GridConfig, Run]] = field(default_factory=list)
+    runs: list[tuple[GridConfig, Run]] = field(default_factory=list)
 
 
 @dataclass
-class _Stages:
-    """The stages of a run and its search, for one kind of device."""
+class _Estimator:
+    """Estimates the stages of a grid and of its search, for one kind of device."""
 
     grids: Sequence[GridConfig]
     shape: Shape
@@ -149,27 +148,27 @@ class _Stages:
     world_size: int
     counted: dict[str, dict[Split, int]] = field(default_factory=dict)
 
-    def all(self) -> Iterator[StageEstimate]:
-        """One after the other."""
+    def stages(self) -> Iterator[StageEstimate]:
+        """Priming first, then fine-tuning."""
         primings: dict[str, _Group[PrimingCase]] = {}
         tunings: dict[str, _Group[TuningCase]] = {}
         for grid in self.grids:
-            for cell in grid.runs:
-                label = grid.settings[cell.setting].label or cell.setting
-                priming = self._priming_case(grid, cell)
+            for run in grid.runs:
+                label = grid.settings[run.setting].label or run.setting
+                priming = self._priming_case(grid, run)
                 if priming is not None:
                     group = primings.setdefault(priming.key, _Group(priming))
                     group.labels[label] = None
-                    group.primed[grid.primed_name(cell.setting, cell.seed)] = None
-                tuning = TuningCase(self.shape, _attached(grid, cell.setting), grid.settings[cell.setting].finetuning)
-                cells = tunings.setdefault(tuning.key, _Group(tuning))
-                cells.labels[label] = None
-                cells.cells.append((grid, cell))
+                    group.primed[grid.primed_name(run.setting, run.seed)] = None
+                tuning = TuningCase(self.shape, _attached(grid, run.setting), grid.settings[run.setting].finetuning)
+                tuned = tunings.setdefault(tuning.key, _Group(tuning))
+                tuned.labels[label] = None
+                tuned.runs.append((grid, run))
         yield from (self._priming(group) for group in primings.values())
         yield from (self._tuning(group) for group in tunings.values())
 
-    def _priming_case(self, grid: GridConfig, cell: Run) -> PrimingCase | None:
-        primer = grid.primer(cell.setting)
+    def _priming_case(self, grid: GridConfig, run: Run) -> PrimingCase | None:
+        primer = grid.primer(run.setting)
         if primer is None or primer.priming is None:
             return None
         tasks = primer.priming.tasks_per_batch or len(grid.sources)
@@ -186,10 +185,10 @@ class _Stages:
 
     def _tuning(self, group: _Group[TuningCase]) -> StageEstimate:
         case, each = group.case, self.device.seconds(group.case.step.work)
-        sizes = [self._sizes(grid, cell) for grid, cell in group.cells]
+        sizes = [self._sizes(grid, run) for grid, run in group.runs]
         steps = sum(map(case.steps, sizes)) / len(sizes)
-        flops = sum(case.of_cell(one, lambda work: work.flops) for one in sizes)
-        seconds = [case.of_cell(one, self.device.seconds) for one in sizes]
+        flops = sum(case.of_run(one, lambda work: work.flops) for one in sizes)
+        seconds = [case.of_run(one, self.device.seconds) for one in sizes]
         return self._estimate("fine-tuning", group, each, steps, flops, seconds, max(map(case.copies, sizes)))
 
     def _estimate(
@@ -223,11 +222,11 @@ class _Stages:
             longest=max(seconds),
         )
 
-    def _sizes(self, grid: GridConfig, cell: Run) -> dict[Split, int]:
-        """Sentences of a cell in each split; ``test`` is the split that is scored."""
-        limits = grid.sizes_of(cell.setting).model_dump()
-        there = self._counted(grid, cell.target) if None in limits.values() else limits
-        found: dict[Split, int] = {split: min(there[split], limits[split] or there[split]) for split in SPLITS}
+    def _sizes(self, grid: GridConfig, run: Run) -> dict[Split, int]:
+        """Number of a run's sentences in each split; ``test`` is the split that is scored."""
+        limits = grid.sizes_of(run.setting).model_dump()
+        available = self._counted(grid, run.target) if None in limits.values() else limits
+        found: dict[Split, int] = {split: min(available[split], limits[split] or available[split]) for split in SPLITS}
         return {**found, "test": found[grid.scored_on]}
 
     def _counted(self, grid: GridConfig, language: str) -> dict[Split, int]:
@@ -237,9 +236,10 @@ class _Stages:
 
 
 def _attached(grid: GridConfig, setting: str) -> tuple[PEMethod, ...]:
-    """The methods that a setting's model has in fine-tuning: its own, and the inner loop's where that was another."""
+    """The methods of a setting's model in fine-tuning: its own, and the inner loop's if that was another."""
     own, primer = grid.settings[setting].method, grid.primer(setting)
-    if primer is None or not isinstance(primer.priming, MetaPriming) or primer.priming.inner_method is None:
+    adapted = None if primer is None or primer.priming is None else primer.priming.adapted_method
+    if primer is None or adapted is None:
         return (own,)
-    saved = dict.fromkeys([primer.method, primer.priming.inner_method])
+    saved = dict.fromkeys([primer.method, adapted])
     return (own, *(method for method in saved if method != own)) if own in saved else (own,)

@@ -1,9 +1,9 @@
-"""A model that is watched while a step is taken: what is held in which phase, and what it is."""
+"""A monitor of one step of a model: what is held in each phase, and what that is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,34 +11,36 @@ import torch
 from pemeta.estimate.findings import Memory, Parameters
 from pemeta.estimate.tracker import Peak, Tracker
 from pemeta.model.pe_model import PEModel
-from pemeta.priming.algorithms import PrimingAlgorithm
+from pemeta.priming.algorithms import PhaseMemory
 from pemeta.training.optimizer import Optimization
 from pemeta.utils.modules import count, only_trainable, parameter_dict
 
-PHASES = {
-    "_supports": "support passes below θ_a",
-    "_queries": "query passes below θ_a",
-    "_inner_loop": "inner loop",
-    "_query_pass": "query pass",
-}
-"""Parts of an outer step, by the methods of :class:`~pemeta.MetaPriming` that they are."""
 REST = "passes and gradients"
+"""What an algorithm does outside of its listed phases."""
 UPDATE = "optimiser's step"
 
 
 class StepMonitor:
-    """A model whose trained parameters have an optimiser that has taken a step, and a tracker that knows both.
+    """A model, its optimiser after a first step, and a tracker that counts what both hold.
 
     Args:
         model: with shapes and no values.
-        trained: names of what the optimiser moves.
-        cloned: names of what the inner loop has a clone of.
+        trained: names of the parameters that the optimiser moves.
         fused: whether AdamW moves all parameters in one operation.
+        cloned: names of the parameters that the inner loop clones.
+        phases: memory of the phases that are marked in the step; any others are listed, without a clone.
     """
 
-    def __init__(self, model: PEModel, trained: Sequence[str], cloned: Sequence[str], fused: bool) -> None:
-        self.model, self.names, self.cloned = model, trained, cloned
-        self.fused = fused
+    def __init__(
+        self,
+        model: PEModel,
+        trained: Sequence[str],
+        fused: bool,
+        cloned: Sequence[str] = (),
+        phases: Mapping[str, PhaseMemory] | None = None,
+    ) -> None:
+        self.model, self.names, self.fused = model, trained, fused
+        self.cloned, self.phases = cloned, phases or {}
         self.tracker = Tracker()
         self.kept = 0
 
@@ -61,50 +63,40 @@ class StepMonitor:
         self.tracker.__exit__(*error)  # type: ignore[no-untyped-call]
         self._only.__exit__(*error)
 
+    @contextmanager
+    def observe(self, phase: str) -> Iterator[None]:
+        """Attribute what is held within the block to a phase; for :func:`pemeta.utils.phases.observed`."""
+        before = self.tracker.held
+        listed, keeps = self._of(phase).listed, self._of(phase).keeps
+        with self.tracker.within(phase) if listed else nullcontext():
+            yield
+        if keeps:
+            self.kept = max(self.kept, self.tracker.held - before)
+
+    def _of(self, phase: str) -> PhaseMemory:
+        return self.phases.get(phase, PhaseMemory())
+
     def update(self) -> None:
-        """The optimiser's step."""
+        """Take the optimiser's step."""
         with self.tracker.within(UPDATE):
             self.optimization.step()
 
     def parameters(self, task: str) -> Parameters:
-        """Of the model with one task's head."""
+        """Numbers of parameters of the model with one task's head."""
         parts = self.model.partition()
         theta_p, theta_a = count(self.model, parts.theta_p), count(self.model, parts.theta_a)
         theta_h = count(self.model, self.model.head_names(task))
         return Parameters(theta_p, theta_a, theta_h, sum(parameter.numel() for parameter in self.trained))
 
     def memory(self) -> dict[str, Memory]:
-        """Of each phase, once all gradients are there."""
+        """Memory of each phase; call it once all gradients exist."""
         return {phase: self._memory(phase, peak) for phase, peak in self.tracker.peaks.items() if phase}
 
     def _memory(self, phase: str, peak: Peak) -> Memory:
         gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
         found = self.tracker.alive_at(gradients, peak)
-        inside = phase in (PHASES["_inner_loop"], PHASES["_query_pass"])
+        inside = self._of(phase).cloned
         clone = sum(p.nbytes for p in parameter_dict(self.model, self.cloned).values()) if inside else 0
         kept = self.kept if inside else 0
         rest = peak.held - self.weights - self.moments - found - clone - kept
         return Memory(self.weights, self.moments, found, clone, kept, rest)
-
-
-def telling(algorithm: PrimingAlgorithm, watched: StepMonitor) -> PrimingAlgorithm:
-    """A copy of the algorithm that tells the tracker which of :data:`PHASES` is on."""
-    copy = algorithm.model_copy()
-    for name, phase in PHASES.items():
-        part = getattr(algorithm, name, None)
-        if part is not None:
-            object.__setattr__(copy, name, _told(part, phase, watched))  # the model is frozen
-    return copy
-
-
-def _told(part: Callable[..., Any], phase: str, watched: StepMonitor) -> Callable[..., Any]:
-    @wraps(part)
-    def call(*arguments: Any, **kwargs: Any) -> Any:
-        before = watched.tracker.held
-        with watched.tracker.within(phase):
-            found = part(*arguments, **kwargs)
-        if "below" in phase:
-            watched.kept = max(watched.kept, watched.tracker.held - before)
-        return found
-
-    return call

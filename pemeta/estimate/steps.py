@@ -1,4 +1,4 @@
-"""One step of priming or fine-tuning, or one pass of a model, run without values: what it computes and holds."""
+"""One step of priming or fine-tuning, or one pass of a model, run without values to count its cost."""
 
 from __future__ import annotations
 
@@ -10,59 +10,58 @@ import torch
 from pemeta.backbone.layer_reuse import has_dropout
 from pemeta.estimate.fake import Shape, fake_tensors
 from pemeta.estimate.findings import Passes, Step
-from pemeta.estimate.monitor import REST, StepMonitor, telling
+from pemeta.estimate.monitor import REST, StepMonitor
 from pemeta.estimate.tracker import Tracker, Work
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
-from pemeta.priming.algorithms import MetaPriming, PrimingAlgorithm
+from pemeta.priming.algorithms import PrimingAlgorithm
 from pemeta.training.finetuning_settings import FineTuning
 from pemeta.training.optimizer import LossScale
 from pemeta.typing import Batch
+from pemeta.utils.phases import observed
 
 EVALUATED = 32
-"""Sentences in a batch of :func:`pemeta.training.evaluation.predict`, and of what fine-tuning runs only once."""
+"""Sentences in a batch of :func:`pemeta.training.evaluation.predict` and of the hidden-state cache."""
 
 
 def priming_step(shape: Shape, method: PEMethod, algorithm: PrimingAlgorithm, tasks: int) -> Step:
-    """One outer step on ``tasks`` source tasks.
+    """The cost of one outer step on ``tasks`` source tasks.
 
-    Tasks that come one after the other each cost the same, and free their memory: two are run, and counted for all.
+    Tasks that run one after the other cost the same each and free their memory, so two are run and count for all.
 
     Raises:
         ModelError: the method cannot be attached to the backbone, or second order cannot pass through it.
-        MissingLearn2LearnError: the algorithm has an inner loop, and learn2learn is not there.
+        MissingLearn2LearnError: the algorithm has an inner loop, and learn2learn is not installed.
     """
     algorithm.require()
-    together = isinstance(algorithm, MetaPriming) and algorithm.batch_tasks
-    run = tasks if together else min(tasks, 2)
+    run = tasks if algorithm.joins_tasks else min(tasks, 2)
     sources = [shape.task(f"source {number}") for number in range(run)]
     model = shape.model([method], sources)
     with torch.device("meta"):
         algorithm.prepare(model, 0)
-    one_batch = algorithm.model_copy(update={"tasks_per_batch": None, **_heads_stay(algorithm)})
+    # New heads would be made outside of what is counted; they are small.
+    one_batch = algorithm.with_carried_heads().model_copy(update={"tasks_per_batch": None})
     episodes = [replace(episode, seed=None) for episode in one_batch.sampler(sources, 0)[0]]
-    inner = algorithm.inner_method if isinstance(algorithm, MetaPriming) else None
-    parts = model.partition(inner)
-    cloned = parts.theta_a + model.head_names(sources[0].name) if isinstance(algorithm, MetaPriming) else ()
-    trained = algorithm.trained(model)
-    with fake_tensors(model), StepMonitor(model, trained, cloned, shape.fused_optimizer) as watched:
-        _look(model, shape, inner)
-        watched.tracker.begin()
-        with watched.tracker.within(REST):
-            telling(one_batch, watched).accumulate(model, episodes, LossScale.suited_to(model.autocast_dtype).value)
-        each = watched.tracker.take_work()
-        watched.update()
-        work = Work.of(each.times(tasks, run), watched.tracker.take_work())
-        return Step(watched.parameters(sources[0].name), work, watched.memory())
+    cloned = algorithm.cloned(model, sources[0].name)
+    monitor = StepMonitor(model, algorithm.trained(model), shape.fused_optimizer, cloned, algorithm.phases)
+    with fake_tensors(model), monitor:
+        _check_reach(model, shape, algorithm.adapted_method)
+        monitor.tracker.begin()
+        with monitor.tracker.within(REST), observed(monitor.observe):
+            one_batch.accumulate(model, episodes, LossScale.suited_to(model.autocast_dtype).value)
+        each = monitor.tracker.take_work()
+        monitor.update()
+        work = Work.of(each.times(tasks, run), monitor.tracker.take_work())
+        return Step(monitor.parameters(sources[0].name), work, monitor.memory())
 
 
 def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTuning) -> Step:
-    """One step of fine-tuning on a full batch, of hidden states where an epoch after the first has them.
+    """The cost of one step of fine-tuning on a full batch, from cached hidden states if later epochs have them.
 
     Args:
-        shape: of the run.
-        methods: that are attached; the first is fine-tuning's.
-        settings: of fine-tuning.
+        shape: sizes that the step depends on.
+        methods: the attached methods; the first is fine-tuning's.
+        settings: settings of fine-tuning.
 
     Raises:
         ModelError: a method cannot be attached to the backbone.
@@ -70,65 +69,60 @@ def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTun
     task = shape.task("target")
     model = shape.model(methods, [task])
     trained = model.stored_names(task.name)
-    with fake_tensors(model), StepMonitor(model, trained, (), shape.fused_optimizer) as watched:
+    with fake_tensors(model), StepMonitor(model, trained, shape.fused_optimizer) as monitor:
         batch: Batch = task.train.batch(range(settings.batch_size))
         if keeps_training_states(model, settings):
             model.eval()
             with torch.no_grad():
                 [batch] = model.reusing([batch])
         model.train(settings.dropout)
-        watched.tracker.begin()
-        with watched.tracker.within("training step"):
+        monitor.tracker.begin()
+        with monitor.tracker.within("training step"):
             scale = LossScale.suited_to(model.autocast_dtype).value
             (model.loss(batch, task.name) * scale).backward()
-        watched.update()
-        return Step(watched.parameters(task.name), watched.tracker.take_work(), watched.memory())
+        monitor.update()
+        return Step(monitor.parameters(task.name), monitor.tracker.take_work(), monitor.memory())
 
 
 def evaluation_passes(shape: Shape, methods: Sequence[PEMethod], settings: FineTuning) -> Passes:
-    """What fine-tuning runs beside its steps: validation, the test, and what is run once for all epochs."""
+    """The cost of fine-tuning's passes outside of its steps: validation, the test, and filling the cache."""
     task = shape.task("target")
     model = shape.model(methods, [task]).eval()
     keeps = settings.reuse_trunk and model.unchanging() is not None
     with fake_tensors(model):
-        _look(model, shape, None)
+        _check_reach(model, shape, None)
         with Tracker() as tracker, torch.no_grad():
             weights = tracker.known([*model.parameters(), *model.buffers()])
             batch = task.train.batch(range(EVALUATED))
-            predict(model, batch, task.name)
+            _predict_batch(model, batch, task.name)
             whole = above = tracker.take_work()
             below, size = Work(), 0
             if keeps:
                 [batch] = model.reusing([batch])
                 below = tracker.take_work()
-                predict(model, batch, task.name)
+                _predict_batch(model, batch, task.name)
                 above = tracker.take_work()
                 size = batch[model.unchanging() or ""][0].nbytes
         held = max(peak.held for peak in tracker.peaks.values()) - weights
         return Passes(whole, below, above, size, keeps_training_states(model, settings), held)
 
 
-def predict(model: PEModel, batch: Batch, task: str) -> None:
-    """What :func:`pemeta.training.evaluation.predict` does with a batch."""
+def _predict_batch(model: PEModel, batch: Batch, task: str) -> None:
+    """Predict one batch, as :func:`pemeta.training.evaluation.predict` does."""
     model.head(task).predictions(model(batch, task), batch)
 
 
 def keeps_training_states(model: PEModel, settings: FineTuning) -> bool:
-    """Whether the training examples' hidden states are computed once for all epochs."""
+    """Whether the training examples' hidden states are cached for all epochs."""
     drops = settings.dropout and has_dropout(model.backbone)
     return settings.reuse_trunk and not drops and model.unchanging() is not None
 
 
-def _look(model: PEModel, shape: Shape, method: PEMethod | None) -> None:
-    """Let the model look, as it does once, whether θ_a reaches as far down as its method says: that is not counted."""
+def _check_reach(model: PEModel, shape: Shape, method: PEMethod | None) -> None:
+    """Have the model check how far down θ_a reaches, as it does once, before anything is counted."""
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.requires_grad_(True).eval()
     batch: Batch = shape.task("").train.batch(range(1))
     model.reusing([batch], method)
     for parameter, required in trainable.items():
         parameter.requires_grad_(required)
-
-
-def _heads_stay(algorithm: PrimingAlgorithm) -> dict[str, str]:
-    """Heads that are made anew are made outside of what is counted; they are small."""
-    return {"source_heads": "carried"} if isinstance(algorithm, MetaPriming) else {}

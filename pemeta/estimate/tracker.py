@@ -1,4 +1,4 @@
-"""Counts what PyTorch's operations compute and hold, of tensors that have shapes and no values."""
+"""Counting of what PyTorch's operations compute and hold, on tensors that have shapes but no values."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ aten = torch.ops.aten
 
 
 class Kind(NamedTuple):
-    """One kind of operation: what two of the same kind cost is the same.
+    """A kind of operation; operations of one kind cost the same.
 
     Attributes:
-        dtype: of what it computes with.
-        flops: multiplications and additions of its matrix products; zero where it has none.
+        dtype: type that it computes in.
+        flops: multiplications and additions of its matrix products; zero if it has none.
         moved: bytes that it reads and writes.
     """
 
@@ -33,45 +33,45 @@ class Kind(NamedTuple):
 
 
 class Work(Counter[Kind]):
-    """How many operations of each kind."""
+    """The number of operations of each kind."""
 
     @property
     def flops(self) -> int:
-        """Of all matrix products: 2 for a multiplication with its addition."""
+        """Operations of all matrix products: 2 for a multiplication with its addition."""
         return sum(kind.flops * count for kind, count in self.items())
 
     @classmethod
     def of(cls, *parts: Counter[Kind]) -> Work:
-        """Several works as one."""
+        """The sum of several works."""
         whole = cls()
         for part in parts:
             whole.update(part)
         return whole
 
     def times(self, number: int, of: int = 1) -> Work:
-        """The work of ``of`` equal parts, for ``number`` of them."""
+        """The work of ``number`` equal parts, given that this is the work of ``of`` parts."""
         return Work({kind: count * number // of for kind, count in self.items()})
 
 
 @dataclass
 class Peak:
-    """The most that was held in a phase, and when: the number of the operation that it was reached in."""
+    """The most that was held in a phase, and the number of the operation that reached it."""
 
     held: int = 0
     at: int = 0
 
 
 class Tracker(TorchDispatchMode):
-    """Within the block, counts operations, and what is held of tensors that were made in it or :meth:`known` before.
+    """Counts, within the block, the operations and the memory of tensors made in it or :meth:`known` before.
 
-    Tensors are those of a ``FakeTensorMode``: no operation computes anything. So a number that is asked for is none;
-    it is taken to be 1, and a truth value to be False.
+    The tensors are those of a ``FakeTensorMode``, in which nothing is computed. A number that code asks for is
+    therefore taken to be 1, and a truth value to be False.
 
     Attributes:
-        work: all operations but views.
-        held: bytes of all tensors that are alive.
-        peaks: of each phase, in the order in which these began.
-        phase: the one that is on.
+        work: all operations except views.
+        held: bytes of all live tensors.
+        peaks: the peak of each phase, in the order in which the phases began.
+        phase: the current phase.
     """
 
     def __init__(self) -> None:
@@ -80,29 +80,29 @@ class Tracker(TorchDispatchMode):
         self.held = 0
         self.peaks: dict[str, Peak] = {}
         self.phase = ""
-        self._born: dict[int, tuple[int, int]] = {}  # of each storage its size, and when it was made
+        self._born: dict[int, tuple[int, int]] = {}  # size of each storage, and when it was made
         self._clock = 0
 
     def known(self, tensors: Iterable[Tensor]) -> int:
-        """Count tensors that were there before; returns their bytes."""
+        """Count tensors that exist already; returns their bytes."""
         before = self.held
         for tensor in tensors:
             self._add(tensor)
         return self.held - before
 
     def begin(self) -> None:
-        """Forget the work and the peaks; what is alive stays counted."""
+        """Reset the work and the peaks; live tensors stay counted."""
         self.work = Work()
         self.peaks.clear()
 
     def take_work(self) -> Work:
-        """The work since it was last taken."""
+        """Return the work since the last call, and reset it."""
         taken, self.work = self.work, Work()
         return taken
 
     @contextmanager
     def within(self, phase: str) -> Iterator[None]:
-        """Within the block another phase is on."""
+        """Make ``phase`` the current phase within the block."""
         outer, self.phase = self.phase, phase
         self._note()
         try:
@@ -112,7 +112,7 @@ class Tracker(TorchDispatchMode):
             self._note()
 
     def alive_at(self, tensors: Iterable[Tensor], peak: Peak) -> int:
-        """Bytes of those tensors, which are alive now, that were there at a peak."""
+        """Bytes of those of the given live tensors that existed at a peak."""
         storages = {tensor.untyped_storage()._cdata for tensor in tensors}
         return sum(size for size, born in map(self._born.__getitem__, storages) if born <= peak.at)
 
@@ -124,7 +124,7 @@ class Tracker(TorchDispatchMode):
         if func is aten._local_scalar_dense.default:
             return False if args[0].dtype is torch.bool else 1
         if _chooses_rows(func, args):
-            # How many rows a mask chooses is not known: all of them, as where nothing is padding.
+            # How many rows a mask selects is unknown; assume all of them, as without padding.
             out = args[0].flatten(0, args[1][0].dim() - 1).clone()
         else:
             out = func(*args, **(kwargs or {}))
@@ -136,7 +136,7 @@ class Tracker(TorchDispatchMode):
         return out
 
     def _add(self, tensor: Tensor) -> bool:
-        """Count a tensor's storage; False where it is known."""
+        """Count a tensor's storage; False if it was counted before."""
         if tensor.layout is not torch.strided:  # a sparse gradient's rows were counted when they were made
             return True
         storage = tensor.untyped_storage()
@@ -158,13 +158,13 @@ class Tracker(TorchDispatchMode):
 
 
 def _chooses_rows(func: Any, args: tuple[Any, ...]) -> bool:
-    """Whether an operation takes the rows that one mask chooses."""
+    """Whether an operation takes the rows that one mask selects."""
     return func is aten.index.Tensor and len(args[1]) == 1 and args[1][0].dtype is torch.bool
 
 
 def _kind(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any, made: list[Tensor]) -> Kind:
     read = [tensor for tensor in tree_leaves([args, kwargs]) if isinstance(tensor, Tensor)]
-    if func._overloadpacket in _LOOKS_UP:  # some rows of the table are read, as many as are made
+    if func._overloadpacket in _LOOKS_UP:  # only as many rows of the table are read as are returned
         read = made
     moved = sum(_size(tensor) for tensor in (*read, *made))
     count = _COUNTS.get(func._overloadpacket)
@@ -188,7 +188,7 @@ def _fused_attention_backward(gradient: Tensor, query: Tensor, key: Tensor, valu
 _LOOKS_UP = {aten.embedding, aten.index_select}
 
 _COUNTS: dict[Any, Callable[..., int]] = {
-    **flop_registry,  # PyTorch's own, which lacks the kernels of fused attention on processors
+    **flop_registry,  # PyTorch's own, which lacks the CPU's kernels of fused attention
     aten._scaled_dot_product_flash_attention_for_cpu: _fused_attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _fused_attention_backward,
 }

@@ -1,4 +1,4 @@
-"""`pemeta plan`: what it says of parameters, operations and memory is what real models and real steps have."""
+"""`pemeta plan`: its parameters, operations and memory are those of real models and real steps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from pemeta.estimate.devices import DEVICES, Device, find_device
 from pemeta.estimate.fake import Shape
 from pemeta.estimate.findings import Memory
 from pemeta.estimate.grid import GridEstimate
-from pemeta.estimate.monitor import PHASES
 from pemeta.estimate.steps import EVALUATED
 from pemeta.estimate.tracker import Kind, Tracker, Work
 from pemeta.experiments.config_file import load_config
@@ -46,7 +45,7 @@ SMALL = Case("tiny", sentences=4, length=16, inner_steps=2)
 
 
 def tiny_cases() -> list[Case]:
-    """One after the other, every method, and everything else that changes what is held; slow tests have all pairs."""
+    """Every method, and everything else that changes memory, one at a time; benchmarks/plan/check.py has more pairs."""
     cases = [replace(SMALL, method=method) for method in check.METHODS]
     cases += [replace(SMALL, method=method, order="second") for method in ("adapter", "lora", "full")]
     cases += [replace(SMALL, method=method, order="finetuning") for method in ("adapter", "houlsby", "full")]
@@ -58,15 +57,15 @@ def tiny_cases() -> list[Case]:
 
 
 @pytest.mark.parametrize("case", tiny_cases(), ids=str)
-def test_a_step_holds_what_the_allocator_says(case: Case) -> None:
+def test_a_step_holds_what_the_allocator_measures(case: Case) -> None:
     assert check.estimated(case).total == pytest.approx(check.measured(case), rel=0.03)
 
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
 @pytest.mark.parametrize("case", [Case("MiniLM")], ids=str)
-def test_a_process_holds_what_it_says(case: Case) -> None:
-    """One of the cases of benchmarks/plan/check.py, which takes ten seconds and more for each."""
+def test_a_process_holds_what_is_estimated(case: Case) -> None:
+    """One case of benchmarks/plan/check.py, each of which takes more than ten seconds."""
     held, resident = check.in_own_process(case)
     estimate = check.estimated(case)
 
@@ -154,7 +153,7 @@ def test_a_tracker_counts_what_lives_and_what_moves() -> None:
     assert tracker.held == 4 * 32 + 4
 
 
-def test_a_device_takes_what_its_sheet_says() -> None:
+def test_a_device_is_as_fast_as_its_data_sheet() -> None:
     device = Device("x", "X", "cuda", 0, {"fp32": 1e12, "tf32": 4e12, "bf16": 8e12, "fp16": 8e12}, 1e11, 1e10)
     launch = Kind(torch.float32, 0, 1)
     products, moves = Kind(torch.bfloat16, 10**12, 1), Kind(torch.float32, 1, 10**10)
@@ -174,20 +173,20 @@ def test_processes_on_a_processor_share_its_memory() -> None:
     assert DEVICES["h100"].needs(memory, copies=50, processes=2) == 200 + DEVICES["h100"].overhead(memory)
 
 
-def test_the_configurations_device_is_asked_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_device(None, "cpu", threads=3).title == "this processor, 3 threads"
+def test_the_configurations_device_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_device(None, "cpu", threads=3).title == "this CPU, 3 threads"
     with pytest.raises(
-        ConfigError, match=r"'cuda:99' cannot be used here: .*, or say with --device what it will be, out"
+        ConfigError, match=r"'cuda:99' cannot be used here: .*, or name the device of the run with --device, one of"
     ):
         find_device(None, "cuda:99")
     monkeypatch.setattr(devices, "resolve_device", torch.device)
-    with pytest.raises(ConfigError, match="what a 'mps' device computes is not known; give --device, out of a100, cpu"):
+    with pytest.raises(ConfigError, match="the speed of a 'mps' device is unknown; give --device, one of a100, cpu"):
         find_device(None, "mps")
     properties = type("Properties", (), {"name": "NVIDIA H100 80GB HBM3", "total_memory": 7})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     assert find_device(None, "cuda:1") == replace(DEVICES["h100"], title="NVIDIA H100 80GB HBM3", memory=7)
     monkeypatch.setattr(properties, "name", "GeForce 9000")
-    with pytest.raises(ConfigError, match="what a GeForce 9000 computes is not known; give --device with one like it"):
+    with pytest.raises(ConfigError, match="the speed of a GeForce 9000 is unknown; give --device with a similar one"):
         find_device(None, "cuda")
 
 
@@ -228,12 +227,12 @@ def test_what_costs_the_same_is_one_stage(tmp_path: Path, run_config: dict[str, 
 
     assert priming.settings == ("primed", "other-rate", "again")
     assert (priming.runs, priming.steps) == (2 * 2, 3)  # rates and seeds
-    assert tuning.runs == 4 * 2 * 2 + 2 * 2  # the cells, and the candidates' on two targets
+    assert tuning.runs == 4 * 2 * 2 + 2 * 2  # the grid's, and the candidates' on two targets
     assert tuning.steps == 2 * 3  # epochs, and 24 sentences in batches of 8
     assert found.seconds == pytest.approx(priming.seconds + tuning.seconds)
 
 
-def test_processes_share_tasks_and_cells(tmp_path: Path, run_config: dict[str, Any]) -> None:
+def test_processes_share_tasks_and_runs(tmp_path: Path, run_config: dict[str, Any]) -> None:
     run_config |= {"sources": ["aa", "bb", "cc"], "targets": ["aa", "bb", "cc"]}
     alone, shared = (estimated(tmp_path, run_config, device="h100", world_size=n) for n in (1, 2))
     one, two = alone.stages[0], shared.stages[0]
@@ -254,19 +253,19 @@ def test_lengths_are_the_longest_where_none_is_given(tmp_path: Path, run_config:
     assert short.stages[0].step_flops < long.stages[0].step_flops / 3
 
 
-def test_the_command_says_all_of_it(pemeta: Any, run_config: dict[str, Any]) -> None:
+def test_the_command_prints_every_table(pemeta: Any, run_config: dict[str, Any]) -> None:
     outcome = pemeta("plan", run_config, "--device", "h100", "--world-size", "2")
 
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.startswith("NVIDIA H100 SXM, 74.5 GiB, 2 processes; 32 word pieces a sentence (the longest")
+    assert outcome.out.startswith("NVIDIA H100 SXM, 74.5 GiB, 2 processes; 32 tokens per sentence (the longest")
     for words in ("parameters", "memory, MiB", "time", "priming: primed", "fine-tuning: plain and 1 more", "yes"):
         assert words in outcome.out
     assert "All 1 priming and 2 fine-tuning runs: about " in outcome.out
-    assert "Times assume 50 % of the matrix products" in outcome.out
+    assert "Times assume 50 % of the data sheet's matrix-product rate" in outcome.out
     assert not Path(run_config["output"]).exists()
 
 
-def test_the_command_says_it_to_machines(pemeta: Any, run_config: dict[str, Any]) -> None:
+def test_the_command_prints_json(pemeta: Any, run_config: dict[str, Any]) -> None:
     found = json.loads(pemeta("plan", run_config, "--json", "--length", "16").out)
     stage = found["stages"][0]
 
@@ -278,7 +277,7 @@ def test_the_command_says_it_to_machines(pemeta: Any, run_config: dict[str, Any]
     assert stage["needs"] == held + stage["memory"]["overhead"] + stage["copies"]
 
 
-def test_what_is_too_large_is_told_with_remedies(
+def test_what_is_too_large_is_reported_with_remedies(
     pemeta: Any, run_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = replace(DEVICES["t4"], memory=devices.FIXED["cuda"] + 6 * 10**5)
@@ -289,24 +288,24 @@ def test_what_is_too_large_is_told_with_remedies(
     out = pemeta("plan", run_config, "--device", "t4").out
 
     assert " NO " in out
-    assert "priming: lora needs 0.8 GiB, but there are 0.8 GiB" in out
+    assert "priming: lora needs 0.8 GiB, but the device has 0.8 GiB" in out
     assert "    first_order: true: 0.8 GiB, which " in out
     assert "    support_size: 2 and query_size: 2: " in out
     assert "    max_length: 16: " in out
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["--device", "h1000"], "unknown device 'h1000'; did you mean 'h100'? Known: a100, cpu, h100, h200, l4"),
         (["backbone.path=/no/model"], "cannot load a configuration from '/no/model': there is no such folder; give a"),
         (["data.path=/no/data"], "/no/data"),
     ],
 )
-def test_what_cannot_be_planned_is_said_in_a_sentence(
-    refused: Any, run_config: dict[str, Any], words: list[str], said: str
+def test_what_cannot_be_planned_is_refused_in_a_sentence(
+    refused: Any, run_config: dict[str, Any], words: list[str], expected: str
 ) -> None:
-    assert said in refused("plan", run_config, *words)
+    assert expected in refused("plan", run_config, *words)
 
 
 def test_a_prompt_leaves_a_sentence_fewer_positions(tmp_path: Path, run_config: dict[str, Any]) -> None:
@@ -325,7 +324,7 @@ def test_no_sentence_is_read_where_all_sizes_are_given(pemeta: Any, run_config: 
 
 
 @pytest.mark.long
-def test_the_example_of_the_how_to_is_what_the_command_says(pemeta: Any, tmp_path: Path) -> None:
+def test_the_example_of_the_how_to_is_what_the_command_prints(pemeta: Any, tmp_path: Path) -> None:
     text = (ROOT / "docs" / "howto" / "devices.md").read_text(encoding="utf-8")
     [configuration] = re.findall(r"^```yaml\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     [(command, shown)] = re.findall(
@@ -340,8 +339,8 @@ def test_the_example_of_the_how_to_is_what_the_command_says(pemeta: Any, tmp_pat
 
     number = r"\d[\d,]*\.?\d*"
     assert re.sub(number, "N", out).split() == re.sub(number, "N", shown).split()
-    for told, found in zip(re.findall(number, shown), re.findall(number, out), strict=True):
-        assert float(told.replace(",", "")) == pytest.approx(float(found.replace(",", "")), rel=0.1, abs=0.05)
+    for expected, found in zip(re.findall(number, shown), re.findall(number, out), strict=True):
+        assert float(expected.replace(",", "")) == pytest.approx(float(found.replace(",", "")), rel=0.1, abs=0.05)
 
 
 @pytest.mark.long
@@ -352,13 +351,9 @@ def test_a_shipped_configuration_can_be_planned(tiny_bert_dir: Path, name: str) 
     found = estimate_grid(load_config(path, there), device="a100")
 
     config = load_config(path, there)
-    cells = len(config.runs) + (len(config.to_search.runs) if config.to_search else 0)
-    assert sum(stage.runs for stage in found.stages if stage.kind == "fine-tuning") == cells
+    runs = len(config.runs) + (len(config.to_search.runs) if config.to_search else 0)
+    assert sum(stage.runs for stage in found.stages if stage.kind == "fine-tuning") == runs
     assert all(stage.fits for stage in found.stages)
-
-
-def test_phases_are_told_by_methods_that_are_there() -> None:
-    assert all(callable(getattr(MetaPriming, name)) for name in PHASES)
 
 
 def test_priming_by_fine_tuning_has_no_clone() -> None:

@@ -1,9 +1,9 @@
-"""What every priming algorithm is: the outer loop's settings, and what one outer step does to gradients and heads."""
+"""The base of all priming algorithms: the outer loop's settings, and the gradients of one outer step."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
@@ -24,12 +25,27 @@ class StepLosses:
     """Mean losses over the tasks of one outer step.
 
     Attributes:
-        inner: on the support sets at each inner step, before that step's update.
-        outer: on what the outer gradient is taken of.
+        inner: loss on the support sets at each inner step, before that step's update.
+        outer: loss whose gradient is the outer gradient.
     """
 
     inner: tuple[float, ...]
     outer: float
+
+
+@dataclass(frozen=True)
+class PhaseMemory:
+    """How ``pemeta plan`` accounts for the memory of a phase.
+
+    Attributes:
+        listed: the phase has an entry of its own; otherwise it counts as part of what surrounds it.
+        keeps: what the phase leaves behind is kept for the phases after it.
+        cloned: the inner loop's clone is alive in the phase, and so is what earlier phases keep.
+    """
+
+    listed: bool = True
+    keeps: bool = False
+    cloned: bool = False
 
 
 class PrimingAlgorithm(Named):
@@ -38,16 +54,18 @@ class PrimingAlgorithm(Named):
     Attributes:
         outer_steps: number of outer steps; 1000, our choice: the paper says "while not converged".
         outer_lr: β of AdamW; 5e-5 (§4.2), falling linearly to zero.
-        weight_decay: of AdamW; 0.01 (PyTorch's default), our choice.
-        warmup_steps: in which the rate first rises linearly; 0, our choice.
-        max_grad_norm: norm that the outer gradient is scaled down to; 1.0, our choice; null leaves it.
+        weight_decay: weight decay of AdamW; 0.01 (PyTorch's default), our choice.
+        warmup_steps: first steps, in which the rate rises linearly; 0, our choice.
+        max_grad_norm: norm that a larger outer gradient is scaled down to; 1.0, our choice; null leaves it.
         support_size: sentences in a support set; 16, our choice.
         query_size: sentences in a query set; 16, our choice.
-        tasks_per_batch: source tasks in a meta-batch; all of them where null, our choice.
-        outer_dropout: dropout in the pass that the outer gradient is taken of; on, our choice.
+        tasks_per_batch: source tasks in a meta-batch; null for all of them, our choice.
+        outer_dropout: dropout in the pass whose gradient is the outer gradient; on, our choice.
     """
 
     kind: ClassVar[str] = "priming algorithm"
+    phases: ClassVar[Mapping[str, PhaseMemory]] = {}
+    """Every phase that :meth:`accumulate` marks with :func:`pemeta.utils.phases.phase`."""
 
     outer_steps: int = Field(1000, gt=0)
     outer_lr: float = Field(5e-5, gt=0)
@@ -60,10 +78,10 @@ class PrimingAlgorithm(Named):
     outer_dropout: bool = True
 
     def require(self) -> None:
-        """Make sure that what the algorithm needs is installed, before anything that takes time.
+        """Check that the packages that the algorithm needs are installed, before anything that takes time.
 
         Raises:
-            MissingLearn2LearnError: the algorithm has an inner loop, and learn2learn is not there.
+            MissingLearn2LearnError: the algorithm has an inner loop, and learn2learn is not installed.
         """
 
     def sampler(self, tasks: Sequence[Task], seed: int) -> EpisodeSampler:
@@ -75,20 +93,45 @@ class PrimingAlgorithm(Named):
         return EpisodeSampler(tasks, self.support_size, self.query_size, self.tasks_per_batch, seed)
 
     def prepare(self, model: PEModel, seed: int) -> None:
-        """Make the model ready for :meth:`accumulate`, such as by attaching another method."""
+        """Prepare the model for :meth:`accumulate`, for example by attaching another method."""
 
     def note(self, model: PEModel) -> str | None:
-        """What a user should know of how the algorithm computes with this model, in a line; None where nothing."""
+        """A line on how the algorithm computes with this model, if there is anything that a user should know."""
         return None
 
     @property
     def examples_in_gradient(self) -> int:
-        """Source examples that one task's outer gradient is taken of in a step."""
+        """Number of source examples in one task's outer gradient of a step."""
         return self.query_size
 
     def gradient_sentences(self, sources: int) -> int:
-        """Source sentences that θ_p's gradient is taken of in a whole run, each as often as it is drawn."""
+        """Number of source sentences in θ_p's gradients of a whole run, each counted as often as it is drawn."""
         return self.outer_steps * (self.tasks_per_batch or sources) * self.examples_in_gradient
+
+    @property
+    def adapted_method(self) -> PEMethod | None:
+        """The method that :meth:`prepare` attaches because the algorithm adapts it in place of fine-tuning's."""
+        return None
+
+    @property
+    def joins_tasks(self) -> bool:
+        """Whether the tasks of a meta-batch run as one batch, so that memory grows with their number."""
+        return False
+
+    def cloned(self, model: PEModel, task: str) -> tuple[str, ...]:
+        """Names of the parameters that a clone for a task owns; none without an inner loop."""
+        return ()
+
+    def with_carried_heads(self) -> PrimingAlgorithm:
+        """The algorithm with heads that no step draws anew."""
+        return self
+
+    def lighter(self) -> Iterator[tuple[str, PrimingAlgorithm]]:
+        """Changes after which a step holds less: each as keys of a configuration, with the algorithm that results."""
+        support, query = max(1, self.support_size // 2), max(1, self.query_size // 2)
+        if (support, query) != (self.support_size, self.query_size):
+            smaller = self.model_copy(update={"support_size": support, "query_size": query})
+            yield f"support_size: {support} and query_size: {query}", smaller
 
     @abstractmethod
     def trained(self, model: PEModel) -> tuple[str, ...]:
@@ -101,9 +144,9 @@ class PrimingAlgorithm(Named):
         Heads that the algorithm does not train by gradient get their new values here.
 
         Args:
-            model: what is primed.
+            model: the model that is primed.
             episodes: one for each task of the meta-batch.
-            loss_scale: factor on the gradient, and on all inner ones, against underflow in float16.
+            loss_scale: factor on the outer gradient and on all inner gradients, against underflow in float16.
 
         Raises:
             NotFiniteError: a loss is not finite; the heads are as they were.
@@ -112,27 +155,27 @@ class PrimingAlgorithm(Named):
     def _add_gradient(self, loss: Tensor, scale: float) -> float:
         """Add the gradient of an outer loss, scaled, and return the loss."""
         (loss * scale).backward()
-        value = float(loss.item())  # not before: an accelerator would be waited for
+        value = float(loss.item())  # after the backward pass, because it waits for an accelerator
         check_finite(value, "the outer loss", f"lower outer_lr (now {self.outer_lr}) or the inner loop's learning rate")
         return value
 
     def describe(self) -> dict[str, Any]:
-        """What a record says of the inner loop: its method and its number of steps, None without one."""
+        """A record's entries on the inner loop: its method and its number of steps, None without one."""
         return {"inner_method": None, "inner_steps": None}
 
 
 def own_generators(model: PEModel, episodes: Sequence[Episode]) -> AbstractContextManager[None]:
-    """Within the block PyTorch's generators are the episodes'; where these have no seeds, they simply go on."""
+    """Reserve PyTorch's generators for seeded episodes within the block, and restore them after it."""
     seeded = any(episode.seed is not None for episode in episodes)
     return generators_kept(model.device) if seeded else nullcontext()
 
 
 def seed_passes(model: PEModel, episode: Episode, *labels: str) -> None:
-    """Draw dropout for passes of an episode from its own seed, if it has one."""
+    """Seed the dropout of an episode's passes with the episode's own seed, if it has one."""
     if episode.seed is not None:
         seed_generators(derive_seed(episode.seed, *labels), model.device)
 
 
 def mean(values: Sequence[float]) -> float:
-    """Of losses."""
+    """The mean of some losses."""
     return sum(values) / len(values)
