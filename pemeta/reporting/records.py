@@ -112,7 +112,7 @@ def read_record(path: Path) -> Record:
         return Record.model_validate(read_json(path))
     except ValidationError as error:
         raise OutputError(
-            f"{path} is not a record of this version: {describe(error, Record)}; remove it to have it made again"
+            f"{path} is not a record of this version: {describe(error, Record)}; remove it to have it recreated"
         ) from None
 
 

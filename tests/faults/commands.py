@@ -223,12 +223,12 @@ for _what, _target, _attribute in (
     for _number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
         CASES.add(
             f"{_what}: {os.strerror(_number)}",
-            f"cannot write .*: {os.strerror(_number)}; give another folder with output=",
+            f"cannot write .*: {os.strerror(_number)}; choose another folder with output=",
             lambda room, t=_target, a=_attribute, n=_number: disk_fails(room, t, a, n),
         )
 
 
-@CASES.case("cannot write .*; give another folder with output=|is a file")
+@CASES.case("cannot write .*; choose another folder with output=|is a file")
 def a_file_where_the_run_wants_a_folder(room: Room) -> Sequence[object]:
     (room.tmp / "out").mkdir()
     (room.tmp / "out" / "records").write_text("x")

@@ -82,7 +82,7 @@ def spoilt_record(change: Callable[[Path], object], *command: str) -> Callable[[
     return prepare
 
 
-RECORD = "records/.*json.*; remove it to have it made again"
+RECORD = "records/.*json.*; remove it to have it recreated"
 for _share in SHARES:
     for _command in ("run", "report"):
         CASES.add(
@@ -309,7 +309,7 @@ ABOUT_TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown head": ({"head": {"name": "tagger"}}, "unknown head 'tagger'"),
     "a head without labels": ({"head": NER}, "head.labels: this key is required"),
     "no labels": ({"head": {**NER, "labels": []}}, "head.labels: "),
-    "labels twice": ({"head": {**NER, "labels": ["O", "O"]}}, "labels must be different"),
+    "labels twice": ({"head": {**NER, "labels": ["O", "O"]}}, "labels must be distinct"),
     "fewer labels": ({"head": {**NER, "labels": ["O", "B-PER"]}}, "does not hold the head of this model"),
     "a head that labels no texts": (
         {"head": {"name": "causal_lm", "vocab_size": 160}},
