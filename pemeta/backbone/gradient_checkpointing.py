@@ -22,7 +22,7 @@ from pemeta.errors import ModelError
 
 
 class _Snapshot:
-    """A context that restores a layer's parameters and modes, and PyTorch's attention kernels, from when it was made.
+    """A context that restores a layer's parameters and modes, and PyTorch's attention kernels, from its creation.
 
     It can be entered repeatedly: in second order, a layer is rerun in each of two backward passes.
     """

@@ -153,7 +153,7 @@ def read_configuration(path: str | Path) -> PreTrainedConfig:
     """A backbone's ``config.json``.
 
     Raises:
-        ModelError: There is none at ``path``.
+        ModelError: There is no configuration at ``path``.
     """
     with explained("a configuration", path, CONFIG_REMEDY), quiet():
         return load_model_config(path)

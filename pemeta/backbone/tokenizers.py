@@ -21,8 +21,8 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     package.
     """
     sha = hashlib.sha256()
-    for piece, index in sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0])):
-        sha.update(f"{index}\t{piece}\n".encode(errors="surrogatepass"))
+    for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0])):
+        sha.update(f"{index}\t{token}\n".encode(errors="surrogatepass"))
     for probe in PROBES:
         try:
             sha.update(f"{tokenizer(probe, verbose=False)['input_ids']}\n".encode())

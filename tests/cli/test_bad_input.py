@@ -294,7 +294,7 @@ def test_an_output_below_a_regular_file(refused, run_config, tmp_path):
 
 @pytest.mark.parametrize("override", [r'output="a\0b"', r'settings.plain.label="\ud800"'])
 def test_text_that_no_file_can_hold(refused, run_config, override):
-    assert "the value is not YAML (text that no file can hold, " in refused("run", run_config, override)
+    assert "the value is not YAML (it has a character that no file can hold: " in refused("run", run_config, override)
     assert not Path(run_config["output"]).exists()
 
 

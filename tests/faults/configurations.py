@@ -1,4 +1,4 @@
-"""Configurations that are wrong: as YAML, in their keys, in their types, and at the edges of their numbers."""
+"""Wrong configurations: invalid YAML, keys and types, and numbers at the edges of their ranges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from faults.room import Cases, Room
 
 CASES = Cases("configuration")
 
-# Files that are no YAML, or not of a mapping, or more than they look
+# Files that are not YAML, not a mapping, or far larger once expanded
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{this}: &{this} [{', '.join([f'*{last}'] * 10)}]\n" for last, this in zip("abcdefgh", "bcdefghi", strict=True)
@@ -101,7 +101,7 @@ def a_name_with_a_nul_byte(room: Room) -> Sequence[object]:
     return ("run", "x\0y")
 
 
-# Keys and types, as KEY=VALUE on a configuration that is right
+# Keys and types, as KEY=VALUE overrides of a valid configuration
 
 TYPES = {
     "outputs=x": "outputs: unknown key 'outputs'; did you mean 'output'\\?",
@@ -196,7 +196,7 @@ TYPES = {
 for _override, _says in TYPES.items():
     CASES.add(_override, _says, lambda room, override=_override: ("run", room.config, override))
 
-# The edges of every number. What is right at an edge is in test_unusual_but_right.
+# The edges of every number. Valid edges are in test_unusual_but_right.
 
 WHOLE = ("0", "-1", "1.5", ".nan", ".inf", "many", "''", "true", "[1]", "{}", "100000000000000000000")
 REAL = ("-1", ".nan", ".inf", "-.inf", "much", "''", "true", "[0.1]", "{}")
@@ -233,7 +233,7 @@ for _key, _values in NUMBERS.items():
     for _value in _values:
         CASES.add(
             f"{_key}={_value}",
-            # A number that no setting could take is told where it is; one that does not suit the data, by its name.
+            # An invalid number is reported with its path; one that does not suit the data, by its name.
             _key.rpartition(".")[2] if _value not in {"25"} else "an episode needs",
             lambda room, override=f"{_key}={_value}": ("run", room.config, override),
         )
@@ -275,7 +275,7 @@ def a_prompt_and_a_sentence_longer_than_the_model(room: Room) -> Sequence[object
     return ("run", room.config, "settings.plain.method={name: prompt, length: 8}")
 
 
-# Overrides themselves
+# The overrides themselves
 
 OVERRIDES = {
     "oops": "expected key=value, such as finetuning.epochs=3; found 'oops'",

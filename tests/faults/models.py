@@ -1,4 +1,4 @@
-"""Backbones and their tokenizers that are wrong: cut, flipped, edited, mixed up, or not there."""
+"""Wrong backbones and tokenizers: truncated, corrupted, edited, mixed up, or missing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ for _name, _at in CUTS.items():
 
 
 def with_length(length: int) -> Callable[[Path], object]:
-    """Weights whose header says another length."""
+    """Weights whose header declares another length."""
 
     def change(folder: Path) -> None:
         path = folder / "model.safetensors"
@@ -124,7 +124,7 @@ def a_header_that_is_no_text(room: Room) -> Sequence[object]:
 
 
 def with_values(edited: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Callable[[Path], object]:
-    """Weights that are a right file, of other values."""
+    """Weights in a valid file with other values."""
 
     def change(folder: Path) -> None:
         path = folder / "model.safetensors"
@@ -205,7 +205,7 @@ def a_pointer_of_git_lfs_for_weights(room: Room) -> Sequence[object]:
 
 
 def with_index(index: object) -> Callable[[Path], object]:
-    """Weights in parts, as an index says."""
+    """Weights in shards, as an index declares."""
 
     def change(folder: Path) -> None:
         (folder / "model.safetensors").rename(folder / "part.safetensors")
