@@ -70,7 +70,7 @@ def _fitted(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> Pre
     tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
     size = getattr(config, "vocab_size", tokens)
     if not len(tokenizer.all_special_ids) < tokens <= size:
-        raise ValueError(f"its vocabulary of {tokens} tokens does not fit the model's of {size}")
+        raise ValueError(f"its vocabulary of {tokens} tokens does not fit the model's vocabulary of {size}")
     longest = max_positions(config)
     if longest is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)

@@ -248,7 +248,7 @@ def test_a_checkpointed_layer_that_drops_by_its_own_flag_does_so_in_training_onl
 def test_what_cannot_be_checkpointed_is_refused():
     with pytest.raises(ModelError, match="Linear has no layers that can be checkpointed"):
         checkpointing.checkpoint_layers(torch.nn.Linear(2, 2))
-    with pytest.raises(ModelError, match="in a way that pemeta does not know; turn gradient checkpointing off"):
+    with pytest.raises(ModelError, match="in a way that pemeta does not support; turn gradient checkpointing off"):
         checkpointing.checkpointed(lambda x: x, torch.ones(1))
 
 
