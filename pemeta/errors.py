@@ -1,4 +1,4 @@
-"""The library's errors: one sentence, expected and found with the value, then the remedy."""
+"""The library's errors. Each message is one sentence: what was expected, the value found, and the remedy."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ class PemetaError(Exception):
     """Base of every error that pemeta raises on purpose.
 
     Attributes:
-        told: another of several processes has the same error, and tells it.
+        reported_elsewhere: True if another process reports this error; this process stays silent.
     """
 
-    told: bool = False
+    reported_elsewhere: bool = False
 
 
 class ConfigError(PemetaError, ValueError):
-    """A configuration, or an argument that a configuration could have held, is wrong."""
+    """A wrong configuration, or a wrong argument of the kind that a configuration holds."""
 
 
 class FieldError(ConfigError):
-    """A :class:`ConfigError` about keys of a mapping, which whoever holds that mapping can name with a longer path.
+    """A :class:`ConfigError` about keys of a mapping; a mapping that contains it can prefix their paths with its own.
 
     Attributes:
-        problems: dotted path within the mapping, and what is wrong there.
+        problems: Pairs of a dotted path within the mapping and what is wrong there.
     """
 
     def __init__(self, where: str, problems: Sequence[tuple[str, str]]) -> None:
@@ -33,7 +33,7 @@ class FieldError(ConfigError):
 
 
 class DataError(PemetaError, ValueError):
-    """Data that cannot be used as it is: the file, line and content are in the message."""
+    """Data that cannot be used as it is; the message names the file, the line and its content."""
 
 
 class ModelError(PemetaError, ValueError):
@@ -41,11 +41,11 @@ class ModelError(PemetaError, ValueError):
 
 
 class TrainingError(PemetaError, RuntimeError):
-    """Training that cannot go on, such as a loss that is not finite."""
+    """Training that cannot continue, for example because a loss is not finite."""
 
 
 class NotFiniteError(TrainingError):
-    """A loss or gradient is NaN or infinite."""
+    """A loss or gradient that is NaN or infinite."""
 
 
 class OutputError(PemetaError, OSError):
@@ -53,19 +53,19 @@ class OutputError(PemetaError, OSError):
 
 
 class UnwritableError(OutputError):
-    """An output folder that cannot be written: it is read-only, or the disk is full."""
+    """An output folder that cannot be written, because it is read-only or the disk is full."""
 
 
 class FailedRunsError(PemetaError, RuntimeError):
-    """Some runs of a grid ended with an error; the others are finished and saved."""
+    """Runs of a grid that ended with an error; the other runs are finished and saved."""
 
 
 class MissingLearn2LearnError(PemetaError, ImportError):
-    """learn2learn is not installed; the message names the command that installs it."""
+    """A missing learn2learn; the message names the command that installs it."""
 
 
 def sentence(problems: Sequence[tuple[str, str]], most: int = 3) -> str:
-    """Problems with their paths as one sentence, only counting those after the first few.
+    """Join problems and their paths into one sentence; those after the first ``most`` are only counted.
 
     >>> sentence([("finetuning.lr", "this is too high"), ("", "and so is that")])
     'finetuning.lr: this is too high; and so is that'
@@ -75,7 +75,7 @@ def sentence(problems: Sequence[tuple[str, str]], most: int = 3) -> str:
 
 
 def excerpt(value: object, most: int = 80) -> str:
-    """A value as a message quotes it: on one line, and cut where it is long.
+    """The representation of a value for a message: one line, truncated to ``most`` characters.
 
     >>> excerpt("a" * 100, most=12)
     "'aaaaaaaa..."
@@ -84,7 +84,7 @@ def excerpt(value: object, most: int = 80) -> str:
 
 
 def shortened(text: str, most: int = 80) -> str:
-    """A text, cut where it is long.
+    """A text truncated to ``most`` characters.
 
     >>> shortened("a" * 100, most=12)
     'aaaaaaaaa...'
@@ -93,7 +93,7 @@ def shortened(text: str, most: int = 80) -> str:
 
 
 def reason(error: BaseException) -> str:
-    r"""The first line of another library's message, without its final stop, or the kind of error if it has none.
+    r"""The first line of another library's error message without its full stop, or the error's type if it has none.
 
     >>> reason(ValueError("It broke.\nLong advice follows.")), reason(ValueError())
     ('It broke', 'ValueError')
@@ -103,13 +103,13 @@ def reason(error: BaseException) -> str:
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
-    """The sentence for a name that is not known: the nearest known one, then all of them.
+    """The message for an unknown name: the closest known name, then all known names.
 
     >>> unknown_name("method", "adaptor", ["adapter", "full"])
     "unknown method 'adaptor'; did you mean 'adapter'? Known: adapter, full"
     """
     names = sorted(known)
-    lowered = {name.lower(): name for name in names}  # `AF` is meant to be `af`
+    lowered = {name.lower(): name for name in names}  # suggest `af` for `AF`
     near = difflib.get_close_matches(given.lower()[:200], lowered, n=1)
     hint = f"did you mean {lowered[near[0]]!r}? " if near else ""
     return f"unknown {kind} {excerpt(given)}; {hint}Known: {', '.join(names) or 'none'}"

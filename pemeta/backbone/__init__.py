@@ -1,3 +1,3 @@
-"""Pretrained Transformers: loading them and their tokenizers, finding their parts, running some of their layers."""
+"""Pretrained Transformers: loading them and their tokenizers, locating their parts, skipping some of their layers."""
 
 from pemeta.backbone.tokenizers import tokenizer_digest as tokenizer_digest

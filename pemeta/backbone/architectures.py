@@ -1,4 +1,4 @@
-"""Where the parts of a Transformer layer are in each architecture: the one table that in-layer methods read."""
+"""Where each architecture keeps the parts of its layers: the table that in-layer methods read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from pemeta.errors import ModelError, unknown_name
 
 Part: TypeAlias = Literal["query", "key", "value", "attention_output", "ffn_up", "ffn_down"]
-"""A linear map of a layer: three projections into attention and one out of it, and the feed-forward block's two."""
+"""A linear map of a layer: the three projections into attention, the one out of it, and the two of the FFN."""
 
 PARTS: tuple[Part, ...] = ("query", "key", "value", "attention_output", "ffn_up", "ffn_down")
 
@@ -21,19 +21,20 @@ class Architecture:
     """Names of the parts of an architecture's layers, relative to a layer.
 
     Attributes:
-        layers: where the list of layers is in the backbone.
-        attention: the module that computes attention, and hands itself to transformers' attention interface.
-        query: the query projection; one name for query, key and value where they are one fused map.
-        key: the key projection.
-        value: the value projection.
-        attention_output: the projection out of attention, whose output joins the residual stream.
-        ffn: the feed-forward block, called with the block's input; or, where ``ffn_residual``, its last module,
-            called with the inner activation and the block's input, which it adds.
-        ffn_up: the map(s) from the hidden width to the inner width; a gated block has two.
-        ffn_down: the map back.
-        ffn_residual: whether ``ffn`` is called as ``ffn(inner, input)`` and adds the input itself, as in BERT.
-        output: what a layer returns: its hidden ``states``, or these in a ``pair`` with None; then layers may be left
-            out of a pass that knows what they end with. ``more`` is for what later layers need too, or is not known.
+        layers: Path of the list of layers in the backbone.
+        attention: Module that computes attention and passes itself to transformers' attention interface.
+        query: Query projection; query, key and value have the same name if they are one fused map.
+        key: Key projection.
+        value: Value projection.
+        attention_output: Projection out of attention, whose output is added to the residual stream.
+        ffn: Feed-forward block, called with the block's input; or, if ``ffn_residual``, its last module, called with
+            the inner activation and the block's input, which it adds.
+        ffn_up: Map(s) from the hidden width to the inner width; a gated block has two.
+        ffn_down: Map from the inner width back to the hidden width.
+        ffn_residual: Whether ``ffn`` is called as ``ffn(inner, input)`` and adds the input itself, as in BERT.
+        output: What a layer returns. ``states``: its hidden states; ``pair``: these and None; with both, a pass that
+            knows the output of the lower layers may skip them. ``more``: later layers need other outputs too, or the
+            output is unknown.
     """
 
     layers: str
@@ -55,7 +56,7 @@ class Architecture:
 
     @property
     def fused(self) -> bool:
-        """Whether one map makes query, key and value."""
+        """Whether query, key and value are one map."""
         return self.query == self.key
 
 
@@ -94,7 +95,7 @@ _T5 = Architecture(
     ffn="layer.1.DenseReluDense",
     ffn_up=("layer.1.DenseReluDense.wi",),
     ffn_down="layer.1.DenseReluDense.wo",
-    output="more",  # the first layer's position bias, for all others
+    output="more",  # the position bias of the first layer, which all others use
 )
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -157,7 +158,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         output="states",
     ),
 }
-"""By transformers' ``config.model_type``. Add an entry to use in-layer methods on another architecture."""
+"""Architectures by transformers' ``config.model_type``. Add an entry to use in-layer methods on another one."""
 
 _GATED_T5 = replace(_T5, ffn_up=("layer.1.DenseReluDense.wi_0", "layer.1.DenseReluDense.wi_1"))
 
@@ -166,15 +167,15 @@ def architecture_of(backbone: nn.Module) -> Architecture:
     """The table's entry for a backbone.
 
     Raises:
-        ModelError: there is none for its ``config.model_type``, or the backbone is not built as the entry says.
+        ModelError: There is no entry for its ``config.model_type``, or the backbone does not match the entry.
     """
     config = getattr(backbone, "config", None)
     kind = str(getattr(config, "model_type", type(backbone).__name__))
     if kind not in ARCHITECTURES:
         raise ModelError(
-            f"{unknown_name('architecture', kind, ARCHITECTURES)}; add its layers' names to "
-            "pemeta.backbone.architectures.ARCHITECTURES, or "
-            "take a method that needs none: adapter with placement output, bitfit, layer_norm, prompt, full, head_only"
+            f"{unknown_name('architecture', kind, ARCHITECTURES)}; add the names of its parts to "
+            "pemeta.backbone.architectures.ARCHITECTURES, or use a method that needs no entry: adapter with "
+            "placement output, bitfit, layer_norm, prompt, full, head_only"
         )
     found = ARCHITECTURES[kind]
     if found == _T5 and getattr(config, "is_gated_act", False):  # T5 1.1 and mT5
@@ -185,8 +186,8 @@ def architecture_of(backbone: nn.Module) -> Architecture:
             layer.get_submodule(name)
     except (AttributeError, IndexError) as error:
         raise ModelError(
-            f"{type(backbone).__name__} is not built as pemeta.backbone.architectures expects of {kind!r} ({error}); "
-            "correct the entry in pemeta.backbone.architectures.ARCHITECTURES for this version of transformers"
+            f"{type(backbone).__name__} does not match the entry {kind!r} of "
+            f"pemeta.backbone.architectures.ARCHITECTURES ({error}); correct the entry for this version of transformers"
         ) from None
     return found
 
@@ -195,11 +196,11 @@ def layer_names(backbone: nn.Module, top: int | None = None) -> Sequence[str]:
     """Names of the backbone's layers, from the lowest to the highest.
 
     Args:
-        backbone: with an entry in the table.
-        top: only the last ``top`` layers; all of them where None.
+        backbone: A backbone with an entry in the table.
+        top: Number of layers to name, counted from the highest; None for all.
 
     Raises:
-        ModelError: the backbone has fewer than ``top`` layers, or no entry.
+        ModelError: The backbone has fewer than ``top`` layers, or no entry.
     """
     where = architecture_of(backbone).layers
     number = len(backbone.get_submodule(where))  # type: ignore[arg-type] # a ModuleList
@@ -209,9 +210,9 @@ def layer_names(backbone: nn.Module, top: int | None = None) -> Sequence[str]:
 
 
 def first_layer(backbone: nn.Module, names: Collection[str]) -> int:
-    """Index of the lowest layer that one of the named parameters is in, under any of its names.
+    """Index of the lowest layer that contains one of the named parameters, under any of its names.
 
-    Zero where a parameter is in no layer, or where the layers cannot be told.
+    Zero if a parameter is outside the layers, or if the layers are unknown.
     """
     try:
         prefixes = [f"{layer}." for layer in layer_names(backbone)]
@@ -230,7 +231,7 @@ def linear_sizes(linear: nn.Module) -> tuple[int, int]:
     """Input and output width of a linear map: ``nn.Linear``, or the transposed ``Conv1D`` of GPT-2.
 
     Raises:
-        ModelError: it is neither, such as a quantised one.
+        ModelError: The module is neither; it is quantised, for example.
     """
     weight = getattr(linear, "weight", None)
     if weight is None or weight.ndim != 2 or not weight.is_floating_point():
@@ -242,15 +243,15 @@ def linear_sizes(linear: nn.Module) -> tuple[int, int]:
 
 
 def transposed(linear: nn.Module) -> bool:
-    """Whether the weight is (in, out), as in transformers' ``Conv1D``, and not (out, in)."""
+    """Whether the weight is (in, out), as in transformers' ``Conv1D``, rather than (out, in)."""
     return type(linear).__name__ == "Conv1D"
 
 
 def attention_of(backbone: nn.Module) -> str:
-    """Which attention a backbone computes: ``eager``, ``sdpa`` ..., also where a prefix stands before it."""
+    """The attention implementation of a backbone: ``eager``, ``sdpa`` etc., whether or not it has a prefix."""
     name = getattr(getattr(backbone, "config", None), "_attn_implementation", None)
     return str(name or "eager").removeprefix(PREFIXED)
 
 
 PREFIXED = "pemeta_prefix_"
-"""Names, in transformers' attention interface, of attention with learned keys and values before the sequence's."""
+"""Start of the names, in transformers' attention interface, of attention with learned prefix keys and values."""

@@ -1,4 +1,4 @@
-"""What would make priming silently wrong on a backbone, refused before anything is attached to it."""
+"""Refusal of backbones and data on which priming would be silently wrong."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pemeta.errors import ModelError
 from pemeta.typing import Batch
 
 PARALLEL = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")
-"""Classes that wrap a module to spread it over devices; by name, because not every build of PyTorch has all of them."""
+"""Names of classes that spread a module over devices; names, because not every build of PyTorch has all of them."""
 
 
 def check_backbone(backbone: nn.Module) -> None:
-    """Refuse a backbone that cannot be primed, or of which a part would be left out without a sign.
+    """Refuse a backbone that cannot be primed, or of which a part would silently be ignored.
 
     Raises:
-        ModelError: it is spread over devices, hooked or compiled, quantised, tuned by peft already, or has a
-            pooler or batch normalisation.
+        ModelError: The backbone is spread over devices, hooked or compiled, quantised, already tuned by peft, or has
+            a pooler or batch normalisation.
     """
     refuse_unfaithful(backbone)
     _refuse_tuned(backbone)
@@ -28,24 +28,24 @@ def check_backbone(backbone: nn.Module) -> None:
 
 
 def refuse_running_statistics(module: nn.Module) -> None:
-    """Refuse batch normalisation: checkpoints, best values and tasks hold parameters, and training moves its buffers.
+    """Refuse batch normalisation: training changes its buffers, but checkpoints and tasks store parameters only.
 
     Raises:
-        ModelError: there is some; it is named.
+        ModelError: The module has running statistics; the message names them.
     """
     for name, part in module.named_modules():
         if getattr(part, "track_running_stats", False):
             raise ModelError(
-                f"{name or 'the module'} is a {type(part).__name__} with running statistics, which training moves "
-                "and no checkpoint or task holds; use LayerNorm or GroupNorm, or track_running_stats=False"
+                f"{name or 'the module'} is a {type(part).__name__} with running statistics, which training changes "
+                "but no checkpoint or task stores; use LayerNorm or GroupNorm, or track_running_stats=False"
             )
 
 
 def refuse_unfaithful(module: nn.Module) -> None:
-    """Refuse what makes a clone compute with the original's parameters without a sign of it.
+    """Refuse a module whose clone would silently compute with the original's parameters.
 
     Raises:
-        ModelError: there is one; it is named.
+        ModelError: A submodule or parameter has this effect; the message names it.
     """
     for name, part in module.named_modules():
         if "forward" in vars(part) or getattr(part, "_compiled_call_impl", None) is not None:
@@ -56,33 +56,34 @@ def refuse_unfaithful(module: nn.Module) -> None:
         wrapper = next((kind.__name__ for kind in type(part).__mro__ if kind.__name__ in PARALLEL), None)
         if wrapper is not None:
             raise ModelError(
-                f"{name or 'the module'} is spread over devices by {wrapper}, and the inner loop clones parameters of "
-                "one process on one device; give the plain model, which that class wraps, on one device"
+                f"{name or 'the module'} is spread over devices by {wrapper}, but the inner loop clones parameters of "
+                "one process on one device; use the plain model that it wraps, on one device"
             )
     for name, parameter in module.named_parameters():
         if any(kind.__name__ == "DTensor" for kind in type(parameter).__mro__):
             raise ModelError(
                 f"{name} is a DTensor, of which each device holds a part (fully_shard and tensor parallelism do this), "
-                "and the inner loop needs it whole; load the model on one device"
+                "but the inner loop needs all of it; load the model on one device"
             )
 
 
 def _refuse_tuned(backbone: nn.Module) -> None:
-    """Refuse what peft's ``get_peft_model`` did: θ_p is frozen, and the tuner's parameters would count as θ_p."""
+    """Refuse a backbone after peft's ``get_peft_model``: θ_p is frozen, and the tuner would count as part of θ_p."""
     tuners = [name for name in getattr(backbone, "peft_config", None) or {} if not name.startswith("pemeta_")]
     if tuners:
         raise ModelError(
-            f"this {type(backbone).__name__} has a tuner of the peft package in it already ({tuners[0]!r}), which has "
-            "frozen θ_p; give the plain backbone, and attach the tuner as the method peft"
+            f"this {type(backbone).__name__} already has a tuner of the peft package ({tuners[0]!r}), which has frozen "
+            "θ_p; use the plain backbone, and attach the tuner with the method peft"
         )
 
 
 def _refuse_quantised(backbone: nn.Module) -> None:
     small = next(((n, p) for n, p in backbone.named_parameters() if not p.is_floating_point() or p.itemsize < 2), None)
-    said = getattr(backbone, "is_quantized", False) or getattr(backbone.config, "quantization_config", None) is not None
-    if small is None and not said:
+    config = backbone.config
+    declared = getattr(backbone, "is_quantized", False) or getattr(config, "quantization_config", None) is not None
+    if small is None and not declared:
         return
-    found = "its configuration says so" if small is None else f"{small[0]} is stored as {small[1].dtype}"
+    found = "according to its configuration" if small is None else f"{small[0]} is stored as {small[1].dtype}"
     raise ModelError(
         f"this {type(backbone).__name__} is quantised ({found}), so θ_p can take no meta-gradient; load it "
         "unquantised, in bfloat16 if memory is short"
@@ -99,27 +100,29 @@ def _refuse_pooler(backbone: nn.Module) -> None:
         )
 
 
-def check_pieces(backbone: nn.Module, batch: Batch) -> None:
-    """Refuse word pieces that the backbone has no embedding for, where that costs no wait for a device.
+def check_token_ids(backbone: nn.Module, batch: Batch) -> None:
+    """Refuse token ids without an embedding, if checking does not have to wait for a device.
 
-    On a CPU PyTorch's own error would name neither, and on CUDA it ends the process's use of the device.
+    PyTorch's own error on a CPU names neither the id nor the vocabulary's size; on CUDA it makes the device unusable
+    for the rest of the process.
 
     Raises:
-        ModelError: an index is not in the vocabulary.
+        ModelError: An id is not in the vocabulary.
     """
     ids, table = batch.get("input_ids"), _word_embeddings(backbone)
     if table is None or type(ids) is not Tensor or ids.device.type != "cpu" or not ids.numel():
-        return  # subclasses need not have values to look at
+        return  # subclasses of Tensor need not have values
     lowest, highest = (int(end) for end in ids.aminmax())
     if lowest < 0 or highest >= table.num_embeddings:
         raise ModelError(
-            f"the data has the word piece {lowest if lowest < 0 else highest}, and this model's vocabulary has only "
-            f"{table.num_embeddings} (0 to {table.num_embeddings - 1}); encode the data with the model's own tokenizer"
+            f"the data has the token id {lowest if lowest < 0 else highest}, but this model's vocabulary has only "
+            f"{table.num_embeddings} tokens (0 to {table.num_embeddings - 1}); encode the data with the model's own "
+            "tokenizer"
         )
 
 
 def _word_embeddings(backbone: nn.Module) -> nn.Embedding | None:
-    """The table of word embeddings; None where the backbone has none, such as one for images."""
+    """The table of word embeddings, or None if the backbone has none, for example because it takes images."""
     try:
         table = backbone.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError):

@@ -1,8 +1,8 @@
-"""Gradient checkpointing that is right where a module's parameters or mode change between its passes.
+"""Gradient checkpointing that is correct even if a module's parameters or mode change between its passes.
 
-PyTorch's checkpointing runs a layer again in the backward pass, *with the parameters and in the mode that the layer has
-then*. A clone in the inner loop has others by then, in second order, and so has a module after
-``torch.func.functional_call``: the gradients would be wrong, without a sign of it. Here a layer is run again as it was.
+PyTorch's checkpointing reruns a layer in the backward pass *with the parameters and mode that the layer has at that
+time*. In second order, a clone in the inner loop has other parameters by then, as has a module after
+``torch.func.functional_call``: the gradients would be silently wrong. Here a layer is rerun with its original ones.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from pemeta.errors import ModelError
 
 
-class _AsBefore:
-    """A context in which a layer's parameters and modes, and PyTorch's attention kernels, are what they were before.
+class _Snapshot:
+    """A context that restores a layer's parameters and modes, and PyTorch's attention kernels, from its creation.
 
-    It can be entered again after it was left: second order runs a layer again in each of two backward passes.
+    It can be entered repeatedly: in second order, a layer is rerun in each of two backward passes.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -47,13 +47,13 @@ class _AsBefore:
 
 
 def in_training(layer: nn.Module) -> bool:
-    """Whether a layer is in training mode; its own flag may only say that it is to be checkpointed."""
+    """Whether a layer's children are in training mode; its own flag may only mean that it is to be checkpointed."""
     return any(part.training for part in layer.children())
 
 
 @contextmanager
 def _modes(modes: dict[nn.Module, bool]) -> Iterator[None]:
-    """Within the block each part is in the given mode."""
+    """Set the mode of each module for the block."""
     before = {part: part.training for part in modes}
     try:
         for part, mode in modes.items():
@@ -65,7 +65,7 @@ def _modes(modes: dict[nn.Module, bool]) -> Iterator[None]:
 
 
 def _kernels() -> list[SDPBackend]:
-    """The kernels of fused attention that PyTorch may choose from now."""
+    """The kernels of fused attention that are enabled in PyTorch at present."""
     flags = {
         SDPBackend.FLASH_ATTENTION: torch.backends.cuda.flash_sdp_enabled,
         SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.mem_efficient_sdp_enabled,
@@ -76,21 +76,21 @@ def _kernels() -> list[SDPBackend]:
 
 
 def checkpointed(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a transformers layer calls in place of its forward pass where gradient checkpointing is on.
+    """Run the forward pass of a transformers layer with gradient checkpointing.
 
     Args:
-        function: the layer's forward pass: a ``functools.partial`` of a function that takes the layer first.
-        arguments: the positional ones.
+        function: Forward pass of the layer: a ``functools.partial`` of a function that takes the layer first.
+        arguments: Positional arguments of the forward pass.
 
     Raises:
-        ModelError: the layer cannot be told from the function.
+        ModelError: The layer cannot be determined from the function.
     """
     layer = _layer(function)
     own_mode = {layer: in_training(layer)}
     if not torch.is_grad_enabled():
         with _modes(own_mode):
             return function(*arguments)
-    before = _AsBefore(layer)
+    before = _Snapshot(layer)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return _modes(own_mode), before
@@ -99,25 +99,25 @@ def checkpointed(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _layer(function: Callable[..., Any]) -> nn.Module:
-    """The module of a ``partial(forward, layer, ...)``, or of a ``partial(layer.method, ...)``, as versions differ."""
+    """The layer of a ``partial(forward, layer, ...)`` or ``partial(layer.method, ...)``; versions differ in this."""
     whole = function if isinstance(function, functools.partial) else functools.partial(function)
     for candidate in (*whole.args, getattr(whole.func, "__self__", None)):
         if isinstance(candidate, nn.Module):
             return candidate
     raise ModelError(
-        "this backbone checkpoints its layers in a way that pemeta does not know; turn gradient checkpointing off"
+        "this backbone checkpoints its layers in a way that pemeta does not support; turn gradient checkpointing off"
     )
 
 
 def checkpoint_layers(backbone: nn.Module, enable: bool = True) -> None:
-    """Let every layer of a transformers model be checkpointed by :func:`checkpointed`, or none.
+    """Turn checkpointing by :func:`checkpointed` on or off for every layer of a transformers model.
 
     Args:
-        backbone: a ``PreTrainedModel``.
-        enable: or turn it off.
+        backbone: A ``PreTrainedModel``.
+        enable: Whether to turn it on.
 
     Raises:
-        ModelError: the backbone has no layer that can be checkpointed.
+        ModelError: The backbone has no layer that can be checkpointed.
     """
     if not any(isinstance(part, GradientCheckpointingLayer) for part in backbone.modules()):
         raise ModelError(
@@ -130,7 +130,7 @@ def checkpoint_layers(backbone: nn.Module, enable: bool = True) -> None:
 
 
 def replace_checkpointing(module: nn.Module) -> None:
-    """Where someone else turned gradient checkpointing on, make it :func:`checkpointed`."""
+    """Use :func:`checkpointed` wherever gradient checkpointing has been turned on by other code."""
     for part in module.modules():
         if getattr(part, "gradient_checkpointing", False):
             part._gradient_checkpointing_func = checkpointed  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The part of the backbone that θ_a does not reach: run once for a batch, whatever the number of passes over it."""
+"""Reuse of the layers below θ_a: they run once per batch, however many passes over it follow."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from pemeta.errors import ModelError
 from pemeta.typing import Batch
 
 INPUT_OF_LAYER = "input_of_layer_"
-"""Key of a batch, with a layer's number behind it: the layer's hidden states (B, T, D), computed before."""
+"""Start of a batch's key for the input (B, T, D) of a layer, computed earlier; the layer's number follows."""
 
 
 def separable(backbone: nn.Module, first: int) -> bool:
-    """Whether the layers below ``first`` can be left out of a pass whose hidden states at that layer are known."""
+    """Whether a pass can skip the layers below ``first`` if the input of that layer is known."""
     if first == 0 or architecture_of(backbone).output == "more":
         return False
     stack = backbone.get_submodule(architecture_of(backbone).layers.rpartition(".")[0])
-    # DeBERTa's convolution stands between the first layer and the second.
+    # DeBERTa has a convolution between the first layer and the second.
     return not (first == 1 and getattr(stack, "conv", None) is not None)
 
 
-class _Arrived(Exception):  # noqa: N818 - no error
-    """Ends a pass at a layer, with its hidden states."""
+class _LayerReached(Exception):  # noqa: N818 - control flow, not an error
+    """Ends a pass at a layer; holds the layer's input."""
 
     def __init__(self, hidden: Tensor) -> None:
         super().__init__()
@@ -37,34 +37,34 @@ class _Arrived(Exception):  # noqa: N818 - no error
 
 
 def run_below(backbone: nn.Module, inputs: dict[str, Any], first: int) -> Tensor:
-    """Hidden states (B, T, D) that layer ``first`` gets; no layer from there on is run.
+    """The input (B, T, D) of layer ``first``; only the layers below it are run.
 
     Args:
-        backbone: the backbone.
-        inputs: its arguments.
-        first: a layer's number, for which :func:`separable` holds.
+        backbone: The backbone.
+        inputs: Arguments of the backbone.
+        first: Number of a layer for which :func:`separable` is true.
     """
 
-    def arrive(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        raise _Arrived(arguments[0] if arguments else named["hidden_states"])
+    def stop(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        raise _LayerReached(arguments[0] if arguments else named["hidden_states"])
 
     layer = backbone.get_submodule(layer_names(backbone)[first])
-    handle = layer.register_forward_pre_hook(arrive, prepend=True, with_kwargs=True)
+    handle = layer.register_forward_pre_hook(stop, prepend=True, with_kwargs=True)
     try:
         backbone(**inputs)
-    except _Arrived as arrived:
-        return arrived.hidden
+    except _LayerReached as reached:
+        return reached.hidden
     finally:
         handle.remove()
     raise ModelError(f"{type(backbone).__name__} did not run its layer {first}; run the whole backbone")
 
 
 class _Skipped(nn.Module):
-    """In place of a layer: gives the hidden states that the layers left out end with."""
+    """A stand-in for a skipped layer, which returns the hidden states that the skipped layers result in."""
 
     def __init__(self, layer: nn.Module, hidden: Tensor, pair: bool) -> None:
         super().__init__()
-        self.__dict__["layer"] = layer  # no child, but asked for what models ask of their layers
+        self.__dict__["layer"] = layer  # not a child; answers for attributes that models read from their layers
         self.output = (hidden, None) if pair else hidden
 
     def forward(self, *arguments: Any, **kwargs: Any) -> Any:
@@ -76,7 +76,7 @@ class _Skipped(nn.Module):
 
 @contextmanager
 def skip_layers_below(backbone: nn.Module, batch: Batch) -> Iterator[None]:
-    """Within the block the backbone leaves out the layers below that whose input the batch has, if it has one."""
+    """Skip, within the block, the layers below the one whose input the batch holds, if it holds one."""
     key = next((key for key in batch if key.startswith(INPUT_OF_LAYER)), None)
     if key is None:
         yield
@@ -95,16 +95,16 @@ def skip_layers_below(backbone: nn.Module, batch: Batch) -> Iterator[None]:
 
 
 _RANDOM = ("drop", "jitter")
-"""Words in the names of a configuration's rates of what is random in training mode."""
-_OF_HEADS = ("classifier_", "seq_classif_", "qa_", "summary_", "pooler_")
-"""How the names of those rates begin that transformers' own heads have, and a backbone does not use."""
+"""Parts of the names under which a configuration holds rates of randomness in training mode."""
+_HEAD_PREFIXES = ("classifier_", "seq_classif_", "qa_", "summary_", "pooler_")
+"""Prefixes of the names of rates that only transformers' own heads use, not a backbone."""
 
 
 def has_dropout(backbone: nn.Module) -> bool:
     """Whether a pass of the backbone in training mode may differ from one in evaluation mode.
 
-    It may where a rate of dropout, in a module or in the configuration, is above zero; rates of transformers' own
-    heads do not count. What cannot be told counts.
+    It may if a dropout rate, in a module or in the configuration, is above zero; rates of transformers' own heads do
+    not count, and unknown rates do.
 
     >>> has_dropout(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.0))), has_dropout(nn.Sequential(nn.Dropout(0.1)))
     (False, True)
@@ -117,47 +117,47 @@ def has_dropout(backbone: nn.Module) -> bool:
 
 
 def _mentions_rate(config: Mapping[str, Any]) -> bool:
-    """Whether a rate in a configuration, or in one within it, is above zero."""
+    """Whether any rate in a configuration, or in one nested in it, is above zero."""
     for key, value in config.items():
-        name = str(key)  # `id2label` has numbers
-        named = any(word in name for word in _RANDOM) and not name.startswith(_OF_HEADS)
+        name = str(key)  # the keys of `id2label` are numbers
+        named = any(word in name for word in _RANDOM) and not name.startswith(_HEAD_PREFIXES)
         if (named and _above_zero(value)) or (isinstance(value, Mapping) and _mentions_rate(value)):
             return True
     return False
 
 
 def _above_zero(rate: object) -> bool:
-    """Whether a rate, or one of several, is above zero."""
+    """Whether a rate, or any of several, is above zero."""
     if isinstance(rate, list | tuple):
         return any(map(_above_zero, rate))
     return isinstance(rate, int | float) and rate > 0
 
 
-def drops(backbone: nn.Module) -> bool:
-    """Whether a pass of the backbone may be random in the mode that its parts are in.
+def is_stochastic(backbone: nn.Module) -> bool:
+    """Whether a pass of the backbone may be random, given the present modes of its submodules.
 
-    A layer's own flag says nothing where it is checkpointed: the layer runs in the mode of its parts.
+    The flags of checkpointed layers themselves are ignored: such a layer runs in the mode of its submodules.
     """
     parts = (part for part in backbone.modules() if not isinstance(part, GradientCheckpointingLayer))
     return any(part.training for part in parts) and has_dropout(backbone)
 
 
 def inputs_of(batch: Batch) -> Batch:
-    """What of a batch the backbone takes."""
+    """The entries of a batch that are inputs of the backbone."""
     return {k: value for k, value in batch.items() if k not in ("labels", "trunk") and not k.startswith(INPUT_OF_LAYER)}
 
 
 def has_states(batch: Batch) -> bool:
-    """Whether a batch has hidden states that were computed before."""
+    """Whether a batch holds hidden states computed earlier."""
     return inputs_of(batch).keys() < batch.keys() - {"labels"}
 
 
 def concatenate(batches: Sequence[Batch], padding: int) -> Batch | None:
-    """The inputs of several batches as one, padded to the longest; None where they do not go together.
+    """The inputs of several batches as one batch, padded to the longest; None if they do not fit together.
 
     Args:
-        batches: of the same keys and, but for the length of what has an attention mask, shapes.
-        padding: word piece behind shorter examples.
+        batches: Batches with equal keys and, except for lengths that an attention mask covers, equal shapes.
+        padding: Token id that pads shorter examples.
     """
     inputs = [inputs_of(batch) for batch in batches]
     keys = inputs[0].keys()
@@ -178,33 +178,33 @@ def concatenate(batches: Sequence[Batch], padding: int) -> Batch | None:
 
 
 def _size(inputs: Batch) -> int | None:
-    """Number of examples; None where not all tensors have one row for each."""
+    """Number of examples, or None if the tensors differ in their number of rows."""
     sizes = {value.shape[0] if value.ndim else None for value in inputs.values()}
     return sizes.pop() if len(sizes) == 1 else None
 
 
 def split_hidden(hidden: Tensor, batches: Sequence[Batch]) -> list[Tensor]:
-    """Hidden states of :func:`concatenate` batches, for each batch, without the padding to the longest of them.
+    """Split the hidden states of batches joined by :func:`concatenate`, without the padding to the longest batch.
 
-    A prompt before the sequences stays.
+    A prompt before the sequences is kept.
     """
-    sizes = [next(iter(inputs_of(batch).values())).shape[0] for batch in batches]  # _size, which is not None
+    sizes = [next(iter(inputs_of(batch).values())).shape[0] for batch in batches]  # as _size, never None here
     lengths = [batch["attention_mask"].shape[-1] if "attention_mask" in batch else 0 for batch in batches]
     parts = zip(hidden.split(sizes), lengths, strict=True)
     return [part[:, : part.shape[1] - (max(lengths) - length)] for part, length in parts]
 
 
 class SharedGraph:
-    """Tensors that the graphs of several losses stand on; their own graph is walked back once, after all of these.
+    """Tensors shared by the graphs of several losses, whose common lower graph is differentiated once at the end.
 
-    A loss's backward pass leaves its gradient at the shared tensor and frees its own graph.
+    The backward pass of a loss accumulates its gradient at the shared tensors and frees its own graph.
     """
 
     def __init__(self) -> None:
         self._pairs: list[tuple[Tensor, Tensor]] = []
 
     def share(self, tensor: Tensor) -> Tensor:
-        """The tensor, to be used in its place."""
+        """A leaf that takes the place of the tensor in the losses."""
         if not tensor.requires_grad:
             return tensor
         leaf = tensor.detach().requires_grad_()
@@ -212,7 +212,7 @@ class SharedGraph:
         return leaf
 
     def backward(self) -> None:
-        """Add what the losses left, times the graph below, to the parameters' ``grad``."""
+        """Propagate the accumulated gradients through the shared graph to the parameters' ``grad``."""
         found = [(tensor, leaf.grad) for tensor, leaf in self._pairs if leaf.grad is not None]
         self._pairs.clear()
         if found:

@@ -1,7 +1,7 @@
-"""Pretrained backbones from a folder or the hub, with or without their values.
+"""Pretrained backbones from a folder or the hub, with or without their weights.
 
-Nothing here runs what a model's files bring along: weights are read from safetensors only, never from pickles, and code
-beside a model is run only where the caller says so.
+Nothing here runs code from a model's files: weights are read from safetensors only, never from pickles, and Python
+code that comes with a model runs only if the caller allows it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pemeta.errors import ModelError
 from pemeta.utils.hub import explained, quiet
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-"""Files of weights that loading could make run anything."""
-CONFIGURED = "give a folder with config.json, or a name on the Hugging Face hub"
-"""The remedy where there is no configuration."""
+"""Weight files whose loading could run arbitrary code."""
+CONFIG_REMEDY = "give a folder with config.json, or a name on the Hugging Face hub"
+"""Remedy for a missing configuration."""
 
 
 def load_backbone(
@@ -30,19 +30,19 @@ def load_backbone(
     dtype: torch.dtype = torch.float32,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """A pretrained encoder, without a pooler: tasks on tokens do not use it, and it would get no gradient.
+    """A pretrained encoder without a pooler, which token tasks do not use and which would get no gradient.
 
     Args:
-        path: a folder or a name on the Hugging Face hub.
-        attention: ``eager`` or ``sdpa``; by default transformers chooses.
-        dtype: of the parameters.
-        trust_remote_code: run Python code that comes with the model, if its architecture is not one of transformers'.
+        path: Folder, or name on the Hugging Face hub.
+        attention: ``eager`` or ``sdpa``; chosen by transformers if None.
+        dtype: Type of the parameters.
+        trust_remote_code: Run Python code that comes with the model, if its architecture is not part of transformers.
 
     Raises:
-        ModelError: there is no model at ``path``, it cannot be loaded, or it brings code that it cannot do without.
+        ModelError: There is no model at ``path``, it cannot be loaded, or it needs Python code of its own.
     """
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": trust_remote_code}
-    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # which are looked at below
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # mismatches are checked below
     if attention:
         options["attn_implementation"] = attention
     remedy = "give a folder with config.json and model.safetensors, or a name on the Hugging Face hub"
@@ -51,7 +51,7 @@ def load_backbone(
         _refuse_unreadable(path)
         try:
             model, info = auto.from_pretrained(path, add_pooling_layer=False, **options)
-        except TypeError as error:  # an architecture without a pooler does not know the argument
+        except TypeError as error:  # an architecture without a pooler does not take the argument
             if "add_pooling_layer" not in str(error):
                 raise
             model, info = auto.from_pretrained(path, **options)
@@ -61,10 +61,10 @@ def load_backbone(
 
 
 def load_model_config(path: str | Path, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """A model's configuration; code beside it is neither run nor asked about.
+    """A model's configuration; Python code that comes with the model is neither run nor prompted for.
 
     Raises:
-        ModelError: the architecture's code comes with the model, or its attention with a repository of kernels.
+        ModelError: The model needs Python code of its own, or attention kernels from a repository on the hub.
     """
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
@@ -72,49 +72,50 @@ def load_model_config(path: str | Path, trust_remote_code: bool = False) -> PreT
         if "trust_remote_code" not in str(error):
             raise
         raise ModelError(
-            f"the model in {str(path)!r} brings Python code of its own, which pemeta does not run unasked; if you "
+            f"the model in {str(path)!r} needs Python code of its own, which pemeta does not run by default; if you "
             "trust it, load it in Python with PEModel.from_pretrained(..., trust_remote_code=True)"
         ) from None
     kernels = str(getattr(config, "_attn_implementation", None))
     if "/" in kernels and not trust_remote_code:  # transformers would download and run them
         raise ModelError(
-            f"config.json in {str(path)!r} wants attention from code on the hub, {kernels!r}, which pemeta does not "
-            "run unasked; remove attn_implementation there"
+            f"config.json in {str(path)!r} requests attention from code on the hub, {kernels!r}, which pemeta does "
+            "not run by default; remove its attn_implementation"
         )
     assert isinstance(config, PreTrainedConfig)
     return config
 
 
 def _check_values(model: PreTrainedModel, info: dict[str, Any]) -> None:
-    """Refuse values that transformers would replace by random ones with a warning, and those that cannot be trained.
+    """Refuse weights that transformers would replace by random ones, and weights that are not finite.
 
     Raises:
-        ValueError: a parameter is missing in the files, has another shape there, or holds NaN or infinity.
+        ValueError: A parameter is missing from the files, has another shape there, or holds NaN or infinity.
     """
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
     if missing:
-        raise ValueError(f"its weights lack {len(missing)} of the model's parameters, {missing[0]} for one")
-    for name, there, here in sorted(info["mismatched_keys"]):
-        raise ValueError(f"{name} is {tuple(there)} in its weights and {tuple(here)} by its configuration")
+        raise ValueError(f"its weights lack {len(missing)} of the model's parameters, e.g. {missing[0]}")
+    for name, stored, expected in sorted(info["mismatched_keys"]):
+        raise ValueError(f"{name} is {tuple(stored)} in its weights but {tuple(expected)} by its configuration")
     odd = [name for name, value in model.named_parameters() if not _is_finite(value)]
-    if odd:  # a loss that is not a number would blame the learning rate
+    if odd:  # otherwise the loss would be NaN, and the learning rate would be blamed
         raise ValueError(f"its weights are not finite: {odd[0]} holds NaN or infinity")
 
 
 def _is_finite(value: torch.Tensor) -> bool:
-    """Whether no element is NaN or infinite, found without a copy of that size."""
+    """Whether all elements are finite, without allocating a tensor of the same size."""
     return not value.numel() or all(bool(torch.isfinite(end)) for end in value.detach().aminmax())
 
 
 def _refuse_unreadable(path: str | Path) -> None:
-    """Refuse a folder whose weights are pickles, or small integers that transformers would take for the values."""
+    """Refuse a folder whose weights are pickles, or quantised ones that transformers would take at face value."""
     folder = Path(path)
     names = _weights_in(folder) if folder.is_dir() else []
     odd = [name for name in names if not name.endswith(".safetensors")]
     if odd:
         raise ModelError(
-            f"the weights in {str(path)!r} are a pickle, {odd[0]}, which pemeta does not read, because loading one can "
-            "run anything; convert it where you trust it: AutoModel.from_pretrained(...).save_pretrained(...)"
+            f"the weights in {str(path)!r} are a pickle, {odd[0]}, which pemeta does not read, because loading a "
+            "pickle can run arbitrary code; if you trust it, convert it: "
+            "AutoModel.from_pretrained(...).save_pretrained(...)"
         )
     for name in names:
         with safe_open(folder / name, framework="pt") as weights:
@@ -125,7 +126,7 @@ def _refuse_unreadable(path: str | Path) -> None:
 
 
 def _weights_in(folder: Path) -> list[str]:
-    """Names of the files that weights would be read from; of pickles, only where there is nothing else."""
+    """Names of the files that weights would be read from; pickles only if there are no other files."""
     index = folder / SAFE_WEIGHTS_INDEX_NAME
     if (folder / SAFE_WEIGHTS_NAME).exists():
         return [SAFE_WEIGHTS_NAME]
@@ -140,10 +141,10 @@ def _weights_in(folder: Path) -> list[str]:
 
 
 def empty_backbone(path: str | Path) -> PreTrainedModel:
-    """A backbone of the right shape without values (on the meta device), from its configuration alone.
+    """A backbone without weights (on the meta device), from its configuration alone.
 
     Raises:
-        ModelError: there is no configuration at ``path``, or it is of no encoder.
+        ModelError: There is no configuration at ``path``, or it is not that of an encoder.
     """
     return empty_backbone_of(read_configuration(path), path)
 
@@ -152,27 +153,27 @@ def read_configuration(path: str | Path) -> PreTrainedConfig:
     """A backbone's ``config.json``.
 
     Raises:
-        ModelError: there is none at ``path``.
+        ModelError: There is no configuration at ``path``.
     """
-    with explained("a configuration", path, CONFIGURED), quiet():
+    with explained("a configuration", path, CONFIG_REMEDY), quiet():
         return load_model_config(path)
 
 
 def empty_backbone_of(config: PreTrainedConfig, path: str | Path, attention: str | None = None) -> PreTrainedModel:
-    """A backbone of a configuration without values (on the meta device), in float32.
+    """A float32 backbone without weights (on the meta device), from a configuration.
 
     Args:
-        config: its configuration.
-        path: where that is from, for messages.
-        attention: ``eager`` or ``sdpa``; by default transformers chooses.
+        config: Configuration of the backbone.
+        path: Where the configuration came from, for messages.
+        attention: ``eager`` or ``sdpa``; chosen by transformers if None.
 
     Raises:
-        ModelError: the configuration is of no encoder.
+        ModelError: The configuration is not that of an encoder.
     """
     options: dict[str, Any] = {"dtype": torch.float32}
     if attention:
         options["attn_implementation"] = attention
-    with explained("a configuration", path, CONFIGURED), quiet(), torch.device("meta"):
+    with explained("a configuration", path, CONFIG_REMEDY), quiet(), torch.device("meta"):
         try:
             model = auto_class(config).from_config(config, add_pooling_layer=False, **options)
         except TypeError as error:
@@ -184,6 +185,6 @@ def empty_backbone_of(config: PreTrainedConfig, path: str | Path, attention: str
 
 
 def auto_class(config: PreTrainedConfig) -> Any:
-    """The class of transformers that loads a backbone: for T5, the encoder without the decoder that AutoModel adds."""
+    """The transformers class that loads a backbone; for T5, the encoder without the decoder that AutoModel adds."""
     encoder = (config.architectures or [""])[0].endswith("EncoderModel")
     return AutoModelForTextEncoding if encoder or config.is_encoder_decoder else AutoModel

@@ -40,7 +40,7 @@ class Verbs(TyperGroup):
         except UsageError as error:
             raise _misused(error) from None
         except PemetaError as error:
-            if not error.told:
+            if not error.reported_elsewhere:
                 typer.echo(f"pemeta: error: {error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt as interruption:

@@ -1,4 +1,4 @@
-"""Labelled examples: reading them from files and hubs, encoding them for a backbone, and the metrics on them."""
+"""Labelled examples: reading them from files and the hub, encoding them for a backbone, and scoring predictions."""
 
 from pemeta.data.blocks import EncodedBlocks as EncodedBlocks
 from pemeta.data.blocks import encode_language_model as encode_language_model

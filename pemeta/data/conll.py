@@ -12,12 +12,13 @@ def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
     """The sentences of one file.
 
     Raises:
-        DataError: the file is missing, empty or not UTF-8, a line is not a word, one tab and a tag, a tag is not in
-            the label set, or an entity does not start with ``B-``. File, line and content are named.
+        DataError: The file is missing, empty or not UTF-8, a line is not a word, one tab and a tag, a tag is not in
+            the label set, or an entity does not start with ``B-``. The message names the file, the line and its
+            content.
     """
     path = Path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # not read_text(): it takes a lone carriage return for a line end
+        text = path.read_bytes().decode("utf-8-sig")  # not read_text(), which splits at a lone carriage return
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
     except OSError as error:
@@ -25,7 +26,7 @@ def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
     sentences: list[Sentence] = []
     words: list[str] = []
     tags: list[str] = []
-    # Not splitlines() either: words of real data hold characters that it takes for line ends (U+0085, U+2028).
+    # Not splitlines() either: words of real data contain characters at which it splits (U+0085, U+2028).
     for number, line in enumerate([*text.split("\n"), ""], start=1):
         line = line.removesuffix("\r")
         if not line.strip():
@@ -50,13 +51,13 @@ def read_conll_corpus(folder: str | Path, language: str, labels: LabelSet, withi
     """A language's corpus from ``folder/language/{train,validation,test}.conll``.
 
     Args:
-        folder: of all languages.
-        language: the corpus's name.
-        labels: the tags that there may be.
-        within: the language's folder in ``folder``, where it is not called like the language.
+        folder: Folder of all languages.
+        language: Name of the corpus.
+        labels: Allowed tags.
+        within: Folder of the language in ``folder``, if its name differs from the language's.
 
     Raises:
-        DataError: the folder or the language's folder is missing, or a file is not as it should be.
+        DataError: The folder or the language's folder is missing, or a file is malformed.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""What data ready for a backbone is to the rest of the library, whatever the kind of task."""
+"""The interface of encoded data to the rest of the library, for every kind of task."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ Scored = TypeVar("Scored", bound=TaskScores, default=Any)
 
 
 class HiddenStates(tuple[torch.Tensor, ...]):
-    """Hidden states (T, D) of each example: the last ones, or those that a layer gets.
+    """Hidden states (T, D) of each example: the last ones, or the input of a layer.
 
     Attributes:
-        key: what a batch calls them.
+        key: Key of the hidden states in a batch.
     """
 
     key: str
 
     def __new__(cls, rows: Iterable[torch.Tensor], key: str) -> Self:
-        """From one tensor for each example."""
+        """Hidden states from one tensor per example."""
         made = super().__new__(cls, rows)
         made.key = key
         return made
 
 
 class Examples(ABC, Generic[Decoded, Scored]):
-    """Examples with their gold labels, ready for a backbone: one subclass for each kind of task.
+    """Encoded examples with their gold labels; one subclass for each kind of task.
 
-    Nothing else in the library asks which kind it has: priming and fine-tuning see batches, prediction sees what
-    :meth:`decode` makes of a head's output, and the best epoch is the one with the highest ``scores(...).main``.
+    Nothing else in the library depends on the kind: priming and fine-tuning see batches, prediction sees the results
+    of :meth:`decode`, and the best epoch is the one with the highest ``scores(...).main``.
     """
 
     kind: ClassVar[str]
     """Name of the :class:`~pemeta.HeadSpec` that suits the examples."""
     unit: ClassVar[str] = "example"
-    """What messages call one of the examples."""
+    """Word for an example in messages."""
     per_position: ClassVar[bool]
-    """Whether a head gives logits for each position, (B, T, C), or for each example, (B, C)."""
+    """Whether a head returns logits for each position, (B, T, C), or for each example, (B, C)."""
 
     num_truncated: int
-    """Examples that were longer than the backbone is to see."""
+    """Number of examples that exceeded the maximum length and were truncated."""
     trunk: tuple[torch.Tensor, ...] | None
-    """For each example its hidden states (T, D), where they were computed before."""
+    """Hidden states (T, D) of each example, if they have been computed."""
 
     @property
     @abstractmethod
     def outputs(self) -> Sequence[object]:
-        """What each of the head's C logits stands for, such as labels or word-piece indices."""
+        """The meanings of the head's C logits, such as labels or token ids."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -68,31 +68,31 @@ class Examples(ABC, Generic[Decoded, Scored]):
 
     @abstractmethod
     def length(self, index: int) -> int:
-        """Positions of an example, without the padding that a batch puts behind them."""
+        """Number of positions of an example, without the padding of a batch."""
 
     @abstractmethod
     def tensors(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The inputs of the backbone and ``labels``, for the examples at ``indices``, on the CPU."""
+        """The backbone's inputs and the ``labels`` of the examples at ``indices``, on the CPU."""
 
     @abstractmethod
     def digest(self) -> str:
-        """Twelve hexadecimal digits that change when any input or label does."""
+        """A digest of all inputs and labels, as twelve hexadecimal digits."""
 
     @abstractmethod
     def decode(self, prediction: Any, index: int) -> Decoded:
-        """What a head predicts for the example at ``index``, in the terms of the data.
+        """A head's prediction for the example at ``index``, in terms of the data.
 
         Args:
-            prediction: the example's row of :meth:`pemeta.Head.predictions`, as numbers.
-            index: of the example.
+            prediction: Row of the example in :meth:`pemeta.Head.predictions`, as numbers.
+            index: Index of the example.
         """
 
     @abstractmethod
     def scores(self, decoded: Sequence[Decoded]) -> Scored:
-        """Scores of what was decoded for every example, in their order."""
+        """Scores of the decoded predictions for all examples, in order."""
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The examples at ``indices`` as tensors on the CPU, with their ``trunk`` where it is there."""
+        """The examples at ``indices`` as tensors on the CPU, with their ``trunk`` if they have one."""
         batch = self.tensors(indices)
         if self.trunk is not None:
             key = self.trunk.key if isinstance(self.trunk, HiddenStates) else "trunk"
@@ -100,29 +100,29 @@ class Examples(ABC, Generic[Decoded, Scored]):
         return batch
 
     def by_length(self, size: int) -> Iterator[list[int]]:
-        """Indices of all examples in batches of up to ``size`` of similar length, longest first."""
+        """Indices of all examples in batches of up to ``size`` examples of similar length, longest first."""
         order = sorted(range(len(self)), key=lambda i: -self.length(i))
         return (order[start : start + size] for start in range(0, len(order), size))
 
     def holding(self, trunk: tuple[torch.Tensor, ...] | None, key: str = "trunk") -> Self:
-        """The same examples with other hidden states, or without any; batches have them under ``key``."""
+        """A copy with the given hidden states, or without any; batches hold them under ``key``."""
         held = copy.copy(self)
         kept = None if trunk is None else HiddenStates(trunk, key)
-        object.__setattr__(held, "trunk", kept)  # a copy of a frozen value, which nobody has yet
+        object.__setattr__(held, "trunk", kept)  # a frozen value, but a new copy
         return held
 
     def describe_outputs(self, most: int = 20) -> str:
-        """The outputs as a message names them."""
+        """The outputs for a message, truncated after ``most``."""
         shown = ", ".join(map(str, self.outputs[:most]))
         return f"{shown} ..." if len(self.outputs) > most else shown
 
 
-class PieceExamples(Examples[Decoded, Scored]):
-    """Examples that are word pieces.
+class TokenExamples(Examples[Decoded, Scored]):
+    """Examples that are sequences of tokens.
 
     Attributes:
-        input_ids: word-piece indices, one sequence per example.
-        pad_id: index that fills up shorter examples of a batch.
+        input_ids: Token ids, one sequence per example.
+        pad_id: Token id that pads shorter examples of a batch.
     """
 
     input_ids: tuple[torch.Tensor, ...]
@@ -130,7 +130,7 @@ class PieceExamples(Examples[Decoded, Scored]):
 
     @abstractmethod
     def gold(self, index: int) -> torch.Tensor:
-        """The labels of one example: a scalar, or one for each piece."""
+        """The labels of one example: a scalar, or one for each token."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -147,7 +147,7 @@ class PieceExamples(Examples[Decoded, Scored]):
         return {"input_ids": padded, "attention_mask": mask.to(padded.dtype)}
 
     def digest(self) -> str:
-        """Twelve hexadecimal digits that change when any piece or label does."""
+        """A digest of all tokens and labels, as twelve hexadecimal digits."""
         sha = hashlib.sha256()
         for index, ids in enumerate(self.input_ids):
             sha.update(ids.numpy().tobytes())
@@ -157,10 +157,10 @@ class PieceExamples(Examples[Decoded, Scored]):
 
 
 def checked_length(length: int | None, least: int, tokenizer: PreTrainedTokenizerBase, what: str = "max_length") -> int:
-    """A number of pieces that the tokenizer's model takes; by default 128, our choice, or the model's limit if less.
+    """A valid number of tokens for the tokenizer's model; by default 128, our choice, or the model's limit if less.
 
     Raises:
-        ConfigError: it is longer than the model takes, or below ``least``.
+        ConfigError: The number is above the model's limit or below ``least``.
     """
     if length is None:
         length = min(128, tokenizer.model_max_length)

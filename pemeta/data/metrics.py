@@ -1,4 +1,4 @@
-"""Scores of each kind of task."""
+"""Scores for each kind of task."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fsc
 
 
 class TaskScores(ABC):
-    """Scores of one task's predictions, of whatever kind."""
+    """Scores of predictions for one task of any kind."""
 
     @property
     @abstractmethod
     def main(self) -> float:
-        """The one number that decides which epoch is the best, higher being better."""
+        """The number by which epochs are compared; higher is better."""
 
     @property
     @abstractmethod
     def summary(self) -> str:
-        """The metric's name and value, as a progress bar shows them."""
+        """Name and value of the metric for a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Scores(TaskScores):
 
 
 def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], types: Sequence[str]) -> Scores:
-    """Scores of predicted IOB2 tags by seqeval, in its default mode, which is that of the ``conlleval`` script.
+    """Scores of predicted IOB2 tags by seqeval in its default mode, which agrees with the ``conlleval`` script.
 
-    An entity counts when its type and both its ends are right. A predicted ``I-X`` that continues nothing
-    starts an entity. Where there is nothing to find or nothing was found, the score is 0.
+    An entity is correct if its type and both its boundaries are. A predicted ``I-X`` that continues no entity starts
+    one. Scores are 0 if there are no gold entities or no predicted ones.
 
     >>> entity_scores([["B-PER", "I-PER", "O"]], [["B-PER", "O", "O"]], ["PER"]).f1
     0.0
     """
     if not _any(gold, predicted):
         return Scores(0.0, 0.0, 0.0, dict.fromkeys(types, 0.0))
-    # Not seqeval's report, which finds all entities ten times over: it would be most of an epoch on cached states.
+    # Not seqeval's report, which extracts all entities ten times: it would dominate an epoch on cached hidden states.
     score = partial(precision_recall_fscore_support, gold, predicted, zero_division=0, warn_for=())
     precision, recall, f1, _ = score(average="micro")
     found = sorted({tag[2:] for tags in (gold, predicted) for sentence in tags for tag in sentence if tag != "O"})
@@ -66,12 +66,12 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
 
 @dataclass(frozen=True)
 class EntityCounts:
-    """What micro F1 is made of, sentence by sentence: with it F1 on any sample of the sentences can be computed.
+    """Entity counts of each sentence, from which micro F1 on any sample of the sentences can be computed.
 
     Attributes:
-        correct: entities that were found with the right type and ends, in each sentence.
-        predicted: entities that were found.
-        gold: entities that are there.
+        correct: Number of predicted entities with the right type and boundaries, for each sentence.
+        predicted: Number of predicted entities, for each sentence.
+        gold: Number of gold entities, for each sentence.
     """
 
     correct: tuple[int, ...]
@@ -80,7 +80,7 @@ class EntityCounts:
 
 
 def entity_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityCounts:
-    """The entities of each sentence, counted as :func:`entity_scores` counts them.
+    """The entity counts of each sentence, by the rules of :func:`entity_scores`.
 
     >>> entity_counts([["B-PER", "I-PER", "O"], ["B-LOC"]], [["B-PER", "O", "O"], ["B-LOC"]])
     EntityCounts(correct=(0, 1), predicted=(1, 1), gold=(1, 1))
@@ -92,7 +92,7 @@ def entity_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
 
 
 def _any(*sequences: Sequence[Sequence[str]]) -> bool:
-    """Whether any entity is there at all; seqeval fails without one."""
+    """Whether there is any entity at all; seqeval fails without one."""
     return any(tag != "O" for tags in sequences for sentence in tags for tag in sentence)
 
 
@@ -118,15 +118,15 @@ class ClassScores(TaskScores):
 def class_scores(gold: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> ClassScores:
     """Scores of one predicted class per text.
 
-    Macro-F1 is the mean of the F1 of the classes that are in ``gold`` or were predicted, as in scikit-learn; a class
-    that is nowhere has an F1 of 0 in ``f1_per_class`` and does not count.
+    Macro-F1 is the mean F1 of the classes that occur in ``gold`` or ``predicted``, as in scikit-learn; any other class
+    has an F1 of 0 in ``f1_per_class`` and does not count.
 
     >>> scores = class_scores(["a", "a", "b"], ["a", "b", "b"], ["a", "b", "c"])
     >>> round(scores.accuracy, 3), round(scores.macro_f1, 3)
     (0.667, 0.667)
     """
     pairs = list(zip(gold, predicted, strict=True))
-    # F1 = 2 TP / (2 TP + FP + FN), and the two sizes add up to that denominator.
+    # F1 = 2 TP / (2 TP + FP + FN); the denominator is the sum of the two counts.
     sizes = {name: list(gold).count(name) + list(predicted).count(name) for name in classes}
     f1 = {name: 2 * pairs.count((name, name)) / size if size else 0.0 for name, size in sizes.items()}
     present = [f1[name] for name, size in sizes.items() if size]
@@ -139,14 +139,14 @@ def class_scores(gold: Sequence[str], predicted: Sequence[str], classes: Sequenc
 
 @dataclass(frozen=True)
 class LanguageModelScores(TaskScores):
-    """Mean negative log-likelihood per predicted piece, in nats, and its exponential."""
+    """Mean negative log-likelihood per predicted token, in nats, and its exponential."""
 
     loss: float
     perplexity: float
 
     @property
     def main(self) -> float:
-        """The loss with its sign turned."""
+        """The negated loss."""
         return -self.loss
 
     @property
@@ -156,13 +156,13 @@ class LanguageModelScores(TaskScores):
 
 
 def language_model_scores(log_probabilities: Sequence[Sequence[float]]) -> LanguageModelScores:
-    """Scores from the log-probability of each predicted piece; every piece weighs the same, whatever its block.
+    """Scores from the log-probability of each predicted token; all tokens have the same weight, whatever their block.
 
     >>> language_model_scores([[math.log(0.5)], [math.log(0.5), math.log(0.25)]]).perplexity
     2.519...
     """
-    pieces = [value for block in log_probabilities for value in block]
-    loss = -math.fsum(pieces) / len(pieces) if pieces else 0.0
+    values = [value for block in log_probabilities for value in block]
+    loss = -math.fsum(values) / len(values) if values else 0.0
     try:
         perplexity = math.exp(loss)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""Labelled sentences and the corpora they come in."""
+"""Labelled sentences, label sets and corpora."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """Words and their IOB2 tags, one each.
+    """Words with one IOB2 tag each.
 
     >>> Sentence(("Ada", "slept"), ("B-PER", "O")).tags[0]
     'B-PER'
@@ -34,9 +34,9 @@ class Sentence:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The IOB2 tags of a task: ``O``, then ``B-`` and ``I-`` for each entity type, in a fixed order.
+    """The IOB2 tags of a task: ``O``, then ``B-`` and ``I-`` for each entity type, in the types' order.
 
-    Seven labels for WikiAnn's three types, as in the paper.
+    WikiAnn's three types give seven labels, as in the paper.
 
     >>> LabelSet(("PER", "LOC")).tags
     ('O', 'B-PER', 'I-PER', 'B-LOC', 'I-LOC')
@@ -57,7 +57,7 @@ class LabelSet:
         return len(self.tags)
 
     def problem(self, previous: str, tag: str) -> str | None:
-        """Why ``tag`` cannot follow ``previous`` in IOB2, or None where it can.
+        """The reason why ``tag`` cannot follow ``previous`` in IOB2, or None if it can.
 
         >>> LabelSet(("PER",)).problem("O", "I-PER")
         "tag 'I-PER' follows 'O', but in IOB2 an entity starts with 'B-PER'"
@@ -71,7 +71,7 @@ class LabelSet:
 
 @dataclass(frozen=True)
 class Corpus:
-    """One language's (or customer's, or domain's) sentences in three splits."""
+    """The sentences of one language (or customer, or domain) in three splits."""
 
     name: str
     labels: LabelSet
@@ -84,12 +84,12 @@ class Corpus:
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
     def limited(self, **sizes: int | None) -> Corpus:
-        """The corpus with the first ``sizes[split]`` sentences of each split, all where that is None."""
+        """The corpus with the first ``sizes[split]`` sentences of each split, or all if that is None."""
         return Corpus(self.name, self.labels, *(self.split(split)[: sizes.get(split)] for split in SPLITS))
 
 
 def digest(sentences: Sequence[Sentence]) -> str:
-    """Twelve hexadecimal digits that change when any word or tag does.
+    """A digest of all words and tags, as twelve hexadecimal digits.
 
     >>> a, b = Sentence(("x",), ("O",)), Sentence(("y",), ("O",))
     >>> digest([a]) == digest([a]), digest([a]) == digest([b])

@@ -1,4 +1,4 @@
-"""Where a run's labelled sentences come from, as a configuration says it."""
+"""Sources of labelled sentences, as a configuration describes them."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class DataSource(Named):
         """The corpus of one language.
 
         Raises:
-            DataError: the language is unknown, or its data is not as it should be.
+            DataError: The language is unknown, or its data is malformed.
         """
 
     def sizes(self, language: str) -> dict[Split, int]:
-        """Sentences in each split, or the most that there can be, without a download.
+        """Number of sentences in each split, or an upper bound, without a download.
 
         Raises:
-            DataError: the language is unknown.
+            DataError: The language is unknown.
         """
         corpus = self.corpus(language)
         return {split: len(corpus.split(split)) for split in SPLITS}
 
     def unlabelled(self) -> Iterator[Sequence[str]]:
-        """Unlabelled sentences of all languages, to pretrain on.
+        """Unlabelled sentences of all languages, for pretraining.
 
         Raises:
-            ConfigError: this source has none.
+            ConfigError: This source has none.
         """
         raise ConfigError(
             f"data {self.name!r} has no unlabelled text to pretrain on; use backbone: {{name: pretrained, path: ...}}"
@@ -53,8 +53,8 @@ class WikiAnnData(DataSource):
     """WikiAnn from the Hugging Face hub, the paper's data (§4.1).
 
     Attributes:
-        repository: a data set on the hub, or a folder of the same layout.
-        revision: a commit, branch or tag of it; its newest where null.
+        repository: Data set on the hub, or a folder with the same layout.
+        revision: Commit, branch or tag of the repository; the newest if null.
     """
 
     name: ClassVar[str] = "wikiann"
@@ -63,21 +63,21 @@ class WikiAnnData(DataSource):
     revision: str | None = None
 
     def corpus(self, language: str) -> Corpus:
-        """One language by WikiAnn's code, such as ``af``."""
+        """The corpus of a language, by its WikiAnn code, such as ``af``."""
         return read_wikiann(language, self.repository, self.revision)
 
     def sizes(self, language: str) -> dict[Split, int]:
-        """Those of WikiAnn's largest languages; others have fewer."""
+        """The sizes of WikiAnn's largest languages; others are smaller."""
         return {"train": 20_000, "validation": 10_000, "test": 10_000}
 
 
 class ConllData(DataSource):
-    """CoNLL files in a folder with a folder per language: ``path/af/{train,validation,test}.conll``.
+    """CoNLL files in a folder with one subfolder per language: ``path/af/{train,validation,test}.conll``.
 
     Attributes:
-        path: the folder; a relative one starts where the command is run.
-        types: entity types, in the order of the label indices.
-        folders: within the folder, where a language is not in one of its own name; such as ``hi: hiner/hi``.
+        path: The folder; a relative path starts at the working directory.
+        types: Entity types, in the order of the label indices.
+        folders: Subfolders of languages whose subfolder is not named like the language, e.g. ``hi: hiner/hi``.
     """
 
     name: ClassVar[str] = "conll"
@@ -87,20 +87,20 @@ class ConllData(DataSource):
     types: tuple[str, ...] = ("PER", "ORG", "LOC")
 
     def corpus(self, language: str) -> Corpus:
-        """One language by the name of its folder."""
+        """The corpus of a language, by the name of its folder."""
         return read_conll_corpus(self.path, language, LabelSet(self.types), self.folders.get(language))
 
 
 class SyntheticData(SyntheticWorld, DataSource):
-    """The synthetic world: small artificial languages, made up on the spot; needs no download."""
+    """The synthetic world: small artificial languages, generated on the fly without a download."""
 
     name: ClassVar[str] = "synthetic"
 
     def sizes(self, language: str) -> dict[Split, int]:
-        """As described: nothing is made up for it."""
+        """The configured sizes; no sentences are generated."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def unlabelled(self) -> Iterator[Sequence[str]]:
-        """The unlabelled text of every language, one after the other."""
+        """The unlabelled text of all languages, one language after another."""
         for language in self.languages:
             yield from self.text(language)

@@ -25,9 +25,8 @@ from pemeta.utils.seeding import numpy_generator
 
 LABELS = LabelSet(("PER", "ORG", "LOC"))
 
-# How often each option of the grammar is taken; our choice. The middle row is how often a name's form, a word and a
-# name's stem are the ones that suit what they stand with: the nearer to one half for names, the less either form or
-# context says alone.
+# Probabilities of the grammar's options. The third line holds how often a name's form, a word and a name's stem suit
+# their context: the closer the first is to one half, the less form or context alone reveals about a name.
 NAME_SUBJECT, NAME_PHRASE = 0.55, 0.6
 ADVERB, SECOND_PHRASE, NUMERAL, ADJECTIVE = 0.4, 0.2, 0.1, 0.35
 SUITED_NAME, SUITED_WORD, SUITED_STEM = 0.6, 0.95, 0.7
@@ -35,13 +34,13 @@ MODIFIED_NAME, GIVEN_NAME, RELATIONAL = 0.25, 0.2, 0.1
 
 
 class Speaker:
-    """Says sentences of one language; some of the words are borrowed from the trade language.
+    """A generator of sentences in one language, with some words borrowed from the trade language.
 
     Args:
-        own: The language.
-        trade: The language that lends.
-        borrowing: Probability that a word is said in ``trade``.
-        rng: Where the choices come from.
+        own: Language of the sentences.
+        trade: Language that words are borrowed from.
+        borrowing: Probability that a word is borrowed from ``trade``.
+        rng: Generator of all random choices.
     """
 
     def __init__(self, own: Language, trade: Language, borrowing: float, rng: np.random.Generator) -> None:
@@ -54,7 +53,7 @@ class Speaker:
         parts = {"S": subject, "V": [self._word(f"{context} verb")], "O": self._common(context)}
         clause = [token for part in self.own.traits.order for token in parts[part]]
         phrases = self._phrase(NAME_PHRASE) + (self._phrase(0.0) if self._chance(SECOND_PHRASE) else [])
-        # The phrases stand on the far side of the clause from a final verb.
+        # Phrases come before a clause with a final verb, and after any other.
         clause = phrases + clause if self.own.traits.order == "SOV" else clause + phrases
         if self._chance(ADVERB):
             clause.insert(0, self._word(f"{self._suited(context)} adverb"))
@@ -83,7 +82,7 @@ class Speaker:
         return self._ordered(modifiers, (self._pick(self._language().nouns[context]), "O"))
 
     def _name(self, context: str) -> list[tuple[str, str]]:
-        """A name of one to three words; it is an entity or not by its form and ``context`` together."""
+        """A name of one to three words; its form and ``context`` together decide whether it is an entity."""
         form = self._pick(SUITED[context if self._chance(SUITED_NAME) else self._other(context)])
         speech = self._language()
         stems = speech.stems_of(form) if self._chance(SUITED_STEM) else speech.stems
@@ -122,22 +121,22 @@ class Speaker:
 class SyntheticWorld(Frozen):
     """A family of made-up languages with named entities, for demonstrations and tests without downloads.
 
-    A name is an affix and a stem, as in *d’Arc*, with up to two words more. The affix leaves several readings open
-    and so does what stands around the name; only both together tell a person from an organisation, a place or a
-    common noun (:data:`pemeta.data.synthetic_language.MEANING`). The same combinations mean the same in all
-    languages, and all languages share some loanwords, so a model can carry over what it learnt in one.
+    A name is an affix and a stem, as in *d’Arc*, with up to two more words. Both the affix and the context of a name
+    are ambiguous; only together do they distinguish a person from an organisation, a place or a common noun
+    (:data:`pemeta.data.synthetic_language.MEANING`). Combinations have the same meaning in all languages, and all
+    languages share some loanwords, so that a model can transfer what it has learnt in one to another.
 
-    Everything is a function of (``seed``, language, split): asking for one never changes another.
+    Everything is a function of (``seed``, language, split): requesting one never changes another.
 
     Attributes:
-        seed: The world: its lexicon, affixes and sentences.
-        languages: Names out of ``aru bex cim dov eki fal gor hin``.
+        seed: Seed of the world's lexicon, affixes and sentences.
+        languages: Names from ``aru bex cim dov eki fal gor hin``.
         train: Labelled training sentences per language.
         validation: Labelled validation sentences per language.
         test: Labelled test sentences per language.
         text_sentences: Unlabelled sentences per language, for pretraining.
-        borrowing: Share of the words in the labelled sentences said in the trade language.
-        text_borrowing: The same in the unlabelled text.
+        borrowing: Share of the words in labelled sentences that are borrowed from the trade language.
+        text_borrowing: The same share in the unlabelled text.
 
     >>> world = SyntheticWorld(train=2, validation=1, test=1)
     >>> world.corpus("aru") == world.corpus("aru")
@@ -164,14 +163,14 @@ class SyntheticWorld(Frozen):
         return languages
 
     def corpus(self, language: str) -> Corpus:
-        """The labelled sentences of ``language``; no sentence is in two splits, or twice in one.
+        """The labelled sentences of ``language``; no sentence occurs twice, within a split or across splits.
 
         Raises:
             ConfigError: the world has no such language.
         """
         taken: set[tuple[str, ...]] = set()
-        # Test first, train last: what is left out because it was said before never depends on the sizes to come, so
-        # the test sentences stay the same however many training sentences are asked for.
+        # Test first, train last: duplicates are skipped, and so the test sentences do not depend on the number of
+        # training sentences.
         found = {split: self._unseen(language, split, taken) for split in reversed(SPLITS)}
         return Corpus(language, LABELS, *(found[split] for split in SPLITS))
 

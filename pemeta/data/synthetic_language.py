@@ -1,8 +1,8 @@
-"""The languages of the synthetic world: one family, each with its own sounds, letters, affixes and order.
+"""The languages of the synthetic world: one family, each with its own sounds, letters, affixes and word order.
 
-A *proto-lexicon* gives every concept one root. A language turns the root into a word of its own:
-regular sound changes, sometimes a new root instead, its own affixes, its own script. All numbers here are
-choices of this library; they make transfer between the languages possible and not trivial.
+A *proto-lexicon* gives every concept one root. A language turns the root into a word of its own, by
+regular sound changes, sometimes a new root, its own affixes and its own script. The numbers here were
+chosen to make transfer between the languages possible but not trivial.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCRIPTS: Mapping[str, str] = MappingProxyType(
 """Each script's letters, in the order of ``CONSONANTS + VOWELS``."""
 
 CONTEXTS = ("agent", "place")
-"""What surrounds a name: it acts or accompanies, or something is or stands there."""
+"""Contexts of a name: an agent acts or accompanies; at a place, something is or happens."""
 FORMS = ("patronym", "toponym", "demonym", "byname")
 """The four kinds of name affix. Neither a form nor a context decides what a name is; see ``MEANING``."""
 MEANING: Mapping[tuple[str, str], str | None] = MappingProxyType(
@@ -45,36 +45,36 @@ MEANING: Mapping[tuple[str, str], str | None] = MappingProxyType(
         ("byname", "place"): None,  # at the baker: a common noun
     }
 )
-"""The entity type of a name by its form and its context, None where it is no entity."""
+"""The entity type of a name by its form and its context, or None if it is not an entity."""
 
 SUITED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"agent": ("patronym", "byname"), "place": ("toponym", "demonym")}
 )
 """The forms that are a little more frequent in each context."""
 
-# How many concepts of each kind the family has words for. Nouns, verbs, adverbs and adpositions belong to a context
-# and adjectives to a form: from what goes together in ordinary text a language model can find these classes.
+# Number of concepts of each kind. Nouns, verbs, adverbs and adpositions belong to a context and adjectives to a form,
+# so that a language model can infer these classes from co-occurrence in unlabelled text.
 PER_CONTEXT: Mapping[str, int] = MappingProxyType({"noun": 8, "verb": 4, "adverb": 2, "adposition": 2})
 PER_FORM: Mapping[str, int] = MappingProxyType({"adjective": 2, "affix": 2})
 STEMS = 40
 
 JOINER = "’"
-"""Stands between an affix and what it is put before, as in *d’Arc*: tokenizers split there."""
+"""Character between an affix and the word that follows, as in *d’Arc*; tokenizers split there."""
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What makes a language differ from its relatives.
+    """Traits that distinguish a language from its relatives.
 
     Attributes:
         script: A key of :data:`SCRIPTS`.
-        order: Subject, object and verb in a clause.
-        adjective_first: Modifiers come before their noun.
-        prepositions: Adpositions come before their phrase.
+        order: Order of subject, object and verb in a clause.
+        adjective_first: Whether modifiers come before their noun.
+        prepositions: Whether adpositions come before their phrase.
         shifts: Regular sound changes; each string is a cycle, so ``"pf"`` turns p into f and f into p, and no
             two sounds ever merge.
         innovation: Share of the other roots and affixes that are not inherited.
-        loans: Share of the words and affixes of each kind taken over from the trade language, letters and all.
+        loans: Share of the words and affixes of each kind that are loans from the trade language, in its script.
     """
 
     script: str
@@ -98,7 +98,7 @@ FAMILY: Mapping[str, Traits] = MappingProxyType(
         "hin": Traits("cyrillic", "SOV", False, False, ("lr", "ao")),
     }
 )
-"""The languages that exist, by name."""
+"""The languages of the family, by name."""
 
 TRADE = Traits("latin", "SVO", True, True, (), innovation=0.0, loans=0.0)
 """The family's common written language: the proto-language itself, from which every language borrows."""
@@ -124,14 +124,14 @@ class Language:
         self._spelling = str.maketrans({sound: letters[table[sound]] for sound in table})
 
     def spell(self, sounds: str) -> str:
-        """Proto-sounds after this language's sound changes, in its letters."""
+        """The proto-sounds after this language's sound changes, in its script."""
         return sounds.translate(self._spelling)
 
     @cached_property
     def words(self) -> dict[str, tuple[str, ...]]:
         """The words of each kind, such as ``"agent verb"`` or ``"toponym affix"``, in the proto-lexicon's order.
 
-        No word means two things, neither within the language nor between it and the trade language.
+        No word has two meanings, neither within the language nor across it and the trade language.
         """
         roots = _roots(self.seed)
         taken = {root for kind in roots.values() for root in kind}
@@ -139,7 +139,7 @@ class Language:
         return {kind: self._derive(kind, roots[kind], taken, rng) for kind in roots}
 
     def _derive(self, kind: str, roots: tuple[str, ...], taken: set[str], rng: np.random.Generator) -> tuple[str, ...]:
-        """The words of one kind: a fixed share of them loans, and some of the others new."""
+        """The words of one kind: a fixed share are loans, and some of the others are new roots."""
         loans = rng.permutation(len(roots))[: round(self.traits.loans * len(roots))].tolist()
         words: list[str] = []
         for i, root in enumerate(roots):
@@ -153,7 +153,7 @@ class Language:
 
     @cached_property
     def nouns(self) -> dict[str, tuple[str, ...]]:
-        """The common nouns of each context; one for each name affix begins with it, as in *l’eau*."""
+        """The common nouns of each context; for each name affix there is one noun with that affix, as in *l’eau*."""
         affixes = [affix for form in FORMS for affix in self.words[f"{form} affix"]]
         nouns = {}
         for start, context in enumerate(CONTEXTS):
@@ -170,7 +170,7 @@ class Language:
 
     @cached_property
     def stems(self) -> tuple[str, ...]:
-        """What names are made of, inherited by all languages: one closed syllable each."""
+        """The stems of names, inherited by all languages: one closed syllable each."""
         rng = numpy_generator(self.seed, "stems")
         found: dict[str, None] = {}
         while len(found) < STEMS:
@@ -178,7 +178,7 @@ class Language:
         return tuple(map(self.spell, found))
 
     def stems_of(self, form: str) -> tuple[str, ...]:
-        """The stems that names of ``form`` are mostly made of."""
+        """The stems that most names of ``form`` have."""
         return self.stems[FORMS.index(form) :: len(FORMS)]
 
     def __repr__(self) -> str:
@@ -197,7 +197,7 @@ def _root(rng: np.random.Generator, kind: str) -> str:
 
 
 def _roots(seed: int) -> dict[str, tuple[str, ...]]:
-    """The proto-lexicon: a root of its own for every concept of every kind."""
+    """The proto-lexicon: a distinct root for every concept of every kind."""
     kinds = {f"{context} {kind}": count for kind, count in PER_CONTEXT.items() for context in CONTEXTS}
     kinds |= {f"{form} {kind}": count for kind, count in PER_FORM.items() for form in FORMS}
     rng = numpy_generator(seed, "roots")
@@ -221,5 +221,5 @@ def language(seed: int, name: str) -> Language:
 
 
 def trade_language(seed: int) -> Language:
-    """The proto-language as it is still written, from which all borrow."""
+    """The trade language of the world of ``seed``: the proto-language, from which all others borrow."""
     return Language(seed, "trade", TRADE)

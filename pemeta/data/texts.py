@@ -1,4 +1,4 @@
-"""Texts with one label each, as word pieces."""
+"""Texts with one label each, as tokens."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from pemeta.data.examples import PieceExamples, checked_length
+from pemeta.data.examples import TokenExamples, checked_length
 from pemeta.data.metrics import ClassScores, class_scores
 from pemeta.errors import ConfigError, DataError, excerpt, unknown_name
 from pemeta.typing import Batch
 
 
 @dataclass(frozen=True)
-class EncodedTexts(PieceExamples[str, ClassScores]):
-    """Texts, or pairs of texts, with one label each, ready for a backbone.
+class EncodedTexts(TokenExamples[str, ClassScores]):
+    """Encoded texts, or pairs of texts, with one label each.
 
     Attributes:
-        classes: the classes that the label indices refer to.
-        labels: the class of each text.
-        input_ids: word-piece indices with special tokens, one sequence per text.
-        type_ids: for each piece 0 or 1 by the text of the pair that it is from; None where the tokenizer does not
-            tell, or there are no pairs.
-        pad_id: index that fills up shorter texts of a batch.
-        num_truncated: texts that were longer than ``max_length`` pieces.
-        trunk: for each text its last hidden states (T, D), where fine-tuning computed them before.
+        classes: Classes that the label indices refer to.
+        labels: Class of each text.
+        input_ids: Token ids including special tokens, one sequence per text.
+        type_ids: For each token, 0 or 1 for the first or second text of its pair; None if the tokenizer does not
+            distinguish them, or if there are no pairs.
+        pad_id: Token id that pads shorter texts of a batch.
+        num_truncated: Number of texts longer than ``max_length`` tokens.
+        trunk: Last hidden states (T, D) of each text, if fine-tuning has computed them.
     """
 
     kind: ClassVar[str] = "sequence_classification"
@@ -78,32 +78,33 @@ def encode_texts(
     *,
     pairs: Sequence[str] | None = None,
 ) -> EncodedTexts:
-    """Word pieces of texts, and one label for each text.
+    """Encode texts with one label each.
 
     Args:
-        texts: the texts.
-        labels: the class of each text.
-        classes: the names of all classes, in the order that their indices are to have.
-        tokenizer: the backbone's.
-        max_length: pieces per text, special tokens included; longer texts are cut at the end (of pairs, the longer
-            one), and counted. By default 128, our choice, or the model's limit if that is less.
-        pairs: a second text for each of the first ones, such as a hypothesis for each premise.
+        texts: Texts to encode.
+        labels: Class of each text.
+        classes: Names of all classes, in the order of their indices.
+        tokenizer: Tokenizer of the backbone.
+        max_length: Most tokens per text, special tokens included; longer texts are truncated at the end (of a pair,
+            the longer one) and counted. By default 128, our choice, or the model's limit if that is less.
+        pairs: A second text for each text, such as a hypothesis for each premise.
 
     Raises:
-        ConfigError: the classes are not two or more different names, or ``max_length`` is longer than the model
-            takes or below 3.
-        DataError: there are not as many labels, or second texts, as texts; a label is not a class; a text is empty.
+        ConfigError: The classes are not two or more different names, or ``max_length`` is above the model's limit or
+            below 3.
+        DataError: The number of labels, or of second texts, differs from that of texts; a label is not a class; or a
+            text is empty.
     """
     if len(classes) < 2 or len(set(classes)) < len(classes) or isinstance(classes, str):
         raise ConfigError(f"classes must be two or more different names; found {excerpt(classes)}")
     max_length = checked_length(max_length, 3, tokenizer)
     _check(texts, labels, classes, pairs)
-    pieces, cut = _pieces(list(texts), None if pairs is None else list(pairs), tokenizer, max_length)
-    types = pieces.get("token_type_ids") if pairs is not None else None
+    tokens, cut = _tokens(list(texts), None if pairs is None else list(pairs), tokenizer, max_length)
+    types = tokens.get("token_type_ids") if pairs is not None else None
     return EncodedTexts(
         classes=tuple(classes),
         labels=tuple(labels),
-        input_ids=tuple(map(torch.tensor, pieces["input_ids"])),
+        input_ids=tuple(map(torch.tensor, tokens["input_ids"])),
         type_ids=None if types is None else tuple(map(torch.tensor, types)),
         pad_id=tokenizer.pad_token_id or 0,
         num_truncated=cut,
@@ -121,20 +122,20 @@ def _check(texts: Sequence[str], labels: Sequence[str], classes: Sequence[str], 
     for what, given in (("text", texts), ("second text", pairs or ())):
         for number, text in enumerate(given, 1):
             if not text.strip():
-                raise DataError(f"{what} {number} of {len(given)} is empty; leave it out, and its label")
+                raise DataError(f"{what} {number} of {len(given)} is empty; remove it and its label")
 
 
-def _pieces(
+def _tokens(
     texts: list[str], pairs: list[str] | None, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> tuple[dict[str, Any], int]:
-    """The tokenizer's lists, and how many texts were cut."""
+    """The tokenizer's output, and the number of truncated texts."""
     if not texts:
         return {"input_ids": [], "token_type_ids": []}, 0
     whole = tokenizer(texts, pairs, verbose=False)
     for number, ids in enumerate(whole["input_ids"], 1):
         if not ids:
             text = excerpt(texts[number - 1])
-            raise DataError(f"text {number} of {len(texts)} has no piece in this vocabulary; leave it out: {text}")
+            raise DataError(f"text {number} of {len(texts)} has no token in this vocabulary; remove it: {text}")
     cut = sum(len(ids) > max_length for ids in whole["input_ids"])
-    # A second time only where something is cut: the special tokens at the end have to stay.
+    # Tokenize again only if a text is truncated, because the special tokens at the end must be kept.
     return dict(tokenizer(texts, pairs, truncation=True, max_length=max_length) if cut else whole), cut

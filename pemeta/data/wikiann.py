@@ -1,4 +1,4 @@
-"""WikiAnn, the paper's data, from the Hugging Face hub."""
+"""WikiAnn, the data of the paper, from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pemeta.errors import DataError, excerpt, reason, unknown_name
 from pemeta.utils.hub import quiet
 
 REPOSITORY = "unimelb-nlp/wikiann"
-"""Parquet files with the splits of Rahimi et al. (2019), as in the paper (§4.1)."""
+"""Repository of Parquet files with the splits of Rahimi et al. (2019), as in the paper (§4.1)."""
 
 LABELS = LabelSet(("PER", "ORG", "LOC"))
 
 
 def read_wikiann(language: str, repository: str = REPOSITORY, revision: str | None = None) -> Corpus:
-    """One language of WikiAnn.
+    """The corpus of one WikiAnn language.
 
     Args:
-        language: WikiAnn's code, such as ``af``.
-        repository: a data set on the hub, or a folder of the same layout.
-        revision: a commit, branch or tag of the repository; by default its newest.
+        language: WikiAnn code of the language, such as ``af``.
+        repository: Data set on the hub, or a folder with the same layout.
+        revision: Commit, branch or tag of the repository; the newest if None.
 
     Raises:
-        DataError: the hub cannot be reached, the language is unknown, or the labels are not WikiAnn's.
+        DataError: The hub cannot be reached, the language is unknown, or the labels are not WikiAnn's.
     """
-    import datasets  # here, because it takes a second to import and CoNLL files do not need it
+    import datasets  # here, because importing it takes a second and CoNLL files do not need it
 
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
@@ -65,10 +65,10 @@ def _sentences(rows: Any, where: str) -> list[Sentence]:
 
 
 def _problem(words: list[str], indices: list[int], names: list[str]) -> str | None:
-    """Why a row is not a labelled sentence, or None where it is."""
+    """The reason why a row is not a labelled sentence, or None if it is one."""
     if len(words) != len(indices):
         return f"{len(words)} words but {len(indices)} tags"
-    if not all(index in range(len(names)) for index in indices):  # -1 stands for a label that is not given
+    if not all(index in range(len(names)) for index in indices):  # -1 means a missing label
         return f"a tag's index is not from 0 to {len(names) - 1}: {indices}"
     tags = [names[index] for index in indices]
     pairs = zip(["O", *tags], tags, strict=False)

@@ -29,8 +29,8 @@ class Backbone(Named):
     """A pretrained encoder.
 
     Attributes:
-        attention: ``sdpa`` or ``eager``; transformers' choice where null. Second order through the backbone
-            needs ``eager``.
+        attention: ``sdpa`` or ``eager``; chosen by transformers if null. Second order through the backbone works with
+            both; with ``sdpa`` the inner loop uses PyTorch's math kernel.
     """
 
     kind: ClassVar[str] = "backbone"

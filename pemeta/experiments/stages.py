@@ -28,7 +28,7 @@ from pemeta.training.evaluation import predict
 from pemeta.training.finetuning import FineTuningHistory, finetune
 from pemeta.typing import State
 from pemeta.utils.digests import config_digest, slug
-from pemeta.utils.distributed import Processes, is_everywhere
+from pemeta.utils.distributed import Processes, raised_by_all
 from pemeta.utils.files import read_json, replaced_folder, write_json
 from pemeta.utils.provenance import hardware, package_versions
 
@@ -86,7 +86,7 @@ class Stages:
         except PemetaError as error:
             return Outcome(stage, error=str(error), diverged=isinstance(error, TrainingError))
         except Exception as error:  # a fault of ours or of a library's must not end a night's grid
-            if self.processes.size > 1 and stage.target is None and not is_everywhere(error):
+            if self.processes.size > 1 and stage.target is None and not raised_by_all(error):
                 raise  # others wait for this process in the middle of something; its launcher ends them
             return Outcome(stage, error=f"{type(error).__name__}: {reason(error)}", details=traceback.format_exc())
 

@@ -1,4 +1,4 @@
-"""Task heads: hidden states to logits, to a loss, to predictions; one file for each kind of task."""
+"""Task heads: from hidden states to logits, a loss and predictions; one file for each kind of task."""
 
 from pemeta.heads.base import Head, HeadSpec
 from pemeta.heads.causal_lm import CausalLM, CausalLMHead

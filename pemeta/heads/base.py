@@ -1,4 +1,4 @@
-"""What a task head is to the rest of the library, and the descriptions that heads are made from."""
+"""The interface of task heads, and the descriptions that heads are built from."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from pemeta.utils.registry import Named
 
 
 class Head(nn.Module, ABC):
-    """What stands on a backbone for one task: h(· ; θ_h) in the paper's notation, and its loss from the set 𝕃.
+    """The head of one task on a backbone: h(· ; θ_h) in the paper's notation, with its loss from the set 𝕃.
 
-    A head's own parameters are θ_h. What it reads of the backbone beside the hidden states, such as the word
-    embedding, stays in θ_p or θ_a: it reaches that through the argument ``backbone`` and keeps no reference,
+    A head's own parameters are θ_h. Parameters of the backbone that it uses besides the hidden states, such as the
+    word embedding, stay in θ_p or θ_a: it accesses them through the argument ``backbone`` and keeps no reference,
     because the inner loop passes a clone.
     """
 
     @abstractmethod
     def forward(self, hidden: Tensor, batch: Batch, backbone: nn.Module) -> Tensor:
-        """Logits, of first dimension B, from hidden states (B, T, D).
+        """Logits, with first dimension B, from hidden states (B, T, D).
 
         Args:
-            hidden: the backbone's last hidden states, after the PE methods.
-            batch: what they were computed from; ``attention_mask`` (B, T), if it is there, tells what is padding.
-            backbone: the backbone, or a clone of it.
+            hidden: Last hidden states of the backbone, after the PE methods.
+            batch: Batch that they were computed from; its ``attention_mask`` (B, T), if present, marks padding.
+            backbone: The backbone, or a clone of it.
         """
 
     @abstractmethod
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """A scalar, averaged over what the batch labels."""
+        """The loss, a scalar, averaged over the labelled positions or examples of the batch."""
 
     @abstractmethod
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
-        """What is predicted for each example: a tensor of first dimension B."""
+        """The prediction for each example: a tensor with first dimension B."""
 
     def check(self, backbone: nn.Module) -> None:
-        """Refuse a backbone that the head cannot stand on; by default none.
+        """Refuse a backbone that the head cannot be used with; by default, accept all.
 
         Raises:
-            ModelError: the head would not work, or its loss would mean nothing.
+            ModelError: The head would not work, or its loss would be meaningless.
         """
 
     def start_from(self, backbone: nn.Module) -> None:
-        """Take starting values from the backbone, where the head has its values from there; by default none."""
+        """Initialise parameters of the head from the backbone; by default, do nothing."""
 
 
 class HeadSpec(Named):
-    """A frozen description of a head: called with the width of the hidden states, it gives a new head.
+    """A frozen description of a head, which builds a new head when called with the width of the hidden states.
 
     To add a kind of head, write one file in ``pemeta/heads/`` with the head and its description, and import both in
     ``pemeta/heads/__init__.py``.
@@ -64,27 +64,27 @@ class HeadSpec(Named):
 
     @abstractmethod
     def __call__(self, hidden_size: int) -> Head:
-        """A new head for hidden states of width ``hidden_size``; its values come from PyTorch's global generator."""
+        """A new head for hidden states of width ``hidden_size``, initialised from PyTorch's global generator."""
 
 
-def _different(labels: tuple[str, ...]) -> tuple[str, ...]:
+def _distinct(labels: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(labels)) < len(labels):
-        raise ValueError(f"labels must be different; found {', '.join(labels)}")
+        raise ValueError(f"labels must be distinct; found {', '.join(labels)}")
     return labels
 
 
-Labels = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
+Labels = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
 """Names of the labels, in the order of their indices."""
 
 
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of logits (N, C), averaged over those of the labels (N,) that are not -100; 0 where all are."""
+    """Mean cross-entropy of logits (N, C) over the labels (N,) other than -100; 0 if there are none."""
     total = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
     return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
 
 
 def new_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear map, normal with standard deviation 0.02 and without bias at the start, as in BERT's classifiers."""
+    """A linear map with normal weights of standard deviation 0.02 and zero bias, as in BERT's classifiers."""
     linear = nn.Linear(inputs, outputs)
     nn.init.normal_(linear.weight, std=0.02)
     nn.init.zeros_(linear.bias)

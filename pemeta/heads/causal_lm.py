@@ -1,4 +1,4 @@
-"""The next word piece, from those before it."""
+"""Causal language modelling: the next token from those before it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Output: TypeAlias = Literal["tied", "own"]
 
 
 class CausalLMHead(Head):
-    """The next piece's logits from the hidden state of the piece before: ``W x + b`` over a vocabulary of V pieces.
+    """Logits of the next token from the hidden state of a token: ``W x + b`` over a vocabulary of V tokens.
 
-    With ``tied`` output W is the backbone's word embedding, as in GPT-2. It stays in θ_p (or θ_a, where a method
+    With ``tied`` output, W is the backbone's word embedding, as in GPT-2. It stays in θ_p (or in θ_a, if a method
     puts it there), is shared by all tasks, and gets its meta-gradient through the clone's backbone as well as from
-    here; the head is b alone: ``V`` parameters, 50 257 for GPT-2. With ``own`` output W is the head's, for
-    backbones whose output matrix is another than the embedding (Llama's): ``V D + V`` parameters, 38.6 million for
+    here; the head itself is b: ``V`` parameters, 50 257 for GPT-2. With ``own`` output, W belongs to the head, for
+    backbones whose output matrix differs from the embedding (Llama's): ``V D + V`` parameters, 38.6 million for
     GPT-2's width. It starts as a copy of the embedding; copy a pretrained output matrix into ``weight`` to start
-    from that.
+    from that instead.
 
-    b starts at zero. A model's own scaling or capping of logits is not repeated here.
+    b starts at zero. A model's own scaling or capping of logits is not applied here.
 
     Args:
-        hidden_size: width D of the hidden states.
-        vocab_size: V; the embedding may have more rows than the tokenizer has pieces, and the first V are used.
+        hidden_size: Width D of the hidden states.
+        vocab_size: Vocabulary size V; the embedding may have more rows than that, of which the first V are used.
         output: ``tied`` or ``own``.
     """
 
@@ -41,50 +41,50 @@ class CausalLMHead(Head):
         self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size).normal_(std=0.02)) if output == "own" else None
 
     def forward(self, hidden: Tensor, batch: Batch, backbone: nn.Module) -> Tensor:
-        """(B, T, D) to logits (B, T, V); those at a position are of the piece that comes next."""
+        """Logits (B, T, V) from hidden states (B, T, D); those at a position are for the token that comes next."""
         weight = _embedding(backbone)[: len(self.bias)] if self.weight is None else self.weight
         return F.linear(hidden, weight, self.bias)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of the pieces after the first, averaged over the labelled ones of (B, T); 0 without any.
+        """Mean cross-entropy over the labelled tokens of (B, T) after the first; 0 if there are none.
 
-        ``labels`` are the input ids themselves, -100 where a piece is not to be predicted.
+        ``labels`` are the input ids themselves, -100 for tokens that are not to be predicted.
         """
         return mean_cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
-        """(B, T, V) to the natural log-probability of each piece given those before it (B, T).
+        """Natural log-probability (B, T) of each token given those before it, from logits (B, T, V).
 
-        0 where a piece is unlabelled, and at the first position, which nothing comes before.
+        0 for unlabelled tokens, and at the first position, which has no context.
         """
         labels = batch["labels"][:, 1:]
         nll = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none")
         return F.pad(-nll, (1, 0))
 
     def check(self, backbone: nn.Module) -> None:
-        """Refuse a backbone without a fitting word embedding, and one that sees the pieces that it is to predict.
+        """Refuse a backbone without a suitable word embedding, or one that sees the tokens that it has to predict.
 
         Raises:
-            ModelError: there is no word embedding, it has fewer than V rows or another width than the hidden
-                states, or the hidden state of a piece depends on a later one.
+            ModelError: There is no word embedding, it has fewer than V rows or another width than the hidden
+                states, or the hidden state of a token depends on a later one.
         """
         rows, width = _embedding(backbone).shape
         if rows < len(self.bias):
             raise ModelError(
-                f"the head predicts {len(self.bias)} pieces, but the word embedding of {type(backbone).__name__} has "
+                f"the head predicts {len(self.bias)} tokens, but the word embedding of {type(backbone).__name__} has "
                 f"{rows} rows; encode with the tokenizer of this backbone"
             )
         if self.bias.is_meta or _embedding(backbone).is_meta:
-            return  # there are no values to try it with
+            return  # without values there is nothing to test
         hidden = _hidden_states_without_future(backbone, rows)
         if self.weight is None and hidden.shape[-1] != width:
             raise ModelError(
-                f"the word embedding of {type(backbone).__name__} is {width} wide and its hidden states "
-                f"{hidden.shape[-1]}, so it cannot be the output matrix too; describe the head with output='own'"
+                f"the word embedding of {type(backbone).__name__} is {width} wide but its hidden states are "
+                f"{hidden.shape[-1]} wide, so it cannot serve as the output matrix; use a head with output='own'"
             )
 
     def start_from(self, backbone: nn.Module) -> None:
-        """Copy the embedding into W, where the head has its own and the widths agree."""
+        """Copy the embedding into W, if the head has its own W and the shapes agree."""
         embedding = _embedding(backbone)[: len(self.bias)]
         if self.weight is not None and embedding.shape == self.weight.shape:
             with torch.no_grad():
@@ -92,12 +92,12 @@ class CausalLMHead(Head):
 
 
 class CausalLM(HeadSpec):
-    """Makes a :class:`CausalLMHead`.
+    """Description of a :class:`CausalLMHead`.
 
     Attributes:
-        vocab_size: pieces V of the vocabulary.
-        output: ``tied`` to the backbone's word embedding (V parameters for each task), or a matrix of the task's
-            ``own`` (V D + V).
+        vocab_size: Vocabulary size V.
+        output: ``tied`` to the backbone's word embedding (V parameters per task), or an ``own`` matrix of the task
+            (V D + V parameters).
 
     >>> sum(p.numel() for p in CausalLM(vocab_size=100)(hidden_size=8).parameters())
     100
@@ -126,9 +126,10 @@ def _embedding(backbone: nn.Module) -> Tensor:
 
 
 def _hidden_states_without_future(backbone: nn.Module, rows: int) -> Tensor:
-    """The hidden states of a short sequence, after making sure that those before its end do not depend on its end.
+    """The hidden states of a short sequence, after checking that all but the last do not depend on the last token.
 
-    By their gradient in the last piece's embedding, which a causal mask makes exactly zero in any precision.
+    The check is their gradient with respect to the last token's embedding, which a causal mask makes exactly zero in
+    any precision.
     """
     ids = torch.tensor([[i % rows for i in range(4)]], device=next(backbone.parameters()).device)
     embedded: list[Tensor] = []
@@ -152,8 +153,8 @@ def _hidden_states_without_future(backbone: nn.Module, rows: int) -> Tensor:
         (gradient,) = torch.autograd.grad((hidden[:, :-1].float() * weights).sum(), embedded[0])
     if gradient[:, -1].any():
         raise ModelError(
-            f"{type(backbone).__name__} sees the pieces that a causal language model is to predict, so that its loss "
-            "would mean nothing; use a backbone that sees only what came before, such as GPT-2"
+            f"{type(backbone).__name__} sees the tokens that a causal language model has to predict, so its loss "
+            "would be meaningless; use a backbone with causal attention, such as GPT-2"
         )
     assert isinstance(hidden, Tensor)
     return hidden.detach()

@@ -1,4 +1,4 @@
-"""A label for each sequence: a text, a pair of texts, or an image as a sequence of patches."""
+"""Sequence classification: a label for each text, pair of texts, or image as a sequence of patches."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Pooling: TypeAlias = Literal["first", "mean", "last"]
 
 
 def pool(hidden: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
-    """One vector for each sequence: (B, T, D) to (B, D).
+    """Pool the hidden states (B, T, D) of sequences into one vector each (B, D).
 
     Args:
-        hidden: hidden states.
-        mask: (B, T), 1 where there is something and 0 on padding, on either side; without it, all positions count.
-        pooling: the ``first`` or the ``last`` position that counts, or the ``mean`` over those that do.
+        hidden: Hidden states.
+        mask: Attention mask (B, T), 0 on padding, which may be on either side; without a mask, all positions count.
+        pooling: The ``first`` or ``last`` position that is not padding, or the ``mean`` over all of them.
 
     >>> hidden = torch.tensor([[[1.0], [3.0], [100.0]]])
     >>> [pool(hidden, torch.tensor([[1, 1, 0]]), how).item() for how in ("first", "mean", "last")]
@@ -30,7 +30,7 @@ def pool(hidden: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
         mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
     if pooling == "mean":
         weights = mask.to(hidden.dtype).unsqueeze(-1)
-        # Not a product with the mask alone: what stands on padding may be anything, infinite even.
+        # Not just a product with the mask: values on padding may be anything, even infinite.
         return hidden.masked_fill(weights == 0, 0.0).sum(1) / weights.sum(1).clamp(min=1)
     positions = torch.arange(mask.shape[1], device=mask.device)
     counted = mask != 0
@@ -42,17 +42,17 @@ def pool(hidden: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
 
 
 class SequenceClassificationHead(Head):
-    """The hidden states of a sequence made one vector, and one linear map to a label: ``D C + C`` parameters.
+    """Pooling of a sequence's hidden states into one vector, and a linear map to labels: ``D C + C`` parameters.
 
     Args:
-        hidden_size: width D of the hidden states.
-        num_labels: C.
-        pooling: ``mean`` over all positions, our choice: it asks nothing of the backbone. ``first`` is that of
-            BERT's ``[CLS]``; ``last`` suits backbones that see only what came before.
-        dropout: probability on the pooled vector while training; 0, our choice.
+        hidden_size: Width D of the hidden states.
+        num_labels: Number C of labels.
+        pooling: ``mean`` over all positions (our choice, because it suits any backbone), ``first`` (the position of
+            BERT's ``[CLS]``), or ``last``, for backbones with causal attention.
+        dropout: Dropout probability on the pooled vector in training; 0, our choice.
 
-    Padding, on either side, is left out where the batch has an ``attention_mask``. The weights are normal with
-    standard deviation 0.02 and the bias zero, as in BERT's classifiers.
+    Padding, on either side, is excluded if the batch has an ``attention_mask``. Initial weights are normal with
+    standard deviation 0.02 and the bias is zero, as in BERT's classifiers.
     """
 
     def __init__(self, hidden_size: int, num_labels: int, pooling: Pooling = "mean", dropout: float = 0.0) -> None:
@@ -62,26 +62,26 @@ class SequenceClassificationHead(Head):
         self.classifier = new_linear(hidden_size, num_labels)
 
     def forward(self, hidden: Tensor, batch: Batch, backbone: nn.Module) -> Tensor:
-        """(B, T, D) to logits (B, C)."""
+        """Logits (B, C) from hidden states (B, T, D)."""
         pooled = pool(hidden, batch.get("attention_mask"), self.pooling)
         return self.classifier(self.dropout(pooled))  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy, averaged over the labelled sequences of the batch (B,); 0 where there is none."""
+        """Mean cross-entropy over the labelled sequences of the batch (B,); 0 if there are none."""
         return mean_cross_entropy(logits, batch["labels"])
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
-        """(B, C) to label indices (B,)."""
+        """Label indices (B,) from logits (B, C)."""
         return logits.argmax(dim=-1)
 
 
 class SequenceClassification(HeadSpec):
-    """Makes a :class:`SequenceClassificationHead`.
+    """Description of a :class:`SequenceClassificationHead`.
 
     Attributes:
-        labels: names of the C labels, in the order of their indices.
-        pooling: how a sequence becomes one vector: ``first``, ``mean`` (our choice) or ``last``.
-        dropout: probability on the pooled vector while training; 0, our choice.
+        labels: Names of the C labels, in the order of their indices.
+        pooling: Pooling of a sequence into one vector: ``first``, ``mean`` (our choice) or ``last``.
+        dropout: Dropout probability on the pooled vector in training; 0, our choice.
 
     >>> SequenceClassification(labels=("bad", "good")).to_config()
     {'name': 'sequence_classification', 'labels': ['bad', 'good'], 'pooling': 'mean', 'dropout': 0.0}

@@ -1,4 +1,4 @@
-"""A label for each word piece."""
+"""Token classification: a label for each token."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pemeta.typing import Batch
 
 
 class TokenClassificationHead(Head):
-    """One linear map to a label per word piece: ``D C + C`` parameters.
+    """A linear map from each token to its label: ``D C + C`` parameters.
 
     Args:
-        hidden_size: width D of the hidden states.
-        num_labels: C.
-        dropout: probability on the hidden states while training; 0, our choice.
+        hidden_size: Width D of the hidden states.
+        num_labels: Number C of labels.
+        dropout: Dropout probability on the hidden states in training; 0, our choice.
 
-    The weights are normal with standard deviation 0.02 and the bias zero, as in BERT's classifiers.
+    Initial weights are normal with standard deviation 0.02 and the bias is zero, as in BERT's classifiers.
     """
 
     def __init__(self, hidden_size: int, num_labels: int, dropout: float = 0.0) -> None:
@@ -28,24 +28,24 @@ class TokenClassificationHead(Head):
         self.classifier = new_linear(hidden_size, num_labels)
 
     def forward(self, hidden: Tensor, batch: Batch, backbone: nn.Module) -> Tensor:
-        """(B, T, D) to logits (B, T, C)."""
+        """Logits (B, T, C) from hidden states (B, T, D)."""
         return self.classifier(self.dropout(hidden))  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy, averaged over the labelled positions of the batch (B, T); 0 where there is none."""
+        """Mean cross-entropy over the labelled positions of the batch (B, T); 0 if there are none."""
         return mean_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
-        """(B, T, C) to label indices (B, T)."""
+        """Label indices (B, T) from logits (B, T, C)."""
         return logits.argmax(dim=-1)
 
 
 class TokenClassification(HeadSpec):
-    """Makes a :class:`TokenClassificationHead`.
+    """Description of a :class:`TokenClassificationHead`.
 
     Attributes:
-        labels: names of the C labels, in the order of their indices.
-        dropout: probability on the hidden states while training; 0, our choice.
+        labels: Names of the C labels, in the order of their indices.
+        dropout: Dropout probability on the hidden states in training; 0, our choice.
 
     >>> TokenClassification(labels=("O", "B-PER", "I-PER"))(hidden_size=8).classifier
     Linear(in_features=8, out_features=3, bias=True)

@@ -13,14 +13,14 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from typing_extensions import Self
 
-from pemeta.backbone.checks import check_pieces
+from pemeta.backbone.checks import check_token_ids
 from pemeta.backbone.gradient_checkpointing import checkpoint_layers
 from pemeta.backbone.layer_reuse import (
     INPUT_OF_LAYER,
     concatenate,
-    drops,
     has_states,
     inputs_of,
+    is_stochastic,
     run_below,
     separable,
     skip_layers_below,
@@ -57,7 +57,7 @@ class BackboneForward(nn.Module):
         Raises:
             ModelError: a word piece is not in the vocabulary: on CUDA only waiting for the device would show it.
         """
-        check_pieces(self.backbone, batch)
+        check_token_ids(self.backbone, batch)
         return to_device(batch, self.device)
 
     def trunk(self, batch: Batch) -> Tensor:
@@ -68,7 +68,7 @@ class BackboneForward(nn.Module):
             return self.backbone(**self._inputs(batch)).last_hidden_state  # type: ignore[no-any-return]
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
-        check_pieces(self.backbone, batch)
+        check_token_ids(self.backbone, batch)
         # A decoder would keep keys and values for text to come.
         return {**inputs_of(batch), **({"use_cache": False} if self._keeps_keys else {})}
 
@@ -110,7 +110,7 @@ class BackboneForward(nn.Module):
             once: each batch is passed only once, so that dropout may be in it.
         """
         method = method or self.method
-        if (drops(self.backbone) and not once) or all(map(has_states, batches)):
+        if (is_stochastic(self.backbone) and not once) or all(map(has_states, batches)):
             return list(batches)
         first = self.first_layer(method)
         key = self._key_of_states(first, method)

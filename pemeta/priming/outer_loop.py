@@ -234,7 +234,7 @@ class _Run:
         if self.path is None and self.processes.size == 1:
             return
         identity = self.identity()
-        self.processes.check_same(identity, "model, data and settings")
+        self.processes.check_same(identity, "model, data or settings")
         if self.path is None:
             return
         self.checkpoint = Checkpoint(self.path, identity, self.model.device)

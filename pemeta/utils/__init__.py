@@ -1,4 +1,4 @@
-"""What knows nothing of models and training: files, digests, registries, devices, processes, signals, seeds.
+"""Helpers independent of models and training: files, digests, registries, devices, processes, signals, seeds.
 
-Nothing in it is public.
+Nothing here is public.
 """

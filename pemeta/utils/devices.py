@@ -1,4 +1,4 @@
-"""Which device a run is on, and moving batches to it."""
+"""Choosing the device of a run, and moving batches to it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pemeta.typing import Batch
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device of a name: ``auto`` is CUDA, else MPS, else the CPU.
+    """The device with the given name; ``auto`` is CUDA if available, else MPS, else the CPU.
 
     >>> resolve_device("cpu")
     device(type='cpu')
 
     Raises:
-        ConfigError: the name is not a device, or there is none of that kind here.
+        ConfigError: The name is not that of a device, or this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -28,11 +28,11 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device; to CUDA through pinned memory, so that nothing waits for the copy."""
+    """The batch on a device; copies to CUDA go through pinned memory, so that they do not block."""
     return {key: _pinned(value, device).to(device, non_blocking=True) for key, value in batch.items()}
 
 
 def _pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor in pinned memory, where it is to go from the CPU to CUDA and is not there already."""
+    """The tensor in pinned memory if it is about to be copied from the CPU to CUDA, else unchanged."""
     leaves = device.type == "cuda" and tensor.device.type == "cpu"
     return tensor.pin_memory() if leaves and not tensor.is_pinned() else tensor

@@ -8,13 +8,13 @@ import re
 from typing import Any
 
 MAX_SLUG = 120
-"""Characters of a name within a file's; file systems allow 255 bytes, of which two names and a seed need a part."""
+"""Most characters of a slug; file systems allow 255 bytes for a file name that holds two slugs and a seed."""
 
 
 def slug(text: str) -> str:
-    """A file name for a setting or target: letters, digits, ``.``, ``_`` and ``-`` stay.
+    """A file name for a setting or target; letters, digits, ``.``, ``_`` and ``-`` are kept.
 
-    Where anything had to be replaced or cut, a digest keeps different texts apart.
+    If anything is replaced or truncated, a digest keeps different texts distinct.
 
     >>> slug("adapter")
     'adapter'
@@ -26,7 +26,7 @@ def slug(text: str) -> str:
 
 
 def config_digest(value: Any) -> str:
-    """Twelve hexadecimal digits of a JSON value, whatever the order of its keys.
+    """A digest of a JSON value, as twelve hexadecimal digits; the order of its keys does not matter.
 
     >>> config_digest({"a": 1, "b": 2}) == config_digest({"b": 2, "a": 1})
     True

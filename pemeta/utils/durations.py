@@ -1,10 +1,10 @@
-"""Durations in words."""
+"""Durations as readable text."""
 
 from __future__ import annotations
 
 
 def format_duration(seconds: float) -> str:
-    """A time as people say it.
+    """A number of seconds as readable text, in the largest units that matter.
 
     >>> format_duration(40), format_duration(400), format_duration(40000)
     ('40 s', '7 min', '11 h 7 min')

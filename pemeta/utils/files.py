@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Atomic writing of files and folders, so that a reader never sees a partial one."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from safetensors.torch import save_file
 from pemeta.errors import OutputError, PemetaError, UnwritableError
 from pemeta.typing import State
 
-BESIDE = "pemeta"
-"""Key of a safetensors file's metadata."""
+METADATA_KEY = "pemeta"
+"""Key of pemeta's entry in a safetensors file's metadata."""
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside the target, flush to disk, rename over it."""
+    """Write a temporary file next to the target, flush it to disk, and rename it over the target."""
     path = path.resolve()  # "." has no name
     temporary = path.with_name(f".{path.name}.pemeta-tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove(temporary)  # what a process that was killed has left may have another mode
+        remove(temporary)  # a leftover of a killed process may have another mode
         temporary.touch()
         mode = temporary.stat().st_mode
         write(temporary)
         _flush(temporary)
-        temporary.chmod(mode)  # safetensors writes for the owner alone
+        temporary.chmod(mode)  # safetensors makes it readable by the owner only
         temporary.replace(path)
-        _flush_names(path.parent)
+        _flush_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise unwritable(path, error) from None
     finally:
-        remove(temporary)  # nothing is there any more when all went well
+        remove(temporary)  # already renamed on success
 
 
 def _flush(file: Path) -> None:
-    """Have the disk hold a file's content: after a power cut a renamed file could otherwise be empty."""
+    """Flush a file's content to disk; otherwise a renamed file could be empty after a power failure."""
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
 
 
-def _flush_names(folder: Path) -> None:
-    """Have the disk hold the names in a folder; not every system can."""
+def _flush_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, on systems that can."""
     with suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
         try:
@@ -59,10 +59,10 @@ def _flush_names(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file, whole or not at all.
+    """Write a UTF-8 text file, completely or not at all.
 
     Raises:
-        OutputError: the folder is read-only or full; the old file, if any, is as it was.
+        OutputError: The folder is read-only or full; an existing file is left unchanged.
     """
     _replace(path, lambda temporary: _write(temporary, text))
 
@@ -72,19 +72,19 @@ def _write(path: Path, text: str) -> None:
 
 
 def write_tensors(path: Path, tensors: State, about: Any = None) -> None:
-    """Write a safetensors file, whole or not at all, with a JSON value beside the tensors.
+    """Write tensors and a JSON value ``about`` them to a safetensors file, completely or not at all.
 
     Raises:
-        OutputError: the folder is read-only or full; the old file, if any, is as it was.
+        OutputError: The folder is read-only or full; an existing file is left unchanged.
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    beside = {"crc32": _checksum(contiguous, about), "about": about}
-    metadata = {BESIDE: json.dumps(beside)}  # one key: safetensors writes several in any order
+    entry = {"crc32": _checksum(contiguous, about), "about": about}
+    metadata = {METADATA_KEY: json.dumps(entry)}  # one key: safetensors writes several in arbitrary order
     _replace(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
 
 
 def _checksum(tensors: State, about: Any) -> str:
-    """Of names, values and what stands beside them; safetensors would not notice a bit that flipped."""
+    """A checksum of the tensors' names and values and of the JSON value; safetensors does not detect flipped bits."""
     total = zlib.crc32(json.dumps(about).encode())
     for name in sorted(tensors):
         total = zlib.crc32(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode(), total)
@@ -93,35 +93,35 @@ def _checksum(tensors: State, about: Any) -> str:
 
 
 def read_tensors(path: Path) -> tuple[State, Any]:
-    """The tensors of :func:`write_tensors`, on the CPU, and the value beside them.
+    """The tensors and the JSON value written by :func:`write_tensors`; the tensors are on the CPU.
 
     Raises:
-        OutputError: the file is missing, is not whole, or was changed since it was written.
+        OutputError: The file is missing, incomplete, or has changed since it was written.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors: State = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        if BESIDE not in metadata:  # another library's file
+        if METADATA_KEY not in metadata:  # another library's file
             return tensors, None
-        beside = json.loads(metadata[BESIDE])
-        if not isinstance(beside, dict) or beside.get("crc32") != _checksum(tensors, beside.get("about")):
-            raise ValueError("it is not what was written, by its checksum")
-        return tensors, beside["about"]
+        entry = json.loads(metadata[METADATA_KEY])
+        if not isinstance(entry, dict) or entry.get("crc32") != _checksum(tensors, entry.get("about")):
+            raise ValueError("its content does not match its checksum")
+        return tensors, entry["about"]
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise OutputError(f"cannot read {path}: {error}; remove it to have it made again") from None
+        raise OutputError(f"cannot read {path}: {error}; remove it to have it recreated") from None
 
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of ``path`` when the block ends well.
+    """An empty folder to fill, which replaces ``path`` if the block succeeds.
 
     Raises:
-        OutputError: the folder is read-only or full; the old folder, if any, is as it was.
+        OutputError: The folder is read-only or full; an existing folder is left unchanged.
     """
     path = path.resolve()
     if Path.cwd().is_relative_to(path):
-        raise OutputError(f"cannot replace {path} while the working directory is in it; give another folder")
+        raise OutputError(f"cannot replace {path} while the working directory is inside it; choose another folder")
     temporary, old = (path.with_name(f".{path.name}.pemeta-{end}") for end in ("tmp", "old"))
     try:
         if old.exists() and not path.exists():  # a process was killed between the two renames below
@@ -136,7 +136,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
             path.replace(old)
         temporary.replace(path)
-        _flush_names(path.parent)
+        _flush_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except PemetaError:
         raise
@@ -145,14 +145,14 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     finally:
         if old.exists() and not path.exists():
             old.replace(path)
-        shutil.rmtree(temporary, ignore_errors=True)  # nothing is there any more when all went well
+        shutil.rmtree(temporary, ignore_errors=True)  # already renamed on success
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder and a file in it, and remove the file: better now than after hours of work.
+    """Create the folder and a probe file in it, to find out now and not after hours of work; the file is removed.
 
     Raises:
-        OutputError: that is not possible.
+        OutputError: The folder or the file cannot be created.
     """
     probe = folder / ".writable"
     write_text(probe, "")
@@ -160,7 +160,7 @@ def check_writable(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or say nothing where it cannot be removed: it is only ever a leftover."""
+    """Remove a leftover file, ignoring errors."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
@@ -170,11 +170,11 @@ def remove(path: Path) -> None:
 def unwritable(path: Path, error: Exception) -> UnwritableError:
     """The error for an output that could not be written."""
     reason = getattr(error, "strerror", None) or str(error)
-    return UnwritableError(f"cannot write {path}: {reason}; give another folder with output=..., or make room there")
+    return UnwritableError(f"cannot write {path}: {reason}; choose another folder with output=..., or free up space")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """:func:`write_text` of indented JSON with a final newline."""
+    """Write a value as indented JSON with a final newline, by :func:`write_text`."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -182,9 +182,9 @@ def read_json(path: Path) -> Any:
     """The value in a JSON file.
 
     Raises:
-        OutputError: the file is missing or is not JSON.
+        OutputError: The file is missing or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # the last one: brackets in brackets in brackets
-        raise OutputError(f"cannot read {path}: {error}; remove it to have it made again") from None
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: too many nested brackets
+        raise OutputError(f"cannot read {path}: {error}; remove it to have it recreated") from None

@@ -1,4 +1,4 @@
-"""Loading from folders and the Hugging Face hub: no noise on the terminal, and their errors as one sentence."""
+"""Loading from folders and the Hugging Face hub without terminal noise, and with errors as one sentence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pemeta.errors import ModelError, reason, shortened
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within the block transformers and the hub show errors only; bars of downloads stay."""
+    """Silence everything but errors and download bars of transformers and the hub, within the block."""
     verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
     bar, downloads = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
     logging.set_verbosity_error()
@@ -38,10 +38,10 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def explained(what: str, path: str | Path, remedy: str) -> Iterator[None]:
-    """Within the block any error becomes a :class:`~pemeta.errors.ModelError`: that ``what`` cannot be loaded, and why.
+    """Turn any error in the block into a :class:`~pemeta.errors.ModelError` that ``what`` cannot be loaded, and why.
 
     Raises:
-        ModelError: ``path`` is neither a folder nor what a name on the hub can be, or the block raised an error.
+        ModelError: ``path`` is neither a folder nor a valid name on the hub, or the block raised an error.
     """
     path = str(path)
     if not Path(path).is_dir() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path):

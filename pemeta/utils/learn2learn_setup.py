@@ -1,10 +1,10 @@
-"""Builds learn2learn, which plain ``pip install`` cannot do on the Pythons that pemeta supports.
+"""Build learn2learn, which plain ``pip install`` cannot do on the Python versions that pemeta supports.
 
-Two things stand in the way. learn2learn's source distribution carries C files that were generated years ago and do not
-compile on Python 3.11 or later, so they are generated anew with a current Cython. And its metadata asks for gym,
-torchvision, qpth and gsutil, none of which is needed for meta-learning, so it is installed without its dependencies.
+There are two obstacles. learn2learn's source distribution contains C files that were generated years ago and do not
+compile on Python 3.11 or later, so they are regenerated with a current Cython. And its metadata requires gym,
+torchvision, qpth and gsutil, which meta-learning does not need, so it is installed without its dependencies.
 
-Run it as ``pemeta setup-learn2learn`` or ``python -m pemeta.utils.learn2learn_setup``; arguments go on to pip.
+Run it as ``pemeta setup-learn2learn`` or ``python -m pemeta.utils.learn2learn_setup``; arguments are passed on to pip.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pemeta.errors import PemetaError
 LEARN2LEARN_VERSION = "0.2.0"
 SETUP_COMMAND = "pemeta setup-learn2learn"
 
-# What the build needs in the environment, with the lowest major version that will do.
+# Build requirements in the environment, with the lowest major version that works.
 _BUILD_TOOLS = {"cython": 3, "setuptools": 0, "wheel": 0}
 
 # `--use-pep517` is not redundant: older pips otherwise run setup.py directly, which ignores `--config-settings` and
@@ -36,12 +36,12 @@ _BUILD_OPTIONS = (
     "--config-settings=--global-option=build_ext",
 )
 
-_NO_COMPILER = "there is no C compiler; install one"
+_NO_COMPILER = "no C compiler was found; install one"
 
-# A pattern in pip's output → the likely reason. The first match wins, so what is certain comes before what is a guess.
+# Patterns in pip's output and the likely reasons. The first match wins, so certain ones come before guesses.
 _REASONS = (
     (r"externally-managed-environment", "this Python belongs to the operating system; use a virtual environment"),
-    (r"Permission denied|Read-only file system", "the environment cannot be written"),
+    (r"Permission denied|Read-only file system", "the environment is not writable"),
     (r"Python\.h", "Python's C headers are missing; install your system's Python development package"),
     (r"(cc|clang)' failed: No such file|No such file or directory: '\S*(cc|clang)'", _NO_COMPILER),
     (r"Microsoft Visual C\+\+|xcrun: error", _NO_COMPILER),
@@ -53,21 +53,21 @@ _REASONS = (
 
 
 def install_learn2learn(pip_args: Sequence[str] = ()) -> None:
-    """Builds and installs learn2learn into the running Python's environment, unless it is already there.
+    """Build learn2learn and install it into the running Python's environment, unless it is already installed.
 
     Args:
         pip_args: Further arguments for every ``pip install``, such as ``["--no-cache-dir"]`` or
             ``["-c", "constraints.txt"]``.
 
     Raises:
-        PemetaError: pip is missing or failed; the message has the likely reason and where pip's output is.
+        PemetaError: pip is missing or failed; the message names the likely reason and the file with pip's output.
     """
     if _installed("learn2learn") == LEARN2LEARN_VERSION:
         print(f"learn2learn {LEARN2LEARN_VERSION} is already installed: nothing to do.", flush=True)
         return
     if importlib.util.find_spec("pip") is None:
         raise PemetaError(
-            f"expected pip in the environment of {sys.executable}, found none (uv makes environments without it); "
+            f"expected pip in the environment of {sys.executable}, found none (uv creates environments without it); "
             f"add it with `uv pip install pip` or `python -m ensurepip`, then run `{SETUP_COMMAND}` again"
         )
     print(f"Building learn2learn {LEARN2LEARN_VERSION} from its source; this takes about a minute.", flush=True)
@@ -83,7 +83,7 @@ def install_learn2learn(pip_args: Sequence[str] = ()) -> None:
 
 
 def _installed(distribution: str) -> str | None:
-    """The installed version of a distribution, without importing it; ``None`` if there is none."""
+    """The installed version of a distribution, without importing it; ``None`` if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -96,7 +96,7 @@ def _is_missing(tool: str) -> bool:
 
 
 def _requirement(tool: str) -> str:
-    """The tool as pip takes it.
+    """The requirement specifier of a tool for pip.
 
     >>> _requirement("cython"), _requirement("wheel")
     ('cython>=3', 'wheel')
@@ -106,15 +106,15 @@ def _requirement(tool: str) -> str:
 
 
 def _new_log() -> Path:
-    """An empty file for pip's output, which is long and of interest only when something fails."""
+    """An empty file for pip's output, which is long and only useful if something fails."""
     handle, name = tempfile.mkstemp(prefix="pemeta-learn2learn-", suffix=".log")
     os.close(handle)
     return Path(name)
 
 
 def _pip_install(arguments: Sequence[str], log: Path) -> None:
-    """Runs ``pip install`` in the running Python's environment, its output going to the end of ``log``."""
-    # No input: pip's question would go into the log, and the user would wait for ever.
+    """Run ``pip install`` in the running Python's environment and append its output to ``log``."""
+    # No input: pip's question would go into the log, and the user would wait forever.
     command = [sys.executable, "-m", "pip", "install", "--no-input", *arguments]
     with log.open("a", encoding="utf-8") as output:
         finished = subprocess.run(
@@ -133,16 +133,16 @@ def _likely_reason(output: str) -> str:
     """The likely reason of a failure, from pip's output.
 
     >>> _likely_reason("error: [Errno 2] No such file or directory: 'cc'")
-    'there is no C compiler; install one'
+    'no C compiler was found; install one'
     """
     for pattern, reason in _REASONS:
         if re.search(pattern, output):
             return reason
-    return "the reason is in pip's output"
+    return "see pip's output for the reason"
 
 
 def main() -> int:
-    """The module as a command: its arguments go on to pip; the exit status is 1 if the build failed."""
+    """Run the module as a command: arguments are passed on to pip, and the exit status is 1 if the build fails."""
     try:
         install_learn2learn(sys.argv[1:])
     except PemetaError as error:

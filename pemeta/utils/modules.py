@@ -1,4 +1,4 @@
-"""Parameters and modes of any PyTorch module."""
+"""Parameters and training modes of any PyTorch module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def count(module: nn.Module, names: Collection[str]) -> int:
 
 
 def state_digest(module: nn.Module) -> str:
-    """Twelve hexadecimal digits that change when the name or a bit of a parameter does."""
+    """A digest of the names and values of all parameters, as twelve hexadecimal digits."""
     sha = hashlib.sha256()
     for name, parameter in module.named_parameters():
         sha.update(name.encode())
@@ -32,7 +32,7 @@ def state_digest(module: nn.Module) -> str:
 
 @contextmanager
 def only_trainable(module: nn.Module, names: Collection[str]) -> Iterator[dict[str, nn.Parameter]]:
-    """Within the block exactly the named parameters require gradients; afterwards all is as before."""
+    """Make exactly the named parameters require gradients within the block; restore all flags afterwards."""
     wanted = set(names)
     before = {parameter: parameter.requires_grad for parameter in module.parameters()}
     try:
@@ -46,7 +46,7 @@ def only_trainable(module: nn.Module, names: Collection[str]) -> Iterator[dict[s
 
 @contextmanager
 def modes_kept(module: nn.Module) -> Iterator[None]:
-    """Within the block ``train`` and ``eval`` may be called; afterwards each part is in the mode it was in."""
+    """Restore the mode of each submodule after the block, which may call ``train`` and ``eval``."""
     before = {part: part.training for part in module.modules()}
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a result was made with: package versions and hardware."""
+"""Provenance of a result: package versions and hardware."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGES = ("pemeta", "torch", "learn2learn", "transformers", "tokenizers", "dat
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide a result; ``missing`` where one is not installed."""
+    """Versions of the packages that affect a result; ``missing`` for a package that is not installed."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -23,7 +23,7 @@ def package_versions() -> dict[str, str]:
 
 
 def hardware(device: torch.device) -> dict[str, str | int]:
-    """What the run ran on: processor architecture, cores, threads, device."""
+    """The hardware of a run: processor architecture, cores, threads, device."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "machine": platform.machine(),

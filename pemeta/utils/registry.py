@@ -13,14 +13,14 @@ from pemeta.errors import ConfigError, FieldError, excerpt, sentence, shortened,
 
 
 class Frozen(BaseModel):
-    """A value: immutable, comparable, and strict about keys it does not know and numbers that are none."""
+    """An immutable, comparable value that rejects unknown keys and non-finite numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _only_numbers_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse `true`, which would count as 1, and whole numbers that nothing later can hold."""
+        """Refuse `true`, which would count as 1, and integers of more than 64 bits."""
         odd = [one for one in (value if isinstance(value, list | tuple) else [value]) if _is_odd(one)]
         if odd and info.field_name is not None:
             wanted = _types_in(cls.model_fields[info.field_name].annotation)
@@ -34,16 +34,16 @@ def _is_odd(value: Any) -> bool:
 
 
 def _types_in(annotation: Any) -> set[type]:
-    """The types that an annotation is made of."""
+    """All types in an annotation."""
     if parts := get_args(annotation):
         return set[type]().union(*map(_types_in, parts))
     return {annotation} if isinstance(annotation, type) else set()
 
 
 def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
-    """No value twice: it would count twice."""
+    """Refuse duplicates, which would count twice."""
     if len(set(values)) < len(values):
-        raise ValueError(f"a value is there twice: {list(values)}; leave one of them out")
+        raise ValueError(f"duplicate value in {list(values)}; remove one")
     return values
 
 
@@ -51,10 +51,10 @@ Distinct: TypeAlias = Annotated[tuple[str, ...], AfterValidator(_distinct)]
 
 
 class Named(Frozen, ABC):
-    """A family of :class:`Frozen` descriptions of which each member has a name.
+    """A family of named :class:`Frozen` descriptions.
 
-    A direct subclass founds a family and sets ``kind``; a member sets ``name`` and is thereby
-    registered. ``Family.parse`` accepts what a configuration may say: a name, a mapping with the key
+    A direct subclass founds a family and sets ``kind``; a member sets ``name``, which registers it.
+    ``Family.parse`` accepts whatever a configuration may hold: a name, a mapping with the key
     ``name`` and the member's fields, or a member.
     """
 
@@ -80,7 +80,7 @@ class Named(Frozen, ABC):
         """A member from a name, a mapping or a member.
 
         Raises:
-            ConfigError: the name is unknown, or a field is unknown or has a wrong value.
+            ConfigError: The name is unknown, or a field is unknown or has a wrong value.
         """
         if isinstance(value, cls):
             return value
@@ -101,7 +101,7 @@ class Named(Frozen, ABC):
             raise FieldError(f"{cls.kind} {name!r}", problems(error, cls.members()[name])) from None
 
     def to_config(self) -> dict[str, Any]:
-        """The mapping that :meth:`parse` turns back into an equal description."""
+        """The description as a mapping, from which :meth:`parse` rebuilds an equal one."""
         return {"name": self.name, **self.model_dump(mode="json")}
 
 
@@ -114,15 +114,15 @@ def problems(error: ValidationError, model: type[BaseModel] | None = None) -> li
     """A pydantic error as pairs of a key's dotted path and what is wrong there.
 
     Args:
-        error: the error.
-        model: what was validated; its keys are named where one is unknown.
+        error: The error.
+        model: The model that was validated, whose keys are listed in messages about unknown ones.
     """
     found: list[tuple[str, str]] = []
     items = error.errors()
     wrong = {item["loc"][:-1] for item in items if item["loc"]}
     for item in items:
         if item["type"] == "too_short" and item["loc"] in wrong:
-            continue  # only because what it holds is wrong
+            continue  # only too short because its own items are wrong
         path = ".".join(shortened(str(part)) for part in item["loc"])
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, FieldError):
@@ -133,7 +133,7 @@ def problems(error: ValidationError, model: type[BaseModel] | None = None) -> li
 
 
 def _message(item: Any, model: type[BaseModel] | None) -> str:
-    """What is wrong, from one entry of a pydantic error."""
+    """The message for one entry of a pydantic error."""
     if item["type"] == "extra_forbidden":
         return unknown_name("key", shortened(str(item["loc"][-1])), _fields_at(model, item["loc"][:-1]))
     if item["type"] == "missing":
@@ -143,13 +143,13 @@ def _message(item: Any, model: type[BaseModel] | None) -> str:
         return message
     if item["type"] == "path_type":
         message = "input should be a path"
-    # YAML reads `no` as false and `1` as a number; a language may be called so.
+    # YAML reads `no` as false and `1` as a number; a language may have such a name.
     quotes = "; put it in quotes" if item["type"] == "string_type" and isinstance(item["input"], int) else ""
     return f"{message[0].lower() + message[1:]}; found {excerpt(item['input'])}{quotes}"
 
 
 def _fields_at(model: type[BaseModel] | None, path: tuple[int | str, ...]) -> list[str]:
-    """Keys that are known at a path; a mapping's or a list's own keys are passed over."""
+    """Known keys at a path; the keys of mappings and the indices of lists along it are skipped."""
     within: Any = model
     for part in path:
         fields = getattr(within, "model_fields", None)
@@ -158,7 +158,7 @@ def _fields_at(model: type[BaseModel] | None, path: tuple[int | str, ...]) -> li
 
 
 def _model_among(annotation: Any) -> Any:
-    """The pydantic model in ``Model``, ``Model | None``, ``dict[str, Model]`` ..., or None."""
+    """The pydantic model in ``Model``, ``Model | None``, ``dict[str, Model]`` etc., or None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_model_among, get_args(annotation))), None)

@@ -1,4 +1,4 @@
-"""Random numbers that depend on a seed and on what they are for, never on the order of calls."""
+"""Random numbers that depend on a seed and their purpose, never on the order of calls."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def numpy_generator(seed: int, *labels: str | int) -> np.random.Generator:
 
 @contextmanager
 def seeded(seed: int, *labels: str | int, device: torch.device | None = None) -> Iterator[None]:
-    """Within the block PyTorch's global generators start from :func:`derive_seed`; afterwards they are as before.
+    """Seed PyTorch's global generators by :func:`derive_seed` within the block, and restore them afterwards.
 
     Args:
-        seed: the run's seed.
-        labels: what the block is for.
-        device: an accelerator whose generator is seeded and restored too.
+        seed: Seed of the run.
+        labels: Labels of the block's purpose.
+        device: Accelerator whose generator is seeded and restored as well.
     """
     with generators_kept(device):
         seed_generators(derive_seed(seed, *labels), device)
@@ -45,7 +45,7 @@ def seeded(seed: int, *labels: str | int, device: torch.device | None = None) ->
 
 @contextmanager
 def generators_kept(device: torch.device | None = None) -> Iterator[None]:
-    """After the block PyTorch's global generators, the CPU's and the device's, are as they were before."""
+    """Restore PyTorch's global generators, the CPU's and the device's, after the block."""
     before = generator_states(device)
     try:
         yield
@@ -54,7 +54,7 @@ def generators_kept(device: torch.device | None = None) -> Iterator[None]:
 
 
 def seed_generators(seed: int, device: torch.device | None) -> None:
-    """Seed the CPU's generator and the device's; `torch.manual_seed` would reach those of other devices too."""
+    """Seed the generators of the CPU and the device; `torch.manual_seed` would also seed those of other devices."""
     torch.default_generator.manual_seed(seed)
     if device is not None and device.type == "cuda":
         with torch.cuda.device(device):
@@ -64,7 +64,7 @@ def seed_generators(seed: int, device: torch.device | None) -> None:
 
 
 def generator_states(device: torch.device | None = None) -> dict[str, torch.Tensor]:
-    """The states of PyTorch's global generators: the CPU's and, where it is another, the device's."""
+    """The states of PyTorch's global generators: the CPU's and, if it is an accelerator, the device's."""
     states = {"cpu": torch.get_rng_state()}
     if device is not None and device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -74,7 +74,7 @@ def generator_states(device: torch.device | None = None) -> dict[str, torch.Tens
 
 
 def restore_generators(states: dict[str, torch.Tensor], device: torch.device | None = None) -> None:
-    """Put back what :func:`generator_states` gave; a state of another kind of device is left out."""
+    """Restore the states from :func:`generator_states`; the state of another kind of device is ignored."""
     torch.set_rng_state(states["cpu"])
     if device is not None and device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,4 +1,4 @@
-"""Stopping when somebody asks for it: between two steps and not inside one."""
+"""Interrupts by the user, handled between two steps and not inside one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within the block the first Ctrl-C (SIGINT) or SIGTERM is only noted; the value given tells whether one came.
+    """Defer the first Ctrl-C (SIGINT) or SIGTERM in the block; yields a function that returns whether one was received.
 
-    The block asks between its steps, saves, and leaves; a second signal interrupts at once. Outside the main
-    thread, where Python delivers no signals, nothing is noted.
+    The block checks it between steps, saves, and returns; a second signal interrupts at once. Outside the main
+    thread, where Python delivers no signals, nothing is deferred.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -26,9 +26,9 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     def note(kind: int, frame: FrameType | None) -> None:
         seen.append(kind)
         signal.signal(kind, signal.default_int_handler)
-        # Who reads it may have been stopped too, or something is being written just now.
+        # The reader of stderr may be gone, or a write to it may be in progress.
         with suppress(OSError, RuntimeError, ValueError):
-            print("\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True)  # noqa: T201
+            print("\nstopping after this step; repeat to stop at once", file=sys.stderr, flush=True)  # noqa: T201
 
     for kind in before:
         signal.signal(kind, note)
@@ -41,7 +41,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def termination_interrupts() -> Iterator[None]:
-    """Within the block SIGTERM is what Ctrl-C is, so that whoever sends it learns how to go on."""
+    """Treat SIGTERM like Ctrl-C within the block, so that the user is told how to resume."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

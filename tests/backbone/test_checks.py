@@ -1,4 +1,4 @@
-"""Backbones and data that would make priming silently wrong are refused, by a sentence with the reason."""
+"""Backbones and data that would make priming silently wrong are refused with the reason."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pemeta.model.partition import Partition
 
 @pytest.fixture
 def one_process():
-    """A process group of one, as a launcher makes it."""
+    """A process group of one process, as a launcher creates it."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
@@ -52,7 +52,7 @@ def test_parameters_that_are_integers_are_refused():
 
 
 @pytest.mark.parametrize("where", ["model", "config"])
-def test_a_backbone_that_says_it_is_quantised_is_refused(where):
+def test_a_backbone_that_is_declared_quantised_is_refused(where):
     model = backbone("bert")
     if where == "model":
         model.is_quantized = True
@@ -62,11 +62,11 @@ def test_a_backbone_that_says_it_is_quantised_is_refused(where):
         PEModel(model, ADAPTER)
 
 
-def test_half_precision_is_no_quantisation():
+def test_half_precision_is_not_quantisation():
     PEModel(backbone("bert").to(torch.bfloat16), ADAPTER)
 
 
-# What the peft package did before
+# Backbones that the peft package has tuned
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # in peft itself
@@ -75,12 +75,12 @@ def test_a_backbone_with_a_tuner_of_peft_is_refused(given):
     peft = pytest.importorskip("peft")
     plain = backbone("bert")
     wrapped = peft.get_peft_model(plain, peft.LoraConfig(target_modules=["query"]))
-    assert not plain.encoder.layer[0].output.dense.weight.requires_grad  # as peft says: it freezes θ_p
-    with pytest.raises(ModelError, match=r"has a tuner of the peft package in it already .*attach the tuner as the "):
+    assert not plain.encoder.layer[0].output.dense.weight.requires_grad  # peft freezes θ_p
+    with pytest.raises(ModelError, match=r"already has a tuner of the peft package .*attach the tuner with the "):
         PEModel(wrapped if given == "its wrapper" else plain, HeadOnly())
 
 
-def test_a_backbone_that_pemeta_tuned_by_peft_is_not():
+def test_a_backbone_that_pemeta_tuned_by_peft_is_accepted():
     pytest.importorskip("peft")
     first = PEModel(backbone("bert"), Peft(config={"peft_type": "LORA", "r": 2, "target_modules": ["query"]}))
     PEModel(first.backbone, HeadOnly())
@@ -107,8 +107,8 @@ def test_one_frozen_parameter_is_named_with_the_remedy():
     PrimingLearner(model).clone("en")
 
 
-def test_priming_sees_to_what_is_frozen_itself():
-    """A Trainer before it may have frozen all: `prime` says itself what moves, and leaves the flags as they were."""
+def test_priming_sets_and_restores_the_frozen_flags():
+    """A Trainer may have frozen everything before: `prime` sets what is trainable, and restores the flags."""
     model = tiny()
     model.requires_grad_(False)
     before = model.state(model.partition().theta_p)
@@ -165,7 +165,7 @@ def test_distributed_data_parallel_is_refused(one_process):
     wrapped = nn.parallel.DistributedDataParallel(with_heads(tiny()))
     with pytest.raises(ModelError, match="the module is spread over devices by DistributedDataParallel"):
         PrimingLearner(wrapped, partition=Partition.of(wrapped, [], []))
-    with pytest.raises(ModelError, match="by DistributedDataParallel, and the inner loop clones"):
+    with pytest.raises(ModelError, match="by DistributedDataParallel, but the inner loop clones"):
         PEModel(nn.parallel.DistributedDataParallel(backbone("bert")), ADAPTER)
 
 
@@ -186,12 +186,12 @@ def test_fully_sharded_parameters_are_refused(one_process):
         PEModel(plain, ADAPTER)
 
 
-# Word pieces that the model does not have
+# Token ids that the model does not have
 
 
 @pytest.fixture
 def small():
-    """A model of 20 pieces; the data of :mod:`tiny_models` has up to 30."""
+    """A model of 20 tokens; the data of :mod:`tiny_models` has up to 30."""
     return BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12)
 
 
@@ -200,7 +200,7 @@ def test_data_of_another_vocabulary_is_refused(small, method):
     def model() -> PEModel:
         return PEModel(BertModel(small, add_pooling_layer=False), method)
 
-    says = r"the data has the word piece 2\d, and this model's vocabulary has only 20 \(0 to 19\); encode the data with"
+    says = r"the data has the token id 2\d, but this model's vocabulary has only 20 tokens \(0 to 19\); encode the data"
     with pytest.raises(ModelError, match=says):
         prime(model(), TASKS, MetaPriming(outer_steps=1, support_size=4, query_size=4), progress=False)
     for settings in (FineTuning(epochs=1), FineTuning(epochs=1, reuse_trunk=False)):
@@ -210,6 +210,6 @@ def test_data_of_another_vocabulary_is_refused(small, method):
         evaluate(with_heads(model()), data(0), "en")
 
 
-def test_a_negative_piece_is_refused():
-    with pytest.raises(ModelError, match="the data has the word piece -1, and"):
+def test_a_negative_token_id_is_refused():
+    with pytest.raises(ModelError, match="the data has the token id -1, but"):
         tiny().trunk({"input_ids": torch.tensor([[0, -1]])})

@@ -1,4 +1,4 @@
-"""Loading reads safetensors, JSON and YAML, and never runs what comes with a model."""
+"""Loading reads safetensors, JSON and YAML, and never runs code that comes with a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pemeta.utils.files import read_tensors
 
 
 class Evil:
-    """Unpickled, it makes a file."""
+    """An object that creates a file when unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -32,7 +32,7 @@ class Evil:
 
 @pytest.fixture
 def marker(tmp_path):
-    """A file that is there after the test if something was run that should not be."""
+    """A file that exists after the test only if code was run that should not be."""
     path = tmp_path / "was-run"
     yield path
     assert not path.exists()
@@ -40,7 +40,7 @@ def marker(tmp_path):
 
 @pytest.fixture
 def model_dir(tiny_bert_dir, tmp_path):
-    """A copy of the model for the test to spoil."""
+    """A copy of the model that the test may damage."""
     return Path(shutil.copytree(tiny_bert_dir, tmp_path / "model"))
 
 
@@ -57,7 +57,7 @@ def both_kinds(evil: Evil) -> list[bytes]:
     return [pickle.dumps(evil), buffer.getvalue()]
 
 
-def test_the_pickle_of_these_tests_does_run(tmp_path):
+def test_the_pickle_of_these_tests_runs_code(tmp_path):
     pickle.loads(both_kinds(Evil(tmp_path / "run"))[0])
     assert (tmp_path / "run").exists()
 
@@ -70,7 +70,7 @@ def test_weights_that_are_a_pickle_are_not_read(refused, run_config, model_dir, 
     (model_dir / "model.safetensors").unlink()
     for content in both_kinds(Evil(marker)):
         (model_dir / name).write_bytes(content)
-        with pytest.raises(ModelError, match=rf"the weights in '.*' are a pickle, {name}, which .* convert it where"):
+        with pytest.raises(ModelError, match=rf"the weights in '.*' are a pickle, {name}, which .* convert it:"):
             load_backbone(model_dir)
         assert f"are a pickle, {name}" in refused("run", run_config, f"backbone.path={model_dir}")
 
@@ -93,7 +93,7 @@ def test_an_index_that_names_a_pickle_is_refused(model_dir, marker):
 
 
 def test_a_pickle_in_place_of_any_file_is_not_run(tiny_bert_dir, tmp_path, marker, tokenizer):
-    """Every file that pemeta reads, one after the other, in a model, its task and an adapter of PEFT."""
+    """Every file that pemeta reads in a model, its task and a PEFT adapter, one after another."""
     model = PEModel(load_backbone(tiny_bert_dir), LoRA(rank=2))
     model.add_head("a", TokenClassification(labels=("O", "B-PER", "I-PER")))
     model.save_pretrained(tmp_path / "whole", tokenizer)
@@ -132,7 +132,7 @@ def test_a_checkpoint_that_is_a_pickle_is_not_run(tmp_path, marker):
 
 @pytest.fixture
 def with_code(model_dir, marker):
-    """A model of an architecture of its own, with the code that says what it is, and makes the marker."""
+    """A model of a custom architecture, with its code, which also creates the marker."""
     (model_dir / "own.py").write_text(
         f"open({str(marker)!r}, 'w')\n"
         "from transformers import BertConfig, BertModel, BertTokenizerFast\n"
@@ -146,17 +146,17 @@ def with_code(model_dir, marker):
 
 
 @pytest.mark.parametrize("load", [load_backbone, empty_backbone, lambda path: load_tokenizer(str(path))])
-def test_code_beside_a_model_is_neither_run_nor_asked_about(with_code, monkeypatch, load):
+def test_code_that_comes_with_a_model_is_neither_run_nor_prompted_for(with_code, monkeypatch, load):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on standard input"))
-    with pytest.raises(ModelError, match=r"brings Python code of its own, which pemeta does not run unasked; if you"):
+    with pytest.raises(ModelError, match=r"needs Python code of its own, which pemeta does not run by default; if you"):
         load(with_code)
 
 
 def test_commands_do_not_run_it_either(refused, run_config, with_code):
     for command in (("run", run_config), ("validate", "--load", run_config)):
         message = refused(*command, f"backbone.path={with_code}")
-        assert "brings Python code of its own" in message
-    assert "brings Python code of its own" in refused("methods", "--model", with_code)
+        assert "needs Python code of its own" in message
+    assert "needs Python code of its own" in refused("methods", "--model", with_code)
 
 
 def test_code_of_a_tokenizer_is_not_run(model_dir, with_code):
@@ -176,11 +176,11 @@ def test_code_of_a_known_architecture_is_not_needed(with_code):
 
 def test_kernels_that_a_configuration_names_are_not_fetched(model_dir):
     edit(model_dir / "config.json", attn_implementation="somebody/kernels")
-    with pytest.raises(ModelError, match=r"wants attention from code on the hub, 'somebody/kernels'"):
+    with pytest.raises(ModelError, match=r"requests attention from code on the hub, 'somebody/kernels'"):
         load_backbone(model_dir)
 
 
-def test_code_is_run_where_the_caller_says_so(with_code, tmp_path, monkeypatch):
+def test_code_is_run_if_the_caller_allows_it(with_code, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     (with_code / "own.py").write_text((with_code / "own.py").read_text().partition("\n")[2])  # without the marker
     model = PEModel.from_pretrained(with_code, Adapter(bottleneck=4), trust_remote_code=True)

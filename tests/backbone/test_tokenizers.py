@@ -15,12 +15,12 @@ from pemeta.backbone.loading import load_backbone
 from pemeta.errors import ModelError
 
 NER = TokenClassification(labels=("O", "B-PER", "I-PER"))
-SAYS = r"was made with another tokenizer: its digest is [0-9a-f]{12}, and that of the one given is [0-9a-f]{12}; give"
+SAYS = r"was made with another tokenizer: its digest is [0-9a-f]{12}, but that of the given one is [0-9a-f]{12}; use"
 
 
 @pytest.fixture
 def saved(tiny_bert_dir, tmp_path, tokenizer) -> Path:
-    """A model with its tokenizer, and a task of it."""
+    """A saved model with its tokenizer and one task."""
     PEModel(load_backbone(tiny_bert_dir), Adapter(bottleneck=4)).save_pretrained(tmp_path / "m", tokenizer)
     model = PEModel.from_pretrained(tmp_path / "m")
     model.add_head("a", NER)
@@ -30,7 +30,7 @@ def saved(tiny_bert_dir, tmp_path, tokenizer) -> Path:
 
 @pytest.fixture
 def lower(tokenizer) -> PreTrainedTokenizerFast:
-    """The same vocabulary, but words are put in lower case first."""
+    """A tokenizer with the same vocabulary that lowercases words first."""
     return spoilt(tokenizer, lambda inner: setattr(inner, "normalizer", normalizers.BertNormalizer(lowercase=True)))
 
 
@@ -41,19 +41,19 @@ def spoilt(tokenizer, change) -> PreTrainedTokenizerFast:
 
 
 def forget(path: Path) -> None:
-    """Write a description as an earlier version did."""
+    """Rewrite a manifest as an earlier version did, without the tokenizer's digest."""
     about = json.loads(path.read_text())
     del about["tokenizer_digest"]
     path.write_text(json.dumps(about))
 
 
-def test_the_digest_is_of_what_a_tokenizer_does(tokenizer, lower, tmp_path):
+def test_the_digest_covers_the_behaviour_of_a_tokenizer(tokenizer, lower, tmp_path):
     digest = tokenizer_digest(tokenizer)
     tokenizer.save_pretrained(tmp_path / "t")
     again = AutoTokenizer.from_pretrained(tmp_path / "t")
     assert tokenizer_digest(again) == digest
     again.model_max_length = 5
-    again(["a b c"], truncation=True, padding="max_length", max_length=3)  # which fast tokenizers keep as their state
+    again(["a b c"], truncation=True, padding="max_length", max_length=3)  # kept by fast tokenizers
     assert tokenizer_digest(again) == digest
     assert tokenizer_digest(lower) != digest
     more = spoilt(tokenizer, lambda inner: inner.add_tokens(["another"]))
@@ -100,7 +100,7 @@ def test_a_model_is_not_saved_with_another_tokenizer(saved, lower):
     assert before == {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()}
 
 
-def test_folders_of_before_load(saved, lower):
+def test_folders_of_earlier_versions_load(saved, lower):
     for path in (saved / "pemeta.json", saved / "tasks" / "a" / "task.json"):
         forget(path)
     assert PEModel.from_pretrained(saved).load_task(saved / "tasks" / "a") == "a"
@@ -124,4 +124,4 @@ def test_a_run_remembers_it_and_refuses_a_tokenizer_that_was_changed_since(
     for record in out.glob("records/*"):
         record.unlink()
     assert "the primed model was made with another tokenizer: its digest is" in refused("run", run_config)
-    assert pemeta("predict", out / "models" / "primed-seed0", "Anna met Otto").code == 0  # which has its own
+    assert pemeta("predict", out / "models" / "primed-seed0", "Anna met Otto").code == 0  # has its own tokenizer

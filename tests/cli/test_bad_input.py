@@ -220,7 +220,7 @@ def test_an_offline_hub(refused, run_config, monkeypatch):
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", unreachable)
     assert refused("run", run_config, "backbone.path=some/model") == (
         "cannot load a tokenizer from 'some/model': We couldn't connect to 'https://huggingface.co' to load the files; "
-        "give a folder with a model's and its tokenizer's files"
+        "give a folder with the files of a model and its tokenizer"
     )
 
 
@@ -288,13 +288,13 @@ def test_an_output_below_a_regular_file(refused, run_config, tmp_path):
     for output in ("file", "file/below"):
         message = refused("run", run_config, f"output={tmp_path / output}")
         assert message.startswith(f"cannot write {tmp_path / output}")
-        assert "give another folder with output=..., or make room there" in message
+        assert "choose another folder with output=..., or free up space" in message
     assert (tmp_path / "file").read_text() == "x"
 
 
 @pytest.mark.parametrize("override", [r'output="a\0b"', r'settings.plain.label="\ud800"'])
 def test_text_that_no_file_can_hold(refused, run_config, override):
-    assert "the value is not YAML (text that no file can hold, " in refused("run", run_config, override)
+    assert "the value is not YAML (it has a character that no file can hold: " in refused("run", run_config, override)
     assert not Path(run_config["output"]).exists()
 
 
@@ -314,7 +314,7 @@ def test_a_read_only_output_folder(refused, run_config, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", read_only)
     message = refused("run", run_config)
     assert message.startswith(f"cannot write {run_config['output']}")
-    assert "Read-only file system; give another folder with output=" in message
+    assert "Read-only file system; choose another folder with output=" in message
     assert not Path(run_config["output"]).exists()
 
 
@@ -330,7 +330,7 @@ def test_a_full_disk(refused, run_config, monkeypatch, where):
         monkeypatch.setattr(*((files, "save_file") if where == "tensors" else (os, "fsync")), full_disk)
         message = refused("run", run_config)
     assert "cannot write " in message
-    assert ": No space left on device; give another folder with output=..., or make room there" in message
+    assert ": No space left on device; choose another folder with output=..., or free up space" in message
     assert not list(Path(run_config["output"]).rglob("model.safetensors"))
 
 
@@ -387,7 +387,7 @@ def test_a_record_that_was_spoiled(refused, pemeta, run_config):
         path.write_text(text)
         message = refused("run", run_config)
         assert str(path) in message
-        assert "remove it to have it " in message
+        assert "remove it to have it recreated" in message
         assert str(path) in refused("report", run_config["output"])
 
 

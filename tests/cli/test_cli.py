@@ -28,7 +28,7 @@ from pemeta.reporting.records import Record, read_record, read_records
 from pemeta.utils.digests import config_digest
 from pemeta.utils.files import read_tensors
 
-STOPPING = "\nstopping after this step; once more to stop at once\n"
+STOPPING = "\nstopping after this step; repeat to stop at once\n"
 GRID = {
     "head-only": {"method": "head_only", "label": "head only"},
     "adapter": {"method": {"name": "adapter", "bottleneck": 4}},

@@ -1,4 +1,4 @@
-"""Running text in blocks: nothing is lost or changed, and each piece after a block's first is predicted once."""
+"""Running text in blocks: nothing is lost or changed, and each token after a block's first is predicted once."""
 
 import pytest
 import torch
@@ -30,15 +30,15 @@ def test_the_blocks_are_the_text(ending, texts, length):
         running += [*ending(text, add_special_tokens=False)["input_ids"], ending.eos_token_id]
     found = [i for ids in encoded.input_ids for i in ids.tolist()]
     assert running[: len(found)] == found
-    assert len(running) - len(found) == (len(running) % length == 1)  # a piece that is left over
+    assert len(running) - len(found) == (len(running) % length == 1)  # a single remaining token
     assert all(len(ids) == length for ids in encoded.input_ids[:-1])
     assert encoded.num_truncated == 0
 
 
 def test_without_an_end_token_the_texts_follow_each_other(tokenizer):
     encoded = encode_language_model(TEXTS, tokenizer, 32)
-    pieces = [i for text in TEXTS for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
-    assert encoded.input_ids[0].tolist() == pieces
+    tokens = [i for text in TEXTS for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    assert encoded.input_ids[0].tolist() == tokens
     assert encoded.vocab_size == len(encoded.outputs) == len(tokenizer)
 
 
@@ -61,7 +61,7 @@ def test_the_digest_changes_with_the_text_and_the_blocks(ending):
 
 
 def test_wrong_input(ending):
-    with pytest.raises(DataError, match="text 2 of 3 is empty; leave it out"):
+    with pytest.raises(DataError, match="text 2 of 3 is empty; remove it"):
         encode_language_model(["met", "  ", "met"], ending)
     for length in (1, 33):
         with pytest.raises(ConfigError, match=f"block_length must be from 2 to the model's 32; found {length}"):

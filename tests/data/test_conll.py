@@ -1,4 +1,4 @@
-"""CoNLL files: what is read is what is there, and what is wrong is named with file, line and content."""
+"""CoNLL files: they are read unchanged, and errors name the file, the line and its content."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_same_sentence_however_it_is_laid_out(tmp_path, text):
 
 
 @pytest.mark.parametrize("odd", ["a\u0085b", "a\u2028b", "a\rb", "a\x0bb", "a\u200bb", "a b", "\u200b"])
-def test_characters_that_some_take_for_line_ends_stay_in_their_word(tmp_path, odd):
+def test_unusual_line_separators_stay_in_their_word(tmp_path, odd):
     assert read(tmp_path, f"{odd}\tO\nx\tO\n") == [Sentence((odd, "x"), ("O", "O"))]
 
 
@@ -136,7 +136,7 @@ def test_all_real_data_can_be_read():
     assert corpora
     for folder in corpora:
         corpus = read_conll_corpus(folder.parent, folder.name, LABELS)
-        # As many words as lines with a tab: none was dropped or joined.
+        # As many words as lines with a tab: none is dropped or joined.
         for split in ("train", "validation", "test"):
             lines = (folder / f"{split}.conll").read_bytes().count(b"\t")
             assert sum(len(sentence.words) for sentence in corpus.split(split)) == lines

@@ -1,4 +1,4 @@
-"""Encoding: every label sits on its word's first piece, and nothing is lost but counted cuts."""
+"""Encoding: every label is on its word's first token, and nothing is lost except counted truncation."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ZERO_WIDTH = "\u200b"
 
 
 def sentence(*pairs: str) -> Sentence:
-    """``sentence("Ada/B-PER", "slept")``; no tag is ``O``."""
+    """A sentence from words with optional tags, ``sentence("Ada/B-PER", "slept")``; the default tag is ``O``."""
     split = [pair.partition("/") for pair in pairs]
     return Sentence(tuple(word for word, _, _ in split), tuple(tag or "O" for _, _, tag in split))
 
 
 @pytest.fixture(scope="session")
 def byte_tokenizer(conll_dir):
-    """A byte-level BPE like RoBERTa's: one Cyrillic letter is two pieces, and a word is never without a piece."""
+    """A byte-level BPE tokenizer like RoBERTa's: a Cyrillic letter is two tokens, and every word has a token."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -44,7 +44,7 @@ def byte_tokenizer(conll_dir):
 
 
 def check(encoded: Encoded, sentences: list[Sentence], tokenizer, max_length: int) -> None:
-    """The oracle: each word tokenized alone, put one after the other, and cut by hand."""
+    """Compare with the oracle: words tokenized one by one, concatenated, and truncated by hand."""
     truncated = cut_words = 0
     for i, original in enumerate(sentences):
         expected_ids: list[int] = []
@@ -63,7 +63,7 @@ def check(encoded: Encoded, sentences: list[Sentence], tokenizer, max_length: in
             cut_words += len(original.words) - 1 - max(first)
         assert encoded.input_ids[i][1:-1].tolist() == expected_ids[:room]
         assert encoded.label_ids[i].tolist() == [IGNORE_INDEX, *expected_labels[:room], IGNORE_INDEX]
-        assert encoded.first_pieces[i] == first
+        assert encoded.first_tokens[i] == first
         assert encoded.sentences[i] is original
     assert encoded.num_truncated == truncated
     assert encoded.num_cut_words == cut_words
@@ -94,40 +94,40 @@ def test_every_label_is_on_its_word_and_nothing_is_lost_uncounted(tokenizer, sen
 
 @property_test
 @given(sentences_of_words, st.integers(3, 64))
-def test_the_same_with_bytes_for_pieces(byte_tokenizer, sentences, max_length):
+def test_the_same_with_bytes_as_tokens(byte_tokenizer, sentences, max_length):
     check(encode(sentences, LABELS, byte_tokenizer, max_length), sentences, byte_tokenizer, max_length)
 
 
-def test_the_first_piece_of_each_word_carries_the_label_and_special_tokens_none(tokenizer):
+def test_the_first_token_of_each_word_carries_the_label_and_special_tokens_none(tokenizer):
     encoded = encode([sentence("Globexmet/B-ORG", "Otto/I-ORG", "met")], LABELS, tokenizer, 32)
-    pieces = tokenizer.convert_ids_to_tokens(encoded.input_ids[0].tolist())
-    labelled = [piece for piece, label in zip(pieces, encoded.label_ids[0].tolist(), strict=True) if label >= 0]
-    assert pieces[0] == "[CLS]"
-    assert pieces[-1] == "[SEP]"
+    tokens = tokenizer.convert_ids_to_tokens(encoded.input_ids[0].tolist())
+    labelled = [token for token, label in zip(tokens, encoded.label_ids[0].tolist(), strict=True) if label >= 0]
+    assert tokens[0] == "[CLS]"
+    assert tokens[-1] == "[SEP]"
     assert len(labelled) == 3
     assert labelled[0].startswith("G")
-    assert not any(piece.startswith("##") for piece in labelled)
+    assert not any(token.startswith("##") for token in labelled)
     assert encoded.label_ids[0][encoded.label_ids[0] >= 0].tolist() == [3, 4, 0]
 
 
-def test_a_word_without_pieces_does_not_shift_the_labels_of_the_others(tokenizer):
+def test_a_word_without_tokens_does_not_shift_the_labels_of_the_others(tokenizer):
     encoded = encode([sentence("Anna/B-PER", ZERO_WIDTH, "Rome/B-LOC", "met")], LABELS, tokenizer, 32)
-    assert set(encoded.first_pieces[0]) == {0, 2, 3}
-    positions = encoded.first_pieces[0]
+    assert set(encoded.first_tokens[0]) == {0, 2, 3}
+    positions = encoded.first_tokens[0]
     assert [int(encoded.label_ids[0][positions[word]]) for word in (0, 2, 3)] == [1, 5, 0]
     assert (encoded.num_truncated, encoded.num_cut_words) == (0, 0)
 
 
 @pytest.mark.parametrize(("length", "truncated", "cut"), [(30, 0, 0), (31, 1, 1), (32, 1, 2), (300, 1, 270)])
 def test_truncation_is_counted_in_sentences_and_words_however_many_chunks_overflow(tokenizer, length, truncated, cut):
-    # "met" is one piece; 32 pieces hold 30 of them between [CLS] and [SEP]. 300 words overflow into nine more chunks.
+    # "met" is one token; 32 tokens hold 30 of them between [CLS] and [SEP]. 300 words overflow into nine more chunks.
     assert len(tokenizer.tokenize("met")) == 1
     short = sentence("met")
     encoded = encode([short, sentence(*["met"] * length), short], LABELS, tokenizer, 32)
     assert (encoded.num_truncated, encoded.num_cut_words) == (truncated, cut)
     assert len(encoded) == 3
     assert [len(ids) for ids in encoded.input_ids] == [3, min(length + 2, 32), 3]
-    assert len(encoded.sentences[1].tags) == length  # gold stays whole, so the cut words can be scored
+    assert len(encoded.sentences[1].tags) == length  # gold tags stay complete, so that cut words are scored
 
 
 def test_a_cut_within_the_last_word_cuts_no_word(tokenizer):
@@ -135,11 +135,11 @@ def test_a_cut_within_the_last_word_cuts_no_word(tokenizer):
     assert len(tokenizer.tokenize("x" * 40)) > 10
     encoded = encode([long], LABELS, tokenizer, 8)
     assert (encoded.num_truncated, encoded.num_cut_words) == (1, 0)
-    assert set(encoded.first_pieces[0]) == {0, 1}
+    assert set(encoded.first_tokens[0]) == {0, 1}
 
 
-def test_multi_byte_scripts_are_cut_by_pieces_and_not_by_letters(byte_tokenizer):
-    # A Cyrillic letter is two bytes, so "мет" is seven pieces with its space: 62 are eight words and six pieces more.
+def test_multi_byte_scripts_are_truncated_by_tokens_and_not_by_letters(byte_tokenizer):
+    # A Cyrillic letter is two bytes, so "мет" is seven tokens with its space: 62 are eight words and six more tokens.
     encoded = encode([sentence(*["мет/B-LOC"] * 12)], LABELS, byte_tokenizer, 64)
     assert (encoded.num_truncated, encoded.num_cut_words) == (1, 3)
     assert (encoded.label_ids[0] == LABELS.index["B-LOC"]).sum() == 9
@@ -167,13 +167,13 @@ def test_batches_by_length_hold_every_sentence_once(conll_dir, tokenizer):
     assert lengths == sorted(lengths, reverse=True)
 
 
-def test_no_sentence_is_no_batch(tokenizer):
+def test_no_sentences_give_no_batches(tokenizer):
     encoded = encode([], LABELS, tokenizer, 32)
     assert len(encoded) == 0
     assert list(encoded.by_length(4)) == []
 
 
-def test_the_models_limit_is_the_default_where_it_is_less(tokenizer):
+def test_the_models_limit_is_the_default_if_it_is_lower(tokenizer):
     long = Sentence(("met",) * 200, ("O",) * 200)
     assert tokenizer.model_max_length == 32
     assert len(encode([long], LABELS, tokenizer).input_ids[0]) == 32
@@ -194,5 +194,5 @@ def test_a_tokenizer_that_cannot_align_is_refused():
     class Slow:
         is_fast = False
 
-    with pytest.raises(ModelError, match="Slow does not align pieces with words; use a fast tokenizer"):
+    with pytest.raises(ModelError, match="Slow does not align tokens with words; use a fast tokenizer"):
         encode([sentence("met")], LABELS, Slow(), 32)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Scores: by hand, against seqeval's own report, and against scikit-learn, which seqeval brings."""
+"""Scores by hand, against seqeval's own report, and against scikit-learn, which seqeval depends on."""
 
 import math
 
@@ -57,6 +57,6 @@ def test_perplexity_by_hand():
     assert language_model_scores([[-1e6]]).perplexity == math.inf
 
 
-def test_scores_where_there_is_nothing():
+def test_scores_of_no_examples():
     assert class_scores([], [], CLASSES).main == 0.0
     assert language_model_scores([]).loss == 0.0

@@ -1,4 +1,4 @@
-"""The synthetic world: what it promises about seeds, splits, scripts, and what a name's type depends on."""
+"""The synthetic world: its guarantees on seeds, splits and scripts, and what a name's type depends on."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_an_unknown_language_is_refused_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("name", ["aru", "bex", "cim", "dov", "eki"])
 def test_neither_form_nor_context_decides_but_both_together_do(name: str) -> None:
-    """Lookups that read the sentence's surface; each answers as most of its training cases did."""
+    """Lookup tables on the surface of sentences, each of which answers with the majority of its training cases."""
     corpus = SyntheticWorld(train=1500, test=300).corpus(name)
     reader = _Reader(language(0, name), trade_language(0))
     train, test = list(reader.names(corpus.train)), list(reader.names(corpus.test))
@@ -104,7 +104,7 @@ def test_neither_form_nor_context_decides_but_both_together_do(name: str) -> Non
 
 
 class _Reader:
-    """Finds names and, around them, what gives their context: the adposition beside them or else the verb."""
+    """A reader that finds names and their contexts, from the adjacent adposition or else the verb."""
 
     def __init__(self, *languages: Language) -> None:
         self.traits = languages[0].traits
@@ -161,7 +161,7 @@ def _entities(sentences: Iterable[Sentence]) -> Iterator[tuple[list[str], str]]:
 
 
 def _script(speech: Language) -> str:
-    """The script of the stems, which no language borrows."""
+    """The script of the stems, which are never borrowed."""
     letters = {letter for stem in speech.stems for letter in stem}
     scripts = {unicodedata.name(letter).split()[0] for letter in letters}
     (script,) = scripts

@@ -1,4 +1,4 @@
-"""Texts with labels: pieces, pairs, truncation that is counted, batches, what is refused."""
+"""Texts with labels: tokens, pairs, counted truncation, batches, and refusals."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ CLASSES = ("bad", "good")
 TEXTS, LABELS = ["met Otto", "Anna met Otto near Rome"], ["good", "bad"]
 
 
-def test_pieces_and_labels_of_texts(tokenizer):
+def test_tokens_and_labels_of_texts(tokenizer):
     encoded = encode_texts(TEXTS, LABELS, CLASSES, tokenizer)
     for text, ids in zip(TEXTS, encoded.input_ids, strict=True):
         assert ids.tolist() == tokenizer(text)["input_ids"]
@@ -26,16 +26,16 @@ def test_pieces_and_labels_of_texts(tokenizer):
     assert (encoded.num_truncated, len(encoded)) == (0, 2)
 
 
-def test_pairs_are_told_apart_where_the_tokenizer_does(tokenizer):
+def test_pairs_have_type_ids_if_the_tokenizer_does(tokenizer):
     telling = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend_tokenizer,
         model_max_length=32,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
     encoded = encode_texts(TEXTS, LABELS, CLASSES, telling, pairs=["met Anna", "met"])
-    pieces = telling(TEXTS, ["met Anna", "met"])
-    assert [ids.tolist() for ids in encoded.input_ids] == pieces["input_ids"]
-    assert [ids.tolist() for ids in encoded.type_ids] == pieces["token_type_ids"]
+    tokens = telling(TEXTS, ["met Anna", "met"])
+    assert [ids.tolist() for ids in encoded.input_ids] == tokens["input_ids"]
+    assert [ids.tolist() for ids in encoded.type_ids] == tokens["token_type_ids"]
     assert encoded.batch([0, 1])["token_type_ids"].shape == encoded.batch([0, 1])["input_ids"].shape
     assert encode_texts(TEXTS, LABELS, CLASSES, telling).type_ids is None
     assert encode_texts(TEXTS, LABELS, CLASSES, tokenizer, pairs=["met", "met"]).type_ids is None
@@ -49,7 +49,7 @@ def test_truncation_is_counted_and_keeps_the_special_tokens(tokenizer, words, tr
     assert encoded.input_ids[0][-1] == tokenizer.sep_token_id
 
 
-def test_the_digest_changes_with_a_label_and_with_a_piece(tokenizer):
+def test_the_digest_changes_with_a_label_and_with_a_token(tokenizer):
     digests = {
         encode_texts(texts, labels, CLASSES, tokenizer).digest()
         for texts, labels in ((TEXTS, LABELS), (TEXTS, LABELS[::-1]), (TEXTS[::-1], LABELS))
@@ -73,7 +73,7 @@ def test_wrong_input(tokenizer):
         encode_texts(TEXTS, LABELS, CLASSES, tokenizer, pairs=["met"])
     with pytest.raises(DataError, match=r"text 2 of 2: unknown class 'goood'; did you mean 'good'\? Known: bad, good"):
         encode_texts(TEXTS, ["good", "goood"], CLASSES, tokenizer)
-    with pytest.raises(DataError, match="text 2 of 2 is empty; leave it out, and its label"):
+    with pytest.raises(DataError, match="text 2 of 2 is empty; remove it and its label"):
         encode_texts(["met", " \n"], LABELS, CLASSES, tokenizer)
     with pytest.raises(DataError, match="second text 1 of 2 is empty"):
         encode_texts(TEXTS, LABELS, CLASSES, tokenizer, pairs=["", "met"])
@@ -84,8 +84,8 @@ def test_wrong_input(tokenizer):
         encode_texts(TEXTS, LABELS, CLASSES, tokenizer, 33)
 
 
-def test_a_text_without_a_piece_is_refused():
+def test_a_text_without_a_token_is_refused():
     inner = Tokenizer(models.BPE({"m": 0, "e": 1, "t": 2}, []))
     bare = PreTrainedTokenizerFast(tokenizer_object=inner)
-    with pytest.raises(DataError, match="text 2 of 2 has no piece in this vocabulary; leave it out: 'AAA'"):
+    with pytest.raises(DataError, match="text 2 of 2 has no token in this vocabulary; remove it: 'AAA'"):
         encode_texts(["met", "AAA"], LABELS, CLASSES, bare)

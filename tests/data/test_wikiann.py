@@ -1,4 +1,4 @@
-"""WikiAnn: the hub's own code against a local folder in the hub's layout."""
+"""WikiAnn: the hub's own code on a local folder with the hub's layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS = [(["Ada", "Lovelace", "slept"], [1, 2, 0]), (["Кейптаун"], [5]), 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """Makes a folder in the layout of ``unimelb-nlp/wikiann``; what ``datasets`` caches goes to the test's folder."""
+    """A function that writes a folder with the layout of ``unimelb-nlp/wikiann``; the cache is in the test's folder."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
     def make(
@@ -58,10 +58,10 @@ def test_a_language_is_read_with_its_tags(hub, capfd):
     assert corpus.train[1] == Sentence(("Кейптаун",), ("B-LOC",))
     assert len(corpus.train) == len(corpus.validation) == len(corpus.test) == 3
     captured = capfd.readouterr()
-    assert captured.out + captured.err == ""  # no bars of `datasets`
+    assert captured.out + captured.err == ""  # no progress bars of `datasets`
 
 
-def test_bars_are_on_again_afterwards(hub):
+def test_progress_bars_are_enabled_again_afterwards(hub):
     datasets.enable_progress_bars()
     read_wikiann("af", hub())
     assert datasets.is_progress_bar_enabled()
@@ -79,7 +79,7 @@ def test_an_unknown_language_names_the_nearest_and_all(hub):
     )
 
 
-def test_a_sentence_without_words_is_left_out(hub):
+def test_a_sentence_without_words_is_skipped(hub):
     assert len(read_wikiann("af", hub([([], []), *ROWS])).train) == 3
 
 

@@ -225,7 +225,7 @@ def test_a_long_value_is_shortened(message):
         (b"a: \x00", "is not YAML"),
         (b"!!python/object/apply:os.getcwd []", "is not YAML"),
         (b"[" * 5000, "is not YAML"),
-        (b"targets: [a]\ntargets: [b]\n", "the key 'targets' is there twice"),
+        (b"targets: [a]\ntargets: [b]\n", "duplicate key 'targets'"),
         ("data: J\xfcrgen".encode("latin-1"), "not UTF-8 at byte 7; convert the file to UTF-8"),
     ],
 )

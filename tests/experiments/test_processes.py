@@ -83,7 +83,10 @@ def test_a_loss_that_overflows_in_one_process_is_scaled_in_all(shared, tmp_path)
 @pytest.mark.parametrize(
     ("step", "says"),
     [
-        ("different", "process 1 has not the same model, data and settings as process 0; start all with one"),
+        (
+            "different",
+            "process 1 differs from process 0 in its model, data or settings; start all processes with the same",
+        ),
         ("broken", "there is none left"),
     ],
 )
@@ -190,11 +193,11 @@ def test_work_is_shared_out_whole():
 def test_devices_of_several_processes(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert device_of_process("cpu") == "cpu"
-    with pytest.raises(ConfigError, match="device 'cuda:1' is one device, and several processes were started"):
+    with pytest.raises(ConfigError, match="device 'cuda:1' is a single device, but several processes were started"):
         device_of_process("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert device_of_process("auto") == device_of_process("cuda") == "cuda:1"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ConfigError, match="process 1 of this machine has no GPU of its own: there are 1; start as"):
+    with pytest.raises(ConfigError, match=r"process 1 of this machine has no GPU of its own \(GPUs found: 1\); start"):
         device_of_process("auto")

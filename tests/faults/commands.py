@@ -1,4 +1,4 @@
-"""Command lines that are wrong, texts that cannot be labelled, and a hub, a network or a disk that fails half-way."""
+"""Wrong command lines, texts that cannot be labelled, and a failing hub, network or disk."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def a_task_that_labels_nothing(room: Room) -> Sequence[object]:
 
 
 class Answer:
-    """What a server answered, as far as the hub's errors look at it."""
+    """The parts of a server's response that the hub's errors read."""
 
     def __init__(self, code: int) -> None:
         self.status_code = code
@@ -146,7 +146,7 @@ FAILURES: dict[str, Callable[[], BaseException]] = {
 
 
 def hub_fails(room: Room, failure: Callable[[], BaseException]) -> None:
-    """Let every download end so."""
+    """Make every download fail with the given error."""
 
     def download(*_: object, **__: object) -> None:
         raise failure()
@@ -180,7 +180,7 @@ for _name, _failure in FAILURES.items():
 
 
 def downloaded(room: Room, spoil: Callable[[Path], object]) -> Sequence[object]:
-    """A cache of the hub's downloads in which something is wrong, and no connection to get it again."""
+    """A damaged cache of the hub's downloads, without a connection to download them again."""
     spoil(room.model())
     repository = room.tmp / "cache" / "models--some--model"
     (repository / "refs").mkdir(parents=True)
@@ -202,7 +202,7 @@ CASES.add("a configuration that was downloaded in half", "cannot load a tokenize
 CASES.add("a tokenizer that was downloaded in half", "cannot load a tokenizer from 'some/model': ",
           lambda room: downloaded(room, lambda folder: half(folder / "tokenizer.json")))  # fmt: skip
 
-# The disk, full or gone in the middle
+# Disks that fill up or fail during a run
 
 
 def disk_fails(room: Room, target: object, name: str, number: int = errno.ENOSPC) -> Sequence[object]:
@@ -223,12 +223,12 @@ for _what, _target, _attribute in (
     for _number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
         CASES.add(
             f"{_what}: {os.strerror(_number)}",
-            f"cannot write .*: {os.strerror(_number)}; give another folder with output=",
+            f"cannot write .*: {os.strerror(_number)}; choose another folder with output=",
             lambda room, t=_target, a=_attribute, n=_number: disk_fails(room, t, a, n),
         )
 
 
-@CASES.case("cannot write .*; give another folder with output=|is a file")
+@CASES.case("cannot write .*; choose another folder with output=|is a file")
 def a_file_where_the_run_wants_a_folder(room: Room) -> Sequence[object]:
     (room.tmp / "out").mkdir()
     (room.tmp / "out" / "records").write_text("x")

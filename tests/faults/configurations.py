@@ -1,4 +1,4 @@
-"""Configurations that are wrong: as YAML, in their keys, in their types, and at the edges of their numbers."""
+"""Wrong configurations: invalid YAML, keys and types, and numbers at the edges of their ranges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from faults.room import Cases, Room
 
 CASES = Cases("configuration")
 
-# Files that are no YAML, or not of a mapping, or more than they look
+# Files that are not YAML, not a mapping, or far larger once expanded
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{this}: &{this} [{', '.join([f'*{last}'] * 10)}]\n" for last, this in zip("abcdefgh", "bcdefghi", strict=True)
@@ -29,15 +29,15 @@ FILES = {
     "a tag of its own": (b"output: !path x", "is not YAML: .*tag"),
     "a date with a thirteenth month": (b"output: 2000-13-01", "is not YAML: month must be in 1..12"),
     "a NUL byte": (b"output: x\0y", "is not YAML: .*special characters"),
-    "a NUL byte in an escape": (b'output: "x\\0y"', "is not YAML: .*text that no file can hold"),
-    "half a surrogate pair": (b'output: "\\ud800"', "is not YAML: .*text that no file can hold"),
+    "a NUL byte in an escape": (b'output: "x\\0y"', "is not YAML: .*a character that no file can hold"),
+    "half a surrogate pair": (b'output: "\\ud800"', "is not YAML: .*a character that no file can hold"),
     "Latin-1": ("output: caf\xe9".encode("latin-1"), "not UTF-8 at byte 11"),
     "UTF-16": ("output: x\n".encode("utf-16"), "not UTF-8 at byte 0"),
     "UTF-32": ("output: x\n".encode("utf-32-be") + b"\xff", "is not YAML: .*special characters|not UTF-8"),
     "a file that ends within a letter": ("output: é".encode()[:-1], "not UTF-8 at byte 8"),
-    "a flag that is none": (b"output: !!bool perhaps", "is not YAML: a key or a tag does not suit"),
-    "a number that is none": (b"output: !!int ''", "is not YAML: a key or a tag does not suit"),
-    "a time that is none": (b"output: !!timestamp soon", "is not YAML: a key or a tag does not suit"),
+    "a flag that is none": (b"output: !!bool perhaps", "is not YAML: a key or tag does not fit its value"),
+    "a number that is none": (b"output: !!int ''", "is not YAML: a key or tag does not fit its value"),
+    "a time that is none": (b"output: !!timestamp soon", "is not YAML: a key or tag does not fit its value"),
     "an alias to nothing": (b"output: *x", "is not YAML: .*undefined alias"),
     "an alias to itself": (b"output: &x [*x]", "aliases"),
     "a mapping within itself": (b"output: x\ndata: &d\n  name: *d", "aliases"),
@@ -49,7 +49,7 @@ FILES = {
     "sixty lists in lists": (b"output: " + b"[" * 60 + b"]" * 60, "is not YAML: .*nested more than 50 levels deep"),
     "aliases one in the other": (
         b"a0: &a0 x\n" + b"".join(b"a%d: &a%d [*a%d]\n" % (i + 1, i + 1, i) for i in range(3000)) + b"output: *a3000",
-        "its aliases make more than 50 levels of it",
+        "its aliases expand to more than 50 levels",
     ),
     "a key that is a list": (b"[a, b]: c", "is not YAML: .*unhashable|unknown key|keys"),
     "a key that is a number": (b"1: x", "unknown key '?1|this key is required"),
@@ -61,13 +61,13 @@ for _name, (_content, _says) in FILES.items():
     CASES.add(_name, _says, lambda room, content=_content: ("run", room.write(content)))
 
 
-@CASES.case("the key 'output' is there twice")
-def a_key_that_is_there_twice(room: Room) -> Sequence[object]:
+@CASES.case("duplicate key 'output'")
+def a_duplicate_key(room: Room) -> Sequence[object]:
     return ("run", room.write(room.written() + "output: y\n"))
 
 
-@CASES.case("the key 'epochs' is there twice")
-def a_key_below_that_is_there_twice(room: Room) -> Sequence[object]:
+@CASES.case("duplicate key 'epochs'")
+def a_duplicate_key_below(room: Room) -> Sequence[object]:
     return (
         "run",
         room.write(room.written(finetuning={}).replace("finetuning: {}", "finetuning: {epochs: 1, epochs: 2}")),
@@ -101,7 +101,7 @@ def a_name_with_a_nul_byte(room: Room) -> Sequence[object]:
     return ("run", "x\0y")
 
 
-# Keys and types, as KEY=VALUE on a configuration that is right
+# Keys and types, as KEY=VALUE overrides of a valid configuration
 
 TYPES = {
     "outputs=x": "outputs: unknown key 'outputs'; did you mean 'output'\\?",
@@ -196,7 +196,7 @@ TYPES = {
 for _override, _says in TYPES.items():
     CASES.add(_override, _says, lambda room, override=_override: ("run", room.config, override))
 
-# The edges of every number. What is right at an edge is in test_unusual_but_right.
+# The edges of every number. Valid edges are in test_unusual_but_right.
 
 WHOLE = ("0", "-1", "1.5", ".nan", ".inf", "many", "''", "true", "[1]", "{}", "100000000000000000000")
 REAL = ("-1", ".nan", ".inf", "-.inf", "much", "''", "true", "[0.1]", "{}")
@@ -233,7 +233,7 @@ for _key, _values in NUMBERS.items():
     for _value in _values:
         CASES.add(
             f"{_key}={_value}",
-            # A number that no setting could take is told where it is; one that does not suit the data, by its name.
+            # An invalid number is reported with its path; one that does not suit the data, by its name.
             _key.rpartition(".")[2] if _value not in {"25"} else "an episode needs",
             lambda room, override=f"{_key}={_value}": ("run", room.config, override),
         )
@@ -275,7 +275,7 @@ def a_prompt_and_a_sentence_longer_than_the_model(room: Room) -> Sequence[object
     return ("run", room.config, "settings.plain.method={name: prompt, length: 8}")
 
 
-# Overrides themselves
+# The overrides themselves
 
 OVERRIDES = {
     "oops": "expected key=value, such as finetuning.epochs=3; found 'oops'",

@@ -1,10 +1,10 @@
-"""What the fault suites share: their figures at the end, and a room with everything in it that a case may spoil.
+"""Shared parts of the fault suites: their figures at the end, and a room with everything that a case may damage.
 
-A suite is what tests with one marker say that they count::
+A suite is the set of tests with the same marker::
 
     @pytest.mark.faults("malformed inputs answered clearly")
 
-Each such test counts as one thing tried, and as passed if it passes. A test that tries many things itself says so with
+Each such test counts as one trial, and as passed if it passes. A test with many trials of its own reports them by
 the fixture ``figures``: ``figures(passed=40, tried=40, extra="median 0.3 s")``.
 """
 
@@ -28,7 +28,7 @@ FIGURES = "fault figures"
 
 @dataclass
 class Suite:
-    """What came of the tests of one suite."""
+    """The results of the tests of one suite."""
 
     passed: int = 0
     tried: int = 0
@@ -54,7 +54,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def figures(record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """Say how many things a test has tried, in place of the one that a test counts as."""
+    """Report the number of trials of a test, in place of the one that a test counts as."""
 
     def say(passed: int, tried: int, extra: str = "") -> None:
         record_property(FIGURES, (passed, tried, extra))
@@ -92,7 +92,7 @@ def run(folder: Path, config: dict[str, Any]) -> int:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, run_config_of: Callable[[Path], dict[str, Any]]) -> Path:
-    """The output folder of a run that is done: records, a primed model, tasks, its report."""
+    """The output folder of a finished run: records, a primed model, tasks and a report."""
     folder = tmp_path_factory.mktemp("finished")
     assert run(folder, run_config_of(folder / "out")) == 0
     return folder / "out"
@@ -125,7 +125,7 @@ def room(
     tiny_bert_dir: Path,
     run_config_of: Callable[[Path], dict[str, Any]],
 ) -> Iterator[Room]:
-    """Data, model and run for one case to spoil; the working directory is in it."""
+    """A room with data, model and run that one case may damage; its folder is the working directory."""
     monkeypatch.chdir(tmp_path)
     config = run_config_of(tmp_path / "out")
     yield Room(tmp_path, config, conll_dir, tiny_bert_dir, finished_run, interrupted_run, monkeypatch)

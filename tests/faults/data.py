@@ -1,4 +1,4 @@
-"""Data files that are wrong: as CoNLL, as text, as files; and data that does not suit the run."""
+"""Wrong data files, whether as CoNLL, text or files; and data that does not suit the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from faults.room import Cases, Room
 CASES = Cases("data")
 TAGS = "O, B-PER, I-PER"
 
-# What one file holds. `{path}` is where, `line N` the line that is wrong.
+# Contents of one file, and the message; `line N` is the wrong line.
 CONTENTS = {
     "empty": (b"", "train.conll holds no sentence; expected word<TAB>tag lines"),
     "blank lines alone": (b"\n\n \n\t\n", "train.conll holds no sentence|line 4"),
@@ -119,7 +119,7 @@ def a_link_to_itself(room: Room) -> Sequence[object]:
 
 @CASES.case("cannot read .*train.conll: Permission denied")
 def a_file_that_may_not_be_read(room: Room) -> Sequence[object]:
-    """As the system answers whoever is not root."""
+    """Raise the system's error for users other than root."""
     path, original = room.data() / "cc" / "train.conll", Path.read_bytes
 
     def denied(self: Path) -> bytes:

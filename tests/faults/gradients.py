@@ -1,10 +1,10 @@
-"""Meta-gradients against the explicit unroll, in one process or in several that torchrun started; a program of its own.
+"""A program that compares meta-gradients with the explicit unroll, in one process or in several started by torchrun.
 
     python gradients.py EVERY
 
-takes each EVERY-th of all cases: methods, architectures, first and second order, with and without gradient
-checkpointing, in float64. It prints a JSON object: how many were tried, the largest error by order and by whether the
-architecture computes some of it in float32, and what was wrong.
+tries every EVERY-th case: methods, architectures, first and second order, with and without gradient checkpointing, in
+float64. It prints a JSON object: the number of cases tried, the largest error by order and by whether the architecture
+computes parts in float32, and the failures.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Case = tuple[str, str, str, bool]
 
 
 def cases(every: int) -> Iterator[Case]:
-    """Method, architecture, order, checkpointing; without methods that an architecture has no place for."""
+    """All combinations of method, architecture, order and checkpointing that the architecture supports."""
     possible = [(m, a) for m in METHODS for a in ARCHITECTURES if METHODS[m][0].unsupported(backbone(a)) is None]
     everything = ((m, a, order, on) for (m, a), order, on in itertools.product(possible, ORDERS, (False, True)))
     return itertools.islice(everything, 0, None, every)
 
 
 def largest_error(model: PEModel, algorithm: MetaPriming, plain: PEModel, architecture: str) -> float:
-    """Between what a step of priming computes and the unroll: of gradients and of adapted heads."""
+    """The largest error of a priming step against the unroll, over gradients and adapted heads."""
     drawn = episodes(architecture)
     with only_trainable(model, algorithm.trained(model)) as trained:
         optimization = Optimization(trained.values(), lr=0.1, steps=1)
@@ -55,11 +55,11 @@ def largest_error(model: PEModel, algorithm: MetaPriming, plain: PEModel, archit
         errors.append(float(((zero if found is None else found) - (zero if value is None else value)).abs().max()))
     errors += [float((model.get_parameter(name).detach() - value).abs().max()) for name, value in heads.items()]
     moved = sum(float(value.abs().sum()) for value in expected.values() if value is not None)
-    return max(errors) if moved > 1e-6 else float("inf")  # a comparison of nothing with nothing
+    return max(errors) if moved > 1e-6 else float("inf")  # otherwise zeros would be compared with zeros
 
 
 def tolerance(order: str, model_type: str) -> float:
-    """Some architectures take softmax or norms in float32 (see test_fast_paths)."""
+    """The tolerance, which is higher if the architecture computes softmax or norms in float32 (see test_fast_paths)."""
     return 1e-7 if order == "second" and model_type in FLOAT32 else 1e-10
 
 

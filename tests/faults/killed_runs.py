@@ -1,14 +1,14 @@
-"""Runs that are killed (SIGKILL) at a chosen point, and taken up again; a program of its own.
+"""A program that kills runs (SIGKILL) at chosen points and resumes them.
 
-It imports everything once and then forks, so that hundreds of runs take seconds each. What a run does to the disk, and
-each step of training, is a point, counted from 1: a run that is to die at point N does so there, and where point N
-writes a file, with half of it written.
+It imports everything once and then forks, so that hundreds of runs take seconds each. Every operation on the disk and
+every training step is a point, counted from 1. A run can be killed at any point; if the point writes a file, half of
+the file is written first.
 
     python killed_runs.py CONFIG FOLDER POINT [POINT ...]
 
-makes FOLDER/whole by a run that nothing happens to, and FOLDER/POINT by one that is killed there and taken up again;
-a POINT ``5+9`` is killed at point 5, and at point 9 of what is left. It prints a JSON object for each: the points that
-the whole run had, or how the processes ended.
+creates FOLDER/whole by an undisturbed run, and FOLDER/POINT by a run that is killed at that point and resumed; with
+the POINT ``5+9`` it is killed at point 5, and again at point 9 of the resumed run. It prints one JSON object for each:
+the points of the whole run, or how the processes ended.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ import torch
 from transformers import PreTrainedModel
 
 import pemeta.cli
-import pemeta.experiments.runner  # what it needs is imported before the fork
+import pemeta.experiments.runner  # so that its dependencies are imported before the fork
 import pemeta.priming.outer_loop
 import pemeta.training.finetuning
 from pemeta.utils import files
 
 
 class Points:
-    """Counts the points of a run, and kills it at one of them."""
+    """A counter of the points of a run, which kills the process at one of them."""
 
     def __init__(self, deadly: int | None) -> None:
         self.deadly = deadly
@@ -46,7 +46,7 @@ class Points:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def before(self, owner: Any, name: str, kind: str) -> None:
-        """Make what a function does a point."""
+        """Make each call of a function a point."""
         original = getattr(owner, name)
 
         @functools.wraps(original)
@@ -57,7 +57,7 @@ class Points:
         setattr(owner, name, watched)
 
     def watch(self) -> None:
-        """Watch everything that writes, and each step."""
+        """Make every write and every training step a point."""
         write, save = files._write, files.save_file
 
         def write_text(path: Path, text: str) -> None:
@@ -74,7 +74,7 @@ class Points:
 
         files._write, files.save_file = write_text, save_file
         self.before(files, "_flush", "flush")
-        self.before(files, "_flush_names", "flush names")
+        self.before(files, "_flush_folder", "flush names")
         self.before(Path, "replace", "rename")
         self.before(Path, "unlink", "remove")
         self.before(Path, "mkdir", "make a folder")
@@ -86,7 +86,7 @@ class Points:
 
 
 def child(config: str, output: Path, deadly: int | None) -> tuple[int, list[str]]:
-    """Run in a process of its own; its exit status (negative for a signal), and the points that it passed."""
+    """Run in a child process; return its exit status (negative for a signal) and the points that it passed."""
     reader, writer = os.pipe()
     process = os.fork()
     if not process:
@@ -109,12 +109,12 @@ def child(config: str, output: Path, deadly: int | None) -> tuple[int, list[str]
             os._exit(code)
     os.close(writer)
     with os.fdopen(reader) as pipe:
-        told = pipe.read()
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), json.loads(told or "[]")
+        received = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), json.loads(received or "[]")
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # a fork would inherit the threads, half alive
+    torch.set_num_threads(1)  # threads do not survive a fork
     config, folder = sys.argv[1], Path(sys.argv[2])
     code, seen = child(config, folder / "whole", None)
     print(json.dumps({"code": code, "points": seen}), flush=True)

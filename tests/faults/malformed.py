@@ -1,4 +1,4 @@
-"""All malformed inputs, and the sample of them that every run of the tests tries."""
+"""All malformed inputs, and the sample of them that is tested by default."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from faults import commands, configurations, data, models, runs
 KINDS = (configurations.CASES, data.CASES, models.CASES, runs.CASES, commands.CASES)
 CASES = [case for kind in KINDS for case in kind.all]
 SAMPLE = [case for kind in KINDS for case in kind.all[:: max(1, len(kind.all) // 9)]]
-"""Of each kind a few, spread over it."""
+"""A few cases of each kind, evenly spaced."""

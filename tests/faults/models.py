@@ -1,4 +1,4 @@
-"""Backbones and their tokenizers that are wrong: cut, flipped, edited, mixed up, or not there."""
+"""Wrong backbones and tokenizers: truncated, corrupted, edited, mixed up, or missing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ for _name, _at in CUTS.items():
 
 
 def with_length(length: int) -> Callable[[Path], object]:
-    """Weights whose header says another length."""
+    """Weights whose header declares another length."""
 
     def change(folder: Path) -> None:
         path = folder / "model.safetensors"
@@ -124,7 +124,7 @@ def a_header_that_is_no_text(room: Room) -> Sequence[object]:
 
 
 def with_values(edited: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Callable[[Path], object]:
-    """Weights that are a right file, of other values."""
+    """Weights in a valid file with other values."""
 
     def change(folder: Path) -> None:
         path = folder / "model.safetensors"
@@ -146,7 +146,7 @@ VALUES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no parameter": (with_values(lambda state: {}), "lack|cannot load a model"),
     "one parameter less": (
         with_values(lambda state: {name: value for name, value in state.items() if name != FIRST}),
-        f"lack 1 of the model's parameters, {FIRST} for one",
+        f"lack 1 of the model's parameters, e.g. {FIRST}",
     ),
     "names of another model": (
         with_values(lambda state: {f"their.{name}": value for name, value in state.items()}),
@@ -205,7 +205,7 @@ def a_pointer_of_git_lfs_for_weights(room: Room) -> Sequence[object]:
 
 
 def with_index(index: object) -> Callable[[Path], object]:
-    """Weights in parts, as an index says."""
+    """Weights in shards, as an index declares."""
 
     def change(folder: Path) -> None:
         (folder / "model.safetensors").rename(folder / "part.safetensors")
@@ -236,21 +236,24 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "an architecture that is a number": ({"model_type": 3}, LOADS),
     "code of its own": (
         {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}},
-        "brings Python code of its own, which pemeta does not run unasked",
+        "needs Python code of its own, which pemeta does not run by default",
     ),
-    "kernels from the hub": ({"attn_implementation": "some/kernels"}, "wants attention from code on the hub"),
+    "kernels from the hub": ({"attn_implementation": "some/kernels"}, "requests attention from code on the hub"),
     "an unknown attention": ({"attn_implementation": "quick"}, f"{LOADS}: .*quick"),
     "a width that is a text": ({"hidden_size": "wide"}, LOADS),
     "a width of zero": ({"hidden_size": 0}, LOADS),
     "a negative width": ({"hidden_size": -16}, LOADS),
     "a width that heads do not divide": ({"hidden_size": 17}, f"{LOADS}: .*multiple"),
-    "another width": ({"hidden_size": 32}, f"{LOADS}: .* in its weights and .* by its configuration"),
+    "another width": ({"hidden_size": 32}, f"{LOADS}: .* in its weights but .* by its configuration"),
     "no heads": ({"num_attention_heads": 0}, LOADS),
     "more layers than weights": ({"num_hidden_layers": 3}, "lack \\d+ of the model's parameters"),
     "layers that are a text": ({"num_hidden_layers": "two"}, LOADS),
     "a negative vocabulary": ({"vocab_size": -1}, LOADS),
-    "a smaller vocabulary": ({"vocab_size": 20}, f"{LOADS}: its \\d+ word pieces do not fit a model with 20"),
-    "a larger vocabulary": ({"vocab_size": 5000}, f"{LOADS}: .* in its weights and .* by its configuration"),
+    "a smaller vocabulary": (
+        {"vocab_size": 20},
+        f"{LOADS}: its vocabulary of \\d+ tokens does not fit",
+    ),
+    "a larger vocabulary": ({"vocab_size": 5000}, f"{LOADS}: .* in its weights but .* by its configuration"),
     "a vocabulary that is a text": ({"vocab_size": "many"}, LOADS),
     "an unknown activation": ({"hidden_act": "gulp"}, f"{LOADS}: .*gulp"),
     "no dropout that could be": ({"hidden_dropout_prob": 2}, f"{LOADS}: .*dropout"),

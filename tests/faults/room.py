@@ -1,4 +1,4 @@
-"""A case of the fault suites, and the room that it is tried in."""
+"""Cases of the fault suites, and the room in which each of them is tried."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import yaml
 
 @dataclass
 class Room:
-    """Everything that a case may spoil, copied when it is first asked for.
+    """Everything that a case may damage, copied when it is first requested.
 
     Attributes:
-        tmp: a folder of the case's own, which is also the working directory.
-        config: of a run that takes a second, not yet in a file.
-        patch: to break what is not a file, such as the network.
-        held: what is to live until the case is over, such as a lock.
+        tmp: Folder of the case, which is also the working directory.
+        config: Configuration of a run that takes a second, not yet in a file.
+        patch: Means to break things other than files, such as the network.
+        held: Objects that must live until the case is over, such as a lock.
     """
 
     tmp: Path
@@ -62,7 +62,7 @@ class Room:
         return self.run() / "models" / f"{setting}-seed0"
 
     def write(self, text: str | bytes, name: str = "given.yaml") -> Path:
-        """A file with that content."""
+        """Write a file with the given content."""
         path = self.tmp / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return path
@@ -79,7 +79,7 @@ class Room:
 
 
 Prepare = Callable[[Room], Sequence[object]]
-"""Spoils something in a room, and returns the command line that is to find out."""
+"""A function that damages something in a room, and returns the command line that has to notice."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,10 @@ class Case:
     """A malformed input.
 
     Attributes:
-        name: of the case, unique.
-        prepare: spoils something, and returns the command line.
-        says: a regular expression that must be found in the sentence: what and where it is wrong.
-        stdin: what the command reads.
+        name: Unique name of the case.
+        prepare: Function that damages something, and returns the command line.
+        says: Regular expression that the message must match: what is wrong, and where.
+        stdin: Standard input of the command.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Case:
 
 @dataclass
 class Cases:
-    """Cases of one kind, as they are written down."""
+    """A growing list of cases of one kind."""
 
     kind: str
     all: list[Case] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Cases:
         self.all.append(Case(f"{self.kind}: {name}", prepare, says, stdin))
 
     def case(self, says: str, stdin: str = "") -> Callable[[Prepare], Prepare]:
-        """A decorator of functions, whose names tell what is wrong."""
+        """A decorator that registers a function as a case named after it."""
 
         def register(prepare: Prepare) -> Prepare:
             self.add(prepare.__name__.strip("_").replace("_", " "), says, prepare, stdin)

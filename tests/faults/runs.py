@@ -1,4 +1,4 @@
-"""What a run has left behind, spoilt: records, primed models, tasks, checkpoints."""
+"""Damaged files of an earlier run: records, primed models, tasks, checkpoints."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ CASES = Cases("run")
 
 
 def cut(path: Path, share: float) -> None:
-    """Keep the first part of a file; a share of 1 leaves out the last two bytes, of which one may be a line end."""
+    """Keep the first part of a file; a share of 1 omits the last two bytes, one of which may be a line end."""
     content = path.read_bytes()
     path.write_bytes(content[: min(int(len(content) * share), len(content) - 2)])
 
 
 def flip(path: Path, at: int, bit: int = 4) -> None:
-    """Turn one bit of a file around."""
+    """Flip one bit of a file."""
     content = bytearray(path.read_bytes())
     content[at] ^= 1 << bit
     path.write_bytes(content)
 
 
 def places(path: Path) -> dict[str, int]:
-    """Bytes all over a safetensors file."""
+    """Positions of bytes throughout a safetensors file."""
     content = path.read_bytes()
     header = struct.unpack("<Q", content[:8])[0]
     values = len(content) - 8 - header
@@ -82,7 +82,7 @@ def spoilt_record(change: Callable[[Path], object], *command: str) -> Callable[[
     return prepare
 
 
-RECORD = "records/.*json.*; remove it to have it "
+RECORD = "records/.*json.*; remove it to have it recreated"
 for _share in SHARES:
     for _command in ("run", "report"):
         CASES.add(
@@ -155,7 +155,7 @@ for _name, (_content, _says) in YAMLS.items():
 
     CASES.add(f"a run's configuration: {_name}", _says, _prepare)
 
-# The primed model: the run has it, and is to fine-tune it again
+# The primed model, which the run has to fine-tune again
 
 
 def from_primed(change: Callable[[Path], object]) -> Callable[[Room], Sequence[object]]:
@@ -169,7 +169,7 @@ def from_primed(change: Callable[[Path], object]) -> Callable[[Room], Sequence[o
 
 
 def served(change: Callable[[Path], object]) -> Callable[[Room], Sequence[object]]:
-    """The same, and its task is to be served."""
+    """Damage the primed model of a task that is then served."""
 
     def prepare(room: Room) -> Sequence[object]:
         change(room.primed())
@@ -309,7 +309,7 @@ ABOUT_TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown head": ({"head": {"name": "tagger"}}, "unknown head 'tagger'"),
     "a head without labels": ({"head": NER}, "head.labels: this key is required"),
     "no labels": ({"head": {**NER, "labels": []}}, "head.labels: "),
-    "labels twice": ({"head": {**NER, "labels": ["O", "O"]}}, "labels must be different"),
+    "labels twice": ({"head": {**NER, "labels": ["O", "O"]}}, "labels must be distinct"),
     "fewer labels": ({"head": {**NER, "labels": ["O", "B-PER"]}}, "does not hold the head of this model"),
     "a head that labels no texts": (
         {"head": {"name": "causal_lm", "vocab_size": 160}},

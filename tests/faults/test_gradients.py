@@ -1,4 +1,4 @@
-"""Meta-gradients of every method and architecture against the explicit unroll, by one process and by two together."""
+"""Meta-gradients of every method and architecture against the explicit unroll, in one process and in two."""
 
 from __future__ import annotations
 

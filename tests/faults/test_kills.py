@@ -1,4 +1,4 @@
-"""kill -9 at any point of a run, during writes too: the same command then ends with the same bits."""
+"""kill -9 at any point of a run, even during writes: repeating the command gives the same bits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIMES = {"seconds", "priming_seconds"}
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, run_config_of: Callable[[Path], dict[str, Any]]) -> Path:
-    """A run with a search, priming of two kinds, a model fine-tuned in two ways, checkpoints often, and saved tasks."""
+    """A grid with a search, two kinds of priming, a model fine-tuned in two ways, frequent checkpoints and tasks."""
     folder = tmp_path_factory.mktemp("kills")
     dropout = {"outer_dropout": True}
     config = run_config_of(folder / "elsewhere") | {
@@ -53,14 +53,14 @@ def run(config: Path, *points: object) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def points(config: Path) -> list[str]:
-    """The points of a run that nothing happens to."""
+    """The points of an undisturbed run."""
     (whole,) = run(config)
     assert whole["code"] == 0, (config.parent / "whole.log").read_text()
     return list(whole["points"])
 
 
 def bits(folder: Path) -> dict[str, Any]:
-    """All that a run's folder holds, but for times and what is only there while it runs."""
+    """The content of a run's folder, except for times and for files that only exist while it runs."""
     found: dict[str, Any] = {}
     for part in (folder, folder / "search"):
         for record in read_records(part):
@@ -78,7 +78,7 @@ def bits(folder: Path) -> dict[str, Any]:
 
 
 def survived(config: Path, outcome: dict[str, Any], whole: dict[str, Any]) -> str:
-    """What is wrong with a run that was killed and taken up again; nothing if nothing is."""
+    """The failures of a run that was killed and resumed, or an empty text."""
     folder = config.parent / outcome["point"]
     if outcome["last"] != 0 or -9 not in outcome["deaths"]:
         return f"{outcome}: {folder.with_suffix('.log').read_text()[-2000:]}"
@@ -89,14 +89,14 @@ def survived(config: Path, outcome: dict[str, Any], whole: dict[str, Any]) -> st
 
 
 def check(config: Path, points: list[str], chosen: list[str]) -> list[str]:
-    """Kill at the chosen points; what went wrong."""
+    """The failures of runs killed at the chosen points."""
     outcomes = run(config, *chosen)[1:]
     whole = bits(config.parent / "whole")
     return [wrong for outcome in outcomes if (wrong := survived(config, outcome, whole))]
 
 
 def spread(points: list[str], number: int) -> list[str]:
-    """So many points, evenly from the first to the last."""
+    """Evenly spaced points from the first to the last."""
     return [str(1 + round(i * (len(points) - 1) / (number - 1))) for i in range(number)]
 
 
@@ -107,7 +107,7 @@ def test_the_points_are_of_every_kind(points: list[str]) -> None:
         *("save a backbone", "step of priming", "step of fine-tuning", "validation"),
     }
     assert kinds["step of priming"] == 10
-    assert kinds["step of fine-tuning"] == 6 * (4 + 2)  # four cells and two candidates, two epochs of three batches
+    assert kinds["step of fine-tuning"] == 6 * (4 + 2)  # four runs and two candidates, two epochs of three batches
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Malformed inputs through the command line: one clear sentence, exit code 2, within seconds, nothing half-written."""
+"""Malformed inputs on the command line give one clear sentence, exit code 2, within seconds, and no partial files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from faults.room import Case, Room
 from safetensors import safe_open
 
 LONGEST = 900
-"""Characters of a sentence that can be taken in at a glance."""
+"""Most characters of an error message."""
 SECONDS = 30
-"""What an answer may take of the processor's time; most take a tenth of a second."""
+"""Most processor time for a response; most take a tenth of a second."""
 
 
 def whole(path: Path) -> bool:
-    """Whether a file that pemeta wrote is all there."""
+    """Whether a file that pemeta wrote is complete."""
     if path.suffix == ".json":
         json.loads(path.read_text(encoding="utf-8"))
     elif path.suffix == ".safetensors":
@@ -34,19 +34,19 @@ def whole(path: Path) -> bool:
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
-    """All files by their names; but not what a run writes down of itself before it begins, or anew when it ends."""
+    """The content of all files, except those that a run writes before it starts or rewrites when it ends."""
     own = {"running.json", ".run.lock", ".models.lock", "config.yaml", "report.md", "report.html"}
     found = {}
     for path in folder.rglob("*"):
         if path.is_file() and path.name not in own:
-            with path.open("rb") as file:  # what cases break are the methods of Path
+            with path.open("rb") as file:  # cases break other methods of Path
                 found[path] = file.read()
     return found
 
 
 @contextmanager
 def limited(seconds: int) -> Iterator[None]:
-    """Within the block, not longer than that, of the processor's time: a busy machine is not the command's fault."""
+    """Limit the block's processor time, and not its wall-clock time, which a busy machine prolongs."""
 
     def stop(*_: object) -> None:
         raise AssertionError(f"no answer within {seconds} s")

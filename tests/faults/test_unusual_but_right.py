@@ -1,4 +1,4 @@
-"""What looks odd but is right must work, from the data to a prediction."""
+"""Unusual but valid inputs work, from the data to a prediction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from faults.room import Room
 
 
 def works(room: Room, pemeta: Callable[..., Any], config: Any, *overrides: str) -> Path:
-    """Run, report and predict; returns the run's folder."""
+    """Run, report and predict; return the run's folder."""
     outcome = pemeta("run", config, *overrides)
     assert (outcome.code, outcome.err) == (0, ""), outcome
     folder = Path(room.config["output"])
@@ -74,7 +74,7 @@ def test_data_files(room: Room, pemeta: Any, change: Callable[[str], str]) -> No
 
 
 def test_configuration_files(room: Room, pemeta: Any) -> None:
-    """A byte order mark, CRLF, aliases, numbers as texts (`1e-3` is one for YAML), names for mappings."""
+    """Try a byte order mark, CRLF, aliases, numbers as strings (to YAML `1e-3` is one) and names for mappings."""
     room.config["finetuning"] = {"epochs": "1", "batch_size": 8, "lr": "1e-2"}
     text = room.written().replace("settings:", "x: &x adapter\nsettings:").replace("method: adapter", "method: *x")
     text = text.replace("x: &x adapter\n", "").replace("method: *x", "method: &x adapter", 1)
@@ -114,7 +114,7 @@ def test_the_edges_of_all_numbers(room: Room, pemeta: Any, edges: dict[str, Any]
 
 
 def test_what_an_earlier_version_wrote(room: Room, pemeta: Any) -> None:
-    """Descriptions without the digests that this version writes."""
+    """Try manifests without the digests that this version writes."""
     for path in [*room.run().rglob("pemeta.json"), *room.run().rglob("task.json")]:
         about = json.loads(path.read_text())
         for key in ("tokenizer_digest", "theta_a_digest", "values_digest"):

@@ -1,4 +1,4 @@
-"""Heads: losses and predictions by hand, pooling, padding, what is refused, descriptions."""
+"""Heads: losses and predictions by hand, pooling, padding, refusals, descriptions."""
 
 import math
 
@@ -38,7 +38,7 @@ def test_a_description_comes_back_from_its_configuration_and_the_model_remembers
 
 
 def test_wrong_descriptions():
-    with pytest.raises(ConfigError, match="labels must be different; found a, a"):
+    with pytest.raises(ConfigError, match="labels must be distinct; found a, a"):
         HeadSpec.parse({"name": "sequence_classification", "labels": ["a", "a"]})
     with pytest.raises(ConfigError, match="unknown head 'token_clasification'; did you mean 'token_classification'"):
         HeadSpec.parse("token_clasification")
@@ -64,7 +64,7 @@ def test_the_loss_and_prediction_of_a_sequence_by_hand():
 
 
 def test_the_loss_and_predictions_of_a_language_model_by_hand():
-    """Two pieces and an embedding that makes the logits of a hidden state x equal to (x, 0)."""
+    """Two tokens and an embedding that makes the logits of a hidden state x equal to (x, 0)."""
     backbone = nn.Module()
     backbone.get_input_embeddings = lambda: nn.Embedding.from_pretrained(torch.tensor([[1.0], [0.0], [7.0]]))
     head = CausalLM(vocab_size=2)(1)
@@ -72,7 +72,7 @@ def test_the_loss_and_predictions_of_a_language_model_by_hand():
     batch = {"labels": torch.tensor([[1, 0, 1]])}
     logits = head(hidden, batch, backbone)
     assert logits.shape == (1, 3, 2)
-    # After the first piece both are as likely; after the second, piece 0 is three times as likely, and piece 1 comes.
+    # After the first token both are equally likely; after the second, token 0 is three times as likely as 1, the next.
     expected = [0.0, math.log(1 / 2), math.log(1 / 4)]
     assert head.predictions(logits, batch)[0].tolist() == pytest.approx(expected)
     assert head.loss(logits, batch).item() == pytest.approx(-(expected[1] + expected[2]) / 2)
@@ -99,7 +99,7 @@ def test_without_a_mask_all_positions_count(how):
     assert torch.equal(pool(hidden, None, how), pool(hidden, torch.ones(2, 4), how))
 
 
-def test_an_image_backbone_has_no_mask_and_no_pieces():
+def test_an_image_backbone_has_no_mask_and_no_tokens():
     config = ViTConfig(
         hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12, image_size=4, patch_size=2
     )
@@ -114,7 +114,7 @@ def test_an_image_backbone_has_no_mask_and_no_pieces():
 
 @pytest.mark.parametrize(("task", "examples"), EACH_KIND, ids=lambda value: getattr(value, "name", ""))
 def test_padding_changes_nothing(task, examples):
-    """A batch against its examples one by one."""
+    """Compare a batch with its examples one by one."""
     model = tiny_gpt2().eval()
     model.add_head(task.name, task.make_head)
     batch = examples.batch(range(len(examples)))
@@ -167,7 +167,7 @@ def test_a_backbone_that_sees_the_future_is_refused_and_left_as_it_was(output):
     model = tiny().train()
     model.backbone.encoder.eval()
     modes = {name: part.training for name, part in model.named_modules()}
-    with pytest.raises(ModelError, match="BertModel sees the pieces that a causal language model is to predict"):
+    with pytest.raises(ModelError, match="BertModel sees the tokens that a causal language model has to predict"):
         model.add_head("text", CausalLM(vocab_size=VOCABULARY, output=output))
     assert model.tasks == ()
     assert {name: part.training for name, part in model.named_modules()} == modes
@@ -175,13 +175,13 @@ def test_a_backbone_that_sees_the_future_is_refused_and_left_as_it_was(output):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_future_is_seen_however_faintly(dtype):
-    """Weights so small that 16 bits hardly tell; and a method before the sequence changes nothing about it."""
+    """Check weights so small that 16 bits hardly resolve them; methods that prepend to the sequence are accepted."""
     shape = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
     config = BertConfig(vocab_size=30, initializer_range=0.002, **shape)
     for seed in range(5):
         torch.manual_seed(seed)
         model = PEModel(BertModel(config, add_pooling_layer=False).to(dtype), HeadOnly())
-        with pytest.raises(ModelError, match="sees the pieces that a causal language model is to predict"):
+        with pytest.raises(ModelError, match="sees the tokens that a causal language model has to predict"):
             model.add_head("text", CausalLM(vocab_size=30))
     model = tiny_gpt2().to(dtype)
     for method in (Prompt(length=2), Prefix(length=2)):
@@ -191,15 +191,15 @@ def test_the_future_is_seen_however_faintly(dtype):
 
 
 def test_an_embedding_that_does_not_fit_is_refused():
-    with pytest.raises(ModelError, match="predicts 31 pieces, but the word embedding of GPT2Model has 30 rows"):
+    with pytest.raises(ModelError, match="predicts 31 tokens, but the word embedding of GPT2Model has 30 rows"):
         tiny_gpt2().add_head("text", CausalLM(vocab_size=31))
-    tiny_gpt2().add_head("text", CausalLM(vocab_size=29))  # rows that no piece uses are common
+    tiny_gpt2().add_head("text", CausalLM(vocab_size=29))  # rows that no token uses are common
     electra = ElectraConfig(
         vocab_size=30, embedding_size=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12
     )
-    electra.is_decoder = True  # sees only what came before
+    electra.is_decoder = True  # causal attention
     model = PEModel(ElectraModel(electra), HeadOnly())
-    with pytest.raises(ModelError, match=r"is 4 wide and its hidden states 8.*describe the head with output='own'"):
+    with pytest.raises(ModelError, match=r"is 4 wide but its hidden states are 8 wide.*use a head with output='own'"):
         model.add_head("text", CausalLM(vocab_size=30))
     model.add_head("text", CausalLM(vocab_size=30, output="own"))
     t5 = T5Config(vocab_size=30, d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=2, decoder_start_token_id=0)

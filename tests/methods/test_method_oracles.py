@@ -337,7 +337,7 @@ def test_an_architecture_that_is_not_in_the_table():
     Adapter().attach(strange)  # needs no table
     changed = backbone("bert")
     del changed.encoder.layer[0].intermediate.dense
-    with pytest.raises(ModelError, match=r"is not built as pemeta\.anatomy expects of 'bert'"):
+    with pytest.raises(ModelError, match=r"does not match the entry 'bert' of pemeta"):
         LoRA().attach(changed)
 
 

@@ -449,7 +449,7 @@ def test_the_working_directory_is_not_replaced(tiny_bert_dir, tmp_path, monkeypa
     model = saved(tiny_bert_dir, tmp_path / "m")
     (tmp_path / "m" / "in").mkdir()
     monkeypatch.chdir(tmp_path / "m" / ("in" if where == ".." else ""))
-    with pytest.raises(OutputError, match="while the working directory is in it; give another folder"):
+    with pytest.raises(OutputError, match="while the working directory is inside it; choose another folder"):
         model.save_pretrained(where)
     assert Path.cwd().is_dir()
 

@@ -178,8 +178,8 @@ def test_attention_without_a_second_derivative_is_refused():
 
 def recomputed(monkeypatch):
     """Counts the layers that are run again."""
-    again, enter = [], checkpointing._AsBefore.__enter__
-    monkeypatch.setattr(checkpointing._AsBefore, "__enter__", lambda self: (again.append(self), enter(self))[1])
+    again, enter = [], checkpointing._Snapshot.__enter__
+    monkeypatch.setattr(checkpointing._Snapshot, "__enter__", lambda self: (again.append(self), enter(self))[1])
     return again
 
 
@@ -248,7 +248,7 @@ def test_a_checkpointed_layer_that_drops_by_its_own_flag_does_so_in_training_onl
 def test_what_cannot_be_checkpointed_is_refused():
     with pytest.raises(ModelError, match="Linear has no layers that can be checkpointed"):
         checkpointing.checkpoint_layers(torch.nn.Linear(2, 2))
-    with pytest.raises(ModelError, match="in a way that pemeta does not know; turn gradient checkpointing off"):
+    with pytest.raises(ModelError, match="in a way that pemeta does not support; turn gradient checkpointing off"):
         checkpointing.checkpointed(lambda x: x, torch.ones(1))
 
 
@@ -271,8 +271,8 @@ def test_pytorchs_own_checkpointing_is_wrong_here():
     plain = copy.deepcopy(model)
     model.checkpoint_layers()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpointing._AsBefore, "__enter__", lambda self: None)
-        patch.setattr(checkpointing._AsBefore, "__exit__", lambda self, *error: None)
+        patch.setattr(checkpointing._Snapshot, "__enter__", lambda self: None)
+        patch.setattr(checkpointing._Snapshot, "__exit__", lambda self, *error: None)
         with pytest.raises(AssertionError):
             assert_equal_to_the_unroll(model, meta("second"), episodes("bert"), oracle=plain)
 
@@ -306,7 +306,7 @@ def test_no_graph_for_theta_p_in_the_inner_loop_of_first_order():
     assert all(names == {*parts.theta_a, *parts.theta_h} for names in seen)
     assert len(seen) == 2
     broken = {**batch("bert", 1), "input_ids": torch.full((2, 6), 99)}
-    with pytest.raises(ModelError, match="word piece 99"):
+    with pytest.raises(ModelError, match="token id 99"):
         clone.adapt_to([broken], "en")
     assert all(p.requires_grad for p in model.parameters())
 

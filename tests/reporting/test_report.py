@@ -598,7 +598,7 @@ def test_a_value_given_twice_is_refused() -> None:
         {"comparisons": [{"title": "x", "first": "a", "second": "b", "targets": ["af", "af"]}]},
         {"figures": [{"name": "bars", "title": "x", "settings": ["a", "a"]}]},
     ):
-        with pytest.raises((ValidationError, ConfigError), match="is there twice"):
+        with pytest.raises((ValidationError, ConfigError), match="duplicate value in"):
             ReportSpec.model_validate(spec)
 
 

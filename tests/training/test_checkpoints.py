@@ -178,7 +178,7 @@ def test_where_both_states_are_damaged_nothing_is_begun_anew(tmp_path, kind):
     run(tiny(), checkpoint=path, checkpoint_every=2)
     for file in (path, previous_of(path)):
         file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(OutputError, match=r"c.safetensors: .*; remove it to have it made again"):
+    with pytest.raises(OutputError, match=r"c.safetensors: .*; remove it to have it recreated"):
         run(tiny(), checkpoint=path)
 
 

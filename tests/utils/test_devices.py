@@ -1,4 +1,4 @@
-"""Moving batches: what goes to CUDA goes through pinned memory; nothing else is copied."""
+"""Moving batches: copies to CUDA go through pinned memory; nothing else is copied."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 @pytest.fixture
 def pins(monkeypatch):
-    """Pinning without an accelerator: a copy, which is remembered."""
+    """Pinning without an accelerator: a recorded copy."""
     pinned = []
 
     def pin_memory(tensor):
@@ -35,7 +35,7 @@ def test_a_tensor_on_its_way_to_cuda_is_pinned_once(pins):
     ("tensor", "device"),
     [(torch.arange(3), CPU), (torch.arange(3), torch.device("mps")), (torch.zeros(3, device="meta"), CUDA)],
 )
-def test_other_ways_need_no_pinning(tensor, device, pins):
+def test_other_moves_need_no_pinning(tensor, device, pins):
     assert _pinned(tensor, device) is tensor
     assert not pins
 

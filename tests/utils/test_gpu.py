@@ -1,4 +1,4 @@
-"""The same code on an accelerator: where the clones live, and results equal to the CPU's."""
+"""The same code on an accelerator: the device of clones, and results equal to the CPU's."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def check_same_as_on_the_cpu(method, first_order, **settings):
 @pytest.mark.gpu
 @each_method
 class TestOnWhateverDeviceThereIs:
-    """On the CPU too: the checks must not be wrong when a GPU first runs them."""
+    """Checks on any device, on the CPU too, so that they are known to be right when a GPU first runs them."""
 
     def test_clones_live_on_the_device(self, method):
         check_clones_live_on_the_device(method)
@@ -66,7 +66,7 @@ class TestOnWhateverDeviceThereIs:
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="needs a CUDA or MPS device")
 def test_priming_resumes_on_the_device_and_fine_tuning_runs(tmp_path):
-    """With dropout in both loops, so that the device's generator counts."""
+    """Use dropout in both loops, so that the device's generator matters."""
     algorithm = MetaPriming(outer_steps=4, support_size=3, query_size=3, inner_dropout=True)
 
     def primed(**checkpoint):
@@ -84,7 +84,7 @@ def test_priming_resumes_on_the_device_and_fine_tuning_runs(tmp_path):
     assert whole.device.type == DEVICE.type
 
 
-def test_devices_that_are_not_there():
+def test_unavailable_devices_are_refused():
     with pytest.raises(ConfigError, match="device 'gpu' cannot be used here"):
         resolve_device("gpu")
     with pytest.raises(ConfigError, match="device 'meta' cannot be used here"):

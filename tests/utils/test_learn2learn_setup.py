@@ -16,7 +16,7 @@ ALL_TOOLS = {"cython": "3.3.1", "setuptools": "84.2.1", "wheel": "0.48.0"}
 
 
 class FakePip:
-    """Stands in for `subprocess.run`: keeps what was run; says and returns what the test wants."""
+    """A stand-in for `subprocess.run` that records commands, and writes and returns what the test sets."""
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
@@ -42,7 +42,7 @@ def pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePip:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
-    """Sets which distributions the environment has."""
+    """A function that sets which distributions the environment has."""
 
     def have(versions: dict[str, str]) -> None:
         monkeypatch.setattr(learn2learn_setup, "_installed", versions.get)
@@ -63,7 +63,7 @@ def test_builds_with_fresh_c_sources_and_without_dependencies(
     assert command[-4:] == ["learn2learn==0.2.0", "--no-cache-dir", "-c", "constraints.txt"]
     assert pip.environments[0]["CYTHON_FORCE_REGEN"] == "1"
     assert "PATH" in pip.environments[0], "the compiler is found through the user's own environment"
-    assert list(tmp_path.iterdir()) == [], "a log that nobody needs was left behind"
+    assert list(tmp_path.iterdir()) == [], "the log of a successful build was not removed"
     assert "about a minute" in capsys.readouterr().out.splitlines()[0]
 
 

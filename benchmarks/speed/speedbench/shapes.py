@@ -95,7 +95,7 @@ def make_model(case: Case, device: str) -> PEModel:
 
 
 def make_episodes(case: Case) -> list[Episode]:
-    """For each task one episode, with a support and a query set of random pieces and labels, without padding."""
+    """For each task one episode, with a support and a query set of random tokens and labels, without padding."""
     size = case.sentences
     return [
         Episode(
@@ -106,20 +106,20 @@ def make_episodes(case: Case) -> list[Episode]:
 
 
 def _examples(case: Case, seed: int) -> Encoded:
-    """As many sentences as a support and a query set take."""
+    """Enough sentences for a support and a query set."""
     size = (2 * case.sentences, case.tokens)
     generator = torch.Generator().manual_seed(seed)
-    pieces = torch.randint(5, CONFIGS[case.shape]().vocab_size, size, generator=generator)
+    tokens = torch.randint(5, CONFIGS[case.shape]().vocab_size, size, generator=generator)
     tags = torch.randint(len(LABELS), size, generator=generator)
-    # Words and tags are for people and for scores, and here there are none.
+    # Words and tags only matter to readers and scores, and there are none here.
     placeholder = Sentence(("x",) * case.tokens, ("O",) * case.tokens)
-    first_pieces = {position: position for position in range(case.tokens)}
+    first_tokens = {position: position for position in range(case.tokens)}
     return Encoded(
-        sentences=(placeholder,) * len(pieces),
+        sentences=(placeholder,) * len(tokens),
         labels=LABELS,
-        input_ids=tuple(pieces),
+        input_ids=tuple(tokens),
         label_ids=tuple(tags),
-        first_pieces=(first_pieces,) * len(pieces),
+        first_tokens=(first_tokens,) * len(tokens),
         pad_id=0,
         num_truncated=0,
         num_cut_words=0,
