@@ -75,14 +75,14 @@ def test_a_source_with_fewer_sentences_than_an_episode(refused, run_config, algo
         "run", run_config, f"settings={{x: {{method: adapter, priming: {algorithm}}}}}", "priming.support_size=21"
     )
     assert message == (
-        "source 'aa' has 24 sentences, but an episode needs 25 (21 support + 4 query); give more data or smaller sets"
+        "source 'aa' has 24 sentences, but an episode needs 25 (21 support + 4 query); provide more data, or lower the sizes"
     )
     assert not records(run_config)
 
 
 def test_more_tasks_in_a_batch_than_sources(refused, run_config):
     assert refused("run", run_config, "priming.tasks_per_batch=3") == (
-        "tasks_per_batch must be from 1 to the 2 source tasks; found 3"
+        "tasks_per_batch must be between 1 and the number of source tasks, 2; found 3"
     )
 
 

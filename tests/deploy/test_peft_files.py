@@ -134,7 +134,7 @@ def test_pemeta_loads_what_peft_trained(tmp_path, backbone, config):
                 parameter.add_(torch.randn_like(parameter), alpha=0.5)
     theirs.eval().save_pretrained(tmp_path)
     if "attention.output.dense" in str(theirs.targeted_module_names):
-        with pytest.raises(ModelError, match="scales other parts than keys, values"):
+        with pytest.raises(ModelError, match="scales parts other than keys, values"):
             load_peft(tmp_path, backbone())
         return
     model = load_peft(tmp_path, backbone()).eval()

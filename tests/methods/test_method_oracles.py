@@ -204,14 +204,14 @@ def test_padding_on_the_left_is_no_distance(method, architecture, attention):
 def test_padding_on_the_left_that_would_be_distance_is_refused(architecture):
     model = attached(Prompt(length=3), architecture)
     ids, mask = torch.tensor([[0, 0, 7, 8]]), torch.tensor([[0, 0, 1, 1]])
-    with pytest.raises(ModelError, match="counts padding as positions, so with this method it must be on the right"):
+    with pytest.raises(ModelError, match="counts padding as positions, so this method needs padding on the right"):
         model.trunk({"input_ids": ids, "attention_mask": mask})
     model.trunk({"input_ids": ids.flip(1), "attention_mask": mask.flip(1)})
 
 
 def test_a_prompt_refuses_positions():
     model = attached(Prompt(length=3), "bert")
-    with pytest.raises(ModelError, match="position_ids cannot be given; leave them out"):
+    with pytest.raises(ModelError, match="position_ids cannot be given; omit them"):
         model.backbone(input_ids=torch.tensor([[5, 6]]), position_ids=torch.tensor([[0, 1]]))
 
 
@@ -223,7 +223,7 @@ def test_a_prefix_reaches_one_backbone_only_and_is_never_silent():
     one.detach(Prefix())
     assert torch.equal(other.trunk(inputs("bert")), before)
     other.backbone.set_attn_implementation("eager")
-    with pytest.raises(ModelError, match="set to 'eager' after a prefix was attached, and does not see it"):
+    with pytest.raises(ModelError, match="set to 'eager' after a prefix was attached, and ignores the prefix"):
         other.trunk(inputs("bert"))
 
 
@@ -319,7 +319,7 @@ def test_methods_that_do_not_fit_say_why():
         Adapter().attach(nn.Linear(2, 2))
     with pytest.raises(ModelError, match=r"top_layers is 3, but the backbone has 2 layers; choose from 1 to 2"):
         LoRA(top_layers=3).attach(backbone("bert"))
-    with pytest.raises(ModelError, match="the adapter at the output is in no layer"):
+    with pytest.raises(ModelError, match="the adapter at the output is outside the layers"):
         Adapter(top_layers=1).attach(backbone("bert"))
     with pytest.raises(ConfigError, match=r"targets.*'querry'"):
         LoRA.parse({"name": "lora", "targets": ["querry"]})
@@ -355,7 +355,7 @@ def test_a_quantised_map_is_refused():
     [
         ({"peft_type": "LORRA"}, "config.peft_type must be a tuner of the peft package; found 'LORRA'. Known: .*LORA"),
         ({"r": 2}, "found None"),
-        ({"peft_type": "LORA", "rank": 2}, "peft does not take this config: .*rank"),
+        ({"peft_type": "LORA", "rank": 2}, "peft rejects this config: .*rank"),
         ({"peft_type": "LORA", "init_lora_weights": "pissa"}, "'pissa' changes the backbone's own weights"),
         ({"peft_type": "LORA", "bias": "all"}, "config.bias adapts more than PEFT's own layers"),
         ({"peft_type": "LORA", "modules_to_save": ["key"]}, "config.modules_to_save adapts more"),
@@ -401,7 +401,7 @@ def test_a_configuration_of_the_peft_package_equals_what_a_file_gives_back():
     method = Peft(config={"peft_type": "LORA", "target_modules": {"value", "query"}, "r": 2})
     assert method == Peft(config={"peft_type": "LORA", "target_modules": ["query", "value"], "r": 2})
     assert PEMethod.parse(method.to_config()) == method
-    with pytest.raises(ConfigError, match="expected what JSON can hold"):
+    with pytest.raises(ConfigError, match="expected values that JSON can represent"):
         PEMethod.parse({"name": "peft", "config": {"peft_type": torch.zeros(1)}})
 
 

@@ -67,7 +67,7 @@ def test_what_is_refused_and_nothing_else():
 @pytest.mark.parametrize(("row", "architecture"), REFUSED)
 def test_a_pair_that_cannot_work_says_so_and_changes_nothing(row, architecture):
     plain, refused = backbone(architecture), backbone(architecture)
-    with pytest.raises(ModelError, match=r"cannot be attached to .*take ") as error:
+    with pytest.raises(ModelError, match=r"cannot be attached to .*use ") as error:
         METHODS[row][0].attach(refused)
     assert REFUSED[row, architecture] in str(error.value)
     assert_same_backbone(refused, plain, architecture)
@@ -326,7 +326,7 @@ def test_attached_once(row):
     model.attach(method)  # the same again: nothing
     state = model.state()
     if any(map(is_added, method.theta_a(model.backbone))):
-        with pytest.raises(ModelError, match="already; detach that"):
+        with pytest.raises(ModelError, match="already has a .*; detach that"):
             method.attach(model.backbone)
         method.detach(model.backbone)
         with pytest.raises(ModelError, match="is not attached to this backbone; attach it first"):

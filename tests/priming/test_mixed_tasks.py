@@ -237,7 +237,7 @@ def test_data_of_another_kind_is_refused():
     other = dataclasses.replace(texts(7), classes=("bad", "good", "fair"))
     with pytest.raises(DataError, match="on the labels bad, fair, good and validated on bad, good, fair"):
         finetune(tiny_gpt2(), TOPIC, other, FineTuning(), progress=False)
-    with pytest.raises(DataError, match=r"for sequence_classification, not for causal_lm; use Task.sequence_class"):
+    with pytest.raises(DataError, match=r"for sequence_classification, not causal_lm; use Task.sequence_class"):
         Task.causal_lm("topic", texts(1))  # type: ignore[arg-type]
     with pytest.raises(DataError, match="has 12 blocks, but an episode needs 32"):
         EpisodeSampler([TEXT])
