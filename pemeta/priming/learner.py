@@ -243,7 +243,7 @@ def needs_math(model: PEModel, method: PEMethod | None) -> bool:
         ModelError: the backbone's attention is another, which has none either.
     """
     attention = attention_of(model.backbone)
-    if attention == "eager" or model.reuses_trunk(method):
+    if attention == "eager" or model.reuses_hidden_states(method):
         return False
     if attention != "sdpa":
         raise ModelError(

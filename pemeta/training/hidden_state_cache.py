@@ -59,13 +59,13 @@ class HiddenStateCache:
         """
         if not keeps(self.model, data):
             return data.holding(None)
-        size = trunk_bytes(self.model, data)
+        size = hidden_state_bytes(self.model, data)
         if size <= self._left:
-            held = _with_trunk_in_memory(self.model, data)
+            held = _with_hidden_states_in_memory(self.model, data)
             self._left -= size
         else:
             try:
-                held = _with_trunk_in_file(self.model, data, size)
+                held = _with_hidden_states_in_file(self.model, data, size)
             except OSError as error:
                 self._warn(size, error)
                 return data.holding(None)
@@ -82,22 +82,24 @@ class HiddenStateCache:
         self._warned = True
 
 
-def trunk_bytes(model: PEModel, data: Examples) -> int:
+def hidden_state_bytes(model: PEModel, data: Examples) -> int:
     """What the hidden states of all examples take: positions, times D, times the size of a number."""
     return sum(map(data.length, range(len(data)))) * model.hidden_size * int(model.backbone.dtype.itemsize)
 
 
-def with_trunk(model: PEModel, data: Examples[Decoded, Scored], batch_size: int = 32) -> Examples[Decoded, Scored]:
+def with_hidden_states(
+    model: PEModel, data: Examples[Decoded, Scored], batch_size: int = 32
+) -> Examples[Decoded, Scored]:
     """The data with the hidden states that θ_a does not change, computed once; without any where it changes all.
 
     For use within one fine-tuning run: they are those of the model as it is now. Computed in evaluation mode, so
     for passes without dropout. Equal to computing them anew each time, but for rounding: an example is padded to
     the length of another batch.
     """
-    return _with_trunk_in_memory(model, data, batch_size) if keeps(model, data) else data.holding(None)
+    return _with_hidden_states_in_memory(model, data, batch_size) if keeps(model, data) else data.holding(None)
 
 
-def _with_trunk_in_memory(
+def _with_hidden_states_in_memory(
     model: PEModel, data: Examples[Decoded, Scored], batch_size: int = 32
 ) -> Examples[Decoded, Scored]:
     # Cloned, because a view would keep the whole padded batch alive.
@@ -105,7 +107,9 @@ def _with_trunk_in_memory(
     return data.holding(tuple(trunk[i] for i in range(len(data))), model.unchanging() or "trunk")
 
 
-def _with_trunk_in_file(model: PEModel, data: Examples[Decoded, Scored], size: int) -> Examples[Decoded, Scored]:
+def _with_hidden_states_in_file(
+    model: PEModel, data: Examples[Decoded, Scored], size: int
+) -> Examples[Decoded, Scored]:
     """The same, with the hidden states in a file.
 
     Raises:

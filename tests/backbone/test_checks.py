@@ -212,4 +212,4 @@ def test_data_of_another_vocabulary_is_refused(small, method):
 
 def test_a_negative_piece_is_refused():
     with pytest.raises(ModelError, match="the data has the word piece -1, and"):
-        tiny().trunk({"input_ids": torch.tensor([[0, -1]])})
+        tiny().hidden_states({"input_ids": torch.tensor([[0, -1]])})

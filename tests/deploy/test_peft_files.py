@@ -63,7 +63,7 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def hidden(model: PEModel) -> torch.Tensor:
     with torch.no_grad():
-        return model.trunk(BATCH)
+        return model.hidden_states(BATCH)
 
 
 @pytest.mark.parametrize("backbone", [bert, gpt2])
@@ -194,7 +194,7 @@ def test_other_methods_and_files_that_are_not_whole_are_refused(tmp_path):
         save_peft(model, tmp_path / "a")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").write_text("x")
-    with pytest.raises(OutputError, match="is not empty and not an adapter of PEFT"):
+    with pytest.raises(OutputError, match="is not empty and is not an adapter of PEFT"):
         save_peft(shaken(PEModel(bert(), PEMethod.parse("lora"))), tmp_path / "other")
 
     file = tmp_path / "a" / "adapter_model.safetensors"

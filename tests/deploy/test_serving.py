@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(served, tiny_bert_dir)
             model.load_task(folder)
         assert all(torch.equal(value, before[name]) for name, value in model.state().items())
     primed.add_head("a", TokenClassification(labels=("O", "B-X", "I-X")))
-    with pytest.raises(ModelError, match=r"task 'a' has the head .*B-X.* here and .*B-PER.* in the folder; load it"):
+    with pytest.raises(ModelError, match=r"task 'a' has the head .*B-X.* in the model and .*B-PER.* in the folder; load it"):
         primed.load_task(folder)
 
 
@@ -126,15 +126,17 @@ def test_task_files_that_are_not_whole_are_refused(served):
     (folder / "task.safetensors").write_bytes(values)
     tensors = load_file(folder / "task.safetensors")
     save_file({name: value for name, value in tensors.items() if "down" not in name}, folder / "task.safetensors")
-    with pytest.raises(ModelError, match=r"does not hold θ_a of this model: .*down.* is missing there and \("):
+    with pytest.raises(ModelError, match=r"does not hold θ_a of this model: .*down.* is missing in the file and \("):
         model.load_task(folder)
     save_file({**tensors, "head.classifier.bias": torch.zeros(3)}, folder / "task.safetensors")
-    with pytest.raises(ModelError, match=r"does not hold the head of this model: .*bias is \(3,\) there and \(5,\)"):
+    with pytest.raises(
+        ModelError, match=r"does not hold the head of this model: .*bias is \(3,\) in the file and \(5,\) in the model"
+    ):
         model.load_task(folder)
     for change, message in (
-        ({"head": {"name": "tagger"}}, "unknown head 'tagger'.*if a method or a head of your own is meant"),
+        ({"head": {"name": "tagger"}}, "unknown head 'tagger'.*if it refers to your own method or head"),
         ({"method": "adaptor"}, "unknown PE method 'adaptor'"),
-        ({"format": 7}, "has the format 7"),
+        ({"format": 7}, "has format 7"),
         ({"task": ""}, "task: "),
     ):
         (folder / "task.json").write_text(json.dumps({**about, **change}))
@@ -150,10 +152,10 @@ def test_task_files_that_are_not_whole_are_refused(served):
 def test_a_head_of_ones_own_needs_a_description(served):
     model = PEModel.from_pretrained(served)
     model.add_head("own", lambda width: TokenClassificationHead(width, 3))
-    with pytest.raises(ModelError, match="was made by a function, which cannot be described; make it from a HeadSpec"):
+    with pytest.raises(ModelError, match="was made by a function, so it cannot be saved; make it from a HeadSpec"):
         model.save_task(served / "tasks" / "own", "own")
     model.load_task(served / "tasks" / "a")
-    with pytest.raises(OutputError, match="is not empty and not a saved task"):
+    with pytest.raises(OutputError, match="is not empty and is not a saved task"):
         model.save_task(served, "a")
 
 

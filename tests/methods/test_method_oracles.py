@@ -24,7 +24,7 @@ def attached(method, architecture: str, attention: str = "eager") -> PEModel:
 
 
 def hidden(model: PEModel, data) -> torch.Tensor:
-    return model.method.transform(model.backbone, model.trunk(data))
+    return model.method.transform(model.backbone, model.hidden_states(data))
 
 
 def close(found, expected):
@@ -93,8 +93,8 @@ def test_new_parameters_are_drawn_by_the_seed(method):
 def test_lora_drops_out_only_while_training():
     model = attached(LoRA(rank=2, dropout=0.5), "bert")
     data = inputs("bert")
-    assert torch.equal(model.eval().trunk(data), model.trunk(data))
-    assert not torch.equal(model.train().trunk(data), model.trunk(data))
+    assert torch.equal(model.eval().hidden_states(data), model.hidden_states(data))
+    assert not torch.equal(model.train().hidden_states(data), model.hidden_states(data))
 
 
 def test_ia3_scales_keys_values_and_the_inner_activation():
@@ -107,7 +107,7 @@ def test_ia3_scales_keys_values_and_the_inner_activation():
                 linear.weight.mul_(factors[:, None])
                 linear.bias.mul_(factors)
             unscaled.output.dense.weight.mul_(layer.output.dense.pemeta_ia3.scale)
-    close(model.trunk(inputs("bert")), plain(**inputs("bert")).last_hidden_state)
+    close(model.hidden_states(inputs("bert")), plain(**inputs("bert")).last_hidden_state)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -127,7 +127,7 @@ def test_a_prefix_is_a_cache_of_keys_and_values(architecture, padded, attention)
     data["attention_mask"] = nn.functional.pad(data["attention_mask"], (3, 0), value=1)
     positions = torch.arange(6)[None]
     expected = plain(**data, past_key_values=cache, position_ids=positions).last_hidden_state
-    found = model.trunk(inputs(architecture, padded))
+    found = model.hidden_states(inputs(architecture, padded))
     torch.testing.assert_close(found[real], expected[real], rtol=0, atol=1e-6)
 
 
@@ -164,7 +164,7 @@ def test_a_prompt_is_more_embeddings(architecture):
         "inputs_embeds": torch.cat([tokens.expand(2, -1, -1), plain.get_input_embeddings()(data["input_ids"])], 1),
         "attention_mask": nn.functional.pad(data["attention_mask"], (3, 0), value=1),
     }
-    found, expected = model.trunk(data), plain(**given).last_hidden_state[:, 3:]
+    found, expected = model.hidden_states(data), plain(**given).last_hidden_state[:, 3:]
     real = data["attention_mask"].bool()  # XLM-R counts positions of padding otherwise
     close(found[real], expected[real])
     positional = model.backbone(data["input_ids"], attention_mask=data["attention_mask"]).last_hidden_state
@@ -176,7 +176,10 @@ def test_a_prompt_in_xlm_roberta_counts_positions_over_what_is_not_padding():
     model = attached(Prompt(length=3), "xlm-roberta")
     ids = torch.tensor([[5, 6, 7]])
     padded = {"input_ids": nn.functional.pad(ids, (2, 0), value=1), "attention_mask": torch.tensor([[0, 0, 1, 1, 1]])}
-    close(model.trunk(padded)[:, 2:], model.trunk({"input_ids": ids, "attention_mask": torch.ones_like(ids)}))
+    close(
+        model.hidden_states(padded)[:, 2:],
+        model.hidden_states({"input_ids": ids, "attention_mask": torch.ones_like(ids)}),
+    )
 
 
 COUNTING = ("bert", "xlm-roberta", "gpt2", "llama", "qwen2", "modernbert")
@@ -195,8 +198,8 @@ def test_padding_on_the_left_is_no_distance(method, architecture, attention):
     ids = torch.tensor([[5, 6, 7, 8]])
     padded = nn.functional.pad(ids, (3, 0), value=pad)
     mask = nn.functional.pad(torch.ones_like(ids), (3, 0))
-    found = model.trunk({"input_ids": padded, "attention_mask": mask})[:, 3:]
-    expected = model.trunk({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    found = model.hidden_states({"input_ids": padded, "attention_mask": mask})[:, 3:]
+    expected = model.hidden_states({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -205,8 +208,8 @@ def test_padding_on_the_left_that_would_be_distance_is_refused(architecture):
     model = attached(Prompt(length=3), architecture)
     ids, mask = torch.tensor([[0, 0, 7, 8]]), torch.tensor([[0, 0, 1, 1]])
     with pytest.raises(ModelError, match="counts padding as positions, so this method needs padding on the right"):
-        model.trunk({"input_ids": ids, "attention_mask": mask})
-    model.trunk({"input_ids": ids.flip(1), "attention_mask": mask.flip(1)})
+        model.hidden_states({"input_ids": ids, "attention_mask": mask})
+    model.hidden_states({"input_ids": ids.flip(1), "attention_mask": mask.flip(1)})
 
 
 def test_a_prompt_refuses_positions():
@@ -219,12 +222,12 @@ def test_a_prefix_reaches_one_backbone_only_and_is_never_silent():
     """Two backbones may share a configuration; and its attention may be set by someone else."""
     config = backbone("bert").config
     one, other = (shaken(PEModel(BertModel(config, add_pooling_layer=False).double().eval(), Prefix())) for _ in "ab")
-    before = other.trunk(inputs("bert"))
+    before = other.hidden_states(inputs("bert"))
     one.detach(Prefix())
-    assert torch.equal(other.trunk(inputs("bert")), before)
+    assert torch.equal(other.hidden_states(inputs("bert")), before)
     other.backbone.set_attn_implementation("eager")
     with pytest.raises(ModelError, match="set to 'eager' after a prefix was attached, and ignores the prefix"):
-        other.trunk(inputs("bert"))
+        other.hidden_states(inputs("bert"))
 
 
 def test_a_prompt_before_an_images_patches():
@@ -233,7 +236,7 @@ def test_a_prompt_before_an_images_patches():
     x = torch.cat([model.backbone.embeddings.pemeta_prompt.tokens.expand(2, -1, -1), plain.embeddings(**data)], 1)
     for layer in plain.layers:
         x = layer(x)
-    close(model.trunk(data), plain.layernorm(x)[:, 3:])
+    close(model.hidden_states(data), plain.layernorm(x)[:, 3:])
 
 
 def test_prompts_start_from_embeddings_of_the_vocabulary():
@@ -251,10 +254,10 @@ def test_a_prompt_that_does_not_fit_says_how_long_a_sentence_may_be(architecture
     model = attached(Prompt(length=15), architecture)
     ids = torch.randint(3, 30, (1, limit - 15))
     mask = torch.ones_like(ids)
-    model.trunk({"input_ids": ids, "attention_mask": mask})
+    model.hidden_states({"input_ids": ids, "attention_mask": mask})
     longer = {"input_ids": torch.cat([ids, ids], 1), "attention_mask": torch.cat([mask, mask], 1)}
     with pytest.raises(ModelError, match=f"a prompt of 15 do not fit the backbone's {limit} .*lower max_length to 5"):
-        model.trunk(longer)
+        model.hidden_states(longer)
 
 
 def test_composed_methods_act_together():
@@ -273,7 +276,7 @@ def test_composed_methods_act_together():
 
 def test_composing_what_cannot_stand_together_changes_nothing():
     plain, tried = backbone("bert"), backbone("bert")
-    with pytest.raises(ModelError, match="has a pemeta_lora already"):
+    with pytest.raises(ModelError, match="already has a pemeta_lora"):
         Compose(methods=(LoRA(), Prefix(), LoRA(rank=2))).attach(tried)
     assert [n for n, _ in tried.named_parameters()] == [n for n, _ in plain.named_parameters()]
     assert torch.equal(tried(**inputs("bert")).last_hidden_state, plain(**inputs("bert")).last_hidden_state)
@@ -307,10 +310,10 @@ def test_adapters_of_two_placements_stand_on_one_backbone():
     assert not set(model.partition(inner).theta_a) & set(before)
     model.detach(inner)
     assert model.partition().theta_a == before
-    with pytest.raises(ModelError, match="the backbone has a pemeta_adapter already"):
+    with pytest.raises(ModelError, match="the backbone already has a pemeta_adapter"):
         model.attach(Adapter(bottleneck=8))
     lora = attached(LoRA(), "bert")
-    with pytest.raises(ModelError, match="has a pemeta_lora already"):  # also on other maps: one name tells them apart
+    with pytest.raises(ModelError, match="already has a pemeta_lora"):  # also on other maps: one name tells them apart
         lora.attach(LoRA(targets=("ffn_up",)))
 
 

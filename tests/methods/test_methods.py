@@ -118,7 +118,7 @@ def test_the_identity_at_the_start_where_it_says_so(row, architecture):
     model, plain = plain_model(row, architecture), backbone(architecture)
     inputs = {key: value for key, value in batch(architecture).items() if key != "labels"}
     hidden = plain(**inputs).last_hidden_state
-    same = torch.equal(method.transform(model.backbone, model.trunk(inputs)), hidden)
+    same = torch.equal(method.transform(model.backbone, model.hidden_states(inputs)), hidden)
     assert same or not method.identity_at_start
 
 
@@ -149,11 +149,11 @@ def test_every_name_of_theta_a_gets_a_gradient_and_changes_the_output(row, archi
 def test_output_only_says_whether_the_trunk_depends_on_theta_a(row, architecture):
     model = moved_model(row, architecture)
     data = batch(architecture)
-    before = model.trunk(data)
+    before = model.hidden_states(data)
     with torch.no_grad():
         for name in model.partition().theta_a:
             model.get_parameter(name).add_(torch.randn_like(model.get_parameter(name)))
-    assert torch.equal(model.trunk(data), before) == model.reuses_trunk() == METHODS[row][0].output_only
+    assert torch.equal(model.hidden_states(data), before) == model.reuses_hidden_states() == METHODS[row][0].output_only
 
 
 @each_pair
@@ -326,7 +326,7 @@ def test_attached_once(row):
     model.attach(method)  # the same again: nothing
     state = model.state()
     if any(map(is_added, method.theta_a(model.backbone))):
-        with pytest.raises(ModelError, match="already has a .*; detach that"):
+        with pytest.raises(ModelError, match=r"already has a .*; detach that"):
             method.attach(model.backbone)
         method.detach(model.backbone)
         with pytest.raises(ModelError, match="is not attached to this backbone; attach it first"):

@@ -81,7 +81,7 @@ def test_states_are_copies_and_refuse_what_does_not_fit():
     assert not model.head("en").classifier.bias.any()
     with pytest.raises(ModelError, match="the model has no parameter nothing"):
         model.load_state({"nothing": torch.ones(1)})
-    with pytest.raises(ModelError, match=r"has the shape \(3,\) here and \(2,\) in the state"):
+    with pytest.raises(ModelError, match=r"has shape \(3,\) in the model and \(2,\) in the state"):
         model.load_state({"heads.task_en.classifier.bias": torch.ones(2)})
 
 

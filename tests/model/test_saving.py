@@ -49,7 +49,7 @@ def shaken(model: PEModel) -> PEModel:
 
 def hidden(model: PEModel) -> torch.Tensor:
     with torch.no_grad():
-        states = model.trunk(BATCH)
+        states = model.hidden_states(BATCH)
         for method in model.attached:
             states = method.transform(model.backbone, states)
     return states
@@ -168,11 +168,11 @@ def test_only_an_earlier_model_is_replaced_and_its_tasks_stay_if_they_fit(tiny_b
     (tmp_path / "m" / "tasks" / "nl" / "task.json").write_text("{}")
     model.save_pretrained(tmp_path / "m")
     assert (tmp_path / "m" / "tasks" / "nl" / "task.json").is_file()
-    with pytest.raises(OutputError, match=r"tasks holds tasks of the model that was saved in .* before"):
+    with pytest.raises(OutputError, match=r"tasks holds tasks of the model previously saved in .*m, which do not fit"):
         shaken(model).save_pretrained(tmp_path / "m")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(OutputError, match=r"thesis is not empty and not a saved model \(it has no pemeta\.json\)"):
+    with pytest.raises(OutputError, match=r"thesis is not empty and is not a saved model \(it has no pemeta\.json\)"):
         model.save_pretrained(tmp_path / "thesis")
     with pytest.raises(OutputError, match=r"chapter\.txt is a file; give a folder"):
         model.save_pretrained(tmp_path / "thesis" / "chapter.txt")
@@ -200,7 +200,7 @@ def test_what_is_not_whole_is_refused(tiny_bert_dir, tmp_path):
     with pytest.raises(ModelError, match=r"cannot read .*theta_a\.safetensors: .*; save or download the model again"):
         PEModel.from_pretrained(folder)
     (folder / "theta_a.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"does not hold the parameters that its methods add: .* is missing"):
+    with pytest.raises(ModelError, match=r"does not hold exactly the parameters that its methods add: .* is missing"):
         PEModel.from_pretrained(folder)
     (folder / "theta_a.safetensors").write_bytes(values)
     weights = (folder / "model.safetensors").read_bytes()
@@ -217,7 +217,7 @@ def test_a_description_that_cannot_be_used_is_refused(tiny_bert_dir, tmp_path):
     file = tmp_path / "m" / "pemeta.json"
     about = json.loads(file.read_text())
     for change, message in (
-        ({"format": 2}, "has the format 2, and this version of pemeta reads 1; upgrade pemeta"),
+        ({"format": 2}, "has format 2, but this version of pemeta reads format 1; upgrade pemeta"),
         ({"methods": ["adaptor"]}, "unknown PE method 'adaptor'; did you mean 'adapter'.*import its module first"),
         ({"methods": []}, "at least 1 item"),
         ({"colour": "red"}, "unknown key 'colour'"),
@@ -297,14 +297,14 @@ def test_a_name_on_the_hub_is_read_file_by_file(tiny_bert_dir, tmp_path, monkeyp
 
 
 def test_a_saved_model_of_which_only_the_backbone_is_at_hand_is_not_taken_for_a_plain_one(tiny_bert_dir, tmp_path):
-    """As in a cache that transformers filled, without a connection: θ_a* would be left out without a word."""
+    """As in a cache that transformers filled, without a connection: θ_a* would be dropped silently."""
     model = saved(tiny_bert_dir, tmp_path / "m", "lora")
     (tmp_path / "m" / "pemeta.json").unlink()
-    with pytest.raises(ModelError, match=r"says that pemeta saved this model, but pemeta\.json is missing"):
+    with pytest.raises(ModelError, match=r"shows that pemeta saved this model, but pemeta\.json is missing"):
         PEModel.from_pretrained(tmp_path / "m", model.method)
     with quiet():
         plain = AutoModel.from_pretrained(tmp_path / "m", add_pooling_layer=False)
-    fresh = PEModel(plain, model.method)  # whoever means it says so
+    fresh = PEModel(plain, model.method)  # the explicit way
     assert not hasattr(fresh.backbone.config, "pemeta_format")
 
 
@@ -325,7 +325,7 @@ def test_without_a_connection_a_cached_backbone_is_found_and_a_saved_model_asks_
     method = PEMethod.parse("lora")
     here, there = (PEModel.from_pretrained(path, method) for path in (tiny_bert_dir, "me/plain"))
     assert theta_p_digest(there) == theta_p_digest(here)
-    with pytest.raises(ModelError, match=r"'me/primed' says that pemeta saved this model"):
+    with pytest.raises(ModelError, match=r"'me/primed' shows that pemeta saved this model"):
         PEModel.from_pretrained("me/primed", method)
 
 
@@ -387,7 +387,7 @@ def test_tasks_of_another_method_do_not_stay(tiny_bert_dir, tmp_path):
     model.add_head("nl", TokenClassification(labels=("O", "B-X", "I-X")))
     model.save_task(tmp_path / "m" / "tasks" / "nl", "nl")
     wider = PEModel(load_backbone(tmp_path / "m"), PEMethod.parse({"name": "lora", "rank": 4}))
-    with pytest.raises(OutputError, match=r"holds tasks of the model that was saved in .* before, and they do not fit"):
+    with pytest.raises(OutputError, match=r"holds tasks of the model previously saved in .*, which do not fit"):
         wider.save_pretrained(tmp_path / "m")
     model.save_pretrained(tmp_path / "m")
     assert (tmp_path / "m" / "tasks" / "nl" / "task.json").is_file()

@@ -192,7 +192,7 @@ def test_clone_without_a_task_adapts_the_head_that_the_loss_uses():
 
 def test_inner_method_of_its_own():
     model = tiny_model(ADAPTER)
-    with pytest.raises(ModelError, match=r"Full\(\) is not attached to this model; call attach with it first"):
+    with pytest.raises(ModelError, match=r"Full\(\) is not attached to this model; attach it first"):
         PrimingLearner(model, INNER_LR, method=Full())
     model.attach(Full())
     learner = PrimingLearner(model, INNER_LR, method=Full())

@@ -26,7 +26,7 @@ from pemeta import (
     prime,
 )
 from pemeta.errors import DataError, OutputError
-from pemeta.training.hidden_state_cache import with_trunk
+from pemeta.training.hidden_state_cache import with_hidden_states
 
 each_example = pytest.mark.parametrize(
     ("task", "validation"), EACH_KIND, ids=["token_classification", "sequence_classification", "causal_lm"]
@@ -184,7 +184,7 @@ def test_fine_tuning_keeps_the_best_epoch_of_every_kind(task, validation, monkey
     assert scores.summary.split()[0] in {"F1", "accuracy", "perplexity"}
     # The cached trunk against the plain path.
     slow = tiny_gpt2()
-    monkeypatch.setattr(PEModel, "reuses_trunk", lambda *_: False)
+    monkeypatch.setattr(PEModel, "reuses_hidden_states", lambda *_: False)
     finetune(slow, task, validation, settings, progress=False)
     for (name, a), b in zip(model.named_parameters(), slow.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10, msg=name)
@@ -195,7 +195,7 @@ def test_predictions_are_in_the_order_of_the_data_and_the_same_with_the_trunk(ta
     model = tiny_gpt2()
     model.add_head(task.name, task.make_head)
     one_by_one = predict(model, validation, task.name, batch_size=1)
-    with_states = with_trunk(model, validation)
+    with_states = with_hidden_states(model, validation)
     assert with_states.trunk is not None
     for found in (predict(model, validation, task.name, 5), predict(model, with_states, task.name)):
         assert len(found) == len(validation)

@@ -21,7 +21,7 @@ from pemeta.backbone.layer_reuse import has_dropout
 from pemeta.methods import Adapter, LoRA, Prefix, Prompt
 from pemeta.training import finetuning as finetuning_module
 from pemeta.training import hidden_state_cache as module
-from pemeta.training.hidden_state_cache import HiddenStateCache, trunk_bytes, with_trunk
+from pemeta.training.hidden_state_cache import HiddenStateCache, hidden_state_bytes, with_hidden_states
 
 TASK, VALIDATION = TASKS[0], data(7)
 QUICK = FineTuning(epochs=4, batch_size=5, lr=0.02)
@@ -105,9 +105,9 @@ def test_only_validation_is_cached_where_the_backbone_drops(in_file):
 
 
 def test_hidden_states_that_came_with_the_data_are_not_used_with_the_cache_off():
-    stale = dataclasses.replace(TASK, train=with_trunk(tiny(HeadOnly()), TASK.train))
+    stale = dataclasses.replace(TASK, train=with_hidden_states(tiny(HeadOnly()), TASK.train))
     histories = []
-    for task, validation in ((TASK, VALIDATION), (stale, with_trunk(tiny(HeadOnly()), VALIDATION))):
+    for task, validation in ((TASK, VALIDATION), (stale, with_hidden_states(tiny(HeadOnly()), VALIDATION))):
         model = tiny()
         with torch.no_grad():
             model.backbone.embeddings.word_embeddings.weight.mul_(2)
@@ -119,14 +119,14 @@ def test_hidden_states_that_came_with_the_data_are_not_used_with_the_cache_off()
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_a_file_holds_every_type_of_numbers_bit_by_bit(dtype, in_file):
     model = tiny(HeadOnly()).to(dtype)
-    expected = with_trunk(model, VALIDATION, batch_size=32).trunk
+    expected = with_hidden_states(model, VALIDATION, batch_size=32).trunk
     with HiddenStateCache(model) as cache:
         held = cache.hold(VALIDATION)
         assert all(map(torch.equal, held.trunk, expected))
         assert {row.dtype for row in held.trunk} == {dtype}
         assert [len(row) for row in held.trunk] == [len(ids) for ids in VALIDATION.input_ids]
         size = sum(row.numel() * row.element_size() for row in held.trunk)
-        assert size == trunk_bytes(model, VALIDATION) == held.trunk[0].untyped_storage().nbytes()
+        assert size == hidden_state_bytes(model, VALIDATION) == held.trunk[0].untyped_storage().nbytes()
     assert held.trunk is None
 
 
@@ -134,7 +134,7 @@ def test_sizes_add_up_to_the_limit_and_what_is_over_goes_to_a_file(temporary, mo
     model, files = tiny(), []
     through_file = module._through_file
     monkeypatch.setattr(module, "_through_file", lambda *a: files.append(a[2]) or through_file(*a))
-    validation, train = (trunk_bytes(model, one) for one in (VALIDATION, TASK.train))
+    validation, train = (hidden_state_bytes(model, one) for one in (VALIDATION, TASK.train))
     for limit, expected in (
         (validation + train, 0),
         (validation + train - 1, 1),
@@ -215,7 +215,7 @@ def test_without_room_all_is_computed_anew_and_one_warning_says_so(free, file, m
 
 def test_a_file_needs_room_for_itself_and_some_to_spare(in_file, monkeypatch):
     model = tiny()
-    size = trunk_bytes(model, VALIDATION)
+    size = hidden_state_bytes(model, VALIDATION)
     monkeypatch.setattr(module, "SPARE", 1000)
     for free, kept in ((size + 1000, True), (size + 999, False)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
@@ -315,7 +315,7 @@ def test_examples_held_at_a_layer_give_the_same_logits(architecture):
     """In batches of other lengths than those in which the hidden states were computed."""
     model = PEModel(backbone(architecture), TOP["lora"])
     model.add_head("en", TASK.make_head)
-    held, plain = with_trunk(model.eval(), VALIDATION), VALIDATION
+    held, plain = with_hidden_states(model.eval(), VALIDATION), VALIDATION
     assert (held.trunk is None) == (architecture in ("t5", "mt5"))
     for indices in ([0], [1, 2], [5, 3, 8, 1]):
         expected, batch = model(plain.batch(indices), "en"), held.batch(indices)
@@ -329,4 +329,4 @@ def test_a_prompt_before_the_sequence_keeps_the_cache_off():
     assert module.keeps(model, VALIDATION)
     model.attach(Prompt(length=2))
     assert not module.keeps(model, VALIDATION)
-    assert with_trunk(model, VALIDATION).trunk is None
+    assert with_hidden_states(model, VALIDATION).trunk is None
