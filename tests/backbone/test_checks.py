@@ -101,7 +101,7 @@ def test_one_frozen_parameter_is_named_with_the_remedy():
     model = with_heads(tiny())
     name = "backbone.encoder.layer.0.output.dense.weight"
     model.get_parameter(name).requires_grad_(False)
-    with pytest.raises(ModelError, match=rf"θ_p is frozen: {name}; call requires_grad_\(\) on it, and leave what"):
+    with pytest.raises(ModelError, match=rf"θ_p is frozen: {name}; call requires_grad_\(\) on it, and keep"):
         PrimingLearner(model).clone("en")
     model.get_parameter(name).requires_grad_()
     PrimingLearner(model).clone("en")

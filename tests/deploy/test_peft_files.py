@@ -159,7 +159,7 @@ def test_a_task_that_peft_trained(tmp_path):
         assert model.head_spec("nl").labels == ("LABEL_0", "LABEL_1", "LABEL_2")
         assert same(model(BATCH, "nl"), theirs(**BATCH).logits)
     assert load_peft(tmp_path, bert()).tasks == ()
-    with pytest.raises(ModelError, match="has 3 labels, and 2 were given"):
+    with pytest.raises(ModelError, match="has 3 labels, but 2 were given"):
         load_peft(tmp_path, bert(), "nl", ("O", "B"))
 
 
@@ -185,7 +185,7 @@ def test_what_pemeta_cannot_represent_is_refused_by_name(tmp_path, config, named
 
 
 def test_other_methods_and_files_that_are_not_whole_are_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"nothing for the method 'adapter', only for .*ia3.*lora"):
+    with pytest.raises(ModelError, match=r"cannot represent the method 'adapter', only .*ia3.*lora"):
         save_peft(PEModel(bert(), PEMethod.parse("adapter")), tmp_path / "no")
     model = shaken(PEModel(bert(), PEMethod.parse("lora")))
     save_peft(model, tmp_path / "a")
@@ -208,7 +208,7 @@ def test_other_methods_and_files_that_are_not_whole_are_refused(tmp_path):
     with pytest.raises(ModelError, match="lacks 1 of the adapter's parameters"):
         load_peft(tmp_path / "a", backbone)
     save_file({**tensors, "base_model.model.surprise": torch.ones(1)}, file)
-    with pytest.raises(ModelError, match="holds surprise, which is neither of the adapter nor"):
+    with pytest.raises(ModelError, match="holds surprise, which belongs neither to the adapter nor"):
         load_peft(tmp_path / "a", backbone)
     save_file({**tensors, first: torch.ones(3)}, file)
     with pytest.raises(ModelError, match="cannot load"):
@@ -225,7 +225,7 @@ def test_a_head_of_another_kind_of_task_is_refused(tmp_path):
     config = peft.LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS", modules_to_save=["classifier"])
     whole = BertForSequenceClassification(bert().config)
     peft.get_peft_model(whole, config).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="is of a task of type 'SEQ_CLS', and only the head of TOKEN_CLS can be read"):
+    with pytest.raises(ModelError, match="has task_type 'SEQ_CLS', but only the head of TOKEN_CLS can be read"):
         load_peft(tmp_path, bert(), task="x")
 
 
@@ -233,5 +233,5 @@ def test_a_head_of_another_kind_of_task_is_refused(tmp_path):
 def test_trained_parts_of_the_backbone_are_not_left_out(tmp_path, name):
     config = peft.LoraConfig(r=2, target_modules=["query"], modules_to_save=[name])
     peft.get_peft_model(bert(), config).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="which is neither of the adapter nor of a linear head"):
+    with pytest.raises(ModelError, match="which belongs neither to the adapter nor to a linear head"):
         load_peft(tmp_path, bert())

@@ -112,7 +112,9 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(served, tiny_bert_dir)
             model.load_task(folder)
         assert all(torch.equal(value, before[name]) for name, value in model.state().items())
     primed.add_head("a", TokenClassification(labels=("O", "B-X", "I-X")))
-    with pytest.raises(ModelError, match=r"task 'a' has the head .*B-X.* in the model and .*B-PER.* in the folder; load it"):
+    with pytest.raises(
+        ModelError, match=r"task 'a' has the head .*B-X.* in the model and .*B-PER.* in the folder; load it"
+    ):
         primed.load_task(folder)
 
 
@@ -180,10 +182,10 @@ def test_predictions_are_the_models_own(served, tokenizer):
     model.load_task(served / "tasks" / "b")
     for text, one in zip(TEXTS, found, strict=True):
         if text:
-            pieces = tokenizer([text.split()], is_split_into_words=True, return_tensors="pt")
+            encoded = tokenizer([text.split()], is_split_into_words=True, return_tensors="pt")
             with torch.no_grad():
-                best = model({k: pieces[k] for k in ("input_ids", "attention_mask")}, "b")[0].argmax(-1)
-            words = pieces.word_ids(0)
+                best = model({k: encoded[k] for k in ("input_ids", "attention_mask")}, "b")[0].argmax(-1)
+            words = encoded.word_ids(0)
             assert one.tags == tuple(LABELS[best[words.index(i)]] for i in range(len(text.split())))
         for entity in one.entities:
             assert entity.text == " ".join(one.words[entity.start : entity.end])
@@ -320,7 +322,7 @@ def test_predict_reads_standard_input(pemeta, served, monkeypatch):
 def test_predict_says_what_is_wrong(refused, served, tiny_bert_dir, tmp_path):
     assert "unknown task 'd'" in refused("predict", served, "--task", "d", "x")
     assert "Known: a, b, c" in refused("predict", served, "--task", "d", "x")
-    assert "has 3 tasks (a, b, c); say which one" in refused("predict", served, "x")
+    assert "has 3 tasks (a, b, c); specify the task" in refused("predict", served, "x")
     assert "has no pemeta.json" in refused("predict", tiny_bert_dir, "--task", "a", "x")
     assert "nowhere" in refused("predict", tmp_path / "nowhere", "--task", "a", "x")
     (served / "tokenizer.json").unlink()

@@ -341,7 +341,7 @@ CASES.add("an unknown task", "unknown task 'dd'; Known: cc", task(lambda f: None
 CASES.add("a task's folder that is none", "unknown task '/'", task(lambda f: None, "--task", "/"))
 CASES.add(
     "two tasks and none of them named",
-    "has 2 tasks \\(cc, dd\\); say which",
+    "has 2 tasks \\(cc, dd\\); specify the task",
     task(lambda f: edit(Path(shutil.copytree(f, f.parent / "dd")) / "task.json", {"task": "dd"})),
 )
 CASES.add("the task of another primed model", "belongs to another primed model|was fine-tuned with", lambda room: (

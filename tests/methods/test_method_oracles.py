@@ -335,12 +335,14 @@ def test_methods_that_do_not_fit_say_why():
 def test_an_architecture_that_is_not_in_the_table():
     strange = backbone("bert")
     strange.config.__class__ = type("StrangeConfig", (BertConfig,), {"model_type": "strange"})
-    with pytest.raises(ModelError, match=r"unknown architecture 'strange'.*add its layers' names to pemeta\.anatomy"):
+    with pytest.raises(
+        ModelError, match=r"unknown architecture 'strange'.*add its layers' names to pemeta\.backbone\.architectures"
+    ):
         LoRA().attach(strange)
     Adapter().attach(strange)  # needs no table
     changed = backbone("bert")
     del changed.encoder.layer[0].intermediate.dense
-    with pytest.raises(ModelError, match=r"is not built as pemeta\.anatomy expects of 'bert'"):
+    with pytest.raises(ModelError, match=r"is not built as pemeta\.backbone\.architectures expects of 'bert'"):
         LoRA().attach(changed)
 
 
@@ -409,7 +411,7 @@ def test_a_configuration_of_the_peft_package_equals_what_a_file_gives_back():
 
 
 def test_a_tuner_that_changes_the_backbone_is_refused(monkeypatch):
-    monkeypatch.setattr("pemeta.methods.peft_bridge.PLAIN_STARTS", ("olora",))
+    monkeypatch.setattr("pemeta.methods.peft_bridge.PLAIN_INITIALISATIONS", ("olora",))
     with pytest.raises(ModelError, match="the tuner LORA changed the backbone's own parameters"):
         Peft(config={"peft_type": "LORA", "init_lora_weights": "olora"}).attach(backbone("bert").float())
 

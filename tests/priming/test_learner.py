@@ -241,7 +241,7 @@ def test_wrong_arguments():
         PrimingLearner(module, 0, partition=partition)
     with pytest.raises(ConfigError, match="a Tied does not declare θ_a"):
         PrimingLearner(module)
-    with pytest.raises(ConfigError, match="a Tied knows no tasks; call adapt with a loss for each step"):
+    with pytest.raises(ConfigError, match="a Tied has no tasks; call adapt with a loss for each step"):
         PrimingLearner(module, partition=partition).clone().adapt_to([batch(1)], "en")
 
 

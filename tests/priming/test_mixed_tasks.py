@@ -228,9 +228,11 @@ def test_data_of_another_kind_is_refused():
     with pytest.raises(DataError, match="is trained on sequence_classification and validated on causal_lm"):
         finetune(tiny_gpt2(), TOPIC, blocks(7), FineTuning(), progress=False)
     model = with_all_heads(tiny_gpt2(), MIXED)
-    with pytest.raises(DataError, match="the head of task 'topic' predicts one thing per example, but causal_lm needs"):
+    with pytest.raises(
+        DataError, match="the head of task 'topic' makes one prediction per example, but causal_lm needs"
+    ):
         evaluate(model, blocks(7), "topic")
-    with pytest.raises(DataError, match="the head of task 'ner' predicts one thing per position"):
+    with pytest.raises(DataError, match="the head of task 'ner' makes one prediction per position"):
         evaluate(model, texts(7), "ner")
     with pytest.raises(DataError, match=r"the head of task 'ner' has 3 labels, but the data 30 \(0, 1, .* 19 \.\.\.\)"):
         evaluate(model, blocks(7), "ner")

@@ -132,8 +132,8 @@ def test_a_file_holds_every_type_of_numbers_bit_by_bit(dtype, in_file):
 
 def test_sizes_add_up_to_the_limit_and_what_is_over_goes_to_a_file(temporary, monkeypatch):
     model, files = tiny(), []
-    through_file = module._through_file
-    monkeypatch.setattr(module, "_through_file", lambda *a: files.append(a[2]) or through_file(*a))
+    original = module.map_hidden_states
+    monkeypatch.setattr(module, "map_hidden_states", lambda *a: files.append(a[2]) or original(*a))
     validation, train = (hidden_state_bytes(model, one) for one in (VALIDATION, TASK.train))
     for limit, expected in (
         (validation + train, 0),
@@ -201,12 +201,14 @@ class Full(io.BytesIO):
     ],
     ids=["before", "while writing"],
 )
-def test_without_room_all_is_computed_anew_and_one_warning_says_so(free, file, message, in_file, monkeypatch):
+def test_without_space_all_is_recomputed_and_one_warning_says_so(free, file, message, in_file, monkeypatch):
     monkeypatch.setattr(module, "SPARE", 2**30)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     monkeypatch.setattr(tempfile, "TemporaryFile", file)
     models, histories = [tiny(), tiny()], []
-    with pytest.warns(UserWarning, match=f"GiB cannot be kept {message}.*so each epoch computes them anew") as warned:
+    with pytest.warns(
+        UserWarning, match=f"GiB of hidden states cannot be kept {message}.*so each epoch recomputes them"
+    ) as warned:
         histories.append(finetune(models[0], TASK, VALIDATION, QUICK, progress=False))
     assert [warning.filename for warning in warned] == [__file__]
     histories.append(finetune(models[1], TASK, VALIDATION, OFF, progress=False))
