@@ -108,7 +108,7 @@ class BackboneForward(nn.Module):
         Args:
             batches: batches on the model's device; those that already have hidden states are returned unchanged.
             method: the method whose θ_a changes; by default the fine-tuning method.
-            once: whether each batch is used for one pass only, so that its dropout may be shared.
+            once: whether each batch is used for one pass only, so that the hidden states may include dropout.
         """
         method = method or self.method
         if (drops(self.backbone) and not once) or all(map(has_states, batches)):

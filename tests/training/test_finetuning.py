@@ -112,7 +112,7 @@ def test_labels_that_differ_are_refused():
     model = tiny()
     model.add_head("en", TASK.make_head)
     wider = dataclasses.replace(VALIDATION, labels=LabelSet(("PER", "ORG")))
-    with pytest.raises(DataError, match="the head of task 'en' has 3 labels, but the data 5"):
+    with pytest.raises(DataError, match="the head of task 'en' has 3 labels, but the data has 5"):
         evaluate(model, wider, "en")
     with pytest.raises(DataError, match="has the labels O, B-PER, I-PER, but the data O, B-ORG, I-ORG; encode it with"):
         evaluate(model, other, "en")
