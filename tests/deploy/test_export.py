@@ -1,4 +1,4 @@
-"""A merged task is a plain transformers model with the same logits, and what cannot be one is refused."""
+"""A merged task is a plain transformers model with the same logits; other tasks are refused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TINY = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attenti
 
 
 def trained(backbone, method="bitfit", head=None) -> PEModel:
-    """A model with a task, and every parameter moved."""
+    """A model with a task, and all parameters changed."""
     model = PEModel(backbone, PEMethod.parse(method))
     model.add_head("nl", head or TokenClassification(labels=LABELS))
     torch.manual_seed(1)
@@ -108,7 +108,7 @@ def test_it_works_in_a_pipeline(tiny_bert_dir):
     assert [one["score"] for one in found] == pytest.approx(expected.max(-1).values.tolist(), abs=1e-5)
 
 
-def test_what_cannot_be_merged_or_has_no_equal_is_refused(tiny_bert_dir):
+def test_tasks_that_cannot_be_exported_are_refused(tiny_bert_dir):
     backbone = load_backbone(tiny_bert_dir)
     with pytest.raises(ModelError, match="adapter cannot be merged into the backbone's own parameters; keep the task"):
         to_transformers(trained(backbone, "adapter"), "nl")

@@ -1,4 +1,4 @@
-"""Files of the peft package: what pemeta writes, PEFT computes the same with, and the other way round."""
+"""Files of the peft package give the same outputs in PEFT and in pemeta, in both directions."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_what_pemeta_cannot_represent_is_refused_by_name(tmp_path, config, named
     assert backbone.state_dict().keys() == before.keys()
 
 
-def test_other_methods_and_files_that_are_not_whole_are_refused(tmp_path):
+def test_other_methods_and_incomplete_files_are_refused(tmp_path):
     with pytest.raises(ModelError, match=r"cannot represent the method 'adapter', only .*ia3.*lora"):
         save_peft(PEModel(bert(), PEMethod.parse("adapter")), tmp_path / "no")
     model = shaken(PEModel(bert(), PEMethod.parse("lora")))
@@ -230,7 +230,7 @@ def test_a_head_of_another_kind_of_task_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["embeddings.word_embeddings", "encoder.layer.1.output.LayerNorm"])
-def test_trained_parts_of_the_backbone_are_not_left_out(tmp_path, name):
+def test_trained_parts_of_the_backbone_are_not_ignored(tmp_path, name):
     config = peft.LoraConfig(r=2, target_modules=["query"], modules_to_save=[name])
     peft.get_peft_model(bert(), config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="which belongs neither to the adapter nor to a linear head"):

@@ -1,4 +1,4 @@
-"""What each method computes, against a second way to compute it."""
+"""Each method's output against an independent computation."""
 
 import copy
 
@@ -114,7 +114,7 @@ def test_ia3_scales_keys_values_and_the_inner_activation():
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2"])
 def test_a_prefix_is_a_cache_of_keys_and_values(architecture, padded, attention):
-    """A decoder's own cache does the same, at positions that do not move with it."""
+    """A decoder's own cache is equivalent, at positions that it does not shift."""
     model = attached(Prefix(length=3), architecture, attention)
     plain, data = backbone(architecture, attention), inputs(architecture, padded)
     cache, parts = DynamicCache(), architecture_of(plain)
@@ -191,8 +191,8 @@ PADDED_LEFT += [(Prefix(length=3), architecture) for architecture in COUNTING if
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize(("method", "architecture"), PADDED_LEFT, ids=lambda value: getattr(value, "name", value))
-def test_padding_on_the_left_is_no_distance(method, architecture, attention):
-    """What a method puts before the sequence must not be farther away where there is padding between."""
+def test_padding_on_the_left_adds_no_distance(method, architecture, attention):
+    """Padding between a prefix or prompt and the sequence must not increase their distance."""
     model = attached(method, architecture, attention)
     pad = 1 if architecture == "xlm-roberta" else 0
     ids = torch.tensor([[5, 6, 7, 8]])
@@ -204,7 +204,7 @@ def test_padding_on_the_left_is_no_distance(method, architecture, attention):
 
 
 @pytest.mark.parametrize("architecture", ["t5", "deberta-v2"])
-def test_padding_on_the_left_that_would_be_distance_is_refused(architecture):
+def test_padding_on_the_left_that_would_add_distance_is_refused(architecture):
     model = attached(Prompt(length=3), architecture)
     ids, mask = torch.tensor([[0, 0, 7, 8]]), torch.tensor([[0, 0, 1, 1]])
     with pytest.raises(ModelError, match="counts padding as positions, so this method needs padding on the right"):
@@ -219,7 +219,7 @@ def test_a_prompt_refuses_positions():
 
 
 def test_a_prefix_reaches_one_backbone_only_and_is_never_silent():
-    """Two backbones may share a configuration; and its attention may be set by someone else."""
+    """Two backbones may share a configuration, and a user may set its attention."""
     config = backbone("bert").config
     one, other = (shaken(PEModel(BertModel(config, add_pooling_layer=False).double().eval(), Prefix())) for _ in "ab")
     before = other.hidden_states(inputs("bert"))
@@ -274,7 +274,7 @@ def test_composed_methods_act_together():
     close(hidden(model, inputs("bert")), expected)
 
 
-def test_composing_what_cannot_stand_together_changes_nothing():
+def test_composing_incompatible_methods_changes_nothing():
     plain, tried = backbone("bert"), backbone("bert")
     with pytest.raises(ModelError, match="already has a pemeta_lora"):
         Compose(methods=(LoRA(), Prefix(), LoRA(rank=2))).attach(tried)
@@ -287,7 +287,7 @@ def test_composing_what_cannot_stand_together_changes_nothing():
 
 
 def test_two_methods_on_one_map_do_not_merge():
-    """What they do there depends on their order."""
+    """Their joint effect depends on their order."""
     method = Compose(methods=(IA3(), LoRA(targets=("ffn_down",))))
     model = attached(method, "bert")
     with pytest.raises(ModelError, match="compose cannot be merged"):
@@ -301,7 +301,7 @@ def test_bitfit_leaves_other_methods_biases_alone():
     assert model.partition().theta_a == alone
 
 
-def test_adapters_of_two_placements_stand_on_one_backbone():
+def test_one_backbone_can_have_adapters_of_two_placements():
     model = attached(Adapter(bottleneck=4), "bert")
     inner = Adapter(bottleneck=4, placement="houlsby")
     before = model.partition().theta_a
@@ -402,7 +402,7 @@ def test_other_tuners_of_the_peft_package_prime(config):
     assert any(not torch.equal(moved[n], before[n]) for n in parts.theta_a)
 
 
-def test_a_configuration_of_the_peft_package_equals_what_a_file_gives_back():
+def test_a_peft_configuration_survives_a_round_trip():
     method = Peft(config={"peft_type": "LORA", "target_modules": {"value", "query"}, "r": 2})
     assert method == Peft(config={"peft_type": "LORA", "target_modules": ["query", "value"], "r": 2})
     assert PEMethod.parse(method.to_config()) == method

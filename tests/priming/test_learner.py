@@ -200,7 +200,7 @@ def test_inner_method_of_its_own():
     assert "backbone.pemeta_adapter.up.weight" in learner.partition.theta_a
 
 
-def test_theta_a_without_gradient_is_an_error_that_names_it():
+def test_theta_a_without_gradient_is_reported_by_name():
     module, _ = tied()
     partition = Partition.of(module, theta_a=["low.weight", "unused"], theta_h=["head.weight", "head.bias"])
     clone = PrimingLearner(module, INNER_LR, partition=partition).clone()
@@ -218,14 +218,14 @@ def test_a_loss_that_does_not_reach_the_head_of_the_clone_is_an_error():
         every.adapt(model.loss(batch(1), "en"))
 
 
-def test_a_frozen_theta_a_is_an_error_that_names_it():
+def test_a_frozen_theta_a_is_reported_by_name():
     model = tiny_model(ADAPTER)
     model.get_parameter("backbone.pemeta_adapter.up.weight").requires_grad_(False)
     with pytest.raises(ModelError, match=r"θ_a is frozen: backbone\.pemeta_adapter\.up\.weight; call"):
         PrimingLearner(model).clone("en")
 
 
-def test_a_loss_that_is_not_finite_is_an_error_that_names_the_step():
+def test_a_non_finite_loss_is_reported_with_its_step():
     clone = PrimingLearner(tiny_model(ADAPTER), 1e300).clone("en")
     with pytest.raises(TrainingError, match=r"the inner loss of step 2 is (nan|inf); lower inner_lr \(now 1e\+300\)"):
         clone.adapt_to([batch(1)] * 3, "en")
@@ -245,7 +245,7 @@ def test_wrong_arguments():
         PrimingLearner(module, partition=partition).clone().adapt_to([batch(1)], "en")
 
 
-def test_what_would_make_a_clone_compute_with_the_original_is_refused():
+def test_modules_whose_clones_would_use_the_original_are_refused():
     model = tiny_model(ADAPTER)
     model.backbone._compiled_call_impl = model.backbone._call_impl  # what compile() does
     with pytest.raises(ModelError, match="backbone has a forward bound to one object"):

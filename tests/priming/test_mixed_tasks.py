@@ -234,7 +234,9 @@ def test_data_of_another_kind_is_refused():
         evaluate(model, blocks(7), "topic")
     with pytest.raises(DataError, match="the head of task 'ner' makes one prediction per position"):
         evaluate(model, texts(7), "ner")
-    with pytest.raises(DataError, match=r"the head of task 'ner' has 3 labels, but the data has 30 \(0, 1, .* 19 \.\.\.\)"):
+    with pytest.raises(
+        DataError, match=r"the head of task 'ner' has 3 labels, but the data has 30 \(0, 1, .* 19 \.\.\.\)"
+    ):
         evaluate(model, blocks(7), "ner")
     other = dataclasses.replace(texts(7), classes=("bad", "good", "fair"))
     with pytest.raises(DataError, match="on the labels bad, fair, good and validated on bad, good, fair"):

@@ -1,4 +1,4 @@
-"""Cached hidden states: in memory, in a file and switched off give the same; the file goes; which backbones drop."""
+"""Cached hidden states: same results in memory, in a file and without a cache; the file is removed; dropout."""
 
 import dataclasses
 import errno
@@ -30,7 +30,7 @@ OFF = QUICK.model_copy(update={"reuse_trunk": False})
 
 @pytest.fixture
 def temporary(monkeypatch, tmp_path):
-    """An empty folder for temporary files, with room for all."""
+    """An empty folder for temporary files, with enough space."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(module, "SPARE", 0)
     return tmp_path
@@ -87,7 +87,7 @@ def test_memory_file_and_off_are_the_same(place, task, validation, request):
 
 @pytest.mark.parametrize("place", ["memory", "file"])
 @pytest.mark.parametrize("dropout", [False, True])
-def test_dropout_after_the_trunk_stays_with_the_cache(place, dropout, request):
+def test_dropout_after_the_cached_hidden_states_still_applies(place, dropout, request):
     """A head's dropout, on a backbone without any: the same masks, in training only."""
     if place == "file":
         request.getfixturevalue("in_file")
@@ -99,7 +99,7 @@ def test_dropout_after_the_trunk_stays_with_the_cache(place, dropout, request):
     assert (losses[0] == losses[1]) is not dropout
 
 
-def test_only_validation_is_cached_where_the_backbone_drops(in_file):
+def test_only_validation_is_cached_if_the_backbone_has_dropout(in_file):
     settings = QUICK.model_copy(update={"dropout": True})
     check_same_as_off(lambda: tiny(dropout=0.5), TASK, VALIDATION, settings, fast_passes=1 + 4 * 3)
 
@@ -173,7 +173,7 @@ def test_the_file_is_gone_afterwards_whatever_happens(error, in_file, monkeypatc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_the_file_is_gone_where_writing_it_is_interrupted(in_file, monkeypatch):
+def test_the_file_is_gone_if_writing_it_is_interrupted(in_file, monkeypatch):
     model, seen = tiny(), []
 
     def interrupt(*_):
@@ -235,8 +235,8 @@ def own_dropout(name: str) -> bool:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_which_backbones_drop(architecture, monkeypatch):
-    """No dropout is missed that changes what a pass in training mode gives."""
+def test_which_backbones_have_dropout(architecture, monkeypatch):
+    """Any dropout that changes the output of a pass in training mode is found."""
     make_config, make_model, fields, shape = ARCHITECTURES[architecture]
     names = [name for name in make_config(**fields).to_dict() if "drop" in name]
     assert any(map(own_dropout, names))  # or there is nothing to find
@@ -258,7 +258,7 @@ class DropPath(nn.Module):
 
 
 class DropBlock(nn.Module):
-    """Says no rate under a name that is known."""
+    """A configuration without a dropout rate under a known name."""
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_examples_held_at_a_layer_give_the_same_logits(architecture):
         torch.testing.assert_close(model(batch, "en")[real], expected[real], rtol=0, atol=1e-6)
 
 
-def test_a_prompt_before_the_sequence_keeps_the_cache_off():
+def test_a_prompt_before_the_sequence_disables_the_cache():
     model = tiny(TOP["lora"])
     assert module.keeps(model, VALIDATION)
     model.attach(Prompt(length=2))

@@ -1,4 +1,4 @@
-"""Pretraining: it learns, it is a function of its seed, and what it returns saves and loads."""
+"""Pretraining learns, depends only on its seed, and returns a model that can be saved and loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXTS = [sentence for name in WORLD.languages for sentence in WORLD.text(name)]
 TINY = TinyTransformer(hidden_size=32, heads=2, vocab_size=400, steps=4, batch_size=8, dropout=0.1)
 
 
-def test_it_learns_more_than_how_frequent_each_piece_is() -> None:
+def test_it_learns_more_than_token_frequencies() -> None:
     description = TINY.model_copy(update={"steps": 300, "batch_size": 16, "lr": 4e-3, "dropout": 0.0})
     tokenizer = train_tokenizer(TEXTS, description)
     with torch.random.fork_rng(devices=[]), _one_thread():
@@ -106,7 +106,7 @@ def test_masking_hides_the_right_share_in_the_right_ways() -> None:
 
 
 def test_words_used_alike_start_alike() -> None:
-    """Of two nouns and a verb, the nouns' first embeddings are the nearer."""
+    """The initial embeddings of two nouns are closer to each other than to a verb's."""
     texts = [[noun, verb, "."] for noun in ("cat", "dog") for verb in ("runs", "sits")] * 20
     backbone, tokenizer = pretrain(texts, TINY.model_copy(update={"steps": 1, "lr": 1e-9}), progress=False)
     table = torch.nn.functional.normalize(backbone.get_input_embeddings().weight.detach(), dim=1)
