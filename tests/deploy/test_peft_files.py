@@ -190,7 +190,7 @@ def test_other_methods_and_incomplete_files_are_refused(tmp_path):
     model = shaken(PEModel(bert(), PEMethod.parse("lora")))
     save_peft(model, tmp_path / "a")
     model.attach(PEMethod.parse("ia3"))
-    with pytest.raises(ModelError, match="ia3 is attached too, which PEFT's files cannot hold"):
+    with pytest.raises(ModelError, match="ia3 is attached too, which PEFT's files cannot represent"):
         save_peft(model, tmp_path / "a")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").write_text("x")
