@@ -1,4 +1,4 @@
-"""Using what was fine-tuned: serving, predictions, export, PEFT's files, the Trainer of transformers."""
+"""Using fine-tuned tasks: serving, predictions, export, PEFT's file format, and transformers' Trainer."""
 
 from pemeta.deploy.export import to_transformers as to_transformers
 from pemeta.deploy.hf_trainer import TaskModel as TaskModel

@@ -1,4 +1,4 @@
-"""Plain transformers models from a fine-tuned task: what the method learned, folded into the weights."""
+"""Export of a fine-tuned task as a plain transformers model, with θ_a folded into the weights."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pemeta.utils.modules import modes_kept
 
 
 def to_transformers(model: PEModel, task: str) -> PreTrainedModel:
-    """A task as a plain token-classification model of transformers, with the same logits.
+    """Export a task as a plain token-classification model of transformers, with the same logits.
 
-    The methods are merged into a copy of the backbone; the model itself stays as it is. Save the result with its own
-    ``save_pretrained``, or give it to a ``pipeline("token-classification")``.
+    The methods are merged into a copy of the backbone; the model itself is not changed. Save the result with its own
+    ``save_pretrained``, or pass it to a ``pipeline("token-classification")``.
 
     Args:
-        model: a fine-tuned model, of methods that can be merged (``PEMethod.mergeable``).
-        task: one with a token-classification head.
+        model: a fine-tuned model whose methods can be merged (``PEMethod.mergeable``).
+        task: a task with a token-classification head.
 
     Raises:
         ModelError: a method cannot be merged, the head is of another kind, or transformers' own token-classification
-            model of this architecture is not a linear map on the last hidden states.
+            model for this architecture is not a linear map on the last hidden states.
     """
     spec = token_classification(model, task)
     odd = next((method for method in model.attached if not method.mergeable), None)
@@ -39,7 +39,7 @@ def to_transformers(model: PEModel, task: str) -> PreTrainedModel:
     adding = [method.name for method in model.attached if method.adds_modules]
     if len(adding) > 1:
         raise ModelError(
-            f"{' and '.join(adding)} are attached together, and merged their order would be lost; detach all but one, "
+            f"{' and '.join(adding)} are attached together, and merging would lose their order; detach all but one, "
             "or keep the task as a folder (save_task)"
         )
     shell, name = token_classifier(model)
@@ -61,7 +61,7 @@ def to_transformers(model: PEModel, task: str) -> PreTrainedModel:
 
 
 def token_classification(model: PEModel, task: str) -> TokenClassification:
-    """The description of a task's head.
+    """The specification of a task's token-classification head.
 
     Raises:
         ModelError: it is not a token-classification head.
@@ -69,17 +69,17 @@ def token_classification(model: PEModel, task: str) -> TokenClassification:
     spec = model.head_spec(task)
     if not isinstance(spec, TokenClassification):
         raise ModelError(
-            f"task {task!r} has the head {spec.name!r}, and only token_classification has an equal in transformers; "
-            "keep the task as a folder (save_task)"
+            f"task {task!r} has the head {spec.name!r}, but only token_classification has an equivalent in "
+            "transformers; keep the task as a folder (save_task)"
         )
     return spec
 
 
 def token_classifier(model: PEModel) -> tuple[PreTrainedModel, str]:
-    """Transformers' token-classification model of a backbone's architecture, without values, and its last map's name.
+    """Transformers' token-classification model for a backbone's architecture, without values, and its head's name.
 
     Raises:
-        ModelError: there is none, or it is not one linear map on the last hidden states.
+        ModelError: there is none, or its head is not one linear map on the last hidden states.
     """
     backbone = model.backbone
     kind = backbone.config.model_type
@@ -87,7 +87,10 @@ def token_classifier(model: PEModel) -> tuple[PreTrainedModel, str]:
         with quiet(), torch.device("meta"):
             shell = AutoModelForTokenClassification.from_config(copy.deepcopy(backbone.config))
     except (ValueError, RuntimeError, AttributeError) as error:
-        raise ModelError(f"transformers has no token classification for {kind}: {reason(error)}") from None
+        raise ModelError(
+            f"transformers has no token classification for {kind} ({reason(error)}); keep the task as a folder "
+            "(save_task)"
+        ) from None
     prefix = shell.base_model_prefix
     rest = {
         name: module
@@ -97,14 +100,14 @@ def token_classifier(model: PEModel) -> tuple[PreTrainedModel, str]:
     if len(rest) != 1 or not isinstance(next(iter(rest.values())), nn.Linear) or not hasattr(shell, prefix):
         raise ModelError(
             f"{type(shell).__name__} has {', '.join(rest)} after its backbone where pemeta's head has one linear map, "
-            "so a task cannot be put in it; keep the task as a folder (save_task)"
+            "so it cannot hold a task; keep the task as a folder (save_task)"
         )
     return shell, next(iter(rest))
 
 
 @torch.no_grad()
 def _check_same_logits(model: PEModel, task: str, exported: PreTrainedModel) -> None:
-    """Compare on a few pieces: an architecture may do more between backbone and head than its modules show."""
+    """Compare logits on a few tokens, since an architecture may do more between backbone and head than is visible."""
     rows = next(model.backbone.get_input_embeddings().parameters()).shape[0]
     ids = torch.arange(8, device=model.device)[None] % rows
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -114,6 +117,6 @@ def _check_same_logits(model: PEModel, task: str, exported: PreTrainedModel) -> 
     tolerance = {8: 1e-6, 4: 1e-4}.get(next(model.head(task).parameters()).element_size(), 0.1)
     if not torch.allclose(here, there, rtol=tolerance, atol=tolerance):
         raise ModelError(
-            f"{type(exported).__name__} computes other logits than this model, by up to "
+            f"the logits of {type(exported).__name__} differ from this model's by up to "
             f"{(here - there).abs().max():.2g}; keep the task as a folder (save_task)"
         )

@@ -1,4 +1,4 @@
-"""A task of a model in the shape that ``transformers.Trainer`` trains."""
+"""Training a model's task with ``transformers.Trainer``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pemeta.model.pe_model import PEModel
 
 @dataclass
 class TaskOutput(ModelOutput):
-    """What :class:`TaskModel` returns: the loss where there are labels, and the logits."""
+    """Output of :class:`TaskModel`: the logits, and the loss if labels were given."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
 
 
 class _Keys(NamedTuple):
-    """As PyTorch's ``load_state_dict`` returns it."""
+    """Return value of ``load_state_dict``, like PyTorch's."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -31,12 +31,12 @@ class _Keys(NamedTuple):
 class TaskModel(nn.Module):
     """One task of a :class:`~pemeta.PEModel` as a module with the arguments and the output of transformers' models.
 
-    Only θ_a and the task's head require gradients, until :meth:`release`. A checkpoint holds these alone, so
-    it is as small as what a task stores; resuming needs the same primed model.
+    Only θ_a and the task's head require gradients, until :meth:`release` is called. A checkpoint contains only these,
+    so it is as small as a saved task; resuming requires the same primed model.
 
     Args:
-        model: with a head for the task; it is trained in place.
-        task: the task.
+        model: a model with a head for the task; it is trained in place.
+        task: name of the task.
 
     Raises:
         ModelError: the task has no head.
@@ -46,7 +46,7 @@ class TaskModel(nn.Module):
         super().__init__()
         self.model = model
         self.task = task
-        self.accepts_loss_kwargs = False  # the loss is a mean already; Trainer divides by its accumulation steps
+        self.accepts_loss_kwargs = False  # the loss is already a mean; Trainer divides by its accumulation steps
         self._names = model.stored_names(task)
         self._before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         for name, parameter in model.named_parameters():
@@ -54,7 +54,7 @@ class TaskModel(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The backbone's configuration, which transformers' data collators and callbacks look at."""
+        """The backbone's configuration, which transformers' data collators and callbacks read."""
         return self.model.backbone.config
 
     def forward(
@@ -65,7 +65,7 @@ class TaskModel(nn.Module):
         token_type_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
     ) -> TaskOutput:
-        """Logits, and the loss where there are labels; all inputs as in the backbone's own ``forward``."""
+        """Compute logits, and the loss if labels are given; all inputs are as in the backbone's own ``forward``."""
         given = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -81,34 +81,34 @@ class TaskModel(nn.Module):
     def state_dict(  # type: ignore[override]
         self, *_: Any, destination: dict[str, Any] | None = None, prefix: str = "", **__: Any
     ) -> dict[str, Any]:
-        """θ_a and the task's head, which is what a checkpoint of Trainer holds.
+        """θ_a and the task's head, which are the content of Trainer's checkpoints.
 
         Args:
-            destination: filled and returned, where this is a part of another module.
-            prefix: put before each name.
+            destination: dictionary to fill and return, if this is part of another module.
+            prefix: prefix of each name.
         """
         found = {} if destination is None else destination
         found.update({f"{prefix}model.{name}": self.model.get_parameter(name).detach() for name in self._names})
         return found
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Copy θ_a and the head from what :meth:`state_dict` gave.
+        """Load θ_a and the head from a result of :meth:`state_dict`.
 
         Raises:
-            ModelError: these are other parameters.
+            ModelError: its parameters are not exactly those of this task.
         """
         expected = {f"model.{name}" for name in self._names}
         if set(state_dict) != expected:
             odd = sorted(expected ^ set(state_dict))[0]
             raise ModelError(
-                f"this checkpoint is of another task or method: {odd} is "
-                f"{'missing from it' if odd in expected else 'not among what is trained here'}"
+                f"this checkpoint belongs to another task or method: {odd} is "
+                f"{'missing from it' if odd in expected else 'not trained here'}"
             )
         self.model.load_state({name.removeprefix("model."): value for name, value in state_dict.items()})
         return _Keys([], [])
 
     def release(self) -> PEModel:
-        """The model, with all parameters requiring gradients as they did before."""
+        """Return the model, with ``requires_grad`` of all parameters restored."""
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(self._before.get(name, True))
         return self.model

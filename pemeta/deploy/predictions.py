@@ -1,4 +1,4 @@
-"""What a served task says of a text."""
+"""Predictions of served tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pemeta.heads import TokenClassification
 
 @dataclass(frozen=True)
 class Entity:
-    """A span of words: ``words[start:end]``, with the mean probability of its words' tags as score."""
+    """An entity ``words[start:end]``, with the mean probability of its words' tags as score."""
 
     type: str
     start: int
@@ -24,7 +24,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class Tagged:
-    """A text's words, their tags (None for a word that was cut off or has no word piece), and the entities in them."""
+    """A text's words, their tags (None for a word that was cut off or has no token), and the entities in them."""
 
     words: tuple[str, ...]
     tags: tuple[str | None, ...]
@@ -47,7 +47,7 @@ class Tagged:
 
 @dataclass(frozen=True)
 class Classified:
-    """A text's label, and its probability as score."""
+    """A text's label, with its probability as score."""
 
     text: str
     label: str
@@ -67,10 +67,10 @@ Prediction: TypeAlias = Tagged | Classified
 def tagged(
     words: tuple[str, ...], probabilities: Tensor, word_ids: list[int | None], spec: TokenClassification
 ) -> Tagged:
-    """Words with the tags of their first pieces."""
+    """Label each word with the tag of its first token."""
     tags: list[str | None] = [None] * len(words)
     scores = [0.0] * len(words)
-    for position, word in reversed(list(enumerate(word_ids))):  # the first piece of a word has the last say
+    for position, word in reversed(list(enumerate(word_ids))):  # so that the first token of a word is written last
         if word is not None:
             score, index = probabilities[position].max(-1)
             tags[word], scores[word] = spec.labels[int(index)], float(score)
@@ -78,7 +78,7 @@ def tagged(
 
 
 def _entities(words: Sequence[str], tags: Sequence[str | None], scores: Sequence[float]) -> Iterator[Entity]:
-    """Spans of ``B-`` and ``I-`` tags; an ``I-`` of another type than before starts one, as in CoNLL's scoring."""
+    """Entities of ``B-`` and ``I-`` tags; an ``I-`` tag of a new type starts an entity, as in CoNLL's scoring."""
     start = 0
     for end in range(1, len(tags) + 1):
         kind = _kind(tags[start])

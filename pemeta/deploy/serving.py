@@ -1,4 +1,4 @@
-"""Many fine-tuned tasks on one primed backbone in memory."""
+"""Serving many fine-tuned tasks with one primed backbone in memory."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from pemeta.utils.devices import resolve_device
 class Server:
     """One primed backbone, and any number of tasks between which it switches in memory.
 
-    A task is its θ_a and its head. To switch is to copy θ_a into place; the backbone is loaded once. Threads may share
-    a server: one prediction is made at a time.
+    A task consists of its θ_a and its head. Switching copies θ_a into place; the backbone is loaded once. Threads may
+    share a server, which makes one prediction at a time.
 
     Args:
-        model: the primed model; from now on the server's own, in evaluation mode.
-        tokenizer: its tokenizer, a fast one.
+        model: the primed model, which the server takes over and puts in evaluation mode.
+        tokenizer: its tokenizer, which must be a fast one.
 
     Raises:
-        ModelError: the tokenizer is not a fast one, or another than the model's data was encoded with.
+        ModelError: the tokenizer is not a fast one, or not the one that the model's data was encoded with.
 
     >>> server = Server.load("runs/demo/models/adapter-seed0")  # doctest: +SKIP
     >>> server.predict("nl", ["Anna woont in Utrecht"])[0].entities[1].text  # doctest: +SKIP
@@ -45,10 +45,10 @@ class Server:
 
     def __init__(self, model: PEModel, tokenizer: PreTrainedTokenizerBase) -> None:
         if not tokenizer.is_fast:
-            raise ModelError(f"{type(tokenizer).__name__} does not align pieces with words; use a fast tokenizer")
+            raise ModelError(f"{type(tokenizer).__name__} does not align tokens with words; use a fast tokenizer")
         digest = tokenizer_digest(tokenizer)
         check_tokenizer("this model", model.tokenizer_digest, digest)
-        model.tokenizer_digest = digest  # which a task's is compared with
+        model.tokenizer_digest = digest  # tasks' digests are compared with it
         self.model = model.eval()
         self.tokenizer = tokenizer
         self._digest = theta_p_digest(model)
@@ -65,14 +65,14 @@ class Server:
         attention: str | None = None,
         trust_remote_code: bool = False,
     ) -> Server:
-        """A server for a saved model.
+        """Create a server for a saved model.
 
         Args:
-            path: a folder that ``save_pretrained`` or ``pemeta run`` wrote, or a name on the hub.
-            tasks: names in the folder's ``tasks/``, or folders of tasks; all in ``tasks/`` by default.
+            path: a folder written by ``save_pretrained`` or ``pemeta run``, or a name on the hub.
+            tasks: names in the folder's ``tasks/``, or folders of tasks; by default all in ``tasks/``.
             device: ``auto``, ``cpu``, ``cuda`` ...
             attention: ``eager`` or ``sdpa``; by default transformers chooses.
-            trust_remote_code: run Python code that comes with a model whose architecture is not one of transformers'.
+            trust_remote_code: run Python code that comes with a model whose architecture is not part of transformers.
 
         Raises:
             ModelError: this is not a saved model, it has no tokenizer, or a task is unknown or does not fit.
@@ -93,10 +93,10 @@ class Server:
         return tuple(self._tasks)
 
     def add_task(self, folder: str | Path, name: str | None = None) -> str:
-        """Add a task from its folder, in place of one of the same name and head; returns its name.
+        """Add a task from its folder, replacing one of the same name and head, and return its name.
 
         Raises:
-            ModelError: the folder is not whole, belongs to another method, θ_p or head, or cannot be served.
+            ModelError: the folder is incomplete, belongs to another method, θ_p or head, or cannot be served.
         """
         stored = read_task(self.model, Path(folder), self._digest)
         spec = stored.manifest.head
@@ -107,7 +107,7 @@ class Server:
             )
         name = name or stored.manifest.task
         with self._lock:
-            self._active = None  # an interrupt may come between
+            self._active = None  # in case an interrupt comes in between
             apply_task(self.model, stored, name)
             self._tasks[name] = StoredTask(stored.manifest, self._theta_a(), {})
             self._active = name
@@ -119,7 +119,7 @@ class Server:
 
     @contextmanager
     def using(self, task: str) -> Iterator[PEModel]:
-        """Within the block the model has the task's θ_a, and no other thread uses it.
+        """Lock the model and give it the task's θ_a for the duration of the block.
 
         Raises:
             ModelError: there is no such task.
@@ -135,19 +135,19 @@ class Server:
 
     @torch.no_grad()
     def predict(self, task: str, texts: Sequence[str], batch_size: int = 32) -> list[Tagged] | list[Classified]:
-        """What a task says of each text, in their order.
+        """Predictions of a task for each text, in their order.
 
-        Token classification labels words, which are what whitespace separates: put spaces around punctuation where the
-        training data had them. Texts beyond the task's ``max_length`` are cut.
+        Token classification labels words, which are separated by whitespace: put spaces around punctuation wherever
+        the training data had them. Texts longer than the task's ``max_length`` are cut.
 
         Args:
-            task: the task.
-            texts: one or more texts, not one string.
-            batch_size: texts in a batch; those of similar length are put together.
+            task: name of the task.
+            texts: a list of texts, not a single string.
+            batch_size: number of texts in a batch, which are of similar length.
 
         Raises:
             ModelError: there is no such task.
-            DataError: ``texts`` is no list of strings, or a text to be classified is empty.
+            DataError: ``texts`` is not a list of strings, or a text to be classified is empty.
             ConfigError: ``batch_size`` is not positive.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
@@ -158,11 +158,11 @@ class Server:
             stored = self._tasks[task].manifest
             if isinstance(stored.head, TokenClassification):
                 words = [tuple(text.split()) for text in texts]
-                pieces = self._pieces([list(one) for one in words if one], stored.max_length, split=True)
-                probabilities = iter(self._probabilities(model, task, pieces["input_ids"], batch_size))
-                encodings = iter(range(len(pieces["input_ids"])))
+                encoded = self._encode([list(one) for one in words if one], stored.max_length, split=True)
+                probabilities = iter(self._probabilities(model, task, encoded["input_ids"], batch_size))
+                encodings = iter(range(len(encoded["input_ids"])))
                 return [
-                    tagged(one, next(probabilities), pieces.word_ids(next(encodings)), stored.head)
+                    tagged(one, next(probabilities), encoded.word_ids(next(encodings)), stored.head)
                     if one
                     else Tagged((), (), ())
                     for one in words
@@ -172,20 +172,20 @@ class Server:
     def _classified(
         self, model: PEModel, task: str, texts: list[str], spec: HeadSpec, max_length: int | None, batch_size: int
     ) -> list[Classified]:
-        assert isinstance(spec, SequenceClassification)  # add_task makes sure
+        assert isinstance(spec, SequenceClassification)  # add_task checks it
         empty = [i for i, text in enumerate(texts) if not text.strip()]
         if empty:
-            raise DataError(f"text {empty[0] + 1} of {len(texts)} is empty; leave it out")
-        pieces = self._pieces(texts, max_length, split=False)
-        unknown = [i for i, ids in enumerate(pieces["input_ids"]) if not ids]
+            raise DataError(f"text {empty[0] + 1} of {len(texts)} is empty; remove it")
+        encoded = self._encode(texts, max_length, split=False)
+        unknown = [i for i, ids in enumerate(encoded["input_ids"]) if not ids]
         if unknown:
-            raise DataError(f"text {unknown[0] + 1} of {len(texts)} has no piece in this vocabulary; leave it out")
-        rows = self._probabilities(model, task, pieces["input_ids"], batch_size)
+            raise DataError(f"text {unknown[0] + 1} of {len(texts)} has no token in this vocabulary; remove it")
+        rows = self._probabilities(model, task, encoded["input_ids"], batch_size)
         best = [(int(row.argmax()), float(row.max())) for row in rows]
         return [Classified(text, spec.labels[i], score) for text, (i, score) in zip(texts, best, strict=True)]
 
-    def _pieces(self, texts: list[Any], max_length: int | None, split: bool) -> Any:
-        """Word pieces, cut as :func:`pemeta.encode` cuts them."""
+    def _encode(self, texts: list[Any], max_length: int | None, split: bool) -> Any:
+        """Tokenize texts, and cut them like :func:`pemeta.encode`."""
         limit = min(max_length or 128, self.tokenizer.model_max_length)
         if not texts:
             return {"input_ids": []}
@@ -193,7 +193,7 @@ class Server:
 
     def _probabilities(self, model: PEModel, task: str, ids: Sequence[list[int]], batch_size: int) -> list[Tensor]:
         """Label probabilities, on the CPU: (T, C) or (C) for each text."""
-        found: list[Tensor] = [torch.empty(0)] * len(ids)  # so it stays where no word has a piece in this vocabulary
+        found: list[Tensor] = [torch.empty(0)] * len(ids)  # empty for a text without a token in this vocabulary
         order = sorted((i for i in range(len(ids)) if ids[i]), key=lambda i: -len(ids[i]))
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
@@ -212,16 +212,16 @@ class Server:
 
 
 def task_folders(path: str | Path) -> dict[str, Path]:
-    """The folders in a model's ``tasks/`` by the names of their tasks."""
+    """Mapping from the names of tasks to their folders in a model's ``tasks/``."""
     folders = sorted(file.parent for file in (Path(path) / TASKS).glob(f"*/{TASK_MANIFEST}"))
     return {read_task_manifest(folder).task: folder for folder in folders}
 
 
 def find_task(path: str | Path, task: str | Path) -> Path:
-    """The folder of a task: one in a model's ``tasks/`` by its name, or a folder anywhere.
+    """The folder of a task, given by its name in a model's ``tasks/`` or as any folder.
 
     Raises:
-        ModelError: there is neither.
+        ModelError: there is no such task or folder.
     """
     known = task_folders(path)
     if str(task) in known:
@@ -232,23 +232,23 @@ def find_task(path: str | Path, task: str | Path) -> Path:
 
 
 def only_task(path: str | Path) -> str:
-    """The name of a model's task, where it has one.
+    """The name of a model's only task.
 
     Raises:
-        ModelError: it has none or several, or is not a saved model.
+        ModelError: it has no task or several, or is not a saved model.
     """
     read_manifest(path)
     known = task_folders(path)
     if len(known) != 1:
         raise ModelError(
-            f"{path} has {len(known)} tasks ({', '.join(sorted(known)) or 'none'}); say which one to use, by its name "
-            "or by a task's folder"
+            f"{path} has {len(known)} tasks ({', '.join(sorted(known)) or 'none'}); specify the task by its name or "
+            "its folder"
         )
     return next(iter(known))
 
 
 def _local(path: str | Path) -> Path:
-    """A model's folder; that of the hub's cache for a name on the hub."""
+    """A model's folder, which is the one in the hub's cache for a name on the hub."""
     if Path(path).is_dir():
         return Path(path)
     from huggingface_hub import snapshot_download

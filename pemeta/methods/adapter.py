@@ -19,7 +19,7 @@ class Bottleneck(nn.Module):
     """``s (W_up act(W_down x + b_down) + b_up)``, mapping (..., D) to (..., D) through K units.
 
     ``W_up`` starts near zero (normal, ``init_std``) and the biases at zero, so that attaching the module
-    hardly changes what the backbone computes (Houlsby et al., 2019, §2).
+    hardly changes the backbone's output (Houlsby et al., 2019, §2).
     """
 
     def __init__(self, width: int, bottleneck: int, activation: str, init_std: float, scale: float = 1.0) -> None:
@@ -33,22 +33,22 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(..., D) to (..., D), to be added to what the module stands beside."""
+        """Map (..., D) to (..., D), to be added to the output of the adapted part."""
         return self.up(self.activation(self.down(hidden))) * self.scale  # type: ignore[no-any-return]
 
 
 def _serial(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-    """After a sublayer's last map, before the residual is added."""
+    """Add an adapter's output after a sublayer's last map, before the residual is added."""
     return output + added(output)  # type: ignore[no-any-return]
 
 
 def _parallel(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-    """Beside a feed-forward block that is one module."""
+    """Add an adapter's output in parallel to a feed-forward block that is one module."""
     return output + added(arguments[0])  # type: ignore[no-any-return]
 
 
 def _parallel_residual(added: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Beside a feed-forward block of which the last module is called with (inner, input) and adds the input."""
+    """Adapt a feed-forward block whose last module takes (inner, input) and adds the input itself."""
     inner, block_input = arguments
     return inner, block_input + added(block_input)
 
@@ -56,19 +56,20 @@ def _parallel_residual(added: nn.Module, arguments: tuple[Any, ...]) -> tuple[An
 class Adapter(Inserted):
     """A residual bottleneck: directly after the pretrained model (paper, §4 and Figure 2), or in each layer.
 
-    θ_a is each bottleneck's two linear maps: ``2 D K + K + D`` parameters for one at the ``output``, times
+    θ_a consists of each bottleneck's two linear maps: ``2 D K + K + D`` parameters for one at the ``output``, times
     2 L for ``houlsby`` (L layers), and times L for ``pfeiffer`` and ``parallel``.
 
     Attributes:
-        bottleneck: units K of the bottleneck; 64 (§4.2).
-        placement: ``output`` is the paper's: one, after the last layer. ``houlsby``: after the attention and the
-            feed-forward block of each layer, before the residual is added (Houlsby et al., 2019). ``pfeiffer``:
-            after the feed-forward block only (Pfeiffer et al., 2021); inserted as Houlsby's, our choice.
-            ``parallel``: beside the feed-forward block, from its input (He et al., 2022).
-        activation: non-linearity between the projections; GELU, our choice: the paper does not say.
-        init_std: standard deviation of the up-projection at the start; 1e-3, our choice; 0 changes nothing at all.
+        bottleneck: number of units K of the bottleneck; 64 (§4.2).
+        placement: ``output`` is the paper's: one adapter after the last layer. ``houlsby``: after the attention and
+            the feed-forward block of each layer, before the residual is added (Houlsby et al., 2019). ``pfeiffer``:
+            after the feed-forward block only (Pfeiffer et al., 2021); inserted like Houlsby's, our choice.
+            ``parallel``: in parallel to the feed-forward block, from its input (He et al., 2022).
+        activation: non-linearity between the projections; GELU, our choice: the paper does not specify it.
+        init_std: initial standard deviation of the up-projection; 1e-3, our choice. With 0, attaching the adapter
+            leaves the output exactly as it is.
         scale: factor s on the bottleneck's output; 1, our choice. He et al. (2022) use 4 for ``parallel``.
-        top_layers: only in the last so many layers; all of them where null. Not for ``output``.
+        top_layers: number of layers to adapt, counted from the top; null for all. Not available for ``output``.
 
     >>> Adapter(bottleneck=16).to_config()["placement"]
     'output'
@@ -86,17 +87,17 @@ class Adapter(Inserted):
 
     @property
     def child(self) -> str:
-        """One name for each placement, so that two of them can stand on one backbone."""
+        """Name of the added modules: one for each placement, so that a backbone can have several."""
         return "pemeta_adapter" if self.output_only else f"pemeta_{self.placement}"
 
     @property
     def output_only(self) -> bool:
-        """With the paper's placement."""
+        """True for the paper's placement."""
         return self.placement == "output"
 
     @property
     def identity_at_start(self) -> bool:
-        """Only where the up-projection starts at zero; otherwise nearly."""
+        """True only if the up-projection starts at zero; otherwise the output is nearly the same."""
         return self.init_std == 0
 
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
@@ -104,7 +105,8 @@ class Adapter(Inserted):
         if self.placement == "output":
             if self.top_layers is not None:
                 raise ModelError(
-                    f"top_layers is {self.top_layers}, but the adapter at the output is in no layer; leave it out"
+                    f"top_layers is {self.top_layers}, but the adapter at the output is outside the layers; remove "
+                    "top_layers or choose another placement"
                 )
             return [Insertion("", self._maker(hidden_size(backbone)))]
         parts = architecture_of(backbone)
@@ -124,7 +126,7 @@ class Adapter(Inserted):
         return partial(Bottleneck, width, self.bottleneck, self.activation, self.init_std, self.scale)
 
     def transform(self, backbone: nn.Module, hidden: Tensor) -> Tensor:
-        """The paper's placement acts here; the others have acted in the layers."""
+        """Apply the adapter at the output; the other placements act within the layers."""
         return hidden + getattr(backbone, self.child)(hidden) if self.output_only else hidden
 
 
@@ -132,12 +134,12 @@ def hidden_size(backbone: nn.Module) -> int:
     """Width D of the backbone's hidden states.
 
     Raises:
-        ModelError: its configuration does not say.
+        ModelError: its configuration has no ``hidden_size``.
     """
     width = getattr(getattr(backbone, "config", None), "hidden_size", None)
     if not isinstance(width, int):
         raise ModelError(
             f"an adapter needs the width of the hidden states, but {type(backbone).__name__} has no "
-            "config.hidden_size; give a backbone that has"
+            "config.hidden_size; set it in the backbone's configuration"
         )
     return width

@@ -1,4 +1,4 @@
-"""What a parameter-efficient fine-tuning method is to the rest of the library."""
+"""The interface of parameter-efficient fine-tuning methods to the rest of the library."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pemeta.utils.registry import Named
 
 
 class PEMethod(Named):
-    """A parameter-efficient fine-tuning method: it declares θ_a, and adds the modules that hold it if it needs any.
+    """A parameter-efficient fine-tuning method, which declares θ_a and adds the modules that hold it, if any.
 
-    A method is a frozen description, compared by value; what it adds lives in the backbone that it is
-    attached to, under names that begin with ``pemeta_``. Nothing else in the library asks which method it
-    has: the learner, the outer loop and fine-tuning see the names that :meth:`theta_a` returns.
+    A method is a frozen description, compared by value; the modules that it adds live in the backbone that it is
+    attached to, under names that begin with ``pemeta_``. The rest of the library does not depend on the kind of
+    method: the learner, the outer loop and fine-tuning only see the names that :meth:`theta_a` returns.
 
     To add a method, write one file in ``pemeta/methods/`` with a subclass that sets ``name`` and
     ``paper``, import it in ``pemeta/methods/__init__.py``, and give it a row in the tests.
@@ -32,15 +32,15 @@ class PEMethod(Named):
 
     @property
     def output_only(self) -> bool:
-        """Whether θ_a acts on the backbone's last hidden states only, so that these stay when θ_a moves."""
+        """Whether θ_a acts only on the backbone's last hidden states, which then do not change when θ_a does."""
         return False
 
     def first_layer(self, backbone: nn.Module) -> int:
-        """Index of the first layer that θ_a touches: the layers below give the same when θ_a moves.
+        """Index of the first layer that θ_a affects; the outputs of the layers below do not change when θ_a does.
 
-        Found by the names of θ_a: by where it is registered. A method whose θ_a also acts elsewhere, through a hook on
-        another part, overrides this and returns zero; a model refuses to leave out layers that depend on θ_a. Zero
-        where θ_a is outside of the layers, or the architecture is not a known one.
+        The index is found from the names of θ_a, i.e. from where its parameters are registered. A method whose θ_a
+        also acts elsewhere, through a hook on another part, overrides this and returns zero; a model refuses to skip
+        layers that depend on θ_a. Zero if θ_a is outside of the layers, or the architecture is unknown.
 
         Args:
             backbone: a backbone to which the method is attached.
@@ -49,27 +49,27 @@ class PEMethod(Named):
 
     @property
     def identity_at_start(self) -> bool:
-        """Whether the backbone computes exactly the same with the method newly attached as without it."""
+        """Whether the backbone's output is exactly the same with the newly attached method as without it."""
         return True
 
     def unsupported(self, backbone: nn.Module) -> str | None:
-        """Why the method cannot work on a backbone, as a sentence with the remedy; None where it can."""
+        """The reason why the method cannot work on a backbone, as a sentence with the remedy; None if it can."""
         return None
 
     def attach(self, backbone: nn.Module) -> None:
-        """Add the modules that hold θ_a; the backbone's own names and values stay as they are.
+        """Add the modules that hold θ_a; the backbone's own names and values do not change.
 
         A method without modules of its own adds nothing. New parameters are drawn from PyTorch's global
         generator, so seed it first.
 
         Raises:
-            ModelError: the method cannot work on this backbone, or the backbone has it already; then nothing
-                was changed.
+            ModelError: the method cannot work on this backbone, or is already attached; the backbone is then
+                unchanged.
         """
         self.require(backbone)
 
     def require(self, backbone: nn.Module) -> None:
-        """Raise what :meth:`unsupported` says, where it says something.
+        """Raise an error if :meth:`unsupported` gives a reason.
 
         Raises:
             ModelError: the method cannot work on this backbone.
@@ -79,12 +79,12 @@ class PEMethod(Named):
             raise ModelError(f"{self.name} cannot be attached to {type(backbone).__name__}: {reason}")
 
     def detach(self, backbone: nn.Module) -> None:
-        """Undo :meth:`attach`: the backbone computes exactly what it did before."""
+        """Undo :meth:`attach`, so that the backbone computes exactly what it did before."""
 
     def transform(self, backbone: nn.Module, hidden: Tensor) -> Tensor:
-        """What the method does to the backbone's last hidden states (B, T, D); by default nothing.
+        """Transform the backbone's last hidden states (B, T, D); by default, return them unchanged.
 
-        Reach θ_a through ``backbone``: the inner loop passes a clone, with its own θ_a.
+        Access θ_a through ``backbone``: the inner loop passes a clone, which has its own θ_a.
         """
         return hidden
 
@@ -93,29 +93,29 @@ class PEMethod(Named):
         """Names, within the backbone, of the parameters that the method adapts.
 
         Args:
-            backbone: a backbone to which this method, and perhaps others, are attached.
+            backbone: a backbone to which this method, and possibly others, are attached.
         """
 
     @property
     def adds_modules(self) -> bool:
-        """Whether θ_a is in modules of its own; two such methods on one part act in the order of attachment."""
+        """Whether the method adds modules; two such methods on one part act in the order of attachment."""
         return type(self).attach is not PEMethod.attach
 
     @property
     def extra_positions(self) -> int:
-        """Positions that θ_a takes up, and that a sequence has no more."""
+        """Number of positions that θ_a takes up, by which a sequence must be shorter."""
         return 0
 
     @property
     def mergeable(self) -> bool:
-        """Whether the backbone's own parameters can take θ_a up; so where θ_a is among them, by default."""
+        """Whether θ_a can be folded into the backbone's own parameters; true by default, for a θ_a among them."""
         return True
 
     def merge(self, backbone: nn.Module) -> None:
-        """Fold θ_a into the backbone's own parameters, and detach: the outputs stay as they are.
+        """Fold θ_a into the backbone's own parameters, and detach; the outputs do not change.
 
         Raises:
-            ModelError: the method adds what no parameter of the backbone can take up.
+            ModelError: the method cannot be expressed by the backbone's own parameters.
         """
         if not self.mergeable:
             raise ModelError(
@@ -123,25 +123,25 @@ class PEMethod(Named):
             )
 
     def peft_config(self, backbone: nn.Module) -> dict[str, Any] | None:
-        """What the ``peft`` package's ``adapter_config.json`` would say of this method; None where it has no such."""
+        """The content of the ``peft`` package's ``adapter_config.json`` for this method; None if PEFT has no equal."""
         return None
 
     def peft_names(self, backbone: nn.Module) -> dict[str, str]:
-        """Name of each parameter of θ_a to its name in PEFT's files, both within the backbone."""
+        """Mapping from the name of each parameter of θ_a to its name in PEFT's files, both within the backbone."""
         return {}
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], backbone: nn.Module) -> Self | None:
-        """The method that an ``adapter_config.json`` describes; None where that is of another kind.
+        """The method that an ``adapter_config.json`` describes; None if it describes another kind.
 
         Raises:
-            ModelError: it is of this kind, but says something that the method cannot represent.
+            ModelError: it is of this kind, but has a setting that the method cannot represent.
         """
         return None
 
 
 def is_added(name: str) -> bool:
-    """Whether a parameter's name is of a module that a method added, and not the backbone's own.
+    """Whether a parameter belongs to a module that a method added, rather than to the backbone itself.
 
     >>> is_added("encoder.layer.0.output.pemeta_adapter.up.weight"), is_added("encoder.layer.0.output.dense.bias")
     (True, False)
@@ -150,4 +150,4 @@ def is_added(name: str) -> bool:
 
 
 AnyMethod = Annotated[PEMethod, PlainValidator(PEMethod.parse), PlainSerializer(lambda method: method.to_config())]
-"""A PE method in a configuration: by name, or as a mapping with the key ``name``."""
+"""A PE method in a configuration: a name, or a mapping with the key ``name``."""

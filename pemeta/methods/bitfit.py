@@ -10,13 +10,13 @@ from pemeta.methods.base import PEMethod, is_added
 
 
 class BitFit(PEMethod):
-    """Bias-term fine-tuning: θ_a is every bias of the backbone, those of its layer norms included.
+    """Bias-term fine-tuning: θ_a consists of all biases of the backbone, including those of its layer norms.
 
     On BERT's shape that is ``L (7 D + F) + D``: per layer the biases of query, key, value, attention output
     (4 D), the feed-forward block (F + D) and two layer norms (2 D), and D for the embeddings' layer norm.
 
-    A key's bias shifts all scores of a query alike, which softmax does not see: without rotary or disentangled
-    positions its gradient is zero. It is part of the method as published, and stays in.
+    The bias of the keys shifts all scores of a query equally, which softmax ignores: without rotary or disentangled
+    positions its gradient is zero. It is included nevertheless, because it is part of the method as published.
 
     >>> BitFit().to_config()
     {'name': 'bitfit'}
@@ -26,11 +26,11 @@ class BitFit(PEMethod):
     paper: ClassVar[str] = "Ben Zaken et al. (2022), BitFit: Simple Parameter-efficient Fine-tuning for Transformers"
 
     def unsupported(self, backbone: nn.Module) -> str | None:
-        """Not where there is no bias, as in T5, Llama and ModernBERT."""
-        return None if self.theta_a(backbone) else "it has no bias terms; take layer_norm, ia3 or another method"
+        """The reason, for backbones without biases such as T5, Llama and ModernBERT."""
+        return None if self.theta_a(backbone) else "it has no bias terms; use layer_norm, ia3 or another method"
 
     def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:
-        """All biases but those of other attached methods."""
+        """Names of all biases except those of other attached methods."""
         return tuple(
             name
             for name, _ in backbone.named_parameters()

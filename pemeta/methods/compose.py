@@ -12,7 +12,7 @@ from pemeta.methods.base import AnyMethod, PEMethod
 
 
 class Compose(PEMethod):
-    """Several methods attached together; θ_a is the union of theirs, and its count the sum.
+    """Several methods attached together, whose θ_a is the union of theirs.
 
     The mix-and-match adapter of He et al. (2022, §4.6) is a short prefix and a scaled parallel adapter::
 
@@ -32,43 +32,43 @@ class Compose(PEMethod):
 
     @property
     def output_only(self) -> bool:
-        """Where every member is."""
+        """True if it is for every member."""
         return all(method.output_only for method in self.methods)
 
     def first_layer(self, backbone: nn.Module) -> int:
-        """The lowest of the members'; those that act on the output reach into no layer."""
+        """The lowest layer of any member, not counting those that act on the output only."""
         inside = [method.first_layer(backbone) for method in self.methods if not method.output_only]
         return min(inside, default=0)
 
     @property
     def identity_at_start(self) -> bool:
-        """Where every member is."""
+        """True if it is for every member."""
         return all(method.identity_at_start for method in self.methods)
 
     @property
     def extra_positions(self) -> int:
-        """Of all methods together."""
+        """The sum over all members."""
         return sum(method.extra_positions for method in self.methods)
 
     @property
     def adds_modules(self) -> bool:
-        """Where any member does."""
+        """True if any member adds modules."""
         return any(method.adds_modules for method in self.methods)
 
     @property
     def mergeable(self) -> bool:
-        """Where at most one member adds modules, and that one is: two on one map would depend on their order."""
+        """True if all members are and at most one adds modules; with two on one map, their order would matter."""
         return sum(method.adds_modules for method in self.methods) <= 1 and all(
             method.mergeable for method in self.methods
         )
 
     def unsupported(self, backbone: nn.Module) -> str | None:
-        """The first member's reason."""
+        """The reason of the first member that has one."""
         reasons = ((method.name, method.unsupported(backbone)) for method in self.methods)
         return next((f"{name}: {reason}" for name, reason in reasons if reason is not None), None)
 
     def attach(self, backbone: nn.Module) -> None:
-        """Attach every member, or none."""
+        """Attach all members; if one cannot be attached, detach the others again."""
         self.require(backbone)
         done: list[PEMethod] = []
         try:
@@ -81,22 +81,22 @@ class Compose(PEMethod):
             raise
 
     def detach(self, backbone: nn.Module) -> None:
-        """Detach every member, the last one first."""
+        """Detach all members, the last one first."""
         for method in reversed(self.methods):
             method.detach(backbone)
 
     def transform(self, backbone: nn.Module, hidden: Tensor) -> Tensor:
-        """Every member's, in their order."""
+        """Apply the members' transforms in their order."""
         for method in self.methods:
             hidden = method.transform(backbone, hidden)
         return hidden
 
     def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:
-        """The union, each name once."""
+        """The union of the members' names, without duplicates."""
         return tuple(dict.fromkeys(name for method in self.methods for name in method.theta_a(backbone)))
 
     def merge(self, backbone: nn.Module) -> None:
-        """Merge every member."""
+        """Merge all members."""
         super().merge(backbone)
         for method in self.methods:
             method.merge(backbone)

@@ -1,4 +1,4 @@
-"""All parameters of the backbone adapt."""
+"""Full fine-tuning: all parameters of the backbone are adapted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pemeta.methods.base import PEMethod
 class Full(PEMethod):
     """Full fine-tuning; as the inner loop's method it is MAML's own inner loop (paper, §5.1).
 
-    θ_a is every parameter of the backbone, those of other attached methods included, and θ_p is empty.
+    θ_a consists of all parameters of the backbone, including those of other attached methods; θ_p is empty.
     """
 
     name: ClassVar[str] = "full"

@@ -1,4 +1,4 @@
-"""Nothing but the task head adapts."""
+"""Head tuning: only the task head is adapted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class HeadOnly(PEMethod):
 
     @property
     def output_only(self) -> bool:
-        """There is nothing to move."""
+        """True, because θ_a is empty."""
         return True
 
     def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:  # noqa: D102 - inherited

@@ -14,13 +14,13 @@ from typing_extensions import Self
 from pemeta.backbone.architectures import architecture_of, layer_names, linear_sizes, transposed
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
-from pemeta.methods.peft_targets import matched, parts_and_layers, plain
+from pemeta.methods.peft_targets import matched_modules, parts_and_layers, refuse_unknown_settings
 
 CHILD = "pemeta_ia3"
 
 
 class Factors(nn.Module):
-    """One learned factor for each of a map's features; all start at 1."""
+    """One learned factor for each feature of a linear map's input or output, initially 1."""
 
     def __init__(self, width: int, of_input: bool) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Factors(nn.Module):
         self.of_input = of_input
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., width) to (..., width)."""
+        """Scale (..., width)."""
         return x * self.scale
 
 
@@ -43,11 +43,11 @@ def _scale_input(added: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...
 class IA3(Inserted):
     """Infused adapter: factors on the keys, the values and the inner activation of each feed-forward block.
 
-    θ_a is the factors: ``key + value + inner width`` parameters a layer. Where query, key and value are one fused
-    map (GPT-2, ModernBERT), its whole output is scaled, as in PEFT.
+    θ_a consists of the factors: ``key + value + inner width`` parameters per layer. Where query, key and value are
+    one fused map (GPT-2, ModernBERT), its whole output is scaled, as in PEFT.
 
     Attributes:
-        top_layers: only in the last so many layers; all of them where null.
+        top_layers: number of layers to adapt, counted from the top; null for all.
 
     >>> IA3(top_layers=2).to_config()
     {'name': 'ia3', 'top_layers': 2}
@@ -64,7 +64,7 @@ class IA3(Inserted):
         return CHILD
 
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
-        """Factors after the key and value maps, and before the feed-forward block's last map."""
+        """Factors on the outputs of the key and value maps, and on the input of the feed-forward block's last map."""
         parts = architecture_of(backbone)
         found = []
         for layer in layer_names(backbone, self.top_layers):
@@ -77,7 +77,7 @@ class IA3(Inserted):
 
     @property
     def mergeable(self) -> bool:
-        """A factor scales a row or a column of the map's weight."""
+        """True: a factor scales a row or a column of the map's weight."""
         return True
 
     @torch.no_grad()
@@ -93,7 +93,7 @@ class IA3(Inserted):
         self.detach(backbone)
 
     def peft_config(self, backbone: nn.Module) -> dict[str, Any]:
-        """PEFT's ``IA3Config``, with each map by its full name."""
+        """The fields of PEFT's ``IA3Config``, with the full name of each map."""
         insertions = self.insertions(backbone)
         return {
             "peft_type": "IA3",
@@ -103,25 +103,27 @@ class IA3(Inserted):
         }
 
     def peft_names(self, backbone: nn.Module) -> dict[str, str]:
-        """``scale`` is PEFT's ``ia3_l``."""
+        """Mapping from each name to PEFT's, where ``scale`` becomes ``ia3_l``."""
         return {name: name.replace(f"{CHILD}.scale", "ia3_l") for name in self.theta_a(backbone)}
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], backbone: nn.Module) -> Self | None:
-        """An IA³ on keys, values and feed-forward blocks."""
+        """The IA³ that the configuration describes, on keys, values and feed-forward blocks."""
         if config.get("peft_type") != "IA3":
             return None
-        plain(config, ("target_modules", "feedforward_modules", "fan_in_fan_out"), {"init_ia3_weights": None})
-        wanted = matched(backbone, config)
+        refuse_unknown_settings(
+            config, ("target_modules", "feedforward_modules", "fan_in_fan_out"), ("init_ia3_weights",)
+        )
+        wanted = matched_modules(backbone, config)
         top = parts_and_layers(wanted, backbone)[1]
         found = cls(top_layers=top)
         expected = found.insertions(backbone)
         inner = {one.path for one in expected if one.before is not None}
         if {one.path for one in expected} != set(wanted) or inner != set(
-            matched(backbone, config, "feedforward_modules")
+            matched_modules(backbone, config, "feedforward_modules")
         ):
             raise ModelError(
-                "the PEFT configuration scales other parts than keys, values and the feed-forward blocks' inner "
-                "activations; use the method peft for it"
+                "the PEFT configuration scales parts other than keys, values and the feed-forward blocks' inner "
+                "activations; use the method peft instead"
             )
         return found

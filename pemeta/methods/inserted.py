@@ -1,4 +1,4 @@
-"""Methods that add small modules inside the backbone: how these are put there, found again, and taken out."""
+"""Base class of methods that add small modules inside the backbone: inserting, finding and removing these."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ from torch import nn
 from pemeta.errors import ModelError
 from pemeta.methods.base import PEMethod
 
-Act = Callable[..., Any]
+HookFunction = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Insertion:
-    """A module to add to one part of the backbone, and what it does there.
+    """A module to add to one part of the backbone, and the hooks through which it acts.
+
+    ``after`` and ``before`` must be module-level functions, so that a model can be copied and pickled.
 
     Attributes:
-        path: name, within the backbone, of the part; empty for the backbone itself.
-        make: the new module; called once everything is known to fit.
+        path: name of the part within the backbone; empty for the backbone itself.
+        make: returns the new module; called once everything is known to fit.
         after: called with the added module, the part's positional arguments and its output; returns the new output.
-        before: called with the added module and the part's positional arguments; returns new ones. Either is a
-            function of a file, so that a model can be copied and pickled.
+        before: called with the added module and the part's positional arguments; returns new arguments.
     """
 
     path: str
     make: Callable[[], nn.Module]
-    after: Act | None = None
-    before: Act | None = None
+    after: HookFunction | None = None
+    before: HookFunction | None = None
 
 
 @dataclass(frozen=True)
 class Hook:
-    """A forward hook that reaches the added module through the part that it is called with.
+    """A forward hook that finds the added module in the part that it is called with.
 
-    So a clone, which shares its original's hooks, acts with its own module.
+    A clone shares the hooks of its original, and this way still uses its own module.
     """
 
     child: str
-    act: Act
+    function: HookFunction
 
     def __call__(self, part: nn.Module, *rest: Any) -> Any:
-        """What PyTorch calls."""
-        return self.act(part._modules[self.child], *rest)
+        """Call the function with the added module of ``part``."""
+        return self.function(part._modules[self.child], *rest)
 
 
 class Inserted(PEMethod):
-    """A method whose θ_a is in modules that it inserts, each as the child ``child`` of some part of the backbone."""
+    """A method whose θ_a is in the modules that it inserts, each as the child ``child`` of a part of the backbone."""
 
     @property
     @abstractmethod
@@ -58,30 +59,30 @@ class Inserted(PEMethod):
 
     @property
     def mergeable(self) -> bool:
-        """Not, unless the method says how."""
+        """False, unless the method implements it."""
         return False
 
     @abstractmethod
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
-        """What to insert, and where.
+        """The modules to insert, and where.
 
         Raises:
-            ModelError: the backbone lacks what the method acts on.
+            ModelError: the backbone lacks a part that the method acts on.
         """
 
     def unsupported(self, backbone: nn.Module) -> str | None:
-        """That a part is missing, or that such a module is somewhere already: the name tells them apart."""
+        """The reason, if a part is missing or the backbone already has a module of this name."""
         try:
             self.insertions(backbone)
         except ModelError as error:
             return str(error)
         taken = [name or "the backbone" for name, part in backbone.named_modules() if self.child in part._modules]
         if taken:
-            return f"{taken[0]} has a {self.child} already; detach that method before attaching another of its kind"
+            return f"{taken[0]} already has a {self.child}; detach that method before attaching another of its kind"
         return None
 
     def attach(self, backbone: nn.Module) -> None:
-        """Insert the modules, on the device and in the type of the backbone."""
+        """Insert the modules, with the backbone's device and dtype."""
         self.require(backbone)
         reference = next(backbone.parameters())
         for one in self.insertions(backbone):
@@ -93,7 +94,7 @@ class Inserted(PEMethod):
                 part.register_forward_pre_hook(Hook(self.child, one.before))
 
     def detach(self, backbone: nn.Module) -> None:
-        """Take the modules and their hooks out."""
+        """Remove the modules and their hooks."""
         for part in list(self.parts(backbone)):
             delattr(part, self.child)
             for hooks in (part._forward_hooks, part._forward_pre_hooks):
@@ -101,11 +102,11 @@ class Inserted(PEMethod):
                     del hooks[key]
 
     def parts(self, backbone: nn.Module) -> Iterator[nn.Module]:
-        """The parts of the backbone that have a module of this method."""
+        """The parts of the backbone to which this method has added a module."""
         return (part for part in backbone.modules() if self.child in part._modules)
 
     def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:
-        """All parameters of the inserted modules."""
+        """Names of all parameters of the inserted modules."""
         names = tuple(name for name, _ in backbone.named_parameters() if self.child in name.split("."))
         if not names:
             raise ModelError(f"{self.name} is not attached to this backbone; attach it first")

@@ -1,4 +1,4 @@
-"""The backbone's normalisation layers adapt."""
+"""Layer-norm tuning: the backbone's normalisation layers are adapted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pemeta.methods.base import PEMethod, is_added
 
 
 class LayerNormTuning(PEMethod):
-    """Layer-norm tuning: θ_a is the gains and biases of every normalisation layer, whatever its kind (RMSNorm ...).
+    """Layer-norm tuning: θ_a consists of the gains and biases of all normalisation layers of any kind (RMSNorm ...).
 
-    On BERT's shape that is ``2 D (2 L + 1)`` parameters: two norms a layer and the embeddings'.
+    On BERT's shape that is ``2 D (2 L + 1)`` parameters: two norms per layer, and the embeddings' norm.
 
     >>> LayerNormTuning().to_config()
     {'name': 'layer_norm'}
@@ -22,11 +22,11 @@ class LayerNormTuning(PEMethod):
     paper: ClassVar[str] = "Zhao et al. (2024), Tuning LayerNorm in Attention"
 
     def unsupported(self, backbone: nn.Module) -> str | None:
-        """Not where no layer normalises with parameters."""
-        return None if self.theta_a(backbone) else "it has no normalisation layer with parameters; take another method"
+        """The reason, if no normalisation layer has parameters."""
+        return None if self.theta_a(backbone) else "it has no normalisation layer with parameters; use another method"
 
     def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:
-        """Parameters of the modules whose class is called some kind of norm."""
+        """Names of the parameters of all modules whose class name contains "norm"."""
         norms = [name for name, module in backbone.named_modules() if "norm" in type(module).__name__.lower()]
         wanted = {f"{name}.{end}" for name in norms for end in ("weight", "bias")}
         return tuple(name for name, _ in backbone.named_parameters() if name in wanted and not is_added(name))

@@ -1,4 +1,4 @@
-"""LoRA: a low-rank addition to linear maps inside the layers."""
+"""LoRA: low-rank updates to linear maps inside the layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from pemeta.backbone.architectures import Part, architecture_of, layer_names, linear_sizes, transposed
 from pemeta.methods.inserted import Inserted, Insertion
-from pemeta.methods.peft_targets import matched, parts_and_layers, plain
+from pemeta.methods.peft_targets import matched_modules, parts_and_layers, refuse_unknown_settings
 
 CHILD = "pemeta_lora"
 
@@ -22,8 +22,8 @@ CHILD = "pemeta_lora"
 class LowRank(nn.Module):
     """``s B A dropout(x)``, mapping (..., in) to (..., out) through r units.
 
-    ``A`` (``down``, (r, in)) starts as in PEFT and the authors' code, uniform as ``nn.Linear``'s weights, and
-    ``B`` (``up``, (out, r)) at zero.
+    ``A`` (``down``, (r, in)) is initialised as in PEFT and the authors' code, uniformly like ``nn.Linear``'s
+    weights, and ``B`` (``up``, (out, r)) to zero.
     """
 
     def __init__(self, width: int, out: int, rank: int, scaling: float, dropout: float) -> None:
@@ -36,7 +36,7 @@ class LowRank(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out), to be added to the linear map's output."""
+        """Map (..., in) to (..., out), to be added to the linear map's output."""
         return self.up(self.down(self.dropout(x))) * self.scaling  # type: ignore[no-any-return]
 
 
@@ -47,16 +47,16 @@ def _add(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor
 class LoRA(Inserted):
     """Low-rank adaptation: ``W x + s B A x`` in place of ``W x``, for the chosen linear maps of each layer.
 
-    θ_a is A and B of each map: ``r (in + out)`` parameters each. Where query, key and value are one fused map
+    θ_a consists of A and B: ``r (in + out)`` parameters per map. Where query, key and value are one fused map
     (GPT-2, ModernBERT), choosing one of them adapts the fused map, as in PEFT.
 
     Attributes:
         rank: r; 8, our choice (Hu et al. use 1 to 64).
-        alpha: s is ``alpha / r``, or ``alpha / √r`` with ``rslora``; 16, our choice.
-        targets: which maps; query and value (Hu et al., 2022, §4.2 and Table 5).
-        dropout: on the input of A while training; 0, our choice.
-        rslora: rank-stabilised scaling (Kalajdzievski, 2023).
-        top_layers: only in the last so many layers; all of them where null.
+        alpha: numerator of s, which is ``alpha / r``, or ``alpha / √r`` with ``rslora``; 16, our choice.
+        targets: the maps to adapt; query and value (Hu et al., 2022, §4.2 and Table 5).
+        dropout: dropout probability on the input of A in training; 0, our choice.
+        rslora: whether to use rank-stabilised scaling (Kalajdzievski, 2023).
+        top_layers: number of layers to adapt, counted from the top; null for all.
 
     >>> LoRA(rank=4, targets=["query"]).scaling
     4.0
@@ -83,7 +83,7 @@ class LoRA(Inserted):
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
-        """A low-rank pair beside each chosen map."""
+        """A low-rank pair for each chosen map."""
         parts = architecture_of(backbone)
         names = dict.fromkeys(name for target in self.targets for name in parts.part(target))
         found = []
@@ -96,12 +96,12 @@ class LoRA(Inserted):
 
     @property
     def mergeable(self) -> bool:
-        """The product B A has the shape of W."""
+        """True: the product B A has the shape of W."""
         return True
 
     @torch.no_grad()
     def merge(self, backbone: nn.Module) -> None:
-        """``W + s B A`` in place of W, for each map."""
+        """Replace W by ``W + s B A`` in each map."""
         for linear in self.parts(backbone):
             pair = getattr(linear, CHILD)
             product = pair.up.weight @ pair.down.weight * pair.scaling
@@ -109,7 +109,7 @@ class LoRA(Inserted):
         self.detach(backbone)
 
     def peft_config(self, backbone: nn.Module) -> dict[str, Any]:
-        """PEFT's ``LoraConfig``, with each map by its full name."""
+        """The fields of PEFT's ``LoraConfig``, with the full name of each map."""
         paths = [one.path for one in self.insertions(backbone)]
         return {
             "peft_type": "LORA",
@@ -123,18 +123,18 @@ class LoRA(Inserted):
         }
 
     def peft_names(self, backbone: nn.Module) -> dict[str, str]:
-        """``down`` is PEFT's ``lora_A`` and ``up`` its ``lora_B``."""
+        """Mapping from each name to PEFT's, where ``down`` becomes ``lora_A`` and ``up`` becomes ``lora_B``."""
         ends = {f"{CHILD}.down.": "lora_A.", f"{CHILD}.up.": "lora_B."}
         return {name: name.replace(a, b) for name in self.theta_a(backbone) for a, b in ends.items() if a in name}
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], backbone: nn.Module) -> Self | None:
-        """A LoRA on maps that are parts of the layers, the same ones in each layer."""
+        """The LoRA that the configuration describes, if it adapts the same parts in each layer."""
         if config.get("peft_type") != "LORA":
             return None
         known = ("r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "fan_in_fan_out")
-        plain(config, known, {"init_lora_weights": None})
-        targets, top = parts_and_layers(matched(backbone, config), backbone)
+        refuse_unknown_settings(config, known, ("init_lora_weights",))
+        targets, top = parts_and_layers(matched_modules(backbone, config), backbone)
         return cls(
             rank=config["r"],
             alpha=config["lora_alpha"],

@@ -1,4 +1,4 @@
-"""Which maps of a backbone a configuration of the ``peft`` package means."""
+"""The maps of a backbone that a configuration of the ``peft`` package selects."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 from pemeta.backbone.architectures import PARTS, Part, architecture_of, layer_names
 from pemeta.errors import ModelError
 
-# Keys that say nothing about what is computed.
-_ABOUT = (
+# Keys that do not affect the computation.
+_METADATA = (
     "peft_type",
     "peft_version",
     "task_type",
@@ -24,30 +24,25 @@ _ABOUT = (
 )
 
 
-def plain(config: Mapping[str, Any], known: Sequence[str], harmless: Mapping[str, Any]) -> None:
-    """Refuse what a method cannot represent: a key that is set, and that it does not read.
+def refuse_unknown_settings(config: Mapping[str, Any], known: Sequence[str], harmless: Sequence[str]) -> None:
+    """Refuse a configuration that sets a key which the method does not read.
 
     Args:
-        config: of ``adapter_config.json``.
+        config: content of ``adapter_config.json``.
         known: keys that the method reads.
-        harmless: keys whose value does not matter once the parameters are there.
+        harmless: keys whose value does not matter once the parameters are loaded.
 
     Raises:
         ModelError: such a key is set; it is named.
     """
     unset: tuple[Any, ...] = (None, False, 0, 0.0, "none", {}, [])
     for key, value in config.items():
-        if (
-            key not in (*_ABOUT, "auto_mapping", "modules_to_save")
-            and key not in known
-            and key not in harmless
-            and value not in unset
-        ):
+        if key not in (*_METADATA, *known, *harmless) and value not in unset:
             if key in _DEFAULTS and value == _DEFAULTS[key]:
                 continue
             raise ModelError(
                 f"the PEFT configuration sets {key} to {value!r}, which pemeta's own method cannot represent; "
-                "use the method peft, which takes any configuration of that package"
+                "use the method peft, which accepts any configuration of that package"
             )
 
 
@@ -57,32 +52,35 @@ _DEFAULTS = {
     "qalora_group_size": 16,
     "runtime_config": {"ephemeral_gpu_offload": False},
 }
-"""Values that PEFT writes into every file, and that change nothing."""
+"""Values that PEFT writes into every file, and that have no effect."""
 
 
-def matched(backbone: nn.Module, config: Mapping[str, Any], key: str = "target_modules") -> list[str]:
-    """Names of the backbone's modules that ``config[key]`` means: full names or ends of them, or a pattern.
+def matched_modules(backbone: nn.Module, config: Mapping[str, Any], key: str = "target_modules") -> list[str]:
+    """Names of the backbone's modules that ``config[key]`` selects by full names, ends of names, or a pattern.
 
     Raises:
-        ModelError: it means none.
+        ModelError: it selects none.
     """
     wanted = config.get(key)
     names = [name for name, module in backbone.named_modules() if name and getattr(module, "weight", None) is not None]
     if isinstance(wanted, str):
-        # PEFT names modules within its model, which may hold the backbone under a name of its own.
+        # PEFT's names are relative to the model that it wraps, in which the backbone may be called "model".
         found = [name for name in names if re.fullmatch(wanted, name) or re.fullmatch(wanted, f"model.{name}")]
     else:
         found = [n for n in names if any(n == w or n.endswith(f".{w}") or w.endswith(f".{n}") for w in wanted or ())]
     if not found:
-        raise ModelError(f"the PEFT configuration's {key} ({wanted!r}) is no module of {type(backbone).__name__}")
+        raise ModelError(
+            f"the PEFT configuration's {key} ({wanted!r}) matches no module of {type(backbone).__name__}; load the "
+            "backbone that it was trained on"
+        )
     return found
 
 
 def parts_and_layers(names: Sequence[str], backbone: nn.Module) -> tuple[tuple[Part, ...], int | None]:
-    """The parts, and the number of top layers (None for all), that together are just these modules.
+    """The parts and the number of top layers (None for all) that together are exactly these modules.
 
     Raises:
-        ModelError: there are none such.
+        ModelError: the modules are not the same parts in each of the top layers.
     """
     parts, layers = architecture_of(backbone), list(layer_names(backbone))
     wanted = set(names)
@@ -93,7 +91,7 @@ def parts_and_layers(names: Sequence[str], backbone: nn.Module) -> tuple[tuple[P
     if covered != wanted or touched != layers[len(layers) - len(touched) :]:
         odd = sorted(covered ^ wanted)
         raise ModelError(
-            f"the PEFT configuration means {len(wanted)} modules that are not the same parts in each of the top "
-            f"layers ({odd[0] if odd else touched[0]} for one); use the method peft for these"
+            f"the PEFT configuration selects {len(wanted)} modules that are not the same parts in each of the top "
+            f"layers (e.g. {odd[0] if odd else touched[0]}); use the method peft instead"
         )
     return chosen, None if len(touched) == len(layers) else len(touched)

@@ -1,4 +1,4 @@
-"""Positions that do not depend on padding, for methods that put something before the sequence."""
+"""Positions that do not depend on padding, for methods that prepend something to the sequence."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pemeta.errors import ModelError
 
 
 def position_ids(backbone: nn.Module, mask: Tensor) -> dict[str, Any]:
-    """``position_ids`` that count only what is not padding, as a keyword argument of the backbone.
+    """``position_ids`` that skip padding, as a keyword argument of the backbone.
 
-    Left to itself, a backbone counts padding too: padding on the left would then stand between what a method put
-    before the sequence and the sequence.
+    By default a backbone counts padding too; padding on the left would then separate the sequence from the prefix or
+    prompt before it.
 
     Args:
         backbone: the backbone.
-        mask: (B, T), 1 where there is no padding.
+        mask: attention mask (B, T), 0 at padding and 1 elsewhere.
 
     Raises:
         ModelError: the backbone takes no ``position_ids``, and there is padding on the left.
@@ -27,15 +27,15 @@ def position_ids(backbone: nn.Module, mask: Tensor) -> dict[str, Any]:
     if "position_ids" not in inspect.signature(backbone.forward).parameters or _relative(backbone):
         if bool((mask[:, -1:] > mask).any()):
             raise ModelError(
-                f"{type(backbone).__name__} counts padding as positions, so with this method it must be on the right; "
-                "set padding_side to right on the tokenizer"
+                f"{type(backbone).__name__} counts padding as positions, so this method needs padding on the right; "
+                "set the tokenizer's padding_side to 'right'"
             )
         return {}
     return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0) * mask + first_position(backbone) * mask}
 
 
 def first_position(backbone: nn.Module) -> int:
-    """The position of a sequence's first piece: behind the padding index in RoBERTa and its kin, else 0."""
+    """Position of a sequence's first token: one after the padding index in RoBERTa and its kin, otherwise 0."""
     embeddings = getattr(backbone, "embeddings", None)
     if hasattr(embeddings, "create_position_ids_from_inputs_embeds"):
         padding: int = embeddings.padding_idx  # type: ignore[union-attr]
@@ -49,5 +49,5 @@ def rotary(backbone: nn.Module) -> bool:
 
 
 def _relative(backbone: nn.Module) -> bool:
-    """Whether the backbone has ways of its own to count, beside ``position_ids``, as DeBERTa."""
+    """Whether the backbone also uses relative positions that ``position_ids`` do not affect, like DeBERTa."""
     return bool(getattr(getattr(backbone, "config", None), "relative_attention", False))

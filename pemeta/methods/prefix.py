@@ -1,4 +1,4 @@
-"""Prefix tuning: learned keys and values before those of the sequence, in each layer's attention."""
+"""Prefix tuning: learned keys and values, prepended to those of the sequence in each layer's attention."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from pemeta.backbone.architectures import PREFIXED, architecture_of, attention_of, layer_names, linear_sizes
 from pemeta.errors import ModelError
-from pemeta.methods.inserted import Act, Inserted, Insertion
+from pemeta.methods.inserted import HookFunction, Inserted, Insertion
 from pemeta.methods.positions import position_ids, rotary
 
 CHILD = "pemeta_prefix"
 
 
 class KeysValues(nn.Module):
-    """P learned keys and values (P, W) for one layer; W is the width of its keys, over all heads."""
+    """P learned keys and values (P, W) for one layer, where W is the width of its keys over all heads."""
 
     def __init__(self, length: int, width: int, init_std: float) -> None:
         super().__init__()
@@ -33,12 +33,12 @@ class KeysValues(nn.Module):
         self.values = nn.Parameter(torch.randn(length, width) * init_std)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Keys and values (P, W)."""
+        """Return keys and values, (P, W) each."""
         return self.keys, self.values
 
 
 class SharedEmbeddings(nn.Module):
-    """What the layers of a reparametrised prefix share: P embeddings (P, D) and the first map of the network."""
+    """The part of a reparametrised prefix that all layers share: embeddings (P, D) and the network's first map."""
 
     def __init__(self, length: int, width: int, units: int) -> None:
         super().__init__()
@@ -46,14 +46,14 @@ class SharedEmbeddings(nn.Module):
         self.down = nn.Linear(width, units)
 
     def forward(self) -> Tensor:
-        """(P, H)."""
+        """Compute the hidden units (P, H)."""
         return torch.tanh(self.down(self.embedding))
 
 
 class Reparametrised(nn.Module):
-    """The same as :class:`KeysValues`, made by a network of one hidden layer from embeddings that all layers share.
+    """Keys and values as in :class:`KeysValues`, computed from shared embeddings by a network with one hidden layer.
 
-    The network's last map, of all layers at once, is split into one part for each layer.
+    The network's last map, which serves all layers, is split into one part per layer.
     """
 
     def __init__(self, shared: SharedEmbeddings, width: int, units: int) -> None:
@@ -62,24 +62,30 @@ class Reparametrised(nn.Module):
         self.up = nn.Linear(units, 2 * width)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Keys and values (P, W)."""
+        """Compute keys and values, (P, W) each."""
         keys, values = self.up(self.shared()).chunk(2, dim=-1)
         return keys, values
 
 
 def _prefixed(
-    attend: Act, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    attend: HookFunction,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    **kwargs: Any,
 ) -> Any:
-    """Attention ``attend`` with the module's keys and values put before the sequence's, visible from everywhere.
+    """Compute attention with the module's prefix prepended to keys and values, visible from every position.
 
     Args:
-        attend: transformers' function of the same arguments.
-        module: the attention module; where it has no prefix nothing is changed.
+        attend: transformers' attention function, with the same arguments.
+        module: the attention module; without a prefix, plain attention is computed.
         query: (B, heads, T, d).
         key: (B, key-value heads, S, d).
         value: like ``key``.
-        mask: (B or 1, heads or 1, T, S), True or 0 where a position is seen; None where ``attend`` needs none.
-        kwargs: the function's other arguments.
+        mask: (B or 1, heads or 1, T, S), True or 0 at visible positions; None if ``attend`` needs none.
+        kwargs: other arguments of ``attend``.
     """
     if CHILD not in module._modules:
         return attend(module, query, key, value, mask, **kwargs)
@@ -90,7 +96,7 @@ def _prefixed(
     value = torch.cat([values.to(value.dtype).expand(batch, -1, -1, -1), value], dim=2)
     causal = kwargs.get("is_causal")
     if mask is None and (getattr(module, "is_causal", True) if causal is None else causal) and query.shape[2] > 1:
-        # What `attend` would do by a flag, which knows nothing of a prefix.
+        # The causal mask that `attend` would apply by a flag, which does not account for a prefix.
         positions = torch.arange(length, device=key.device)
         mask = (positions <= positions[length - query.shape[2] :, None])[None, None]
     if mask is not None:
@@ -111,12 +117,12 @@ def _prefixed_eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 
 def _arguments(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> Any:
-    """The arguments of an attention function; some architectures name the mask."""
+    """The arguments of an attention function as a tuple, whether or not the mask is given by keyword."""
     return query, key, value, attention_mask, kwargs
 
 
-def _eager(module: nn.Module) -> Act:
-    """The eager attention of the module's architecture: each has its own."""
+def _eager(module: nn.Module) -> HookFunction:
+    """The eager attention function of the module's architecture; each architecture has its own."""
     return sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[no-any-return]
 
 
@@ -128,16 +134,16 @@ for _name, _function, _mask in (("sdpa", _prefixed_sdpa, sdpa_mask), ("eager", _
 class Prefix(Inserted):
     """Prefix tuning: P learned keys and values in each layer, which every position attends to.
 
-    They are put there through transformers' attention interface, so that no architecture needs code of its own.
-    θ_a is ``2 P W`` parameters a layer, W being the width of a layer's keys over all heads; reparametrised,
-    ``P D + (D + 1) H`` and ``2 W (H + 1)`` a layer.
+    They are inserted through transformers' attention interface, so that no architecture needs code of its own.
+    θ_a has ``2 P W`` parameters per layer, where W is the width of a layer's keys over all heads; reparametrised,
+    ``P D + (D + 1) H``, and ``2 W (H + 1)`` per layer.
 
     Attributes:
         length: P; 16, our choice (Li and Liang use 10 to 200).
-        reparametrize: hidden units H of the network that makes keys and values (Li and Liang, 2021, §4.3); none
-            where null, our choice.
-        init_std: standard deviation of keys and values at the start, without reparametrisation; 0.02, our choice.
-        top_layers: only in the last so many layers; all of them where null.
+        reparametrize: number of hidden units H of the network that computes keys and values (Li and Liang, 2021,
+            §4.3); null (our choice) for no such network.
+        init_std: initial standard deviation of keys and values without reparametrisation; 0.02, our choice.
+        top_layers: number of layers to adapt, counted from the top; null for all.
 
     >>> Prefix(length=4).identity_at_start
     False
@@ -158,19 +164,19 @@ class Prefix(Inserted):
 
     @property
     def identity_at_start(self) -> bool:
-        """Not: even keys and values of zero take their share of the attention."""
+        """False: even zero keys and values receive attention weight."""
         return False
 
     def unsupported(self, backbone: nn.Module) -> str | None:
-        """Also where attention does not go through the interface, or is neither eager nor SDPA."""
+        """The reason; also if attention bypasses transformers' interface, or is neither eager nor SDPA."""
         reason = super().unsupported(backbone)
         if reason is not None:
             return reason
         attention = backbone.get_submodule(f"{layer_names(backbone)[0]}.{architecture_of(backbone).attention}")
         if not hasattr(sys.modules[type(attention).__module__], "ALL_ATTENTION_FUNCTIONS"):
             return (
-                f"{type(attention).__name__} does not go through transformers' attention interface, so keys and values "
-                "cannot be put before its own; take lora, adapter or prompt"
+                f"{type(attention).__name__} does not use transformers' attention interface, so keys and values "
+                "cannot be prepended to its own; use lora, adapter or prompt"
             )
         if attention_of(backbone) not in ("eager", "sdpa"):
             return (
@@ -182,7 +188,7 @@ class Prefix(Inserted):
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
         """Keys and values in each layer's attention."""
         parts = architecture_of(backbone)
-        shared: list[SharedEmbeddings] = []  # made with the first layer's, so that making nothing draws nothing
+        shared: list[SharedEmbeddings] = []  # filled on first use: describing the insertions must draw no numbers
 
         def make(width: int) -> nn.Module:
             if self.reparametrize is None:
@@ -199,14 +205,14 @@ class Prefix(Inserted):
         return found
 
     def attach(self, backbone: nn.Module) -> None:
-        """Insert keys and values, and let the backbone attend to them."""
+        """Insert the keys and values, and make the backbone attend to them."""
         super().attach(backbone)
         _own_configuration(backbone)
         _set_attention(backbone, PREFIXED + attention_of(backbone))
         backbone.register_forward_pre_hook(_before, with_kwargs=True)
 
     def detach(self, backbone: nn.Module) -> None:
-        """Take them out, and let the backbone attend as before."""
+        """Remove the keys and values, and restore the backbone's attention."""
         super().detach(backbone)
         _set_attention(backbone, attention_of(backbone))
         for key in [key for key, hook in backbone._forward_pre_hooks.items() if hook is _before]:
@@ -215,14 +221,14 @@ class Prefix(Inserted):
 
 
 def _before(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Before the backbone: a prefix that no attention reads would be silence; and rotary positions skip padding."""
+    """Refuse attention that would silently ignore the prefix, and make rotary positions skip padding."""
     if not str(backbone.config._attn_implementation).startswith(PREFIXED):  # type: ignore[union-attr]
         raise ModelError(
-            f"the backbone's attention was set to {attention_of(backbone)!r} after a prefix was attached, and does not "
-            "see it; detach the prefix, set the attention, and attach it again"
+            f"the backbone's attention was set to {attention_of(backbone)!r} after a prefix was attached, and ignores "
+            "the prefix; detach the prefix, set the attention, and attach it again"
         )
     mask = kwargs.get("attention_mask")
-    # Rotated by positions that count padding, a query would be as far from the prefix as the padding is long.
+    # If positions counted padding, padding on the left would put distance between the prefix and the sequence.
     given = kwargs.get("position_ids") is not None or kwargs.get("past_key_values") is not None
     if rotary(backbone) and mask is not None and mask.ndim == 2 and not given:
         return arguments, {**kwargs, **position_ids(backbone, mask)}
@@ -230,7 +236,7 @@ def _before(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, A
 
 
 def _own_configuration(backbone: nn.Module) -> None:
-    """Give a backbone a configuration of its own: setting the attention must not reach another that shares it."""
+    """Give a backbone its own configuration, so that setting its attention does not affect another backbone."""
     shared = backbone.config
     own = copy.deepcopy(shared)
     for module in backbone.modules():
@@ -239,5 +245,5 @@ def _own_configuration(backbone: nn.Module) -> None:
 
 
 def _set_attention(backbone: nn.Module, name: str) -> None:
-    assert isinstance(backbone, PreTrainedModel)  # it has an attention interface
+    assert isinstance(backbone, PreTrainedModel)  # because it has an attention interface
     backbone.set_attn_implementation(name)

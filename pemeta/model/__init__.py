@@ -1,4 +1,4 @@
-"""A backbone with PE methods and heads as one model, the partition of its parameters, and its files."""
+"""Models of a backbone, PE methods and heads; the partition of their parameters; and their files."""
 
 from pemeta.model.partition import Partition as Partition
 from pemeta.model.pe_model import PEModel as PEModel

@@ -1,4 +1,4 @@
-"""How a model runs its backbone: whole or in part, in lower precision, with layers checkpointed."""
+"""Running a model's backbone: as a whole or in part, in lower precision, with checkpointed layers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from pemeta.utils.modules import parameter_dict
 
 
 class BackboneForward(nn.Module):
-    """A backbone and the ways to run it; what :class:`~pemeta.PEModel` is without methods' transforms and heads."""
+    """A backbone and the ways to run it: a :class:`~pemeta.PEModel` without the methods' transforms and the heads."""
 
     method: PEMethod
 
@@ -43,24 +43,25 @@ class BackboneForward(nn.Module):
         self.backbone = backbone
         self.autocast_dtype: torch.dtype | None = None
         self._checkpoints = False
-        self._looked_at: list[PEMethod] = []  # of which the layers below θ_a were seen not to depend on it
-        self._keeps_keys = "use_cache" in inspect.signature(backbone.forward).parameters
+        self._verified: list[PEMethod] = []  # methods whose θ_a was seen not to affect the layers below it
+        self._has_cache = "use_cache" in inspect.signature(backbone.forward).parameters
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     def placed(self, batch: Batch) -> Batch:
-        """A batch on the model's device.
+        """Move a batch to the model's device.
 
         Raises:
-            ModelError: a word piece is not in the vocabulary: on CUDA only waiting for the device would show it.
+            ModelError: a token is not in the vocabulary, which is checked before the move because CUDA would report
+                it late and unclearly.
         """
         check_token_ids(self.backbone, batch)
         return to_device(batch, self.device)
 
-    def trunk(self, batch: Batch) -> Tensor:
+    def hidden_states(self, batch: Batch) -> Tensor:
         """The backbone's last hidden states (B, T, D), before any method transforms them."""
         if "trunk" in batch:
             return batch["trunk"]
@@ -69,18 +70,18 @@ class BackboneForward(nn.Module):
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         check_token_ids(self.backbone, batch)
-        # A decoder would keep keys and values for text to come.
-        return {**inputs_of(batch), **({"use_cache": False} if self._keeps_keys else {})}
+        # A decoder would keep its keys and values for generation.
+        return {**inputs_of(batch), **({"use_cache": False} if self._has_cache else {})}
 
-    def reuses_trunk(self, method: PEMethod | None = None) -> bool:
-        """Whether moving the θ_a of ``method`` (by default the fine-tuning method) leaves :meth:`trunk` as it is."""
+    def reuses_hidden_states(self, method: PEMethod | None = None) -> bool:
+        """Whether :meth:`hidden_states` do not depend on the θ_a of ``method`` (by default the fine-tuning method)."""
         return (method or self.method).output_only
 
     def first_layer(self, method: PEMethod | None = None) -> int:
-        """Number of layers, from the lowest, that a pass may leave out when its batch has what they end with.
+        """Number of layers, from the lowest, that a pass may skip if its batch has their output.
 
-        These give the same when the θ_a of ``method`` (by default the fine-tuning method) moves. Zero where the
-        architecture's layers cannot be left out, and for a method of which :meth:`reuses_trunk` holds.
+        Their output does not depend on the θ_a of ``method`` (by default the fine-tuning method). Zero if the
+        architecture's layers cannot be skipped, and for a method for which :meth:`reuses_hidden_states` is true.
         """
         method = method or self.method
         if method.output_only:
@@ -89,91 +90,92 @@ class BackboneForward(nn.Module):
         return first if separable(self.backbone, first) else 0
 
     def unchanging(self, method: PEMethod | None = None) -> str | None:
-        """What a batch calls the hidden states that stay when the θ_a of ``method`` moves; None where all change."""
-        return self._key_of_states(self.first_layer(method), method)
+        """A batch's key for the hidden states that do not depend on the θ_a of ``method``; None if all do."""
+        return self._hidden_states_key(self.first_layer(method), method)
 
-    def _key_of_states(self, first: int, method: PEMethod | None) -> str | None:
-        if self.reuses_trunk(method):
+    def _hidden_states_key(self, first: int, method: PEMethod | None) -> str | None:
+        if self.reuses_hidden_states(method):
             return "trunk"
         return f"{INPUT_OF_LAYER}{first}" if first else None
 
     def reusing(self, batches: Sequence[Batch], method: PEMethod | None = None, *, once: bool = False) -> list[Batch]:
-        """The batches, with the hidden states that stay the same when only θ_a and the heads move.
+        """The batches, together with the hidden states that do not change as long as only θ_a and the heads do.
 
-        Passes over what this returns run only the part of the backbone that θ_a reaches: none for a method that acts on
-        the output. The rest runs here, for all batches as one where they go together. Nothing is added where dropout
-        would make each pass another, or where θ_a reaches down to the first layer.
+        Passes over the returned batches run only the part of the backbone that θ_a affects: none of it for a method
+        that acts on the output. The rest runs here, for all batches at once if they can be concatenated. Nothing is
+        added if dropout would make each pass different, or if θ_a affects the first layer.
 
         Args:
-            batches: on the model's device. Those that have hidden states already stay as they are.
-            method: whose θ_a moves; by default the fine-tuning method.
-            once: each batch is passed only once, so that dropout may be in it.
+            batches: batches on the model's device; those that already have hidden states are returned unchanged.
+            method: the method whose θ_a changes; by default the fine-tuning method.
+            once: whether each batch is used for one pass only, so that the hidden states may include dropout.
         """
         method = method or self.method
         if (is_stochastic(self.backbone) and not once) or all(map(has_states, batches)):
             return list(batches)
         first = self.first_layer(method)
-        key = self._key_of_states(first, method)
+        key = self._hidden_states_key(first, method)
         if key is None:
             return list(batches)
         padding = getattr(self.backbone.config, "pad_token_id", None) or 0
         whole = concatenate(batches, padding) if len(batches) > 1 else None
         if whole is None:
-            return [{**batch, key: self._lower(batch, first, method)} for batch in batches]
-        parts = split_hidden(self._lower(whole, first, method), batches)
+            return [{**batch, key: self._below(batch, first, method)} for batch in batches]
+        parts = split_hidden(self._below(whole, first, method), batches)
         return [{**batch, key: part} for batch, part in zip(batches, parts, strict=True)]
 
-    def _lower(self, batch: Batch, first: int, method: PEMethod) -> Tensor:
-        """The hidden states that layer ``first``, the first with θ_a, gets; the last ones where ``first`` is zero.
+    def _below(self, batch: Batch, first: int, method: PEMethod) -> Tensor:
+        """The input of layer ``first``, the lowest that θ_a affects; the last hidden states if ``first`` is zero.
 
         Raises:
-            ModelError: they depend on θ_a, in spite of what the method says; that is looked at when it is first used.
+            ModelError: it depends on θ_a, contrary to what the method declares; this is verified on first use.
         """
         graph = torch.is_grad_enabled()
-        look = method not in self._looked_at
-        with torch.set_grad_enabled(graph or look), self._autocast():
-            hidden = run_below(self.backbone, self._inputs(batch), first) if first else self.trunk(batch)
-        if look:
+        verify = method not in self._verified
+        with torch.set_grad_enabled(graph or verify), self._autocast():
+            hidden = run_below(self.backbone, self._inputs(batch), first) if first else self.hidden_states(batch)
+        if verify:
             self._refuse_dependence(hidden, first, method)
         return hidden if graph else hidden.detach()
 
     def _refuse_dependence(self, hidden: Tensor, first: int, method: PEMethod) -> None:
         declared: dict[str, Tensor] = {**parameter_dict(self.backbone, method.theta_a(self.backbone))}
-        moved = {name: parameter for name, parameter in declared.items() if parameter.requires_grad}
-        if hidden.requires_grad and moved:
+        trained = {name: parameter for name, parameter in declared.items() if parameter.requires_grad}
+        if hidden.requires_grad and trained:
             found: tuple[Tensor | None, ...] = torch.autograd.grad(
-                hidden, list(moved.values()), torch.ones_like(hidden), retain_graph=True, allow_unused=True
+                hidden, list(trained.values()), torch.ones_like(hidden), retain_graph=True, allow_unused=True
             )
-            reached = [name for name, gradient in zip(moved, found, strict=True) if gradient is not None]
+            reached = [name for name, gradient in zip(trained, found, strict=True) if gradient is not None]
             if reached:
-                said = f"layers below {first} are" if first else "backbone is"
+                where = f"layers below {first}" if first else "the backbone"
                 raise ModelError(
-                    f"{method.name} says that the {said} not touched by its θ_a, but {reached[0]} changes what comes "
-                    "of it; override the method's first_layer to return 0, or its output_only to be False"
+                    f"{method.name} declares that θ_a does not affect {where}, but {reached[0]} changes their output; "
+                    "override the method's first_layer to return 0, or its output_only to return False"
                 )
-        if len(moved) == len(declared):
-            self._looked_at.append(method)
+        if len(trained) == len(declared):
+            self._verified.append(method)
 
     def checkpoint_layers(self, enable: bool = True) -> None:
-        """Keep only what enters each layer for the backward pass, and run the layer again there: memory for time.
+        """Keep only the input of each layer for the backward pass, and recompute the layer there: memory for time.
 
-        Also in passes without dropout, unlike transformers' ``gradient_checkpointing_enable``, which acts in training
-        mode only; and right in the inner loop and under ``torch.func.functional_call``, where PyTorch's own is not.
+        Unlike transformers' ``gradient_checkpointing_enable``, which acts in training mode only, this also applies to
+        passes in evaluation mode; and its gradients are correct in the inner loop and under
+        ``torch.func.functional_call``, where those of PyTorch's own checkpointing are not.
 
         Args:
-            enable: or turn it off.
+            enable: False to turn it off.
         """
         checkpoint_layers(self.backbone, enable)
         self._checkpoints = enable
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Training or evaluation mode; layers that are checkpointed are so in both."""
+        """Set training or evaluation mode; layers are checkpointed in both."""
         super().train(mode)
         if self._checkpoints:
             for part in self.backbone.modules():
                 if isinstance(part, GradientCheckpointingLayer):
-                    part.training = True  # by which it knows that it is to be checkpointed; it runs in its parts' mode
+                    part.training = True  # makes transformers checkpoint it; its submodules keep their own mode
         return self
 
     def _autocast(self) -> AbstractContextManager[Any]:

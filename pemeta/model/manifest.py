@@ -1,4 +1,4 @@
-"""What ``pemeta.json`` in a model's folder says, and where the files of a model are."""
+"""The manifest ``pemeta.json`` in a model's folder, and finding and checking a model's files."""
 
 from __future__ import annotations
 
@@ -23,25 +23,27 @@ MANIFEST = "pemeta.json"
 THETA_A = "theta_a.safetensors"
 TASKS = "tasks"
 MARK = "pemeta_format"
-"""A key in ``config.json``, so that the folder's backbone alone is not taken for all there is."""
+"""A key in ``config.json`` which shows that the folder holds more than a backbone."""
 
 
 class Manifest(Frozen):
-    """What ``pemeta.json`` holds.
+    """Content of ``pemeta.json``.
 
     Attributes:
         format: version of the folder's layout.
-        methods: the attached methods, in the order in which they were.
-        finetuning: index of the one that fine-tuning uses.
-        theta_p_digest: of θ_p; a task folder belongs to one of them.
-        values_digest: of θ_p in these files, where it was loaded in another type and saved in that; its tasks stay.
-        theta_a_digest: of ``theta_a.safetensors``; None where there is none, or it was written by an earlier version.
-        tokenizer_digest: of the tokenizer that the model's data is encoded with; None where it is not known.
-        dtype: of the backbone's parameters.
-        base: where the backbone is, if not here: a folder (relative to this one where it begins with a dot) or a name
-            on the hub.
+        methods: the attached methods, in the order of attachment.
+        finetuning: index of the method that fine-tuning uses.
+        theta_p_digest: digest of θ_p; every task folder belongs to one θ_p.
+        values_digest: digest of θ_p in these files, if it differs because θ_p was converted to another dtype; tasks
+            remain valid.
+        theta_a_digest: digest of ``theta_a.safetensors``; None if there is no such file, or an earlier version wrote
+            it.
+        tokenizer_digest: digest of the tokenizer that the model's data is encoded with; None if unknown.
+        dtype: dtype of the backbone's parameters.
+        base: location of the backbone, if not in this folder: a folder (relative to this one if it begins with a dot)
+            or a name on the hub.
         facts: how the model was made.
-        packages: versions that it was written with.
+        packages: versions of the packages that wrote it.
     """
 
     format: int = FORMAT
@@ -66,23 +68,23 @@ class Manifest(Frozen):
 
 
 def find_file(path: str | Path, name: str) -> Path | None:
-    """A file of a model's folder or of a repository on the hub; None where there is none.
+    """Path of a file in a model's folder or in a repository on the hub; None if it does not exist.
 
     Raises:
-        ModelError: the repository cannot be asked; to go on as if it had no such file could leave θ_a* out.
+        ModelError: the repository cannot be reached; assuming that the file does not exist could drop θ_a*.
     """
     if Path(path).is_dir():
         return found if (found := Path(path) / name).is_file() else None
-    with explained(name, path, "check name and connection, or give the folder of a download"), quiet():
+    with explained(name, path, "check the name and the connection, or give the folder of a download"), quiet():
         file = cached_file(str(path), name, _raise_exceptions_for_missing_entries=False)
     return None if file is None else Path(file)
 
 
 def find_manifest(path: str | Path) -> Manifest | None:
-    """What a model's ``pemeta.json`` says; None where there is none.
+    """The content of a model's ``pemeta.json``; None if there is none.
 
     Raises:
-        ModelError: it is of a later version, or cannot be read.
+        ModelError: it was written by a later version, or cannot be read.
     """
     file = find_file(path, MANIFEST)
     if file is None:
@@ -92,10 +94,10 @@ def find_manifest(path: str | Path) -> Manifest | None:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """What a model's ``pemeta.json`` says.
+    """The content of a model's ``pemeta.json``.
 
     Raises:
-        ModelError: there is none, it is of a later version, or cannot be read.
+        ModelError: there is none, it was written by a later version, or cannot be read.
     """
     manifest = find_manifest(path)
     if manifest is None:
@@ -114,15 +116,16 @@ def _read(file: Path, path: str | Path) -> Any:
 
 
 def checked(kind: type[Any], value: Any, file: Path) -> Any:
-    """The description in a JSON value.
+    """A manifest of class ``kind``, validated from a JSON value.
 
     Raises:
-        ModelError: its format is of a later version, or a name or a key in it is unknown.
+        ModelError: its format is unknown, or a name or a key in it is.
     """
     found = value.get("format") if isinstance(value, Mapping) else None
     if found != FORMAT:
         raise ModelError(
-            f"{file} has the format {found!r}, and this version of pemeta reads {FORMAT}; upgrade pemeta, or save again"
+            f"{file} has format {found!r}, but this version of pemeta reads format {FORMAT}; upgrade pemeta, or save "
+            "the model again"
         )
     try:
         return kind.model_validate(value)
@@ -131,12 +134,12 @@ def checked(kind: type[Any], value: Any, file: Path) -> Any:
     except PemetaError as error:
         problem = str(error)
     raise ModelError(
-        f"cannot use {file}: {problem}; if a method or a head of your own is meant, import its module first"
+        f"cannot use {file}: {problem}; if it refers to your own method or head, import its module first"
     ) from None
 
 
 def file_digest(path: Path) -> str:
-    """Twelve hexadecimal digits that change when any byte of a file does."""
+    """Twelve hexadecimal digits that change with every byte of a file."""
     sha = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):
@@ -145,33 +148,33 @@ def file_digest(path: Path) -> str:
 
 
 def check_file(path: Path, expected: str | None, where: str) -> None:
-    """Refuse a file that was changed since it was written, where its digest is known.
+    """Refuse a file that has changed since it was written, if its digest is known.
 
     Raises:
-        ModelError: it has another digest.
+        ModelError: its digest differs.
     """
     if expected is not None and (found := file_digest(path)) != expected:
         raise ModelError(
-            f"{path} does not match {where} beside it (its digest is {found}, not {expected}): it was damaged, or "
+            f"{path} does not match {where} beside it (its digest is {found}, not {expected}): it is damaged or "
             "belongs to another model; save or copy it again"
         )
 
 
 def resolve_base(path: str | Path, manifest: Manifest) -> str:
-    """The folder or name on the hub where a model's backbone is."""
+    """The folder, or the name on the hub, of a model's backbone."""
     base = manifest.base or str(path)
     return str((Path(path) / base).resolve()) if base.startswith(".") else base
 
 
 def relative_base(base: str, folder: Path) -> str:
-    """What ``base`` says in the ``pemeta.json`` of ``folder``: relative where both are in one run, so that it may move.
+    """The manifest's ``base`` for a model in ``folder``: relative if both are in one output folder, which may move.
 
     Args:
         base: a folder or a name on the hub.
-        folder: the folder of the model, two below its run's.
+        folder: the model's folder, two levels below the output folder.
     """
     place = Path(base).resolve()
     if not place.is_dir():
         return base
-    run = folder.resolve().parent.parent
-    return os.path.relpath(place, folder.resolve()) if place.is_relative_to(run) else str(place)
+    output = folder.resolve().parent.parent
+    return os.path.relpath(place, folder.resolve()) if place.is_relative_to(output) else str(place)

@@ -1,4 +1,4 @@
-"""A model as a folder that transformers reads too: the backbone's own parameters, and θ_a beside them."""
+"""Saving and loading models as folders that transformers reads too: the backbone's own parameters, and θ_a beside."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ from pemeta.utils.provenance import package_versions
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
 WEIGHTS = re.compile(rf"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|{re.escape(THETA_A)}")
-"""Files that saving writes only for some models, so those of an earlier one must not stay."""
+"""Files that only some models have, so that those of an earlier model must not remain."""
 
 
 def describe_model(model: Network, base: str | None = None, facts: Mapping[str, Any] | None = None) -> Manifest:
-    """What ``pemeta.json`` says of a model; of its tokenizer, only where that is not in a ``base``."""
+    """The manifest of a model; it includes the tokenizer's digest only if the model has no ``base``."""
     theta_p, values = theta_p_digest(model), values_digest(model)
     return Manifest(
         methods=model.attached,
@@ -67,10 +67,10 @@ def save_model(
     tokenizer: PreTrainedTokenizerBase | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model's folder, whole or not at all; tasks in it that belong to this θ_p stay, and files of others.
+    """Write a model's folder completely or not at all; tasks of this θ_p and unrelated files in it are kept.
 
     Raises:
-        ModelError: the tokenizer is another than the one that the model's data was encoded with.
+        ModelError: the tokenizer is not the one that the model's data was encoded with.
         OutputError: the folder holds something else, or tasks of another θ_p or method, or it cannot be written.
     """
     if tokenizer is not None:
@@ -80,8 +80,8 @@ def save_model(
     check_replaceable(folder, MANIFEST, "a saved model")
     if tasks.is_dir() and not _fits(read_manifest(folder), manifest):
         raise OutputError(
-            f"{tasks} holds tasks of the model that was saved in {folder} before, and they do not fit this one; give "
-            "another folder, or remove the tasks"
+            f"{tasks} holds tasks of the model previously saved in {folder}, which do not fit this one; give another "
+            "folder, or remove the tasks"
         )
     with replaced_folder(folder) as temporary:
         write_model(model, temporary, manifest, tokenizer)
@@ -91,7 +91,7 @@ def save_model(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file or a folder; a link stays a link, wherever it leads."""
+    """Copy a file or a folder, keeping symbolic links as links."""
     if source.is_dir() and not source.is_symlink():
         shutil.copytree(source, target, symlinks=True)
     else:
@@ -99,7 +99,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _fits(one: Manifest, other: Manifest) -> bool:
-    """Whether tasks of one model are of the other too."""
+    """Whether tasks of one model fit the other."""
     methods = [manifest.methods[manifest.finetuning] for manifest in (one, other)]
     return one.theta_p_digest == other.theta_p_digest and methods[0] == methods[1]
 
@@ -107,11 +107,11 @@ def _fits(one: Manifest, other: Manifest) -> bool:
 def write_model(
     model: Network, folder: Path, manifest: Manifest, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> None:
-    """Write the files of a model into a folder."""
+    """Write a model's files into a folder."""
     plain = without_methods(model)
     own = {id(parameter) for parameter in plain.parameters()}
     added = {name: p.detach().cpu() for name, p in model.backbone.named_parameters() if id(p) not in own}
-    setattr(plain.config, MARK, FORMAT)  # the copy's own
+    setattr(plain.config, MARK, FORMAT)  # of the copy only
     with quiet():
         plain.save_pretrained(folder)
     if tokenizer is not None:
@@ -127,7 +127,7 @@ def write_model(
 
 
 def without_methods(model: Network) -> PreTrainedModel:
-    """The backbone as it was before methods were attached, in a copy that shares its parameters."""
+    """A copy of the backbone without the attached methods, which shares its parameters."""
     shared = {id(tensor): tensor for tensor in (*model.backbone.parameters(), *model.backbone.buffers())}
     plain = copy.deepcopy(model.backbone, shared)
     for method in reversed(model.attached):
@@ -144,7 +144,11 @@ def load_model(
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
 ) -> AnyNetwork:
-    """A model of the class ``make`` from a folder or the hub: a saved one, or a method on a plain backbone."""
+    """Load a model of the class ``make`` from a folder or the hub: a saved model, or a plain backbone with ``method``.
+
+    Raises:
+        ModelError: it cannot be loaded, or it is a plain backbone and ``method`` is not given.
+    """
     manifest = find_manifest(path)
     if manifest is None:
         if method is None:
@@ -155,8 +159,8 @@ def load_model(
         backbone = load_backbone(path, attention, dtype or torch.float32, trust_remote_code)
         if hasattr(backbone.config, MARK):
             raise ModelError(
-                f"config.json of {str(path)!r} says that pemeta saved this model, but {MANIFEST} is missing; download "
-                "the whole repository, or load it with AutoModel if its θ_a is to be left out"
+                f"config.json of {str(path)!r} shows that pemeta saved this model, but {MANIFEST} is missing; download "
+                "the whole repository, or load it with AutoModel to drop its θ_a"
             )
         return make(backbone, method, seed=seed)
     if manifest.base is not None:
@@ -180,8 +184,8 @@ def load_model(
             f"θ_p in {str(path)!r} does not match {MANIFEST} beside it: one of the files was changed or belongs to "
             "another model; save it again"
         )
-    if values != manifest.theta_p_digest:  # in another type, now or when it was saved: its tasks are the same
-        model.digests[values] = manifest.theta_p_digest
+    if values != manifest.theta_p_digest:  # converted to another dtype, now or when it was saved
+        model.record_saved_digest(values, manifest.theta_p_digest)
     model.method = method or model.method
     return model
 
@@ -196,20 +200,23 @@ def _load_on_base(
     dtype: torch.dtype | None,
     trust_remote_code: bool,
 ) -> AnyNetwork:
-    """A model of which only tasks are in its own folder."""
+    """Load a model whose folder holds only tasks, with its backbone elsewhere."""
     base = resolve_base(path, manifest)
     primed = find_manifest(base)
     if primed is not None and primed.base is not None:
-        raise ModelError(f"the base {str(base)!r} of {str(path)!r} has a base itself; give the folder with the weights")
+        raise ModelError(
+            f"the base {str(base)!r} of {str(path)!r} itself refers to another base; give the folder with the weights"
+        )
     its_own = manifest.methods[manifest.finetuning]
     model = load_model(make, base, method or its_own, seed, attention, dtype, trust_remote_code)
     if primed is None and method in (None, its_own) and dtype not in (None, getattr(torch, manifest.dtype)):
-        model.digests[values_digest(model)] = manifest.theta_p_digest  # a plain backbone tells no digest of its own
+        # A plain backbone has no manifest with its digest.
+        model.record_saved_digest(values_digest(model), manifest.theta_p_digest)
     return model
 
 
 def _load_added(model: Network, path: str | Path, manifest: Manifest) -> None:
-    """Copy the saved values of what the methods added."""
+    """Load the saved values of the parameters that the methods added."""
     own = {id(parameter) for parameter in without_methods(model).parameters()}
     expected = {name for name, p in model.backbone.named_parameters() if id(p) not in own}
     file = find_file(path, THETA_A)
@@ -220,7 +227,7 @@ def _load_added(model: Network, path: str | Path, manifest: Manifest) -> None:
     if set(found) != expected:
         wrong = sorted(expected ^ set(found))
         raise ModelError(
-            f"{THETA_A} in {str(path)!r} does not hold the parameters that its methods add: {wrong[0]} is "
+            f"{THETA_A} in {str(path)!r} does not hold exactly the parameters that its methods add: {wrong[0]} is "
             f"{'missing' if wrong[0] in expected else 'not one of them'}; save or download the model again"
         )
     if file is not None:
@@ -229,15 +236,14 @@ def _load_added(model: Network, path: str | Path, manifest: Manifest) -> None:
 
 
 def theta_p_digest(model: Network) -> str:
-    """:func:`values_digest`, of θ_p as it was saved where it was only loaded in another type since."""
-    found = values_digest(model)
-    return model.digests.get(found, found)
+    """Digest of θ_p as it was saved, even if it has been loaded in another dtype since."""
+    return model.saved_digest(values_digest(model))
 
 
 def values_digest(model: Network) -> str:
-    """Twelve hexadecimal digits that change when a name or a value in θ_p does.
+    """Twelve hexadecimal digits that change with every name and value in θ_p.
 
-    Values of 16 bits count as the 32 bits that they widen to, so that either precision may be loaded.
+    16-bit values are widened to 32 bits first, so that the digest does not depend on which of the two is loaded.
     """
     names = set(model.partition().theta_p)
     sha = hashlib.sha256()
@@ -254,7 +260,7 @@ def _wide(parameter: nn.Parameter) -> torch.Tensor:
 
 
 def check_replaceable(folder: Path, mark: str, what: str) -> None:
-    """Refuse to replace a folder that has something else in it.
+    """Refuse to replace a folder that holds something else.
 
     Raises:
         OutputError: it is a file, or it is not empty and has no file ``mark``.
@@ -262,7 +268,7 @@ def check_replaceable(folder: Path, mark: str, what: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file; give a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
-        raise OutputError(f"{folder} is not empty and not {what} (it has no {mark}); give a new or an empty folder")
+        raise OutputError(f"{folder} is not empty and is not {what} (it has no {mark}); give a new or empty folder")
 
 
 def push_model(
@@ -273,10 +279,10 @@ def push_model(
     commit_message: str | None,
     facts: Mapping[str, Any] | None,
 ) -> str:
-    """Upload a model's folder to the Hugging Face hub; returns its address.
+    """Upload a model's folder to the Hugging Face hub, and return its URL.
 
     Raises:
-        OutputError: the hub refuses it.
+        OutputError: the upload fails.
     """
     from huggingface_hub import HfApi
 

@@ -24,38 +24,39 @@ class Network(BackboneForward):
     """``h(g(f(x; θ_p); θ_a); θ_h)``: backbone f, PE method g, and a head h for each task (paper, §4).
 
     Args:
-        backbone: a Hugging Face encoder, without a pooler where it can do without; it is changed in place.
-        method: the method that fine-tuning uses; its modules are attached here.
-        seed: of the method's new parameters.
+        backbone: a Hugging Face encoder, without a pooler if possible; it is changed in place.
+        method: the method that fine-tuning uses; it is attached to the backbone.
+        seed: seed of the method's new parameters.
 
     Attributes:
-        autocast_dtype: ``torch.bfloat16`` or ``torch.float16`` to compute in lower precision where PyTorch's autocast
-            holds that safe, with parameters, logits and losses as they are; None, as at first, for no such.
-        tokenizer_digest: :func:`~pemeta.tokenizer_digest` of the tokenizer that the model's data is encoded with, where
-            that is known: saved tasks remember it, and are refused by a model with another. Set it to have yours so.
+        autocast_dtype: ``torch.bfloat16`` or ``torch.float16`` to compute in lower precision wherever PyTorch's
+            autocast considers that safe, with parameters, logits and losses in their own; None (initially) for full
+            precision.
+        tokenizer_digest: :func:`~pemeta.tokenizer_digest` of the tokenizer that the model's data is encoded with, or
+            None if unknown. Saved tasks record it, and models with another one refuse them. Set it to enable this.
 
     Raises:
-        ModelError: a method cannot be attached to this backbone, or the backbone has a pooler, is quantised, is spread
-            over devices, or has a tuner of the peft package in it already.
+        ModelError: the method cannot be attached to this backbone, or the backbone has a pooler, is quantised, is
+            spread over devices, or already has a tuner of the peft package.
     """
 
     def __init__(self, backbone: PreTrainedModel, method: PEMethod, *, seed: int = 0) -> None:
         check_backbone(backbone)
         super().__init__(backbone)
-        vars(backbone.config).pop(MARK, None)  # it is said anew when this model is saved
+        vars(backbone.config).pop(MARK, None)  # saving this model sets it again
         self.heads = nn.ModuleDict()
         self._head_specs: dict[str, HeadSpec] = {}
-        self.digests: dict[str, str] = {}  # of θ_p as it is to θ_p as it was saved, where it was loaded in another type
+        self._saved_digests: dict[str, str] = {}
         self.tokenizer_digest: str | None = None
         self.method = method
-        self.train(backbone.training)  # one mode for all; a loaded backbone is in evaluation mode
+        self.train(backbone.training)  # the same mode for all parts; a loaded backbone is in evaluation mode
         self.attached: tuple[PEMethod, ...] = ()
         self.attach(method, seed=seed)
 
     def attach(self, method: PEMethod, *, seed: int = 0) -> None:
-        """Attach a method beside those that are: the one that the inner loop simulates, where it is another.
+        """Attach another method, e.g. the one that the inner loop simulates if fine-tuning uses a different one.
 
-        A method that is attached already stays as it is.
+        A method that is already attached is left unchanged.
 
         Raises:
             ModelError: the method cannot be attached to this backbone.
@@ -66,14 +67,14 @@ class Network(BackboneForward):
                     method.attach(self.backbone)
             except (RuntimeError, OverflowError, MemoryError) as error:
                 raise ModelError(
-                    f"{method!r} cannot be attached to {type(self.backbone).__name__}: there is not the memory for its "
-                    f"parameters ({shortened(reason(error))}); give it fewer"
+                    f"{method!r} cannot be attached to {type(self.backbone).__name__}: not enough memory for its "
+                    f"parameters ({shortened(reason(error))}); configure it with fewer"
                 ) from None
             self.attached += (method,)
             self.train(self.training)
 
     def detach(self, method: PEMethod) -> None:
-        """Detach a method: the backbone computes what it did before.
+        """Detach a method, so that the backbone computes what it did before.
 
         Raises:
             ModelError: the method is not attached.
@@ -84,7 +85,7 @@ class Network(BackboneForward):
 
     def _check_attached(self, method: PEMethod) -> None:
         if method not in self.attached:
-            raise ModelError(f"{method!r} is not attached to this model; call attach with it first")
+            raise ModelError(f"{method!r} is not attached to this model; attach it first")
 
     @property
     def hidden_size(self) -> int:
@@ -92,15 +93,16 @@ class Network(BackboneForward):
         return int(self.backbone.config.hidden_size)
 
     def add_head(self, task: str, make: Callable[[int], Head], seed: int = 0) -> None:
-        """Give a task a new head, in place of the one it may have.
+        """Give a task a new head, which replaces the one it has, if any.
 
         Args:
             task: the task's name.
-            make: the head for hidden states of a given width; a :class:`~pemeta.HeadSpec` or your own function.
-            seed: of the head's initial values; the same seed and task give the same head.
+            make: returns a head for a given width of the hidden states; a :class:`~pemeta.HeadSpec` or your own
+                function.
+            seed: seed of the head's initial values; the same seed and task give the same head.
 
         Raises:
-            ModelError: the head cannot stand on this backbone, shares a parameter, or has batch normalisation.
+            ModelError: the head does not work with this backbone, shares a parameter, or has batch normalisation.
         """
         if not task:
             raise ModelError("a task needs a name; found an empty one")
@@ -109,8 +111,8 @@ class Network(BackboneForward):
         others = {id(p) for name, p in self.named_parameters() if not name.startswith(f"heads.{_key(task)}.")}
         if any(id(parameter) in others for parameter in head.parameters()):
             raise ModelError(
-                f"the head of task {task!r} shares a parameter with the backbone or another head; a parameter belongs "
-                "to one of θ_p, θ_a and one head, so make each head anew"
+                f"the head of task {task!r} shares a parameter with the backbone or another head, but a parameter must "
+                "belong to only one of θ_p, θ_a and the heads; create a separate head for each task"
             )
         refuse_running_statistics(head)
         head.check(self.backbone)
@@ -139,21 +141,21 @@ class Network(BackboneForward):
         return head
 
     def head_spec(self, task: str) -> HeadSpec:
-        """What the head of a task was made from.
+        """The specification that the head of a task was made from.
 
         Raises:
-            ModelError: the task has no head, or one that no :class:`~pemeta.HeadSpec` describes.
+            ModelError: the task has no head, or its head was not made from a :class:`~pemeta.HeadSpec`.
         """
         head = self.head(task)
         if task not in self._head_specs:
             raise ModelError(
-                f"the head of task {task!r} is a {type(head).__name__} that was made by a function, which cannot be "
-                f"described; make it from a HeadSpec ({', '.join(HeadSpec.members())}, or a subclass of your own)"
+                f"the head of task {task!r} is a {type(head).__name__} that was made by a function, so it cannot be "
+                f"saved; make it from a HeadSpec ({', '.join(HeadSpec.members())}, or your own subclass)"
             )
         return self._head_specs[task]
 
     def drop_heads(self) -> None:
-        """Forget every head: a target task starts with one of its own."""
+        """Remove all heads, because a target task starts with its own."""
         self.heads.clear()
         self._head_specs.clear()
 
@@ -162,13 +164,13 @@ class Network(BackboneForward):
         return tuple(f"{self.head_prefix(task)}.{name}" for name, _ in self.head(task).named_parameters())
 
     def head_prefix(self, task: str) -> str:
-        """Name of a task's head among the modules; its parameters' names begin with it."""
+        """Name of a task's head as a module, with which the names of its parameters begin."""
         return f"heads.{_key(task)}"
 
     def partition(self, method: PEMethod | None = None) -> Partition:
-        """θ_p, θ_a and θ_h, where ``method`` (by default the fine-tuning method) declares θ_a.
+        """The partition into θ_p, θ_a and θ_h, where ``method`` (by default the fine-tuning method) declares θ_a.
 
-        A tied parameter is named once. θ_h holds the heads of all tasks.
+        A tied parameter appears once. θ_h includes the heads of all tasks.
 
         Raises:
             ModelError: the method is not attached.
@@ -180,7 +182,7 @@ class Network(BackboneForward):
         return Partition.of(self, theta_a=[f"backbone.{name}" for name in declared], theta_h=heads)
 
     def stored_names(self, task: str) -> tuple[str, ...]:
-        """θ_a and the task's own head: what fine-tuning changes and a task keeps."""
+        """Names of the parameters that fine-tuning changes and a task stores: θ_a and the task's own head."""
         return self.partition().theta_a + self.head_names(task)
 
     def num_stored(self, task: str) -> int:
@@ -188,13 +190,13 @@ class Network(BackboneForward):
         return count(self, self.stored_names(task))
 
     def fraction_stored(self, task: str) -> float:
-        """What a task stores over all parameters of the model with this head (Table 1's percentages)."""
+        """Fraction of the parameters, with only this task's head, that the task stores (Table 1's percentages)."""
         parts = self.partition()
         return self.num_stored(task) / count(self, parts.theta_p + parts.theta_a + self.head_names(task))
 
     def forward(self, batch: Batch, task: str) -> Tensor:
-        """Logits of a task: (B, T, C) for token classification, (B, C) for sequences, (B, T, V) for pieces."""
-        hidden = self.trunk(batch)
+        """Logits of a task: (B, T, C) for token, (B, C) for sequence classification, (B, T, V) for language models."""
+        hidden = self.hidden_states(batch)
         with self._autocast():
             for method in self.attached:
                 hidden = method.transform(self.backbone, hidden)
@@ -203,12 +205,12 @@ class Network(BackboneForward):
         return logits if self.autocast_dtype is None else logits.float()
 
     def loss(self, batch: Batch, task: str) -> Tensor:
-        """The task's loss on a batch, a scalar."""
+        """The task's loss on a batch, as a scalar."""
         with self._autocast():
             return self.head(task).loss(self(batch, task), batch)
 
     def state(self, names: tuple[str, ...] | None = None) -> State:
-        """Copies of the named parameters (of all, by default), on the CPU."""
+        """Copies of the named parameters (by default all) on the CPU."""
         wanted = None if names is None else set(names)
         return {
             name: parameter.detach().to("cpu", copy=True)
@@ -217,10 +219,10 @@ class Network(BackboneForward):
         }
 
     def load_state(self, state: State) -> None:
-        """Copy values into the parameters of the same names.
+        """Copy values into the parameters with the same names.
 
         Raises:
-            ModelError: a name is not here, or has another shape.
+            ModelError: the model has no parameter of a name, or its shape differs.
         """
         parameters = dict(self.named_parameters())
         for name, value in state.items():
@@ -228,16 +230,27 @@ class Network(BackboneForward):
                 raise ModelError(f"the model has no parameter {name}; this state is from another model or method")
             if parameters[name].shape != value.shape:
                 raise ModelError(
-                    f"{name} has the shape {tuple(parameters[name].shape)} here and {tuple(value.shape)} in the "
+                    f"{name} has shape {tuple(parameters[name].shape)} in the model and {tuple(value.shape)} in the "
                     "state; this state is from another model or method"
                 )
         with torch.no_grad():
             for name, value in state.items():
                 parameters[name].copy_(value)
 
+    def record_saved_digest(self, digest: str, saved: str) -> None:
+        """Record that θ_p was saved with the digest ``saved``, and has ``digest`` only since its dtype was converted.
+
+        Tasks that belong to the saved θ_p then still fit this model; see :meth:`saved_digest`.
+        """
+        self._saved_digests[digest] = saved
+
+    def saved_digest(self, digest: str) -> str:
+        """The recorded digest with which θ_p was saved, if its digest is now ``digest``; by default the same."""
+        return self._saved_digests.get(digest, digest)
+
 
 def _key(task: str) -> str:
-    """A task's name as a key of a ModuleDict, which takes no dots and no names of its own attributes."""
+    """A task's name as a key of a ModuleDict, which allows neither dots nor names of its own attributes."""
     return "task_" + task.replace("%", "%25").replace(".", "%2E")
 
 

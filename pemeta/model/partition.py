@@ -1,4 +1,4 @@
-"""The three disjoint sets of parameter names that every other module speaks of."""
+"""The partition of a model's parameters into θ_p, θ_a and θ_h."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Partition:
     first name.
 
     Attributes:
-        theta_p: pretrained parameters: shared by all tasks, changed by the outer loop only.
-        theta_a: what parameter-efficient fine-tuning adapts (declared by a ``PEMethod``).
-        theta_h: the task heads.
+        theta_p: the pretrained parameters, which all tasks share and only the outer loop changes.
+        theta_a: the parameters that parameter-efficient fine-tuning adapts, declared by a ``PEMethod``.
+        theta_h: the parameters of the task heads.
 
     >>> layers = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 3)})
     >>> parts = Partition.of(layers, theta_a=["body.bias"], theta_h=["head.weight", "head.bias"])
@@ -35,9 +35,9 @@ class Partition:
 
     @classmethod
     def of(cls, module: nn.Module, theta_a: Collection[str], theta_h: Collection[str]) -> Partition:
-        """The partition in which θ_p is all that is in neither ``theta_a`` nor ``theta_h``.
+        """The partition in which θ_p is everything that is in neither ``theta_a`` nor ``theta_h``.
 
-        Either name of a tied parameter may be given.
+        Any name of a tied parameter may be given.
 
         Raises:
             ModelError: a name is not a parameter of the module, or is in both sets.
@@ -53,7 +53,7 @@ class Partition:
         if a & h:
             raise ModelError(
                 f"{_listed(sorted(a & h))} in both θ_a and θ_h, perhaps because a head is tied to the backbone; "
-                "a parameter belongs to one set, so untie it or leave it out of one"
+                "a parameter belongs to only one set, so untie it or remove it from one of them"
             )
         names = [name for name, _ in module.named_parameters()]
         return cls(
@@ -64,12 +64,12 @@ class Partition:
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        """θ_a ∪ θ_h, which the inner loop and fine-tuning change."""
+        """θ_a ∪ θ_h: the parameters that the inner loop and fine-tuning change."""
         return self.theta_a + self.theta_h
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:
-    """Every name of every parameter, tied ones included, to the first name of the same parameter."""
+    """Mapping from every name of every parameter, including tied ones, to the first name of that parameter."""
     names: defaultdict[int, list[str]] = defaultdict(list)
     for name, parameter in module.named_parameters(remove_duplicate=False):
         names[id(parameter)].append(name)

@@ -1,4 +1,4 @@
-"""What one task stores, as a folder: θ_a and θ_h in ``task.safetensors``, and what these belong to in ``task.json``."""
+"""Saving and loading one task as a folder: θ_a and θ_h in ``task.safetensors``, and the manifest ``task.json``."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ AnyHead = Annotated[HeadSpec, PlainValidator(HeadSpec.parse), PlainSerializer(la
 
 
 class TaskManifest(Frozen):
-    """What ``task.json`` holds.
+    """Content of ``task.json``.
 
     Attributes:
         format: version of the folder's layout.
         task: the task's name.
-        head: what its head is made from.
-        method: whose θ_a it is.
-        theta_p_digest: of the θ_p that θ_a and the head were trained with.
-        values_digest: of ``task.safetensors``; None where an earlier version wrote it.
-        tokenizer_digest: of the tokenizer that its data was encoded with; None where it is not known.
-        max_length: word pieces per sentence, special tokens included; None for the default.
-        packages: versions that it was written with.
+        head: the specification of its head.
+        method: the method whose θ_a is stored.
+        theta_p_digest: digest of the θ_p that θ_a and the head were trained with.
+        values_digest: digest of ``task.safetensors``; None if an earlier version wrote it.
+        tokenizer_digest: digest of the tokenizer that its data was encoded with; None if unknown.
+        max_length: maximum number of tokens per sentence, including special tokens; None for the default.
+        packages: versions of the packages that wrote it.
     """
 
     format: int = FORMAT
@@ -53,12 +53,12 @@ class TaskManifest(Frozen):
 
 @dataclass(frozen=True)
 class StoredTask:
-    """A task that was read, and fits the model that it was read for.
+    """A task that has been read and fits the model it was read for.
 
     Attributes:
-        about: what it belongs to.
-        theta_a: values of θ_a, by their names in the model.
-        theta_h: values of the head, by their names in the head.
+        manifest: the content of its ``task.json``.
+        theta_a: values of θ_a, by parameter name in the model.
+        theta_h: values of the head, by parameter name in the head.
     """
 
     manifest: TaskManifest
@@ -67,7 +67,7 @@ class StoredTask:
 
 
 def save_task(model: Network, folder: Path, task: str, max_length: int | None = None) -> int:
-    """Write a task's folder, whole or not at all, and return the number of its bytes."""
+    """Write a task's folder completely or not at all, and return its size in bytes."""
     head = f"{model.head_prefix(task)}."
     manifest = TaskManifest(
         task=task,
@@ -91,15 +91,15 @@ def save_task(model: Network, folder: Path, task: str, max_length: int | None = 
 
 
 def read_task_manifest(folder: Path) -> TaskManifest:
-    """What a task's ``task.json`` says.
+    """The content of a task's ``task.json``.
 
     Raises:
-        ModelError: there is none, it is of a later version, or has an unknown head or method.
+        ModelError: there is none, it was written by a later version, or has an unknown head or method.
     """
     file = folder / TASK_MANIFEST
     if not file.is_file():
         raise ModelError(
-            f"{folder} has no {TASK_MANIFEST}, so it is not a saved task; give a folder that save_task wrote"
+            f"{folder} has no {TASK_MANIFEST}, so it is not a saved task; give a folder written by save_task"
         )
     try:
         value = read_json(file)
@@ -112,28 +112,28 @@ def read_task_manifest(folder: Path) -> TaskManifest:
 
 
 def read_task(model: Network, folder: Path, digest: str | None = None) -> StoredTask:
-    """A task's values, after making sure that they fit; the model is not changed.
+    """Read a task and check that it fits the model, without changing the model.
 
     Args:
-        model: what they are to be put in.
+        model: the model that the task is for.
         folder: the task's folder.
-        digest: of the model's θ_p, where it is known.
+        digest: digest of the model's θ_p, if known.
 
     Raises:
-        ModelError: the folder is not whole, or belongs to another method, another θ_p or another tokenizer.
+        ModelError: the folder is incomplete, or belongs to another method, another θ_p or another tokenizer.
     """
     manifest = read_task_manifest(folder)
     check_tokenizer(f"task {manifest.task!r} in {folder}", manifest.tokenizer_digest, model.tokenizer_digest)
     if manifest.method != model.method:
         raise ModelError(
             f"task {manifest.task!r} in {folder} was fine-tuned with {manifest.method!r}, but this model's method is "
-            f"{model.method!r}; load it into a model with its own method"
+            f"{model.method!r}; load it into a model with the same method"
         )
     here = digest or theta_p_digest(model)
     if manifest.theta_p_digest != here:
         raise ModelError(
             f"task {manifest.task!r} in {folder} belongs to another primed model: its θ_p has the digest "
-            f"{manifest.theta_p_digest}, and this model's {here}; load it into the model that it was fine-tuned from"
+            f"{manifest.theta_p_digest}, and this model's is {here}; load it into the model that it was fine-tuned from"
         )
     try:
         values, _ = read_tensors(folder / VALUES)
@@ -149,28 +149,28 @@ def read_task(model: Network, folder: Path, digest: str | None = None) -> Stored
 
 
 def _check_shapes(what: str, folder: Path, found: State, expected: dict[str, Any]) -> None:
-    """Refuse values of other parameters, or of other shapes."""
+    """Refuse values whose names or shapes are not those of the model's parameters."""
     here, there = ({name: tuple(value.shape) for name, value in one.items()} for one in (expected, found))
     odd = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
     if odd:
         raise ModelError(
-            f"{folder / VALUES} does not hold {what} of this model: {odd[0]} is {there.get(odd[0], 'missing')} there "
-            f"and {here.get(odd[0], 'missing')} here; save the task again, or load it into the model that it is from"
+            f"{folder / VALUES} does not hold {what} of this model: {odd[0]} is {there.get(odd[0], 'missing')} in the "
+            f"file and {here.get(odd[0], 'missing')} in the model; save the task again, or load it into its own model"
         )
 
 
 def apply_task(model: Network, stored: StoredTask, name: str | None = None) -> str:
-    """Put a task's values in the model, and return its name there.
+    """Load a task's values into the model, and return its name there.
 
     Raises:
-        ModelError: the model has a task of that name with another head.
+        ModelError: the model has a task of that name with a different head.
     """
     name = name or stored.manifest.task
     spec = stored.manifest.head
     if name in model.tasks and (there := model.head_spec(name)) != spec:
         raise ModelError(
-            f"task {name!r} has the head {excerpt(there, 200)} here and {excerpt(spec, 200)} in the folder; load it "
-            "under another name"
+            f"task {name!r} has the head {excerpt(there, 200)} in the model and {excerpt(spec, 200)} in the folder; "
+            "load it under another name"
         )
     model.add_head(name, spec)
     head = model.head_prefix(name)

@@ -1,7 +1,7 @@
-"""The only file that imports learn2learn, and only the three of its modules that we need.
+"""The only module that imports learn2learn, and only the parts of it that pemeta needs.
 
-learn2learn's ``__init__`` imports gym, torchvision and compiled extensions; ``utils`` and ``algorithms``
-need none of them. So we load those modules from the installed package without running that ``__init__``.
+learn2learn's ``__init__`` imports gym, torchvision and compiled extensions; ``utils`` and ``algorithms`` need none of
+them, so these modules are loaded from the installed package without running that ``__init__``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pemeta.utils.learn2learn_setup import SETUP_COMMAND
 def _load(*names: str) -> list[ModuleType]:
     """Import submodules of learn2learn by name.
 
-    Bare package modules stand in for ``learn2learn`` and ``learn2learn.algorithms`` meanwhile and are taken
-    away again, so that a user's own ``import learn2learn`` still gets the real package, with the same classes.
+    Meanwhile, bare package modules stand in for ``learn2learn`` and ``learn2learn.algorithms``; they are removed
+    afterwards, so that a user's own ``import learn2learn`` still gets the real package, with the same classes.
     """
     if "learn2learn" in sys.modules:
         return [importlib.import_module(f"learn2learn.{name}") for name in names]

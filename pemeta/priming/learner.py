@@ -27,30 +27,30 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
     """MAML's learner for parameter-efficient fine-tuning (paper, Algorithm 1, lines 4-8).
 
     A clone shares θ_p with the original *by identity*, so that the query loss's backward pass reaches the
-    original θ_p, and has its own θ_a and θ_h, which :meth:`adapt` moves::
+    original θ_p, and has its own θ_a and θ_h, which :meth:`adapt` updates::
 
         θ_a ← θ_a - α ∇_{θ_a} L        θ_h ← θ_h - α ∇_{θ_h} L
 
-    The clone's θ_a stays connected to the original, which therefore gets its meta-gradient from the same
-    backward pass. θ_h gets none (Algorithm 1 takes an adapted value for it, line 11): a clone starts from
-    its values, detached.
+    The clone's θ_a stays connected to the original, which therefore receives its meta-gradient from the same
+    backward pass. θ_h receives none (Algorithm 1 assigns an adapted value to it, line 11): a clone starts from its
+    detached values.
 
     Args:
         module: a :class:`~pemeta.PEModel`, or any module together with ``partition``.
         inner_lr: α; 0.03 (§4.2).
         method: for a ``PEModel``, the method that the inner loop simulates; by default the one that
             fine-tuning uses.
-        partition: the three name sets, for a module that is not a ``PEModel``.
-        first_order: take the inner gradients as constants (first-order MAML, as the paper does, §4.2),
-            or differentiate through them. Where θ_a is inside a backbone with SDPA, the clone's losses then use
-            PyTorch's own formula in place of its fused kernels, which have no second derivative.
-        loss_scale: factor on the inner losses while their gradients are taken, against underflow in float16.
+        partition: the partition of the parameters, for a module that is not a ``PEModel``.
+        first_order: whether to treat the inner gradients as constants (first-order MAML, as in the paper, §4.2),
+            or to differentiate through them. If θ_a is inside a backbone with SDPA, second order uses PyTorch's math
+            kernel in place of its fused kernels, which have no second derivative.
+        loss_scale: factor on the inner losses while their gradients are computed, against underflow in float16.
 
     Raises:
         ConfigError: ``inner_lr`` is not positive.
         ModelError: the module cannot be cloned faithfully (accelerate hooks, ``compile()``, parameters spread over
-            devices), or second order would have to pass through attention that has no second derivative.
-        MissingLearn2LearnError: on import, where learn2learn is not installed.
+            devices), or second order would need to pass through attention that has no second derivative.
+        MissingLearn2LearnError: on import, if learn2learn is not installed.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         self._one_task = False
 
     def clone(self, task: str | None = None) -> PrimingLearner:
-        """A learner on a clone of the module: θ_p the same objects, θ_a and θ_h its own.
+        """Create a learner on a clone of the module, which shares θ_p and has its own θ_a and θ_h.
 
         Args:
-            task: for a ``PEModel``, clone only this task's head and share the others; by default clone all.
+            task: for a ``PEModel``, clone only this task's head and share the others; by default clone all heads.
 
         Raises:
             ModelError: a parameter of θ_a or θ_p does not require gradients.
@@ -96,7 +96,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         _refuse_frozen("θ_a", self.partition.theta_a, parameters)
         _refuse_frozen("θ_p", self.partition.theta_p, parameters)
         memo: dict[Any, Tensor] = {}
-        # clone_module looks a parameter up in its memo by the bound method `data_ptr` (upstream's own key).
+        # clone_module looks up a parameter in its memo by the bound method `data_ptr` (upstream's own key).
         for name, parameter in parameters.items():
             if name in heads:
                 memo[parameter.data_ptr] = parameter.detach().clone().requires_grad_()
@@ -109,16 +109,16 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         clone._one_task = task is not None
         clone._owned = (*self.partition.theta_a, *(name for name in self.partition.theta_h if name in heads))
         clone._places = clone._find_places()
-        clone.training = self.training  # and each part keeps its own mode
+        clone.training = self.training  # its submodules keep their own modes
         return clone
 
     def loss(self, batch: Batch, task: str) -> Tensor:
-        """The task's loss, a scalar, for a ``PEModel``; with attention that can be differentiated twice if need be."""
+        """A task's loss, as a scalar, for a ``PEModel``; for second order, attention is twice differentiable."""
         with self._attention():
             return self.module.loss(batch, task)  # type: ignore[no-any-return]
 
     def forward(self, *arguments: Any, **kwargs: Any) -> Any:
-        """What the module computes; with attention that can be differentiated twice if need be."""
+        """Compute the module's output; for second order, attention is twice differentiable."""
         with self._attention():
             return self.module(*arguments, **kwargs)
 
@@ -126,7 +126,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         return sdpa_kernel(SDPBackend.MATH) if self.math_attention else nullcontext()
 
     def adapt(self, loss: Tensor) -> None:
-        """One step of inner SGD on the clone's θ_a and θ_h.
+        """Take one step of inner SGD on the clone's θ_a and θ_h.
 
         Args:
             loss: a scalar computed with this clone.
@@ -139,14 +139,15 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         self._step(loss)
 
     def adapt_to(self, batches: Sequence[Batch], task: str) -> list[float]:
-        """The inner loop: a step of :meth:`adapt` on each batch, as cheaply as the algorithm allows.
+        """Run the inner loop: a step of :meth:`adapt` on each batch, as cheaply as the algorithm allows.
 
-        What :meth:`PEModel.reusing` adds to a batch is run once for all steps; give the same batch several times,
-        or a batch for each step. In first order nothing is kept for θ_p's gradient, which the inner loop does not need.
+        The hidden states that :meth:`PEModel.reusing` adds are computed once per distinct batch; give the same batch
+        several times, or one batch per step. In first order nothing is kept for θ_p's gradient, which the inner loop
+        does not need.
 
         Args:
-            batches: of the clone's task, on its device, one for each step.
-            task: its name.
+            batches: batches of the clone's task on its device, one for each step.
+            task: name of the task.
 
         Returns:
             The loss on each batch, before its step.
@@ -157,7 +158,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
             ModelError: a parameter of θ_a, or the task's head, has no gradient.
         """
         if not isinstance(self.module, PEModel):
-            raise ConfigError(f"a {type(self.module).__name__} knows no tasks; call adapt with a loss for each step")
+            raise ConfigError(f"a {type(self.module).__name__} has no tasks; call adapt with a loss for each step")
         losses: list[Tensor] = []
         with self._released_on_failure(), self._theta_p_constant() if self.first_order else nullcontext():
             different = {id(batch): batch for batch in batches}
@@ -170,7 +171,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
 
     @contextmanager
     def _released_on_failure(self) -> Iterator[None]:
-        """Let go of second order's graph where no backward pass will: checkpointed layers and it hold each other."""
+        """Release second order's graph on failure, because it and checkpointed layers reference each other."""
         try:
             yield
         except BaseException:
@@ -180,7 +181,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
 
     @contextmanager
     def _theta_p_constant(self) -> Iterator[None]:
-        """Within the block θ_p, which the original has too, requires no gradient."""
+        """Disable gradients of θ_p, which the original shares, for the duration of the block."""
         shared = [p for p in parameter_dict(self.module, self.partition.theta_p).values() if p.requires_grad]
         try:
             for parameter in shared:
@@ -191,7 +192,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
                 parameter.requires_grad_(True)
 
     def _check_finite(self, losses: Sequence[Tensor]) -> list[float]:
-        """The losses as numbers; only here is a device waited for."""
+        """The losses as numbers, after checking them; this is the only place that synchronizes with the device."""
         found: list[float] = torch.stack(list(losses)).tolist()
         for step, value in enumerate(found, 1):
             if not math.isfinite(value):
@@ -211,15 +212,15 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         update_module(self.module)
 
     def _check_used(self, used: set[str]) -> None:
-        """Refuse a loss that leaves something where it is that it should move."""
+        """Refuse a loss that does not depend on all parameters that it should adapt."""
         unused = [name for name in self.partition.theta_a if name not in used]
         if unused:
             raise ModelError(
-                f"θ_a without a gradient: {', '.join(unused)}; the loss does not depend on it, so leave it out of "
-                "θ_a or load the backbone without its unused parts (a pooler, for instance)"
+                f"θ_a without a gradient: {', '.join(unused)}; the loss does not depend on it, so remove it from θ_a "
+                "or load the backbone without its unused parts (e.g. a pooler)"
             )
         heads = [name for name in self._owned if name not in set(self.partition.theta_a)]
-        # A clone of all tasks' heads moves those that the loss uses; a clone for one task moves that task's.
+        # A clone with all tasks' heads adapts those that the loss uses; a clone for one task adapts that task's.
         if heads and (not used.intersection(heads) or (self._one_task and not used.issuperset(heads))):
             raise ModelError(
                 f"the loss does not depend on the clone's head ({', '.join(heads[:3])}); compute it with this clone "
@@ -227,23 +228,23 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
             )
 
     def adapted_parameters(self) -> dict[str, Tensor]:
-        """Name to current value of what this clone adapts: θ_a and its heads."""
+        """Current values, by name, of the parameters that this clone adapts: θ_a and its heads."""
         return {name: parameters[last] for name, (parameters, last) in self._places.items()}
 
     def _find_places(self) -> dict[str, tuple[dict[str, Any], str]]:
-        """Where the values of what is adapted are: found once, because each inner step asks for them."""
+        """The dictionary and key of each adapted parameter; looked up once, because each inner step needs them."""
         split = {name: name.rpartition(".") for name in self._owned}
         return {name: (self.module.get_submodule(path)._parameters, last) for name, (path, _, last) in split.items()}
 
 
 def needs_math(model: PEModel, method: PEMethod | None) -> bool:
-    """Whether second order needs PyTorch's own formula for SDPA, because its fused kernels have no second derivative.
+    """Whether second order needs PyTorch's math kernel for SDPA, because its fused kernels have no second derivative.
 
     Raises:
-        ModelError: the backbone's attention is another, which has none either.
+        ModelError: the backbone's attention is neither eager nor SDPA, and has no second derivative.
     """
     attention = attention_of(model.backbone)
-    if attention == "eager" or model.reuses_trunk(method):
+    if attention == "eager" or model.reuses_hidden_states(method):
         return False
     if attention != "sdpa":
         raise ModelError(
@@ -254,11 +255,11 @@ def needs_math(model: PEModel, method: PEMethod | None) -> bool:
 
 
 def _refuse_frozen(what: str, names: Sequence[str], parameters: Mapping[str, Tensor]) -> None:
-    """Refuse parameters that somebody else has frozen: priming would leave them where they are without a sign of it."""
+    """Refuse frozen parameters, which priming would silently leave unchanged."""
     frozen = [name for name in names if not parameters[name].requires_grad]
     if frozen:
         more = f" and {len(frozen) - 3} more" if len(frozen) > 3 else ""
         raise ModelError(
-            f"{what} is frozen: {', '.join(frozen[:3])}{more}; call requires_grad_() on it, and leave what is not to "
-            "move out of the outer optimiser"
+            f"{what} is frozen: {', '.join(frozen[:3])}{more}; call requires_grad_() on it, and keep parameters that "
+            "must not change out of the outer optimiser"
         )

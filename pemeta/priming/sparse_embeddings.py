@@ -1,4 +1,4 @@
-"""Gradients of the word embeddings that cost what the batch's pieces cost, and not the vocabulary."""
+"""Sparse word-embedding gradients: cost proportional to the tokens in the batch, not to the vocabulary."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pemeta.utils.modules import parameter_dict
 
 @contextmanager
 def sparse_word_gradients(model: PEModel, names: Collection[str]) -> Iterator[None]:
-    """Within the block, each backward pass adds to the rows of the word embeddings that it used, and only to these.
+    """Make each backward pass in the block update only the rows of the word embeddings' gradient that it used.
 
-    Without it each pass fills a matrix of the vocabulary's size with zeros, and adds it: 367 MB for multilingual BERT,
-    once for each task. The gradient is the same dense matrix in ``grad``.
+    Otherwise each pass fills a matrix of the vocabulary's size with zeros, and adds it: 367 MB for multilingual BERT,
+    once for each task. The result is the same dense gradient in ``grad``.
 
     Args:
         model: the model.
-        names: of the parameters whose gradient is accumulated.
+        names: names of the parameters whose gradient is accumulated.
     """
     table = _table(model)
     trained = {id(parameter) for parameter in parameter_dict(model, names).values()}
@@ -39,15 +39,15 @@ def sparse_word_gradients(model: PEModel, names: Collection[str]) -> Iterator[No
     finally:
         table.sparse = False
         hook.remove()
-        if new and not reached:  # the optimiser is to leave it alone, as without this block
+        if new and not reached:  # so that the optimiser skips it, as without this block
             weight.grad = None
 
 
 def _table(model: PEModel) -> nn.Embedding | None:
-    """The word embeddings; None where they are no plain table, take no gradient, or must be summed in a fixed order."""
+    """The word embeddings; None if they are not a plain table, are frozen, or must be summed deterministically."""
     try:
         table = model.backbone.get_input_embeddings()
-    except (AttributeError, NotImplementedError):  # speech has no words
+    except (AttributeError, NotImplementedError):  # e.g. speech models
         return None
     if type(table) is not nn.Embedding or table.sparse or table.scale_grad_by_freq:
         return None

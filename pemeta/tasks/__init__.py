@@ -1,4 +1,4 @@
-"""What is learned: tasks with their examples, and the episodes that priming draws from them."""
+"""Tasks with their examples, and the episodes that priming draws from them."""
 
 from pemeta.tasks.episodes import Episode as Episode
 from pemeta.tasks.episodes import EpisodeSampler as EpisodeSampler

@@ -1,4 +1,4 @@
-"""Tasks, episodes, and the meta-batches that priming steps through."""
+"""Source and target tasks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from pemeta.heads.sequence_classification import Pooling
 
 @dataclass(frozen=True)
 class Task:
-    """One source or target task: a name, its training examples, and how its head, with its loss, is made.
+    """One source or target task: a name, its training examples, and the constructor of its head with the loss.
 
-    The tasks of one priming run may be of different kinds, label sets and losses: each keeps a head of its own.
+    The tasks of one priming run may differ in kind, label set and loss: each has its own head.
 
     Attributes:
-        name: such as a language code.
-        train: what priming draws episodes from, or fine-tuning trains on.
-        make_head: from the width of the hidden states to a new head; a :class:`~pemeta.HeadSpec` or your own function.
+        name: name of the task, e.g. a language code.
+        train: training examples, from which priming draws episodes, or on which fine-tuning trains.
+        make_head: returns a new head for a given width of the hidden states; a :class:`~pemeta.HeadSpec` or your own
+            function.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Task:
 
     @classmethod
     def token_classification(cls, name: str, train: Encoded) -> Task:
-        """A task with a :class:`~pemeta.TokenClassificationHead` for the label set of its data."""
+        """Create a task with a :class:`~pemeta.TokenClassificationHead` for the label set of its data."""
         _check_kind(name, train, TokenClassification.name)
         return cls(name, train, TokenClassification(labels=train.outputs))
 
@@ -42,35 +43,35 @@ class Task:
     def sequence_classification(
         cls, name: str, train: EncodedTexts, pooling: Pooling = "mean", dropout: float = 0.0
     ) -> Task:
-        """A task with a :class:`~pemeta.SequenceClassificationHead` for the classes of its data.
+        """Create a task with a :class:`~pemeta.SequenceClassificationHead` for the classes of its data.
 
         Args:
-            name: of the task.
-            train: from :func:`~pemeta.encode_texts`.
-            pooling: how a text becomes one vector: ``mean`` (our choice), ``first``, or ``last``.
-            dropout: probability on that vector while training.
+            name: name of the task.
+            train: training examples, from :func:`~pemeta.encode_texts`.
+            pooling: how a text is reduced to one vector: ``mean`` (our choice), ``first``, or ``last``.
+            dropout: dropout probability on that vector in training.
         """
         _check_kind(name, train, SequenceClassification.name)
         return cls(name, train, SequenceClassification(labels=train.outputs, pooling=pooling, dropout=dropout))
 
     @classmethod
     def causal_lm(cls, name: str, train: EncodedBlocks, output: Output = "tied") -> Task:
-        """A task with a :class:`~pemeta.CausalLMHead` for the vocabulary of its data.
+        """Create a task with a :class:`~pemeta.CausalLMHead` for the vocabulary of its data.
 
         Args:
-            name: of the task.
-            train: from :func:`~pemeta.encode_language_model`.
-            output: ``tied`` to the backbone's word embedding, or a matrix of the task's ``own``.
+            name: name of the task.
+            train: training examples, from :func:`~pemeta.encode_language_model`.
+            output: ``tied`` to the backbone's word embeddings, or a matrix of the task's ``own``.
         """
         _check_kind(name, train, CausalLM.name)
         return cls(name, train, CausalLM(vocab_size=len(train.outputs), output=output))
 
     @property
     def head_config(self) -> dict[str, Any] | None:
-        """How the head is made; None where that cannot be told. Two heads of one shape may still compute otherwise."""
+        """Configuration of the head; None if a function makes it, so that even equal shapes may differ in behaviour."""
         return self.make_head.to_config() if isinstance(self.make_head, HeadSpec) else None
 
 
 def _check_kind(name: str, train: Examples, kind: str) -> None:
     if train.kind != kind:
-        raise DataError(f"the examples of task {name!r} are for {train.kind}, not for {kind}; use Task.{train.kind}")
+        raise DataError(f"the examples of task {name!r} are for {train.kind}, not {kind}; use Task.{train.kind}")

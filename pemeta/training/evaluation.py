@@ -1,4 +1,4 @@
-"""Predictions of a model and their scores."""
+"""A model's predictions and their scores."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pemeta.utils.modules import modes_kept
 
 @torch.no_grad()
 def predict(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_size: int = 32) -> list[Decoded]:
-    """What the model predicts for each example, in the order of ``data``.
+    """The model's predictions for all examples, in the order of ``data``.
 
-    For sentences a list of tags, one per word (``O`` for a word that was cut off, or that has no piece in the
-    vocabulary); for texts the name of a class; for blocks of running text the log-probability of each piece after
-    the first. The model is put in evaluation mode and left in the mode it was in.
+    For sentences, a list of tags, one per word (``O`` for a word that was cut off, or that has no token in the
+    vocabulary); for texts, the name of a class; for blocks of running text, the log-probability of each token after
+    the first. The model is run in evaluation mode, and its mode is restored afterwards.
 
     Raises:
-        DataError: the task's head is for another kind of task, or for other labels or another number of pieces.
-        ModelError: a word piece is not in the model's vocabulary.
+        DataError: the task's head is for another kind of task, other labels, or a vocabulary of another size.
+        ModelError: a token is not in the model's vocabulary.
     """
     decoded: dict[int, Decoded] = {}
     _check_labels(model, data, task)
@@ -36,10 +36,10 @@ def predict(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_si
 
 
 def _check_labels(model: PEModel, data: Examples[Decoded, Scored], task: str) -> None:
-    """Refuse as many labels as the head has, but others, where its own are known: their indices would mean others."""
+    """Refuse data with as many labels as the head but different ones, whose indices would be misread."""
     try:
         spec = model.head_spec(task)
-    except ModelError:  # a head that a function made, or none, which is told where it is needed
+    except ModelError:  # the head was made by a function, or is missing, which is reported when it is used
         return
     labels: tuple[str, ...] | None = getattr(spec, "labels", None)
     same = labels is None or spec.name != data.kind or len(labels) != len(data.outputs) or labels == data.outputs
@@ -51,24 +51,24 @@ def _check_labels(model: PEModel, data: Examples[Decoded, Scored], task: str) ->
 
 
 def _check_outputs(logits: torch.Tensor, data: Examples[Decoded, Scored], task: str) -> None:
-    """Refuse data that the head was not made for."""
+    """Refuse data of a kind, or with a number of labels, that the head was not made for."""
     if (logits.dim() == 3) != data.per_position:
         given, needed = ("position", "example") if logits.dim() == 3 else ("example", "position")
         raise DataError(
-            f"the head of task {task!r} predicts one thing per {given}, but {data.kind} needs one per {needed}; "
+            f"the head of task {task!r} makes one prediction per {given}, but {data.kind} needs one per {needed}; "
             "evaluate on data of the kind that the head was made for"
         )
     if logits.shape[-1] != len(data.outputs):
         raise DataError(
-            f"the head of task {task!r} has {logits.shape[-1]} labels, but the data {len(data.outputs)} "
+            f"the head of task {task!r} has {logits.shape[-1]} labels, but the data has {len(data.outputs)} "
             f"({data.describe_outputs()}); evaluate on data with the labels that the head was made for"
         )
 
 
 def evaluate(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_size: int = 32) -> Scored:
-    """Scores of the model's predictions: of entities, of classes, or perplexity, by the kind of ``data``.
+    """Scores of the model's predictions: for entities, for classes, or perplexity, depending on the kind of ``data``.
 
     Raises:
-        DataError: the task's head is for another kind of task, or for other labels or another number of pieces.
+        DataError: the task's head is for another kind of task, other labels, or a vocabulary of another size.
     """
     return data.scores(predict(model, data, task, batch_size))

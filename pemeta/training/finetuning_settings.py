@@ -10,28 +10,28 @@ from pemeta.utils.registry import Frozen
 from pemeta.utils.seeding import numpy_generator
 
 CHUNK = 10
-"""Batches whose examples bucketing sorts together; our choice: with more, batches become the same in every epoch."""
+"""Number of batches whose examples bucketing sorts together; with more, batches would be alike in every epoch."""
 
 
 class FineTuning(Frozen):
-    """Settings of fine-tuning; the paper gives none of them, so all are our choice.
+    """Settings of fine-tuning; the paper gives none of them, so all defaults are our choice.
 
     Attributes:
-        epochs: passes over the training examples.
-        batch_size: examples in a batch.
-        lr: AdamW's highest learning rate, falling linearly to zero; 1e-3 suits adapters and heads,
-            5e-5 full fine-tuning.
-        weight_decay: of AdamW.
-        warmup_steps: in which the rate first rises linearly.
-        max_grad_norm: norm that the gradient is scaled down to; null leaves it.
-        dropout: dropout in the training passes.
-        reuse_trunk: run the layers that θ_a does not reach once per example and not once per epoch, where no dropout is
-            in them; the results are the same but for rounding. Up to 2 GiB of hidden states are kept in memory, more in
-            a temporary file, which is removed. On, our choice.
-        bucket_by_length: make batches of examples of similar length, still in a random order. So less padding is
-            computed, and epochs are faster where lengths differ much. But the examples of a batch are then alike in
-            length, and a long one weighs more in its batch's mean, so that scores change a little, up or down. Off, our
-            choice.
+        epochs: number of passes over the training examples.
+        batch_size: number of examples in a batch.
+        lr: AdamW's peak learning rate, from which it falls linearly to zero; 1e-3 suits adapters and heads, 5e-5 full
+            fine-tuning.
+        weight_decay: AdamW's weight decay.
+        warmup_steps: number of steps in which the learning rate first rises linearly.
+        max_grad_norm: norm to which a larger gradient is scaled down; null for no limit.
+        dropout: whether training passes use dropout.
+        reuse_trunk: run the layers that θ_a does not affect once per example instead of once per epoch, if they have
+            no dropout; the results are the same up to rounding. Up to 2 GiB of hidden states are kept in memory, and
+            more in a temporary file, which is removed. On by default.
+        bucket_by_length: make batches of examples of similar length, still in random order. Less padding is then
+            computed, and epochs are faster if lengths vary widely. However, the examples of a batch are then similar
+            in length, and a long one weighs more in its batch's mean, so that scores change slightly, up or down. Off
+            by default.
     """
 
     epochs: int = Field(15, gt=0)
@@ -45,11 +45,11 @@ class FineTuning(Frozen):
     bucket_by_length: bool = False
 
     def steps_per_epoch(self, examples: int) -> int:
-        """Number of steps in a pass over so many training examples."""
+        """Number of steps in one pass over this number of training examples."""
         return -(-examples // self.batch_size)
 
     def batches(self, train: Examples, seed: int, task: str, epoch: int) -> list[np.ndarray]:
-        """The indices of all training examples, each once, in batches in a random order; the same for each call."""
+        """Indices of all training examples, each once, in batches in random order, a function of the arguments."""
         rng, size = numpy_generator(seed, "epoch", task, epoch), self.batch_size
         order = rng.permutation(len(train))
         if not self.bucket_by_length:

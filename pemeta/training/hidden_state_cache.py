@@ -1,4 +1,4 @@
-"""Hidden states that fine-tuning computes once and reads in every epoch: in memory, or in a file where many."""
+"""A cache of hidden states that fine-tuning computes once and reads in every epoch, in memory or in a file."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from pemeta.model.pe_model import PEModel
 from pemeta.utils.modules import modes_kept
 
 MEMORY = 2**31
-"""Most bytes of hidden states that one fine-tuning run keeps in memory; 2 GiB, our choice. More go to a file."""
+"""Maximum number of bytes of hidden states that one fine-tuning run keeps in memory; 2 GiB, our choice."""
 SPARE = 2**30
-"""Bytes that the file leaves free on its disk; 1 GiB, our choice."""
+"""Number of bytes that the file leaves free on its disk; 1 GiB, our choice."""
 
 
 class HiddenStateCache:
-    """Keeps the hidden states of examples that θ_a does not change, as long as its block, a fine-tuning run, lasts.
+    """Keeps hidden states that do not depend on θ_a for the duration of its block, a fine-tuning run.
 
-    These are the last ones for a method that acts on the backbone's output, and for others those that the lowest
-    layer with θ_a gets.
+    For a method that acts on the backbone's output these are the last ones, and otherwise the input of the lowest
+    layer that θ_a affects.
 
-    They are in memory while all of them take at most :data:`MEMORY` bytes, and the others in a file that has no name:
-    nothing of it is left when the block ends, or the process, however that happens. It is where Python's temporary
-    files are (``TMPDIR``) and is mapped into memory, so that the system reads what a batch needs.
+    Up to :data:`MEMORY` bytes are kept in memory, and the rest in an unnamed file, which disappears when the block or
+    the process ends in any way. It is in the folder of Python's temporary files (``TMPDIR``) and is mapped into
+    memory, so that the system reads only what a batch needs.
 
     Args:
-        model: as it is now; the hidden states are those of its θ_p, in evaluation mode.
+        model: the model, whose hidden states are computed with its current θ_p in evaluation mode.
     """
 
     def __init__(self, model: PEModel) -> None:
@@ -48,24 +48,24 @@ class HiddenStateCache:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the hidden states, whoever still has the examples: an error's traceback, for one."""
+        """Release the hidden states even if something (e.g. a traceback) still references the examples."""
         for held in self._held:
             object.__setattr__(held, "trunk", None)
 
     def hold(self, data: Examples[Decoded, Scored]) -> Examples[Decoded, Scored]:
-        """The data with its hidden states; without any where θ_a changes all of them, or there is no room.
+        """The data with its hidden states; without any if all of them depend on θ_a, or there is not enough space.
 
-        Where there is no room a warning says so, once.
+        Insufficient space is reported by a warning, once.
         """
         if not keeps(self.model, data):
             return data.holding(None)
-        size = trunk_bytes(self.model, data)
+        size = hidden_state_bytes(self.model, data)
         if size <= self._left:
-            held = _with_trunk_in_memory(self.model, data)
+            held = _with_hidden_states_in_memory(self.model, data)
             self._left -= size
         else:
             try:
-                held = _with_trunk_in_file(self.model, data, size)
+                held = _with_hidden_states_in_file(self.model, data, size)
             except OSError as error:
                 self._warn(size, error)
                 return data.holding(None)
@@ -75,67 +75,71 @@ class HiddenStateCache:
     def _warn(self, size: int, error: OSError) -> None:
         if not self._warned:
             warnings.warn(
-                f"hidden states of {size / 2**30:.1f} GiB cannot be kept ({reason(error)}), so each epoch computes "
-                "them anew, which is slower; make room, or set TMPDIR to a folder on a larger disk",
+                f"{size / 2**30:.1f} GiB of hidden states cannot be kept ({reason(error)}), so each epoch recomputes "
+                "them, which is slower; free some space, or set TMPDIR to a folder on a larger disk",
                 stacklevel=5,  # where finetune was called
             )
         self._warned = True
 
 
-def trunk_bytes(model: PEModel, data: Examples) -> int:
-    """What the hidden states of all examples take: positions, times D, times the size of a number."""
+def hidden_state_bytes(model: PEModel, data: Examples) -> int:
+    """Bytes of the hidden states of all examples: positions, times D, times the size of a number."""
     return sum(map(data.length, range(len(data)))) * model.hidden_size * int(model.backbone.dtype.itemsize)
 
 
-def with_trunk(model: PEModel, data: Examples[Decoded, Scored], batch_size: int = 32) -> Examples[Decoded, Scored]:
-    """The data with the hidden states that θ_a does not change, computed once; without any where it changes all.
+def with_hidden_states(
+    model: PEModel, data: Examples[Decoded, Scored], batch_size: int = 32
+) -> Examples[Decoded, Scored]:
+    """The data with the hidden states that do not depend on θ_a; without any if all of them do.
 
-    For use within one fine-tuning run: they are those of the model as it is now. Computed in evaluation mode, so
-    for passes without dropout. Equal to computing them anew each time, but for rounding: an example is padded to
-    the length of another batch.
+    For use within one fine-tuning run, because they are those of the model in its current state. They are computed in
+    evaluation mode, hence for passes without dropout, and equal the recomputed ones up to rounding: an example may be
+    padded to a different length.
     """
-    return _with_trunk_in_memory(model, data, batch_size) if keeps(model, data) else data.holding(None)
+    return _with_hidden_states_in_memory(model, data, batch_size) if keeps(model, data) else data.holding(None)
 
 
-def _with_trunk_in_memory(
+def _with_hidden_states_in_memory(
     model: PEModel, data: Examples[Decoded, Scored], batch_size: int = 32
 ) -> Examples[Decoded, Scored]:
     # Cloned, because a view would keep the whole padded batch alive.
-    trunk = {i: row.clone() for i, row in _hidden_states(model, data, batch_size)}
-    return data.holding(tuple(trunk[i] for i in range(len(data))), model.unchanging() or "trunk")
+    hidden = {i: row.clone() for i, row in _hidden_states(model, data, batch_size)}
+    return data.holding(tuple(hidden[i] for i in range(len(data))), model.unchanging() or "trunk")
 
 
-def _with_trunk_in_file(model: PEModel, data: Examples[Decoded, Scored], size: int) -> Examples[Decoded, Scored]:
-    """The same, with the hidden states in a file.
+def _with_hidden_states_in_file(
+    model: PEModel, data: Examples[Decoded, Scored], size: int
+) -> Examples[Decoded, Scored]:
+    """The data with its hidden states in a file.
 
     Raises:
-        OSError: there is no room for it.
+        OSError: there is not enough space for it.
     """
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if free < size + SPARE:
         raise OSError(f"{free / 2**30:.1f} GiB are free in {folder}, of which {SPARE / 2**30:.1f} stay free")
     with tempfile.TemporaryFile() as file:
-        kept = _through_file(file, model, data)  # mapped, it stays when it is closed
+        kept = map_hidden_states(file, model, data)  # the mapping outlives the file object
     return data.holding(kept, model.unchanging() or "trunk")
 
 
-def _through_file(file: BinaryIO, model: PEModel, data: Examples, batch_size: int = 32) -> tuple[Tensor, ...]:
-    """The hidden states of each example, written one batch after the other and mapped into memory."""
+def map_hidden_states(file: BinaryIO, model: PEModel, data: Examples, batch_size: int = 32) -> tuple[Tensor, ...]:
+    """The hidden states of each example, written to a file batch by batch and mapped into memory."""
     order: list[int] = []
     for index, row in _hidden_states(model, data, batch_size):
         file.write(row.contiguous().view(torch.uint8).numpy().data)  # as bytes, because NumPy has no bfloat16
         order.append(index)
     file.flush()
-    # SharedGraph with the file: a private mapping would count as memory, and be refused where it is more than there is.
+    # Mapped as shared: a private mapping would count as memory, and be refused if it exceeds the available memory.
     flat = torch.from_numpy(np.memmap(file, np.uint8, "r+")).view(row.dtype).view(-1, row.shape[-1])
-    trunk = dict(zip(order, flat.split([data.length(i) for i in order]), strict=True))
-    return tuple(trunk[i] for i in range(len(data)))
+    hidden = dict(zip(order, flat.split([data.length(i) for i in order]), strict=True))
+    return tuple(hidden[i] for i in range(len(data)))
 
 
 @torch.no_grad()
 def _hidden_states(model: PEModel, data: Examples, batch_size: int) -> Iterator[tuple[int, Tensor]]:
-    """Index and hidden states (T, D) of each example, on the CPU; longest first."""
+    """Index and hidden states (T, D) of each example on the CPU, longest first."""
     data = data.holding(None)
     with modes_kept(model):
         model.eval()
@@ -146,15 +150,15 @@ def _hidden_states(model: PEModel, data: Examples, batch_size: int) -> Iterator[
 
 def _of_batch(model: PEModel, data: Examples, indices: Sequence[int]) -> Tensor:
     key = model.unchanging()
-    assert key is not None  # or nothing would be kept
+    assert key is not None  # keeps() has checked it
     return model.reusing([model.placed(data.batch(indices))])[0][key]
 
 
 @torch.no_grad()
 def keeps(model: PEModel, data: Examples) -> bool:
-    """Whether there are hidden states that θ_a does not change, one for each position of an example.
+    """Whether some hidden states do not depend on θ_a, with exactly one for each position of an example.
 
-    A prompt that another attached method puts before the sequence makes more of them inside the backbone.
+    There are more inside the backbone if another attached method prepends a prompt to the sequence.
     """
     key = model.unchanging()
     if key is None or key == "trunk" or not len(data):

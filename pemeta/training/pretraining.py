@@ -1,4 +1,4 @@
-"""Pretraining a tiny Transformer on text: the backbone where no downloaded one is wanted."""
+"""Pretraining a tiny Transformer on text, as a backbone that needs no download."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ from pemeta.utils.seeding import derive_seed
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 PAD_ID = 0  # the first special token
 APOSTROPHE = "’"
-CONTINUED = "##"  # marks a word piece that does not start a word
+CONTINUED = "##"  # marks a token that does not start a word
 INITIAL_STD = 0.05  # of new parameters; BERT's 0.02 suits widths near 768 and slows a narrow model's start
-NEIGHBOUR_STD = 0.1  # of the word pieces' first embeddings
-MIN_WORD_PIECES = 16  # a vocabulary smaller than this cannot even hold the special tokens and a few letters
+NEIGHBOUR_STD = 0.1  # of the initial word embeddings
+MIN_VOCAB_SIZE = 16  # a smaller vocabulary could not even hold the special tokens and a few letters
 
 
 class TinyTransformer(Frozen):
     """A BERT-shaped encoder and how to pretrain it by masked language modelling (Devlin et al., 2019).
 
     The mask probability and its 80/10/10 split are Devlin et al.'s. All other defaults are our choice: small
-    enough to pretrain on two processor cores in less than a minute. So that this is enough, the word pieces'
-    embeddings do not start at random but from which pieces stand next to which in the text: singular vectors of
-    the positive pointwise mutual information (Levy and Goldberg, 2014). Words used alike start alike.
+    enough to pretrain on two processor cores in less than a minute. For this to suffice, the word embeddings are not
+    initialised at random but from the co-occurrence of neighbouring tokens in the text: singular vectors of the
+    positive pointwise mutual information (Levy and Goldberg, 2014). Words with similar use start out similar.
 
     Attributes:
         hidden_size: Width of the hidden states.
         layers: Transformer layers.
         heads: Attention heads per layer; they divide ``hidden_size``.
-        vocab_size: Most word pieces that the tokenizer may have; at most 4096, since the start costs its cube.
-        max_length: Longest sequence of word pieces; longer ones are cut.
-        steps: Optimizer steps.
+        vocab_size: Maximum size of the tokenizer's vocabulary; at most 4096, since the initialisation costs its cube.
+        max_length: Maximum number of tokens in a sequence; longer ones are cut.
+        steps: Number of optimizer steps.
         batch_size: Sentences per step.
-        lr: Highest learning rate; it rises over the first tenth of the steps, then falls linearly to zero.
-        weight_decay: AdamW's.
-        mask_probability: Share of the word pieces to be predicted.
-        dropout: On hidden states and attention.
-        seed: Initial parameters, order of the sentences, masks and dropout.
+        lr: Peak learning rate; it rises over the first tenth of the steps, then falls linearly to zero.
+        weight_decay: AdamW's weight decay.
+        mask_probability: Fraction of the tokens to be predicted.
+        dropout: Dropout probability on hidden states and attention.
+        seed: Seed of initial parameters, order of the sentences, masks and dropout.
     """
 
     hidden_size: int = Field(default=64, ge=1)
     layers: int = Field(default=2, ge=1)
     heads: int = Field(default=4, ge=1)
-    vocab_size: int = Field(default=800, ge=MIN_WORD_PIECES, le=4096)
+    vocab_size: int = Field(default=800, ge=MIN_VOCAB_SIZE, le=4096)
     max_length: int = Field(default=64, ge=4)
     steps: int = Field(default=1800, ge=1)
     batch_size: int = Field(default=32, ge=1)
@@ -72,7 +72,7 @@ class TinyTransformer(Frozen):
         return self
 
     def configuration(self, vocab_size: int) -> BertConfig:
-        """The shape, with a vocabulary of ``vocab_size`` word pieces."""
+        """The model's configuration, with a vocabulary of ``vocab_size`` tokens."""
         return BertConfig(
             vocab_size=vocab_size,
             hidden_size=self.hidden_size,
@@ -90,18 +90,18 @@ class TinyTransformer(Frozen):
 def pretrain(
     texts: Iterable[Sequence[str]], description: TinyTransformer, *, progress: bool = True
 ) -> tuple[BertModel, PreTrainedTokenizerFast]:
-    """A backbone without pooler, and its tokenizer, trained on ``texts``.
+    """Train a tokenizer and a backbone without a pooler on ``texts``.
 
     The same arguments give the same parameters on the same machine; the global random state is neither used
     nor changed.
 
     Args:
-        texts: Sentences as words, of all languages together.
+        texts: Sentences as sequences of words, of all languages together.
         description: The model's shape and its training.
         progress: Show a progress bar with the loss.
 
     Returns:
-        The model in evaluation mode, and the tokenizer. Both come back exactly from ``save_pretrained`` by
+        The model in evaluation mode, and the tokenizer. After ``save_pretrained``, both are restored exactly by
         ``AutoModel.from_pretrained(folder, add_pooling_layer=False)`` and ``AutoTokenizer.from_pretrained(folder)``.
 
     Raises:
@@ -110,7 +110,7 @@ def pretrain(
     """
     sentences = [list(words) for words in texts if words]
     if not sentences:
-        raise DataError("pretraining needs text; found no sentence with a word in it")
+        raise DataError("pretraining needs text, but there is no sentence with a word in it; provide some sentences")
     tokenizer = train_tokenizer(sentences, description)
     # fork_rng restores the caller's state; within, the global generator serves initialisation and dropout.
     with torch.random.fork_rng(devices=[]), _one_thread():
@@ -125,9 +125,9 @@ def pretrain(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on one thread: such small matrices gain nothing from more, and lose much on a busy machine.
+    """Compute on one thread, because more do not help such small matrices, and are slow on a busy machine.
 
-    It also makes the result independent of the number of cores.
+    This also makes the result independent of the number of cores.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -138,13 +138,13 @@ def _one_thread() -> Iterator[None]:
 
 
 def train_tokenizer(sentences: Iterable[Sequence[str]], description: TinyTransformer) -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer (Wu et al., 2016) with at most ``vocab_size`` pieces, for text split into words.
+    """Train a WordPiece tokenizer (Wu et al., 2016) with at most ``vocab_size`` tokens, for text split into words.
 
-    A piece also ends after an apostrophe, as in *l’eau*.
+    A token also ends after an apostrophe, as in *l’eau*.
     """
     texts = [" ".join(words) for words in sentences]
-    # The trainer numbers the inner letters in the order of a hash table and breaks ties by number, so it would find
-    # another vocabulary each time. It keeps the order of what it is given as special tokens; these are then dropped.
+    # The trainer numbers the inner letters in the order of a hash table and breaks ties by number, so its vocabulary
+    # would differ each time. It keeps the order of special tokens, so the letters are passed as such, then dropped.
     letters = sorted({CONTINUED + letter for text in texts for letter in text if not letter.isspace()})
     trainer = trainers.WordPieceTrainer(
         vocab_size=max(description.vocab_size, len(SPECIAL) + len(letters)),
@@ -182,7 +182,7 @@ def _train(
     description: TinyTransformer,
     progress: bool,
 ) -> list[float]:
-    """Train ``model`` in place; the loss of each step."""
+    """Train ``model`` in place, and return the loss of each step."""
     encoded = tokenizer(sentences, is_split_into_words=True, truncation=True, padding=True, return_tensors="pt")[
         "input_ids"
     ]
@@ -211,7 +211,7 @@ def _train(
 
 @torch.no_grad()
 def _start_from_neighbours(table: Tensor, ids: Tensor) -> None:
-    """Fill ``table``, ``(pieces, width)``, with what stands one and two places before and after each piece."""
+    """Initialise ``table``, ``(tokens, width)``, from the tokens one and two positions before and after each token."""
     size, width = table.shape
     counts = []
     for distance in (1, 2):
@@ -235,7 +235,7 @@ def _trimmed(ids: Tensor) -> Tensor:
 
 
 def _loss(model: BertForMaskedLM, ids: Tensor, attention: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy at the masked places; the vocabulary's logits are computed nowhere else."""
+    """Mean cross-entropy at the masked positions, which are the only ones where logits are computed."""
     hidden = model.bert(input_ids=ids, attention_mask=attention).last_hidden_state
     chosen = labels != IGNORE_INDEX
     return torch.nn.functional.cross_entropy(model.cls(hidden[chosen]), labels[chosen])
@@ -244,16 +244,16 @@ def _loss(model: BertForMaskedLM, ids: Tensor, attention: Tensor, labels: Tensor
 def mask(
     ids: Tensor, tokenizer: PreTrainedTokenizerFast, description: TinyTransformer, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Hide word pieces as BERT does: of those chosen, 80 % become ``[MASK]``, 10 % a random piece, 10 % stay.
+    """Mask tokens as BERT does: of those chosen, 80 % become ``[MASK]``, 10 % a random token, and 10 % are kept.
 
     Args:
-        ids: Word pieces, ``(batch, length)``.
-        tokenizer: For its special tokens, which are never chosen.
-        description: For its ``mask_probability``.
-        generator: Where the choices come from.
+        ids: Token ids, ``(batch, length)``.
+        tokenizer: The tokenizer, whose special tokens are never chosen.
+        description: The model's description, for its ``mask_probability``.
+        generator: Random generator of the choices.
 
     Returns:
-        Input ids, attention mask and labels, ``(batch, length)`` each; the label is -100 where nothing is predicted.
+        Input ids, attention mask and labels, ``(batch, length)`` each; labels are -100 where nothing is predicted.
     """
     special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
     chosen = (torch.rand(ids.shape, generator=generator) < description.mask_probability) & ~special

@@ -101,7 +101,7 @@ def test_one_frozen_parameter_is_named_with_the_remedy():
     model = with_heads(tiny())
     name = "backbone.encoder.layer.0.output.dense.weight"
     model.get_parameter(name).requires_grad_(False)
-    with pytest.raises(ModelError, match=rf"θ_p is frozen: {name}; call requires_grad_\(\) on it, and leave what"):
+    with pytest.raises(ModelError, match=rf"θ_p is frozen: {name}; call requires_grad_\(\) on it, and keep"):
         PrimingLearner(model).clone("en")
     model.get_parameter(name).requires_grad_()
     PrimingLearner(model).clone("en")
@@ -212,4 +212,4 @@ def test_data_of_another_vocabulary_is_refused(small, method):
 
 def test_a_negative_token_id_is_refused():
     with pytest.raises(ModelError, match="the data has the token id -1, but"):
-        tiny().trunk({"input_ids": torch.tensor([[0, -1]])})
+        tiny().hidden_states({"input_ids": torch.tensor([[0, -1]])})

@@ -75,14 +75,15 @@ def test_a_source_with_fewer_sentences_than_an_episode(refused, run_config, algo
         "run", run_config, f"settings={{x: {{method: adapter, priming: {algorithm}}}}}", "priming.support_size=21"
     )
     assert message == (
-        "source 'aa' has 24 sentences, but an episode needs 25 (21 support + 4 query); give more data or smaller sets"
+        "source 'aa' has 24 sentences, but an episode needs 25 (21 support + 4 query); provide more data, or lower the "
+        "sizes"
     )
     assert not records(run_config)
 
 
 def test_more_tasks_in_a_batch_than_sources(refused, run_config):
     assert refused("run", run_config, "priming.tasks_per_batch=3") == (
-        "tasks_per_batch must be from 1 to the 2 source tasks; found 3"
+        "tasks_per_batch must be between 1 and the number of source tasks, 2; found 3"
     )
 
 
@@ -204,7 +205,7 @@ def test_a_package_that_is_not_installed(refused, run_config):
 
 def test_validate_finds_a_setting_whose_methods_exclude_each_other(refused, run_config):
     inner = "settings.primed.priming.inner_method={name: adapter, bottleneck: 3}"
-    assert "the backbone has a pemeta_adapter already" in refused("validate", "--load", run_config, inner)
+    assert "the backbone already has a pemeta_adapter" in refused("validate", "--load", run_config, inner)
 
 
 def test_data_without_text_to_pretrain_on(refused, run_config):

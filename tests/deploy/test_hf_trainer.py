@@ -83,7 +83,7 @@ def test_trainer_moves_theta_a_and_the_head_only(tiny_bert_dir, data, tokenizer,
 
 def test_a_checkpoint_of_another_task_is_refused(tiny_bert_dir, data):
     adapter, lora = (TaskModel(new(tiny_bert_dir, data, method), "aa") for method in METHODS[:2])
-    with pytest.raises(ModelError, match="this checkpoint is of another task or method"):
+    with pytest.raises(ModelError, match="this checkpoint belongs to another task or method"):
         lora.load_state_dict(adapter.state_dict())
     with pytest.raises(ModelError, match="unknown task 'bb'"):
         TaskModel(adapter.release(), "bb")

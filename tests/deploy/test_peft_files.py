@@ -1,4 +1,4 @@
-"""Files of the peft package: what pemeta writes, PEFT computes the same with, and the other way round."""
+"""Files of the peft package give the same outputs in PEFT and in pemeta, in both directions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def hidden(model: PEModel) -> torch.Tensor:
     with torch.no_grad():
-        return model.trunk(BATCH)
+        return model.hidden_states(BATCH)
 
 
 @pytest.mark.parametrize("backbone", [bert, gpt2])
@@ -134,7 +134,7 @@ def test_pemeta_loads_what_peft_trained(tmp_path, backbone, config):
                 parameter.add_(torch.randn_like(parameter), alpha=0.5)
     theirs.eval().save_pretrained(tmp_path)
     if "attention.output.dense" in str(theirs.targeted_module_names):
-        with pytest.raises(ModelError, match="scales other parts than keys, values"):
+        with pytest.raises(ModelError, match="scales parts other than keys, values"):
             load_peft(tmp_path, backbone())
         return
     model = load_peft(tmp_path, backbone()).eval()
@@ -159,7 +159,7 @@ def test_a_task_that_peft_trained(tmp_path):
         assert model.head_spec("nl").labels == ("LABEL_0", "LABEL_1", "LABEL_2")
         assert same(model(BATCH, "nl"), theirs(**BATCH).logits)
     assert load_peft(tmp_path, bert()).tasks == ()
-    with pytest.raises(ModelError, match="has 3 labels, and 2 were given"):
+    with pytest.raises(ModelError, match="has 3 labels, but 2 were given"):
         load_peft(tmp_path, bert(), "nl", ("O", "B"))
 
 
@@ -184,17 +184,17 @@ def test_what_pemeta_cannot_represent_is_refused_by_name(tmp_path, config, named
     assert backbone.state_dict().keys() == before.keys()
 
 
-def test_other_methods_and_files_that_are_not_whole_are_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"nothing for the method 'adapter', only for .*ia3.*lora"):
+def test_other_methods_and_incomplete_files_are_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"cannot represent the method 'adapter', only .*ia3.*lora"):
         save_peft(PEModel(bert(), PEMethod.parse("adapter")), tmp_path / "no")
     model = shaken(PEModel(bert(), PEMethod.parse("lora")))
     save_peft(model, tmp_path / "a")
     model.attach(PEMethod.parse("ia3"))
-    with pytest.raises(ModelError, match="ia3 is attached too, which PEFT's files cannot hold"):
+    with pytest.raises(ModelError, match="ia3 is attached too, which PEFT's files cannot represent"):
         save_peft(model, tmp_path / "a")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").write_text("x")
-    with pytest.raises(OutputError, match="is not empty and not an adapter of PEFT"):
+    with pytest.raises(OutputError, match="is not empty and is not an adapter of PEFT"):
         save_peft(shaken(PEModel(bert(), PEMethod.parse("lora"))), tmp_path / "other")
 
     file = tmp_path / "a" / "adapter_model.safetensors"
@@ -208,7 +208,7 @@ def test_other_methods_and_files_that_are_not_whole_are_refused(tmp_path):
     with pytest.raises(ModelError, match="lacks 1 of the adapter's parameters"):
         load_peft(tmp_path / "a", backbone)
     save_file({**tensors, "base_model.model.surprise": torch.ones(1)}, file)
-    with pytest.raises(ModelError, match="holds surprise, which is neither of the adapter nor"):
+    with pytest.raises(ModelError, match="holds surprise, which belongs neither to the adapter nor"):
         load_peft(tmp_path / "a", backbone)
     save_file({**tensors, first: torch.ones(3)}, file)
     with pytest.raises(ModelError, match="cannot load"):
@@ -225,13 +225,13 @@ def test_a_head_of_another_kind_of_task_is_refused(tmp_path):
     config = peft.LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS", modules_to_save=["classifier"])
     whole = BertForSequenceClassification(bert().config)
     peft.get_peft_model(whole, config).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="is of a task of type 'SEQ_CLS', and only the head of TOKEN_CLS can be read"):
+    with pytest.raises(ModelError, match="has task_type 'SEQ_CLS', but only the head of TOKEN_CLS can be read"):
         load_peft(tmp_path, bert(), task="x")
 
 
 @pytest.mark.parametrize("name", ["embeddings.word_embeddings", "encoder.layer.1.output.LayerNorm"])
-def test_trained_parts_of_the_backbone_are_not_left_out(tmp_path, name):
+def test_trained_parts_of_the_backbone_are_not_ignored(tmp_path, name):
     config = peft.LoraConfig(r=2, target_modules=["query"], modules_to_save=[name])
     peft.get_peft_model(bert(), config).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="which is neither of the adapter nor of a linear head"):
+    with pytest.raises(ModelError, match="which belongs neither to the adapter nor to a linear head"):
         load_peft(tmp_path, bert())

@@ -1,4 +1,4 @@
-"""Task folders, and a server that switches between them: whatever the order, a freshly loaded model says the same."""
+"""Task folders, and a server that switches between them and always agrees with a freshly loaded model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BATCH = {"input_ids": IDS, "attention_mask": (IDS != 0).long()}
 
 
 def shake(model: PEModel, names: tuple[str, ...], seed: int) -> None:
-    """Move parameters, as training moves them."""
+    """Change parameters, as training does."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for name in names:
@@ -49,7 +49,7 @@ def logits(model: PEModel, task: str) -> torch.Tensor:
 def make(
     path: Path, folder: Path, tokenizer: Any, method: Any = ROWS["adapter"][0], tasks: str = "abc"
 ) -> dict[str, Any]:
-    """A primed model with fine-tuned tasks, as folders; what each task's logits are."""
+    """A primed model with fine-tuned tasks as folders, and each task's logits."""
     model = PEModel(load_backbone(path), PEMethod.parse(method))
     shake(model, model.partition().theta_p, 0)
     model.save_pretrained(folder, tokenizer)
@@ -82,7 +82,7 @@ def test_a_task_loads_bit_equal_into_a_fresh_model(tiny_bert_dir, tmp_path, toke
     assert torch.equal(logits(model, "other.name"), expected["a"])
 
 
-def test_a_task_folder_holds_theta_a_and_the_head_and_says_its_size(served):
+def test_a_task_folder_holds_theta_a_and_the_head(served):
     model = PEModel.from_pretrained(served)
     model.load_task(served / "tasks" / "a")
     size = model.save_task(served / "tasks" / "again", "a", max_length=20)
@@ -97,7 +97,7 @@ def test_a_task_folder_holds_theta_a_and_the_head_and_says_its_size(served):
     assert about["theta_p_digest"] == theta_p_digest(model)
 
 
-def test_what_does_not_fit_is_refused_and_nothing_changes(served, tiny_bert_dir):
+def test_a_mismatched_task_is_refused_and_nothing_changes(served, tiny_bert_dir):
     folder = served / "tasks" / "a"
     primed = PEModel.from_pretrained(served)
     for model, message in (
@@ -112,11 +112,13 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(served, tiny_bert_dir)
             model.load_task(folder)
         assert all(torch.equal(value, before[name]) for name, value in model.state().items())
     primed.add_head("a", TokenClassification(labels=("O", "B-X", "I-X")))
-    with pytest.raises(ModelError, match=r"task 'a' has the head .*B-X.* here and .*B-PER.* in the folder; load it"):
+    with pytest.raises(
+        ModelError, match=r"task 'a' has the head .*B-X.* in the model and .*B-PER.* in the folder; load it"
+    ):
         primed.load_task(folder)
 
 
-def test_task_files_that_are_not_whole_are_refused(served):
+def test_incomplete_task_files_are_refused(served):
     model = PEModel.from_pretrained(served)
     folder = served / "tasks" / "a"
     values, about = (folder / "task.safetensors").read_bytes(), json.loads((folder / "task.json").read_text())
@@ -126,15 +128,17 @@ def test_task_files_that_are_not_whole_are_refused(served):
     (folder / "task.safetensors").write_bytes(values)
     tensors = load_file(folder / "task.safetensors")
     save_file({name: value for name, value in tensors.items() if "down" not in name}, folder / "task.safetensors")
-    with pytest.raises(ModelError, match=r"does not hold θ_a of this model: .*down.* is missing there and \("):
+    with pytest.raises(ModelError, match=r"does not hold θ_a of this model: .*down.* is missing in the file and \("):
         model.load_task(folder)
     save_file({**tensors, "head.classifier.bias": torch.zeros(3)}, folder / "task.safetensors")
-    with pytest.raises(ModelError, match=r"does not hold the head of this model: .*bias is \(3,\) there and \(5,\)"):
+    with pytest.raises(
+        ModelError, match=r"does not hold the head of this model: .*bias is \(3,\) in the file and \(5,\) in the model"
+    ):
         model.load_task(folder)
     for change, message in (
-        ({"head": {"name": "tagger"}}, "unknown head 'tagger'.*if a method or a head of your own is meant"),
+        ({"head": {"name": "tagger"}}, "unknown head 'tagger'.*if it refers to your own method or head"),
         ({"method": "adaptor"}, "unknown PE method 'adaptor'"),
-        ({"format": 7}, "has the format 7"),
+        ({"format": 7}, "has format 7"),
         ({"task": ""}, "task: "),
     ):
         (folder / "task.json").write_text(json.dumps({**about, **change}))
@@ -147,13 +151,13 @@ def test_task_files_that_are_not_whole_are_refused(served):
         model.load_task(served)
 
 
-def test_a_head_of_ones_own_needs_a_description(served):
+def test_a_custom_head_needs_a_head_spec(served):
     model = PEModel.from_pretrained(served)
     model.add_head("own", lambda width: TokenClassificationHead(width, 3))
-    with pytest.raises(ModelError, match="was made by a function, which cannot be described; make it from a HeadSpec"):
+    with pytest.raises(ModelError, match="was made by a function, so it cannot be saved; make it from a HeadSpec"):
         model.save_task(served / "tasks" / "own", "own")
     model.load_task(served / "tasks" / "a")
-    with pytest.raises(OutputError, match="is not empty and not a saved task"):
+    with pytest.raises(OutputError, match="is not empty and is not a saved task"):
         model.save_task(served, "a")
 
 
@@ -178,10 +182,10 @@ def test_predictions_are_the_models_own(served, tokenizer):
     model.load_task(served / "tasks" / "b")
     for text, one in zip(TEXTS, found, strict=True):
         if text:
-            pieces = tokenizer([text.split()], is_split_into_words=True, return_tensors="pt")
+            encoded = tokenizer([text.split()], is_split_into_words=True, return_tensors="pt")
             with torch.no_grad():
-                best = model({k: pieces[k] for k in ("input_ids", "attention_mask")}, "b")[0].argmax(-1)
-            words = pieces.word_ids(0)
+                best = model({k: encoded[k] for k in ("input_ids", "attention_mask")}, "b")[0].argmax(-1)
+            words = encoded.word_ids(0)
             assert one.tags == tuple(LABELS[best[words.index(i)]] for i in range(len(text.split())))
         for entity in one.entities:
             assert entity.text == " ".join(one.words[entity.start : entity.end])
@@ -210,12 +214,12 @@ def test_words_beyond_the_limit_have_no_tag(served):
     assert found.tags[-1] is None
 
 
-def test_words_without_a_piece_have_no_tag(served, tokenizer):
+def test_words_without_a_token_have_no_tag(served, tokenizer):
     server = Server.load(served, ["a"], "cpu")
     whole = server.tokenizer
 
     class Bare:
-        """Without special tokens, as GPT-2's."""
+        """A tokenizer without special tokens, like GPT-2's."""
 
         is_fast, model_max_length, pad_token_id = True, 32, None
 
@@ -284,7 +288,7 @@ def test_sequence_classification_is_served_and_other_heads_are_not(served, tmp_p
         server.add_task(served / "tasks" / "mood")
 
 
-def test_a_model_without_a_tokenizer_or_that_is_none_is_refused(served, tiny_bert_dir, tmp_path):
+def test_a_missing_tokenizer_or_model_is_refused(served, tiny_bert_dir, tmp_path):
     with pytest.raises(ModelError, match=r"has no pemeta\.json, so it is not a model saved by pemeta"):
         Server.load(tiny_bert_dir)
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -318,7 +322,7 @@ def test_predict_reads_standard_input(pemeta, served, monkeypatch):
 def test_predict_says_what_is_wrong(refused, served, tiny_bert_dir, tmp_path):
     assert "unknown task 'd'" in refused("predict", served, "--task", "d", "x")
     assert "Known: a, b, c" in refused("predict", served, "--task", "d", "x")
-    assert "has 3 tasks (a, b, c); say which one" in refused("predict", served, "x")
+    assert "has 3 tasks (a, b, c); specify the task" in refused("predict", served, "x")
     assert "has no pemeta.json" in refused("predict", tiny_bert_dir, "--task", "a", "x")
     assert "nowhere" in refused("predict", tmp_path / "nowhere", "--task", "a", "x")
     (served / "tokenizer.json").unlink()
@@ -326,7 +330,7 @@ def test_predict_says_what_is_wrong(refused, served, tiny_bert_dir, tmp_path):
     assert "cannot load a tokenizer" in refused("predict", served, "--task", "a", "x")
 
 
-def test_what_a_run_stores_predicts_right_away_and_may_move(pemeta, run_config, tmp_path):
+def test_stored_tasks_predict_right_away_and_can_be_moved(pemeta, run_config, tmp_path):
     ran = pemeta("run", run_config)
     assert (ran.code, ran.err) == (0, "")
     out = Path(run_config["output"])

@@ -206,8 +206,8 @@ for _share in SHARES[:-2]:
             from_primed(lambda folder, f=_file, share=_share: cut(folder / f, share)),
         )
 ABOUTS: dict[str, tuple[dict[str, Any], str]] = {
-    "a later format": ({"format": 2}, "has the format 2, and this version of pemeta reads 1"),
-    "no format": ({"format": ...}, "has the format None"),
+    "a later format": ({"format": 2}, "has format 2, but this version of pemeta reads format 1"),
+    "no format": ({"format": ...}, "has format None"),
     "an unknown method": ({"methods": ["adaptor"]}, "unknown PE method 'adaptor'"),
     "a field that a method does not have": ({"methods": [{"name": "adapter", "size": 3}]}, "unknown key 'size'"),
     "no method": ({"methods": []}, "methods: "),
@@ -221,8 +221,8 @@ ABOUTS: dict[str, tuple[dict[str, Any], str]] = {
     "another tokenizer": ({"tokenizer_digest": "0" * 12}, "was made with another tokenizer"),
     "a function for a type of number": ({"dtype": "load"}, "dtype: "),
     "integers": ({"dtype": "int8"}, "dtype: "),
-    "a base that is not there": ({"base": "./nowhere"}, "has a base itself"),
-    "itself for a base": ({"base": "."}, "has a base itself"),
+    "a base that is not there": ({"base": "./nowhere"}, "itself refers to another base"),
+    "itself for a base": ({"base": "."}, "itself refers to another base"),
     "a key that nobody knows": ({"colour": "red"}, "unknown key 'colour'"),
 }
 for _name, (_changes, _says) in ABOUTS.items():
@@ -265,7 +265,7 @@ TENSORS: dict[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]]
 for _name, _edited in TENSORS.items():
     CASES.add(
         f"a primed θ_a: {_name}",
-        "theta_a.safetensors|has the shape",
+        "theta_a.safetensors|has shape",
         served(lambda folder, e=_edited: changed_tensors(e)(folder / "theta_a.safetensors")),
     )
 
@@ -303,7 +303,7 @@ for _name, _edited in TENSORS.items():
     )
 NER = {"name": "token_classification"}
 ABOUT_TASKS: dict[str, tuple[dict[str, Any], str]] = {
-    "a later format": ({"format": 2}, "has the format 2"),
+    "a later format": ({"format": 2}, "has format 2"),
     "no name": ({"task": ""}, "task: "),
     "a name that is a number": ({"task": 3}, "task: "),
     "an unknown head": ({"head": {"name": "tagger"}}, "unknown head 'tagger'"),
@@ -341,7 +341,7 @@ CASES.add("an unknown task", "unknown task 'dd'; Known: cc", task(lambda f: None
 CASES.add("a task's folder that is none", "unknown task '/'", task(lambda f: None, "--task", "/"))
 CASES.add(
     "two tasks and none of them named",
-    "has 2 tasks \\(cc, dd\\); say which",
+    "has 2 tasks \\(cc, dd\\); specify the task",
     task(lambda f: edit(Path(shutil.copytree(f, f.parent / "dd")) / "task.json", {"task": "dd"})),
 )
 CASES.add("the task of another primed model", "belongs to another primed model|was fine-tuned with", lambda room: (

@@ -1,4 +1,4 @@
-"""What each method computes, against a second way to compute it."""
+"""Each method's output against an independent computation."""
 
 import copy
 
@@ -24,7 +24,7 @@ def attached(method, architecture: str, attention: str = "eager") -> PEModel:
 
 
 def hidden(model: PEModel, data) -> torch.Tensor:
-    return model.method.transform(model.backbone, model.trunk(data))
+    return model.method.transform(model.backbone, model.hidden_states(data))
 
 
 def close(found, expected):
@@ -93,8 +93,8 @@ def test_new_parameters_are_drawn_by_the_seed(method):
 def test_lora_drops_out_only_while_training():
     model = attached(LoRA(rank=2, dropout=0.5), "bert")
     data = inputs("bert")
-    assert torch.equal(model.eval().trunk(data), model.trunk(data))
-    assert not torch.equal(model.train().trunk(data), model.trunk(data))
+    assert torch.equal(model.eval().hidden_states(data), model.hidden_states(data))
+    assert not torch.equal(model.train().hidden_states(data), model.hidden_states(data))
 
 
 def test_ia3_scales_keys_values_and_the_inner_activation():
@@ -107,14 +107,14 @@ def test_ia3_scales_keys_values_and_the_inner_activation():
                 linear.weight.mul_(factors[:, None])
                 linear.bias.mul_(factors)
             unscaled.output.dense.weight.mul_(layer.output.dense.pemeta_ia3.scale)
-    close(model.trunk(inputs("bert")), plain(**inputs("bert")).last_hidden_state)
+    close(model.hidden_states(inputs("bert")), plain(**inputs("bert")).last_hidden_state)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2"])
 def test_a_prefix_is_a_cache_of_keys_and_values(architecture, padded, attention):
-    """A decoder's own cache does the same, at positions that do not move with it."""
+    """A decoder's own cache is equivalent, at positions that it does not shift."""
     model = attached(Prefix(length=3), architecture, attention)
     plain, data = backbone(architecture, attention), inputs(architecture, padded)
     cache, parts = DynamicCache(), architecture_of(plain)
@@ -127,7 +127,7 @@ def test_a_prefix_is_a_cache_of_keys_and_values(architecture, padded, attention)
     data["attention_mask"] = nn.functional.pad(data["attention_mask"], (3, 0), value=1)
     positions = torch.arange(6)[None]
     expected = plain(**data, past_key_values=cache, position_ids=positions).last_hidden_state
-    found = model.trunk(inputs(architecture, padded))
+    found = model.hidden_states(inputs(architecture, padded))
     torch.testing.assert_close(found[real], expected[real], rtol=0, atol=1e-6)
 
 
@@ -164,7 +164,7 @@ def test_a_prompt_is_more_embeddings(architecture):
         "inputs_embeds": torch.cat([tokens.expand(2, -1, -1), plain.get_input_embeddings()(data["input_ids"])], 1),
         "attention_mask": nn.functional.pad(data["attention_mask"], (3, 0), value=1),
     }
-    found, expected = model.trunk(data), plain(**given).last_hidden_state[:, 3:]
+    found, expected = model.hidden_states(data), plain(**given).last_hidden_state[:, 3:]
     real = data["attention_mask"].bool()  # XLM-R counts positions of padding otherwise
     close(found[real], expected[real])
     positional = model.backbone(data["input_ids"], attention_mask=data["attention_mask"]).last_hidden_state
@@ -176,7 +176,10 @@ def test_a_prompt_in_xlm_roberta_counts_positions_over_what_is_not_padding():
     model = attached(Prompt(length=3), "xlm-roberta")
     ids = torch.tensor([[5, 6, 7]])
     padded = {"input_ids": nn.functional.pad(ids, (2, 0), value=1), "attention_mask": torch.tensor([[0, 0, 1, 1, 1]])}
-    close(model.trunk(padded)[:, 2:], model.trunk({"input_ids": ids, "attention_mask": torch.ones_like(ids)}))
+    close(
+        model.hidden_states(padded)[:, 2:],
+        model.hidden_states({"input_ids": ids, "attention_mask": torch.ones_like(ids)}),
+    )
 
 
 COUNTING = ("bert", "xlm-roberta", "gpt2", "llama", "qwen2", "modernbert")
@@ -188,43 +191,43 @@ PADDED_LEFT += [(Prefix(length=3), architecture) for architecture in COUNTING if
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize(("method", "architecture"), PADDED_LEFT, ids=lambda value: getattr(value, "name", value))
-def test_padding_on_the_left_is_no_distance(method, architecture, attention):
-    """What a method puts before the sequence must not be farther away where there is padding between."""
+def test_padding_on_the_left_adds_no_distance(method, architecture, attention):
+    """Padding between a prefix or prompt and the sequence must not increase their distance."""
     model = attached(method, architecture, attention)
     pad = 1 if architecture == "xlm-roberta" else 0
     ids = torch.tensor([[5, 6, 7, 8]])
     padded = nn.functional.pad(ids, (3, 0), value=pad)
     mask = nn.functional.pad(torch.ones_like(ids), (3, 0))
-    found = model.trunk({"input_ids": padded, "attention_mask": mask})[:, 3:]
-    expected = model.trunk({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    found = model.hidden_states({"input_ids": padded, "attention_mask": mask})[:, 3:]
+    expected = model.hidden_states({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("architecture", ["t5", "deberta-v2"])
-def test_padding_on_the_left_that_would_be_distance_is_refused(architecture):
+def test_padding_on_the_left_that_would_add_distance_is_refused(architecture):
     model = attached(Prompt(length=3), architecture)
     ids, mask = torch.tensor([[0, 0, 7, 8]]), torch.tensor([[0, 0, 1, 1]])
-    with pytest.raises(ModelError, match="counts padding as positions, so with this method it must be on the right"):
-        model.trunk({"input_ids": ids, "attention_mask": mask})
-    model.trunk({"input_ids": ids.flip(1), "attention_mask": mask.flip(1)})
+    with pytest.raises(ModelError, match="counts padding as positions, so this method needs padding on the right"):
+        model.hidden_states({"input_ids": ids, "attention_mask": mask})
+    model.hidden_states({"input_ids": ids.flip(1), "attention_mask": mask.flip(1)})
 
 
 def test_a_prompt_refuses_positions():
     model = attached(Prompt(length=3), "bert")
-    with pytest.raises(ModelError, match="position_ids cannot be given; leave them out"):
+    with pytest.raises(ModelError, match="position_ids cannot be given; omit them"):
         model.backbone(input_ids=torch.tensor([[5, 6]]), position_ids=torch.tensor([[0, 1]]))
 
 
 def test_a_prefix_reaches_one_backbone_only_and_is_never_silent():
-    """Two backbones may share a configuration; and its attention may be set by someone else."""
+    """Two backbones may share a configuration, and a user may set its attention."""
     config = backbone("bert").config
     one, other = (shaken(PEModel(BertModel(config, add_pooling_layer=False).double().eval(), Prefix())) for _ in "ab")
-    before = other.trunk(inputs("bert"))
+    before = other.hidden_states(inputs("bert"))
     one.detach(Prefix())
-    assert torch.equal(other.trunk(inputs("bert")), before)
+    assert torch.equal(other.hidden_states(inputs("bert")), before)
     other.backbone.set_attn_implementation("eager")
-    with pytest.raises(ModelError, match="set to 'eager' after a prefix was attached, and does not see it"):
-        other.trunk(inputs("bert"))
+    with pytest.raises(ModelError, match="set to 'eager' after a prefix was attached, and ignores the prefix"):
+        other.hidden_states(inputs("bert"))
 
 
 def test_a_prompt_before_an_images_patches():
@@ -233,7 +236,7 @@ def test_a_prompt_before_an_images_patches():
     x = torch.cat([model.backbone.embeddings.pemeta_prompt.tokens.expand(2, -1, -1), plain.embeddings(**data)], 1)
     for layer in plain.layers:
         x = layer(x)
-    close(model.trunk(data), plain.layernorm(x)[:, 3:])
+    close(model.hidden_states(data), plain.layernorm(x)[:, 3:])
 
 
 def test_prompts_start_from_embeddings_of_the_vocabulary():
@@ -251,10 +254,10 @@ def test_a_prompt_that_does_not_fit_says_how_long_a_sentence_may_be(architecture
     model = attached(Prompt(length=15), architecture)
     ids = torch.randint(3, 30, (1, limit - 15))
     mask = torch.ones_like(ids)
-    model.trunk({"input_ids": ids, "attention_mask": mask})
+    model.hidden_states({"input_ids": ids, "attention_mask": mask})
     longer = {"input_ids": torch.cat([ids, ids], 1), "attention_mask": torch.cat([mask, mask], 1)}
     with pytest.raises(ModelError, match=f"a prompt of 15 do not fit the backbone's {limit} .*lower max_length to 5"):
-        model.trunk(longer)
+        model.hidden_states(longer)
 
 
 def test_composed_methods_act_together():
@@ -271,9 +274,9 @@ def test_composed_methods_act_together():
     close(hidden(model, inputs("bert")), expected)
 
 
-def test_composing_what_cannot_stand_together_changes_nothing():
+def test_composing_incompatible_methods_changes_nothing():
     plain, tried = backbone("bert"), backbone("bert")
-    with pytest.raises(ModelError, match="has a pemeta_lora already"):
+    with pytest.raises(ModelError, match="already has a pemeta_lora"):
         Compose(methods=(LoRA(), Prefix(), LoRA(rank=2))).attach(tried)
     assert [n for n, _ in tried.named_parameters()] == [n for n, _ in plain.named_parameters()]
     assert torch.equal(tried(**inputs("bert")).last_hidden_state, plain(**inputs("bert")).last_hidden_state)
@@ -284,7 +287,7 @@ def test_composing_what_cannot_stand_together_changes_nothing():
 
 
 def test_two_methods_on_one_map_do_not_merge():
-    """What they do there depends on their order."""
+    """Their joint effect depends on their order."""
     method = Compose(methods=(IA3(), LoRA(targets=("ffn_down",))))
     model = attached(method, "bert")
     with pytest.raises(ModelError, match="compose cannot be merged"):
@@ -298,7 +301,7 @@ def test_bitfit_leaves_other_methods_biases_alone():
     assert model.partition().theta_a == alone
 
 
-def test_adapters_of_two_placements_stand_on_one_backbone():
+def test_one_backbone_can_have_adapters_of_two_placements():
     model = attached(Adapter(bottleneck=4), "bert")
     inner = Adapter(bottleneck=4, placement="houlsby")
     before = model.partition().theta_a
@@ -307,10 +310,10 @@ def test_adapters_of_two_placements_stand_on_one_backbone():
     assert not set(model.partition(inner).theta_a) & set(before)
     model.detach(inner)
     assert model.partition().theta_a == before
-    with pytest.raises(ModelError, match="the backbone has a pemeta_adapter already"):
+    with pytest.raises(ModelError, match="the backbone already has a pemeta_adapter"):
         model.attach(Adapter(bottleneck=8))
     lora = attached(LoRA(), "bert")
-    with pytest.raises(ModelError, match="has a pemeta_lora already"):  # also on other maps: one name tells them apart
+    with pytest.raises(ModelError, match="already has a pemeta_lora"):  # also on other maps: one name tells them apart
         lora.attach(LoRA(targets=("ffn_up",)))
 
 
@@ -319,7 +322,7 @@ def test_methods_that_do_not_fit_say_why():
         Adapter().attach(nn.Linear(2, 2))
     with pytest.raises(ModelError, match=r"top_layers is 3, but the backbone has 2 layers; choose from 1 to 2"):
         LoRA(top_layers=3).attach(backbone("bert"))
-    with pytest.raises(ModelError, match="the adapter at the output is in no layer"):
+    with pytest.raises(ModelError, match="the adapter at the output is outside the layers"):
         Adapter(top_layers=1).attach(backbone("bert"))
     with pytest.raises(ConfigError, match=r"targets.*'querry'"):
         LoRA.parse({"name": "lora", "targets": ["querry"]})
@@ -332,7 +335,9 @@ def test_methods_that_do_not_fit_say_why():
 def test_an_architecture_that_is_not_in_the_table():
     strange = backbone("bert")
     strange.config.__class__ = type("StrangeConfig", (BertConfig,), {"model_type": "strange"})
-    with pytest.raises(ModelError, match=r"unknown architecture 'strange'.*add its layers' names to pemeta\.anatomy"):
+    with pytest.raises(
+        ModelError, match=r"unknown architecture 'strange'.*add its layers' names to pemeta\.backbone\.architectures"
+    ):
         LoRA().attach(strange)
     Adapter().attach(strange)  # needs no table
     changed = backbone("bert")
@@ -355,7 +360,7 @@ def test_a_quantised_map_is_refused():
     [
         ({"peft_type": "LORRA"}, "config.peft_type must be a tuner of the peft package; found 'LORRA'. Known: .*LORA"),
         ({"r": 2}, "found None"),
-        ({"peft_type": "LORA", "rank": 2}, "peft does not take this config: .*rank"),
+        ({"peft_type": "LORA", "rank": 2}, "peft rejects this config: .*rank"),
         ({"peft_type": "LORA", "init_lora_weights": "pissa"}, "'pissa' changes the backbone's own weights"),
         ({"peft_type": "LORA", "bias": "all"}, "config.bias adapts more than PEFT's own layers"),
         ({"peft_type": "LORA", "modules_to_save": ["key"]}, "config.modules_to_save adapts more"),
@@ -397,16 +402,16 @@ def test_other_tuners_of_the_peft_package_prime(config):
     assert any(not torch.equal(moved[n], before[n]) for n in parts.theta_a)
 
 
-def test_a_configuration_of_the_peft_package_equals_what_a_file_gives_back():
+def test_a_peft_configuration_survives_a_round_trip():
     method = Peft(config={"peft_type": "LORA", "target_modules": {"value", "query"}, "r": 2})
     assert method == Peft(config={"peft_type": "LORA", "target_modules": ["query", "value"], "r": 2})
     assert PEMethod.parse(method.to_config()) == method
-    with pytest.raises(ConfigError, match="expected what JSON can hold"):
+    with pytest.raises(ConfigError, match="expected values that JSON can represent"):
         PEMethod.parse({"name": "peft", "config": {"peft_type": torch.zeros(1)}})
 
 
 def test_a_tuner_that_changes_the_backbone_is_refused(monkeypatch):
-    monkeypatch.setattr("pemeta.methods.peft_bridge.PLAIN_STARTS", ("olora",))
+    monkeypatch.setattr("pemeta.methods.peft_bridge.PLAIN_INITIALISATIONS", ("olora",))
     with pytest.raises(ModelError, match="the tuner LORA changed the backbone's own parameters"):
         Peft(config={"peft_type": "LORA", "init_lora_weights": "olora"}).attach(backbone("bert").float())
 

@@ -1,4 +1,4 @@
-"""What every PE method promises, on every architecture; a new method is one more row in ``tiny_models.METHODS``."""
+"""The contract of all PE methods on all architectures; a new method is one more row in ``tiny_models.METHODS``."""
 
 import copy
 import io
@@ -45,8 +45,8 @@ def renames(model: PEModel) -> bool:
 
 
 def inert(name: str, architecture: str) -> bool:
-    """Whether softmax does not see a bias: a key's shifts all scores of a query alike, unless positions rotate the key
-    (Qwen) or have scores of their own with it (DeBERTa, where it is the positions' key that is not seen)."""
+    """Whether softmax cancels a bias: a key's shifts all scores of a query equally, unless positions rotate the key
+    (Qwen) or have their own scores with it (DeBERTa, where the bias of the positions' key cancels)."""
     keys = {"deberta-v2": ("pos_key_proj.bias",), "qwen2": ()}
     return name.endswith(keys.get(architecture, ("key.bias", "k_lin.bias", "k_proj.bias")) or "none")
 
@@ -55,7 +55,7 @@ def test_every_registered_method_has_a_row():
     assert {method.name for method, _ in METHODS.values()} == set(PEMethod.members())
 
 
-def test_what_is_refused_and_nothing_else():
+def test_exactly_the_expected_pairs_are_refused():
     """A trait must not grow unnoticed: without biases no BitFit, and DeBERTa's attention takes no prefix."""
     without_bias = {
         ("bitfit", architecture) for architecture in ("modernbert", "t5", "mt5", "llama", "mistral", "qwen3")
@@ -67,7 +67,7 @@ def test_what_is_refused_and_nothing_else():
 @pytest.mark.parametrize(("row", "architecture"), REFUSED)
 def test_a_pair_that_cannot_work_says_so_and_changes_nothing(row, architecture):
     plain, refused = backbone(architecture), backbone(architecture)
-    with pytest.raises(ModelError, match=r"cannot be attached to .*take ") as error:
+    with pytest.raises(ModelError, match=r"cannot be attached to .*use ") as error:
         METHODS[row][0].attach(refused)
     assert REFUSED[row, architecture] in str(error.value)
     assert_same_backbone(refused, plain, architecture)
@@ -113,12 +113,12 @@ def test_attaching_leaves_the_backbones_names_and_values(row, architecture):
 
 
 @each_pair
-def test_the_identity_at_the_start_where_it_says_so(row, architecture):
+def test_the_identity_at_the_start_where_declared(row, architecture):
     method = METHODS[row][0]
     model, plain = plain_model(row, architecture), backbone(architecture)
     inputs = {key: value for key, value in batch(architecture).items() if key != "labels"}
     hidden = plain(**inputs).last_hidden_state
-    same = torch.equal(method.transform(model.backbone, model.trunk(inputs)), hidden)
+    same = torch.equal(method.transform(model.backbone, model.hidden_states(inputs)), hidden)
     assert same or not method.identity_at_start
 
 
@@ -146,14 +146,14 @@ def test_every_name_of_theta_a_gets_a_gradient_and_changes_the_output(row, archi
 
 
 @each_pair
-def test_output_only_says_whether_the_trunk_depends_on_theta_a(row, architecture):
+def test_output_only_tells_whether_hidden_states_depend_on_theta_a(row, architecture):
     model = moved_model(row, architecture)
     data = batch(architecture)
-    before = model.trunk(data)
+    before = model.hidden_states(data)
     with torch.no_grad():
         for name in model.partition().theta_a:
             model.get_parameter(name).add_(torch.randn_like(model.get_parameter(name)))
-    assert torch.equal(model.trunk(data), before) == model.reuses_trunk() == METHODS[row][0].output_only
+    assert torch.equal(model.hidden_states(data), before) == model.reuses_hidden_states() == METHODS[row][0].output_only
 
 
 @each_pair
@@ -323,10 +323,10 @@ def test_configurations_round_trip_and_refuse_unknown_keys(row):
 def test_attached_once(row):
     method = METHODS[row][0]
     model = plain_model(row, "bert")
-    model.attach(method)  # the same again: nothing
+    model.attach(method)  # no effect the second time
     state = model.state()
     if any(map(is_added, method.theta_a(model.backbone))):
-        with pytest.raises(ModelError, match="already; detach that"):
+        with pytest.raises(ModelError, match=r"already has a .*; detach that"):
             method.attach(model.backbone)
         method.detach(model.backbone)
         with pytest.raises(ModelError, match="is not attached to this backbone; attach it first"):

@@ -1,4 +1,4 @@
-"""The three sets, what a task stores, heads, and states."""
+"""Partition, stored parameters, heads, and states of a model."""
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def test_a_seed_fixes_a_head_whatever_was_drawn_before():
     assert not torch.equal(a.head("en").classifier.weight, a.head("keys").classifier.weight)
 
 
-def test_states_are_copies_and_refuse_what_does_not_fit():
+def test_states_are_copies_and_mismatched_states_are_refused():
     model = tiny()
     state = model.state(model.stored_names("en"))
     with torch.no_grad():
@@ -81,11 +81,11 @@ def test_states_are_copies_and_refuse_what_does_not_fit():
     assert not model.head("en").classifier.bias.any()
     with pytest.raises(ModelError, match="the model has no parameter nothing"):
         model.load_state({"nothing": torch.ones(1)})
-    with pytest.raises(ModelError, match=r"has the shape \(3,\) here and \(2,\) in the state"):
+    with pytest.raises(ModelError, match=r"has shape \(3,\) in the model and \(2,\) in the state"):
         model.load_state({"heads.task_en.classifier.bias": torch.ones(2)})
 
 
-def test_partition_refuses_what_is_not_one():
+def test_invalid_partitions_are_refused():
     model = tiny()
     with pytest.raises(ModelError, match=r"no\.such is not among"):
         Partition.of(model, ["no.such"], [])
@@ -94,7 +94,7 @@ def test_partition_refuses_what_is_not_one():
         Partition.of(model, [bias], [bias])
 
 
-def test_only_trainable_puts_everything_back():
+def test_only_trainable_restores_everything():
     model = tiny()
     frozen = model.get_parameter("backbone.embeddings.word_embeddings.weight").requires_grad_(False)
     with only_trainable(model, model.partition().theta_a) as trained:
@@ -113,7 +113,7 @@ def test_backbones_load_without_a_pooler_in_float32(tmp_path):
         load_backbone(tmp_path / "nothing")
 
 
-def test_of_an_encoder_and_decoder_the_encoder_is_the_backbone(tmp_path):
+def test_the_encoder_of_an_encoder_decoder_is_the_backbone(tmp_path):
     config = T5Config(d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=2, vocab_size=30)
     whole = T5ForConditionalGeneration(config)
     with quiet():

@@ -70,7 +70,7 @@ def test_the_scale_is_a_factor_on_the_gradient_and_nothing_else(algorithm):
 
 
 class ToRight(LossScale):
-    """Lowered in one go to what the other run begins with."""
+    """The scale is lowered at once to the value that the other run starts with."""
 
     def lower(self):
         lowered.append(self.value)
@@ -83,7 +83,7 @@ lowered: list[float] = []
 
 @pytest.mark.parametrize("algorithm", [MetaPriming, FineTunePriming])
 def test_a_scale_that_is_too_high_is_lowered_and_the_step_taken_again(algorithm, monkeypatch):
-    """Also the heads, which a failed try may have moved, are those of a run that began with the right scale."""
+    """The heads too, which a failed attempt may have changed, equal those of a run with the right initial scale."""
     lowered.clear()
     found = []
     for make in (lambda: LossScale(2.0**8), lambda: ToRight(2.0**60)):
@@ -105,7 +105,7 @@ def test_a_scale_that_cannot_be_lowered_further_is_an_error():
         prime(model, TASKS, MetaPriming(outer_steps=1, support_size=3, query_size=3), progress=False)
 
 
-def test_a_scale_that_was_not_to_blame_is_as_it_was():
+def test_a_scale_that_was_not_to_blame_is_restored():
     scale = LossScale(8.0)
     scale.succeeded()
     assert [scale.lower() for _ in range(4)] == [True, True, True, False]

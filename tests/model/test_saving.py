@@ -1,4 +1,4 @@
-"""A saved model: loaded again it is bit-equal, transformers reads it alone, and what is not whole is refused."""
+"""Saved models load bit-equal, transformers can read them, and incomplete ones are refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BATCH = {"input_ids": IDS, "attention_mask": (IDS != 0).long()}
 
 
 def shaken(model: PEModel) -> PEModel:
-    """Every parameter moved, as priming moves it."""
+    """A model with all parameters changed, as by priming."""
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -49,7 +49,7 @@ def shaken(model: PEModel) -> PEModel:
 
 def hidden(model: PEModel) -> torch.Tensor:
     with torch.no_grad():
-        states = model.trunk(BATCH)
+        states = model.hidden_states(BATCH)
         for method in model.attached:
             states = method.transform(model.backbone, states)
     return states
@@ -62,7 +62,7 @@ def saved(path: Path, folder: Path, method: Any = None, **options: Any) -> PEMod
 
 
 @pytest.mark.parametrize("method", METHODS, ids=list(ROWS))
-def test_what_is_saved_loads_bit_equal_and_saving_changes_nothing(tiny_bert_dir, tmp_path, method):
+def test_a_saved_model_loads_bit_equal_and_saving_changes_nothing(tiny_bert_dir, tmp_path, method):
     model = shaken(PEModel(load_backbone(tiny_bert_dir), PEMethod.parse(method)))
     before, names, config = hidden(model), model.state(), model.backbone.config.to_dict()
     implementation = model.backbone.config._attn_implementation
@@ -114,7 +114,7 @@ def test_several_methods_and_the_choice_among_them(tiny_bert_dir, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_precisions_stay_what_they_are(tiny_bert_dir, tmp_path, dtype):
+def test_other_precisions_are_kept(tiny_bert_dir, tmp_path, dtype):
     model = shaken(PEModel(load_backbone(tiny_bert_dir), PEMethod.parse("lora"))).to(dtype)
     model.save_pretrained(tmp_path / "m")
     again = PEModel.from_pretrained(tmp_path / "m").eval()
@@ -168,11 +168,11 @@ def test_only_an_earlier_model_is_replaced_and_its_tasks_stay_if_they_fit(tiny_b
     (tmp_path / "m" / "tasks" / "nl" / "task.json").write_text("{}")
     model.save_pretrained(tmp_path / "m")
     assert (tmp_path / "m" / "tasks" / "nl" / "task.json").is_file()
-    with pytest.raises(OutputError, match=r"tasks holds tasks of the model that was saved in .* before"):
+    with pytest.raises(OutputError, match=r"tasks holds tasks of the model previously saved in .*m, which do not fit"):
         shaken(model).save_pretrained(tmp_path / "m")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(OutputError, match=r"thesis is not empty and not a saved model \(it has no pemeta\.json\)"):
+    with pytest.raises(OutputError, match=r"thesis is not empty and is not a saved model \(it has no pemeta\.json\)"):
         model.save_pretrained(tmp_path / "thesis")
     with pytest.raises(OutputError, match=r"chapter\.txt is a file; give a folder"):
         model.save_pretrained(tmp_path / "thesis" / "chapter.txt")
@@ -192,7 +192,7 @@ def test_a_save_that_fails_leaves_the_old_folder(tiny_bert_dir, tmp_path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
-def test_what_is_not_whole_is_refused(tiny_bert_dir, tmp_path):
+def test_incomplete_folders_are_refused(tiny_bert_dir, tmp_path):
     folder = tmp_path / "m"
     saved(tiny_bert_dir, folder)
     values = (folder / "theta_a.safetensors").read_bytes()
@@ -200,7 +200,7 @@ def test_what_is_not_whole_is_refused(tiny_bert_dir, tmp_path):
     with pytest.raises(ModelError, match=r"cannot read .*theta_a\.safetensors: .*; save or download the model again"):
         PEModel.from_pretrained(folder)
     (folder / "theta_a.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"does not hold the parameters that its methods add: .* is missing"):
+    with pytest.raises(ModelError, match=r"does not hold exactly the parameters that its methods add: .* is missing"):
         PEModel.from_pretrained(folder)
     (folder / "theta_a.safetensors").write_bytes(values)
     weights = (folder / "model.safetensors").read_bytes()
@@ -212,12 +212,12 @@ def test_what_is_not_whole_is_refused(tiny_bert_dir, tmp_path):
         PEModel.from_pretrained(folder)
 
 
-def test_a_description_that_cannot_be_used_is_refused(tiny_bert_dir, tmp_path):
+def test_an_invalid_manifest_is_refused(tiny_bert_dir, tmp_path):
     saved(tiny_bert_dir, tmp_path / "m")
     file = tmp_path / "m" / "pemeta.json"
     about = json.loads(file.read_text())
     for change, message in (
-        ({"format": 2}, "has the format 2, and this version of pemeta reads 1; upgrade pemeta"),
+        ({"format": 2}, "has format 2, but this version of pemeta reads format 1; upgrade pemeta"),
         ({"methods": ["adaptor"]}, "unknown PE method 'adaptor'; did you mean 'adapter'.*import its module first"),
         ({"methods": []}, "at least 1 item"),
         ({"colour": "red"}, "unknown key 'colour'"),
@@ -296,15 +296,15 @@ def test_a_name_on_the_hub_is_read_file_by_file(tiny_bert_dir, tmp_path, monkeyp
     assert asked == [("me/primed", "pemeta.json"), ("me/primed", "theta_a.safetensors")]
 
 
-def test_a_saved_model_of_which_only_the_backbone_is_at_hand_is_not_taken_for_a_plain_one(tiny_bert_dir, tmp_path):
-    """As in a cache that transformers filled, without a connection: θ_a* would be left out without a word."""
+def test_a_saved_model_without_its_manifest_is_not_taken_for_a_plain_one(tiny_bert_dir, tmp_path):
+    """As in a cache that transformers filled, without a connection: θ_a* would be dropped silently."""
     model = saved(tiny_bert_dir, tmp_path / "m", "lora")
     (tmp_path / "m" / "pemeta.json").unlink()
-    with pytest.raises(ModelError, match=r"says that pemeta saved this model, but pemeta\.json is missing"):
+    with pytest.raises(ModelError, match=r"shows that pemeta saved this model, but pemeta\.json is missing"):
         PEModel.from_pretrained(tmp_path / "m", model.method)
     with quiet():
         plain = AutoModel.from_pretrained(tmp_path / "m", add_pooling_layer=False)
-    fresh = PEModel(plain, model.method)  # whoever means it says so
+    fresh = PEModel(plain, model.method)  # the explicit way
     assert not hasattr(fresh.backbone.config, "pemeta_format")
 
 
@@ -325,12 +325,12 @@ def test_without_a_connection_a_cached_backbone_is_found_and_a_saved_model_asks_
     method = PEMethod.parse("lora")
     here, there = (PEModel.from_pretrained(path, method) for path in (tiny_bert_dir, "me/plain"))
     assert theta_p_digest(there) == theta_p_digest(here)
-    with pytest.raises(ModelError, match=r"'me/primed' says that pemeta saved this model"):
+    with pytest.raises(ModelError, match=r"'me/primed' shows that pemeta saved this model"):
         PEModel.from_pretrained("me/primed", method)
 
 
 def test_methods_act_in_the_same_order_after_loading(tiny_bert_dir, tmp_path):
-    """Two on one part do not commute; the one that fine-tuning uses may be the later one."""
+    """Two methods on one part do not commute; fine-tuning may use the later one."""
     first = PEMethod.parse({"name": "lora", "rank": 2, "targets": ["attention_output"]})
     second = PEMethod.parse({"name": "adapter", "bottleneck": 4, "placement": "houlsby"})
     model = PEModel(load_backbone(tiny_bert_dir), first)
@@ -351,7 +351,7 @@ def test_a_pooler_is_refused(tiny_bert_dir):
     PEModel(pooled, PEMethod.parse("adapter"))
 
 
-def test_a_pooler_that_cannot_be_left_out_is_saved(tmp_path):
+def test_a_pooler_that_cannot_be_omitted_is_saved(tmp_path):
     groups = {f"{part}_groups": 1 for part in ("q", "k", "v", "post_attention", "intermediate", "output")}
     sizes = {"vocab_size": 30, "hidden_size": 8, "embedding_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     backbone = SqueezeBertModel(SqueezeBertConfig(**groups, **sizes, intermediate_size=8)).eval()
@@ -368,7 +368,7 @@ def test_other_files_in_the_folder_stay_and_old_weights_go(tiny_bert_dir, tmp_pa
         (tmp_path / "m" / name).write_text("mine")
     for name in ("model_of_mine.safetensors", "pytorch_model.bin"):  # saving never writes these
         (tmp_path / "m" / name).write_text("mine")
-    (tmp_path / "m" / "link").symlink_to(tmp_path / "elsewhere")  # which is not there
+    (tmp_path / "m" / "link").symlink_to(tmp_path / "elsewhere")  # a broken link
     (tmp_path / "m.tmp").mkdir()
     other = PEModel(load_backbone(tiny_bert_dir), PEMethod.parse("bitfit"))
     other.save_pretrained(tmp_path / "m")
@@ -387,7 +387,7 @@ def test_tasks_of_another_method_do_not_stay(tiny_bert_dir, tmp_path):
     model.add_head("nl", TokenClassification(labels=("O", "B-X", "I-X")))
     model.save_task(tmp_path / "m" / "tasks" / "nl", "nl")
     wider = PEModel(load_backbone(tmp_path / "m"), PEMethod.parse({"name": "lora", "rank": 4}))
-    with pytest.raises(OutputError, match=r"holds tasks of the model that was saved in .* before, and they do not fit"):
+    with pytest.raises(OutputError, match=r"holds tasks of the model previously saved in .*, which do not fit"):
         wider.save_pretrained(tmp_path / "m")
     model.save_pretrained(tmp_path / "m")
     assert (tmp_path / "m" / "tasks" / "nl" / "task.json").is_file()
@@ -436,7 +436,7 @@ def test_tasks_on_a_plain_backbone_load_in_another_precision(tiny_bert_dir, tmp_
         again.load_task(tmp_path / "tasks" / "nl")
 
 
-def test_the_index_of_a_method_that_is_not_there_is_refused(tiny_bert_dir, tmp_path):
+def test_the_index_of_a_missing_method_is_refused(tiny_bert_dir, tmp_path):
     saved(tiny_bert_dir, tmp_path / "m")
     about = json.loads((tmp_path / "m" / "pemeta.json").read_text())
     (tmp_path / "m" / "pemeta.json").write_text(json.dumps({**about, "finetuning": 3}))
@@ -460,7 +460,7 @@ def test_a_task_without_a_name_is_refused(tiny_bert_dir):
         model.add_head("", TokenClassification(labels=("O", "B-X", "I-X")))
 
 
-def test_files_can_be_read_by_whom_others_can(tiny_bert_dir, tmp_path):
+def test_files_get_the_usual_permissions(tiny_bert_dir, tmp_path):
     saved(tiny_bert_dir, tmp_path / "m")
     modes = {file.name: file.stat().st_mode for file in (tmp_path / "m").iterdir()}
     assert modes["theta_a.safetensors"] == modes["pemeta.json"]

@@ -338,12 +338,12 @@ def test_a_method_that_reaches_below_what_it_says_is_refused(claim):
     parameter = next(query.pemeta_lora.parameters())
     if claim == "layers":
         model.backbone.embeddings.register_forward_hook(lambda module, arguments, output: output + parameter.sum())
-        with pytest.raises(ModelError, match=r"the layers below 1 are not touched by its θ_a, but .*lora"):
+        with pytest.raises(ModelError, match=r"declares that θ_a does not affect layers below 1, but .*lora"):
             model.reusing([batch("bert")])
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LoRA, "output_only", True)
-        with pytest.raises(ModelError, match="lora says that the backbone is not touched by its θ_a"):
+        with pytest.raises(ModelError, match="lora declares that θ_a does not affect the backbone"):
             meta("first").accumulate(model, episodes("bert")[:1])
 
 
@@ -360,7 +360,7 @@ def test_batches_that_do_not_go_together_run_each_for_itself():
     model = model_of(OUTPUT, "bert")
     first, second = batch("bert", 1), batch("bert", 2)
     first["position_ids"], second["position_ids"] = torch.arange(6)[None], torch.arange(6)[None]
-    expected = [model.trunk(one) for one in (first, second)]
+    expected = [model.hidden_states(one) for one in (first, second)]
     found = model.reusing([first, second])
     assert all(torch.equal(one["trunk"], other) for one, other in zip(found, expected, strict=True))
 

@@ -192,7 +192,7 @@ def test_clone_without_a_task_adapts_the_head_that_the_loss_uses():
 
 def test_inner_method_of_its_own():
     model = tiny_model(ADAPTER)
-    with pytest.raises(ModelError, match=r"Full\(\) is not attached to this model; call attach with it first"):
+    with pytest.raises(ModelError, match=r"Full\(\) is not attached to this model; attach it first"):
         PrimingLearner(model, INNER_LR, method=Full())
     model.attach(Full())
     learner = PrimingLearner(model, INNER_LR, method=Full())
@@ -200,7 +200,7 @@ def test_inner_method_of_its_own():
     assert "backbone.pemeta_adapter.up.weight" in learner.partition.theta_a
 
 
-def test_theta_a_without_gradient_is_an_error_that_names_it():
+def test_theta_a_without_gradient_is_reported_by_name():
     module, _ = tied()
     partition = Partition.of(module, theta_a=["low.weight", "unused"], theta_h=["head.weight", "head.bias"])
     clone = PrimingLearner(module, INNER_LR, partition=partition).clone()
@@ -218,14 +218,14 @@ def test_a_loss_that_does_not_reach_the_head_of_the_clone_is_an_error():
         every.adapt(model.loss(batch(1), "en"))
 
 
-def test_a_frozen_theta_a_is_an_error_that_names_it():
+def test_a_frozen_theta_a_is_reported_by_name():
     model = tiny_model(ADAPTER)
     model.get_parameter("backbone.pemeta_adapter.up.weight").requires_grad_(False)
     with pytest.raises(ModelError, match=r"θ_a is frozen: backbone\.pemeta_adapter\.up\.weight; call"):
         PrimingLearner(model).clone("en")
 
 
-def test_a_loss_that_is_not_finite_is_an_error_that_names_the_step():
+def test_a_non_finite_loss_is_reported_with_its_step():
     clone = PrimingLearner(tiny_model(ADAPTER), 1e300).clone("en")
     with pytest.raises(TrainingError, match=r"the inner loss of step 2 is (nan|inf); lower inner_lr \(now 1e\+300\)"):
         clone.adapt_to([batch(1)] * 3, "en")
@@ -241,11 +241,11 @@ def test_wrong_arguments():
         PrimingLearner(module, 0, partition=partition)
     with pytest.raises(ConfigError, match="a Tied does not declare θ_a"):
         PrimingLearner(module)
-    with pytest.raises(ConfigError, match="a Tied knows no tasks; call adapt with a loss for each step"):
+    with pytest.raises(ConfigError, match="a Tied has no tasks; call adapt with a loss for each step"):
         PrimingLearner(module, partition=partition).clone().adapt_to([batch(1)], "en")
 
 
-def test_what_would_make_a_clone_compute_with_the_original_is_refused():
+def test_modules_whose_clones_would_use_the_original_are_refused():
     model = tiny_model(ADAPTER)
     model.backbone._compiled_call_impl = model.backbone._call_impl  # what compile() does
     with pytest.raises(ModelError, match="backbone has a forward bound to one object"):

@@ -26,7 +26,7 @@ from pemeta import (
     prime,
 )
 from pemeta.errors import DataError, OutputError
-from pemeta.training.hidden_state_cache import with_trunk
+from pemeta.training.hidden_state_cache import with_hidden_states
 
 each_example = pytest.mark.parametrize(
     ("task", "validation"), EACH_KIND, ids=["token_classification", "sequence_classification", "causal_lm"]
@@ -184,7 +184,7 @@ def test_fine_tuning_keeps_the_best_epoch_of_every_kind(task, validation, monkey
     assert scores.summary.split()[0] in {"F1", "accuracy", "perplexity"}
     # The cached trunk against the plain path.
     slow = tiny_gpt2()
-    monkeypatch.setattr(PEModel, "reuses_trunk", lambda *_: False)
+    monkeypatch.setattr(PEModel, "reuses_hidden_states", lambda *_: False)
     finetune(slow, task, validation, settings, progress=False)
     for (name, a), b in zip(model.named_parameters(), slow.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10, msg=name)
@@ -195,7 +195,7 @@ def test_predictions_are_in_the_order_of_the_data_and_the_same_with_the_trunk(ta
     model = tiny_gpt2()
     model.add_head(task.name, task.make_head)
     one_by_one = predict(model, validation, task.name, batch_size=1)
-    with_states = with_trunk(model, validation)
+    with_states = with_hidden_states(model, validation)
     assert with_states.trunk is not None
     for found in (predict(model, validation, task.name, 5), predict(model, with_states, task.name)):
         assert len(found) == len(validation)
@@ -228,16 +228,20 @@ def test_data_of_another_kind_is_refused():
     with pytest.raises(DataError, match="is trained on sequence_classification and validated on causal_lm"):
         finetune(tiny_gpt2(), TOPIC, blocks(7), FineTuning(), progress=False)
     model = with_all_heads(tiny_gpt2(), MIXED)
-    with pytest.raises(DataError, match="the head of task 'topic' predicts one thing per example, but causal_lm needs"):
+    with pytest.raises(
+        DataError, match="the head of task 'topic' makes one prediction per example, but causal_lm needs"
+    ):
         evaluate(model, blocks(7), "topic")
-    with pytest.raises(DataError, match="the head of task 'ner' predicts one thing per position"):
+    with pytest.raises(DataError, match="the head of task 'ner' makes one prediction per position"):
         evaluate(model, texts(7), "ner")
-    with pytest.raises(DataError, match=r"the head of task 'ner' has 3 labels, but the data 30 \(0, 1, .* 19 \.\.\.\)"):
+    with pytest.raises(
+        DataError, match=r"the head of task 'ner' has 3 labels, but the data has 30 \(0, 1, .* 19 \.\.\.\)"
+    ):
         evaluate(model, blocks(7), "ner")
     other = dataclasses.replace(texts(7), classes=("bad", "good", "fair"))
     with pytest.raises(DataError, match="on the labels bad, fair, good and validated on bad, good, fair"):
         finetune(tiny_gpt2(), TOPIC, other, FineTuning(), progress=False)
-    with pytest.raises(DataError, match=r"for sequence_classification, not for causal_lm; use Task.sequence_class"):
+    with pytest.raises(DataError, match=r"for sequence_classification, not causal_lm; use Task.sequence_class"):
         Task.causal_lm("topic", texts(1))  # type: ignore[arg-type]
     with pytest.raises(DataError, match="has 12 blocks, but an episode needs 32"):
         EpisodeSampler([TEXT])

@@ -24,7 +24,7 @@ from pemeta import (
 )
 from pemeta.errors import ConfigError, DataError, OutputError, TrainingError
 from pemeta.priming.algorithms import PrimingAlgorithm
-from pemeta.training.hidden_state_cache import with_trunk
+from pemeta.training.hidden_state_cache import with_hidden_states
 
 
 def unroll(model, algorithm, episodes):
@@ -360,8 +360,8 @@ def test_part_of_the_tasks_in_a_meta_batch():
 
 
 def test_hidden_states_of_an_earlier_backbone_are_refused():
-    stale = with_trunk(tiny(), TASKS[0].train)
-    with pytest.raises(ConfigError, match="source 'en' holds hidden states, which priming would not move"):
+    stale = with_hidden_states(tiny(), TASKS[0].train)
+    with pytest.raises(ConfigError, match="source 'en' holds precomputed hidden states, which priming would"):
         EpisodeSampler([dataclasses.replace(TASKS[0], train=stale)], 3, 3)
 
 
@@ -374,7 +374,7 @@ def test_sources_that_do_not_do():
         EpisodeSampler([TASKS[0]] * 2)
     with pytest.raises(ConfigError, match="different names; found \\[\\]"):
         EpisodeSampler([])
-    with pytest.raises(ConfigError, match="tasks_per_batch must be from 1 to the 2"):
+    with pytest.raises(ConfigError, match="tasks_per_batch must be between 1 and the number of source tasks, 2; found"):
         EpisodeSampler(TASKS, 1, 1, tasks_per_batch=3)
 
 

@@ -11,7 +11,7 @@ from pemeta import FineTuning, HeadOnly, LabelSet, PEModel, Sentence, evaluate, 
 from pemeta.data.metrics import entity_scores
 from pemeta.errors import DataError, TrainingError
 from pemeta.training.finetuning_settings import CHUNK
-from pemeta.training.hidden_state_cache import with_trunk
+from pemeta.training.hidden_state_cache import with_hidden_states
 from pemeta.utils.seeding import derive_seed
 
 TASK, VALIDATION = TASKS[0], data(7)
@@ -78,7 +78,7 @@ def test_dropout_is_off_or_on_as_the_settings_say_and_never_cached_away():
 
 def test_the_trunk_of_another_backbone_is_not_used():
     """Hidden states that came with the data are computed anew."""
-    stale = dataclasses.replace(TASK, train=with_trunk(tiny(HeadOnly()), TASK.train))
+    stale = dataclasses.replace(TASK, train=with_hidden_states(tiny(HeadOnly()), TASK.train))
     states = []
     for task in (TASK, stale):
         model = tiny()
@@ -112,7 +112,7 @@ def test_labels_that_differ_are_refused():
     model = tiny()
     model.add_head("en", TASK.make_head)
     wider = dataclasses.replace(VALIDATION, labels=LabelSet(("PER", "ORG")))
-    with pytest.raises(DataError, match="the head of task 'en' has 3 labels, but the data 5"):
+    with pytest.raises(DataError, match="the head of task 'en' has 3 labels, but the data has 5"):
         evaluate(model, wider, "en")
     with pytest.raises(DataError, match="has the labels O, B-PER, I-PER, but the data O, B-ORG, I-ORG; encode it with"):
         evaluate(model, other, "en")

@@ -1,4 +1,4 @@
-"""Cached hidden states: in memory, in a file and switched off give the same; the file goes; which backbones drop."""
+"""Cached hidden states: same results in memory, in a file and without a cache; the file is removed; dropout."""
 
 import dataclasses
 import errno
@@ -21,7 +21,7 @@ from pemeta.backbone.layer_reuse import has_dropout
 from pemeta.methods import Adapter, LoRA, Prefix, Prompt
 from pemeta.training import finetuning as finetuning_module
 from pemeta.training import hidden_state_cache as module
-from pemeta.training.hidden_state_cache import HiddenStateCache, trunk_bytes, with_trunk
+from pemeta.training.hidden_state_cache import HiddenStateCache, hidden_state_bytes, with_hidden_states
 
 TASK, VALIDATION = TASKS[0], data(7)
 QUICK = FineTuning(epochs=4, batch_size=5, lr=0.02)
@@ -30,7 +30,7 @@ OFF = QUICK.model_copy(update={"reuse_trunk": False})
 
 @pytest.fixture
 def temporary(monkeypatch, tmp_path):
-    """An empty folder for temporary files, with room for all."""
+    """An empty folder for temporary files, with enough space."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(module, "SPARE", 0)
     return tmp_path
@@ -87,7 +87,7 @@ def test_memory_file_and_off_are_the_same(place, task, validation, request):
 
 @pytest.mark.parametrize("place", ["memory", "file"])
 @pytest.mark.parametrize("dropout", [False, True])
-def test_dropout_after_the_trunk_stays_with_the_cache(place, dropout, request):
+def test_dropout_after_the_cached_hidden_states_still_applies(place, dropout, request):
     """A head's dropout, on a backbone without any: the same masks, in training only."""
     if place == "file":
         request.getfixturevalue("in_file")
@@ -99,15 +99,15 @@ def test_dropout_after_the_trunk_stays_with_the_cache(place, dropout, request):
     assert (losses[0] == losses[1]) is not dropout
 
 
-def test_only_validation_is_cached_where_the_backbone_drops(in_file):
+def test_only_validation_is_cached_if_the_backbone_has_dropout(in_file):
     settings = QUICK.model_copy(update={"dropout": True})
     check_same_as_off(lambda: tiny(dropout=0.5), TASK, VALIDATION, settings, fast_passes=1 + 4 * 3)
 
 
 def test_hidden_states_that_came_with_the_data_are_not_used_with_the_cache_off():
-    stale = dataclasses.replace(TASK, train=with_trunk(tiny(HeadOnly()), TASK.train))
+    stale = dataclasses.replace(TASK, train=with_hidden_states(tiny(HeadOnly()), TASK.train))
     histories = []
-    for task, validation in ((TASK, VALIDATION), (stale, with_trunk(tiny(HeadOnly()), VALIDATION))):
+    for task, validation in ((TASK, VALIDATION), (stale, with_hidden_states(tiny(HeadOnly()), VALIDATION))):
         model = tiny()
         with torch.no_grad():
             model.backbone.embeddings.word_embeddings.weight.mul_(2)
@@ -119,22 +119,22 @@ def test_hidden_states_that_came_with_the_data_are_not_used_with_the_cache_off()
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_a_file_holds_every_type_of_numbers_bit_by_bit(dtype, in_file):
     model = tiny(HeadOnly()).to(dtype)
-    expected = with_trunk(model, VALIDATION, batch_size=32).trunk
+    expected = with_hidden_states(model, VALIDATION, batch_size=32).trunk
     with HiddenStateCache(model) as cache:
         held = cache.hold(VALIDATION)
         assert all(map(torch.equal, held.trunk, expected))
         assert {row.dtype for row in held.trunk} == {dtype}
         assert [len(row) for row in held.trunk] == [len(ids) for ids in VALIDATION.input_ids]
         size = sum(row.numel() * row.element_size() for row in held.trunk)
-        assert size == trunk_bytes(model, VALIDATION) == held.trunk[0].untyped_storage().nbytes()
+        assert size == hidden_state_bytes(model, VALIDATION) == held.trunk[0].untyped_storage().nbytes()
     assert held.trunk is None
 
 
 def test_sizes_add_up_to_the_limit_and_what_is_over_goes_to_a_file(temporary, monkeypatch):
     model, files = tiny(), []
-    through_file = module._through_file
-    monkeypatch.setattr(module, "_through_file", lambda *a: files.append(a[2]) or through_file(*a))
-    validation, train = (trunk_bytes(model, one) for one in (VALIDATION, TASK.train))
+    original = module.map_hidden_states
+    monkeypatch.setattr(module, "map_hidden_states", lambda *a: files.append(a[2]) or original(*a))
+    validation, train = (hidden_state_bytes(model, one) for one in (VALIDATION, TASK.train))
     for limit, expected in (
         (validation + train, 0),
         (validation + train - 1, 1),
@@ -173,7 +173,7 @@ def test_the_file_is_gone_afterwards_whatever_happens(error, in_file, monkeypatc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_the_file_is_gone_where_writing_it_is_interrupted(in_file, monkeypatch):
+def test_the_file_is_gone_if_writing_it_is_interrupted(in_file, monkeypatch):
     model, seen = tiny(), []
 
     def interrupt(*_):
@@ -201,12 +201,14 @@ class Full(io.BytesIO):
     ],
     ids=["before", "while writing"],
 )
-def test_without_room_all_is_computed_anew_and_one_warning_says_so(free, file, message, in_file, monkeypatch):
+def test_without_space_all_is_recomputed_and_one_warning_says_so(free, file, message, in_file, monkeypatch):
     monkeypatch.setattr(module, "SPARE", 2**30)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     monkeypatch.setattr(tempfile, "TemporaryFile", file)
     models, histories = [tiny(), tiny()], []
-    with pytest.warns(UserWarning, match=f"GiB cannot be kept {message}.*so each epoch computes them anew") as warned:
+    with pytest.warns(
+        UserWarning, match=f"GiB of hidden states cannot be kept {message}.*so each epoch recomputes them"
+    ) as warned:
         histories.append(finetune(models[0], TASK, VALIDATION, QUICK, progress=False))
     assert [warning.filename for warning in warned] == [__file__]
     histories.append(finetune(models[1], TASK, VALIDATION, OFF, progress=False))
@@ -215,7 +217,7 @@ def test_without_room_all_is_computed_anew_and_one_warning_says_so(free, file, m
 
 def test_a_file_needs_room_for_itself_and_some_to_spare(in_file, monkeypatch):
     model = tiny()
-    size = trunk_bytes(model, VALIDATION)
+    size = hidden_state_bytes(model, VALIDATION)
     monkeypatch.setattr(module, "SPARE", 1000)
     for free, kept in ((size + 1000, True), (size + 999, False)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
@@ -233,8 +235,8 @@ def own_dropout(name: str) -> bool:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_which_backbones_drop(architecture, monkeypatch):
-    """No dropout is missed that changes what a pass in training mode gives."""
+def test_which_backbones_have_dropout(architecture, monkeypatch):
+    """Any dropout that changes the output of a pass in training mode is found."""
     make_config, make_model, fields, shape = ARCHITECTURES[architecture]
     names = [name for name in make_config(**fields).to_dict() if "drop" in name]
     assert any(map(own_dropout, names))  # or there is nothing to find
@@ -256,7 +258,7 @@ class DropPath(nn.Module):
 
 
 class DropBlock(nn.Module):
-    """Says no rate under a name that is known."""
+    """A configuration without a dropout rate under a known name."""
 
 
 @pytest.mark.parametrize(
@@ -315,7 +317,7 @@ def test_examples_held_at_a_layer_give_the_same_logits(architecture):
     """In batches of other lengths than those in which the hidden states were computed."""
     model = PEModel(backbone(architecture), TOP["lora"])
     model.add_head("en", TASK.make_head)
-    held, plain = with_trunk(model.eval(), VALIDATION), VALIDATION
+    held, plain = with_hidden_states(model.eval(), VALIDATION), VALIDATION
     assert (held.trunk is None) == (architecture in ("t5", "mt5"))
     for indices in ([0], [1, 2], [5, 3, 8, 1]):
         expected, batch = model(plain.batch(indices), "en"), held.batch(indices)
@@ -324,9 +326,9 @@ def test_examples_held_at_a_layer_give_the_same_logits(architecture):
         torch.testing.assert_close(model(batch, "en")[real], expected[real], rtol=0, atol=1e-6)
 
 
-def test_a_prompt_before_the_sequence_keeps_the_cache_off():
+def test_a_prompt_before_the_sequence_disables_the_cache():
     model = tiny(TOP["lora"])
     assert module.keeps(model, VALIDATION)
     model.attach(Prompt(length=2))
     assert not module.keeps(model, VALIDATION)
-    assert with_trunk(model, VALIDATION).trunk is None
+    assert with_hidden_states(model, VALIDATION).trunk is None

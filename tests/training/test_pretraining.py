@@ -1,4 +1,4 @@
-"""Pretraining: it learns, it is a function of its seed, and what it returns saves and loads."""
+"""Pretraining learns, depends only on its seed, and returns a model that can be saved and loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXTS = [sentence for name in WORLD.languages for sentence in WORLD.text(name)]
 TINY = TinyTransformer(hidden_size=32, heads=2, vocab_size=400, steps=4, batch_size=8, dropout=0.1)
 
 
-def test_it_learns_more_than_how_frequent_each_piece_is() -> None:
+def test_it_learns_more_than_token_frequencies() -> None:
     description = TINY.model_copy(update={"steps": 300, "batch_size": 16, "lr": 4e-3, "dropout": 0.0})
     tokenizer = train_tokenizer(TEXTS, description)
     with torch.random.fork_rng(devices=[]), _one_thread():
@@ -28,9 +28,9 @@ def test_it_learns_more_than_how_frequent_each_piece_is() -> None:
         losses = _train(
             BertForMaskedLM(description.configuration(len(tokenizer))), tokenizer, TEXTS, description, False
         )
-    pieces = Counter(piece for words in TEXTS for piece in tokenizer.tokenize(" ".join(words)))
-    total = sum(pieces.values())
-    unigram = -sum(count / total * math.log(count / total) for count in pieces.values())
+    tokens = Counter(token for words in TEXTS for token in tokenizer.tokenize(" ".join(words)))
+    total = sum(tokens.values())
+    unigram = -sum(count / total * math.log(count / total) for count in tokens.values())
     assert losses[0] > 0.9 * math.log(len(tokenizer))  # starts at chance
     assert sum(losses[-30:]) / 30 < unigram - 0.6
 
@@ -54,7 +54,7 @@ def test_the_global_random_state_and_the_number_of_threads_are_left_alone() -> N
 
 
 def test_the_tokenizer_is_the_same_every_time() -> None:
-    """The trainer alone orders pieces by a hash table that differs from call to call."""
+    """The trainer by itself orders tokens by a hash table that differs from call to call."""
     vocabularies = [train_tokenizer(TEXTS, TINY).get_vocab() for _ in range(3)]
     assert vocabularies[0] == vocabularies[1] == vocabularies[2]
 
@@ -81,10 +81,10 @@ def test_saving_and_loading_changes_no_bit(tmp_path: Path) -> None:
 def test_the_tokenizer_splits_after_an_apostrophe_and_knows_every_letter_of_the_text() -> None:
     tokenizer = train_tokenizer(TEXTS, TINY)
     word = next(word for words in TEXTS for word in words if "’" in word)
-    pieces = tokenizer.tokenize(word)
-    assert "".join(piece.removeprefix("##") for piece in pieces) == word
-    assert any(piece.endswith("’") for piece in pieces)
-    assert not any("’" in piece[:-1] for piece in tokenizer.get_vocab())
+    tokens = tokenizer.tokenize(word)
+    assert "".join(token.removeprefix("##") for token in tokens) == word
+    assert any(token.endswith("’") for token in tokens)
+    assert not any("’" in token[:-1] for token in tokenizer.get_vocab())
     ids = tokenizer(TEXTS, is_split_into_words=True)["input_ids"]
     assert not any(tokenizer.unk_token_id in row for row in ids)
 
@@ -106,7 +106,7 @@ def test_masking_hides_the_right_share_in_the_right_ways() -> None:
 
 
 def test_words_used_alike_start_alike() -> None:
-    """Of two nouns and a verb, the nouns' first embeddings are the nearer."""
+    """The initial embeddings of two nouns are closer to each other than to a verb's."""
     texts = [[noun, verb, "."] for noun in ("cat", "dog") for verb in ("runs", "sits")] * 20
     backbone, tokenizer = pretrain(texts, TINY.model_copy(update={"steps": 1, "lr": 1e-9}), progress=False)
     table = torch.nn.functional.normalize(backbone.get_input_embeddings().weight.detach(), dim=1)

@@ -13,5 +13,5 @@ class Floor(GradientContender):
     def accumulate(self) -> None:
         for task, support, query in self.sets():
             with torch.no_grad():
-                self.model.trunk(support)
+                self.model.hidden_states(support)
             self.model.loss(query, task).backward()
