@@ -2,11 +2,10 @@
 
 import ast
 import importlib
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import finished
 
 import pemeta
 
@@ -111,5 +110,5 @@ def test_importing_pemeta_loads_nothing_heavy():
     code = (
         "import sys, pemeta, pemeta.cli; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = finished("-c", code, check=True)
     assert found.stdout.strip() == "[]"
