@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q
 STAMP := $(VENV)/.setup-done
 
-.PHONY: help setup demo test lint format typecheck pytest docs faults speed speed-quick clean
+.PHONY: help setup demo test lint format typecheck pytest coverage docs faults speed speed-quick clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -61,6 +61,10 @@ pytest: setup  ## the tests, and the examples in the docstrings
 	@echo "==> pytest: tests and doctests"
 	@$(BIN)/pytest
 
+coverage: setup  ## the tests, and which lines of pemeta they run: a table, and htmlcov/index.html
+	@echo "==> pytest: tests, doctests and coverage"
+	@$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-report=html
+
 docs: setup  ## build the documentation into docs/_build/html; a warning is an error
 	@echo "==> sphinx: docs/_build/html"
 	@$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
@@ -80,5 +84,5 @@ speed-quick: setup  ## the same on a small model, into runs/speed-quick (under f
 clean:  ## remove what was built or cached; keeps .venv and runs/
 	@echo "==> removing build products and caches"
 	@rm -rf build dist ./*.egg-info docs/_build docs/tutorials/generated docs/sg_execution_times.rst \
-	  .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
 	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

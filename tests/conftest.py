@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from processes import watchdog
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -60,6 +61,13 @@ def _interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processes_are_ended() -> Iterator[None]:
+    """Nothing that a test starts outlives the tests, not even where these are killed."""
+    with watchdog():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
-"""The shape of the code: imports point one way, one file imports learn2learn, public names agree."""
+"""The shape of the code: folders by role, imports that point one way, small files, and public names that agree."""
 
 import ast
+import functools
 import importlib
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import torch
+from processes import finished
 
 import pemeta
 from pemeta.priming.algorithms import PrimingAlgorithm
@@ -35,8 +36,40 @@ ORDER = [
 ]
 
 
-def modules():
-    return sorted(path for path in ROOT.rglob("*.py"))
+TOP = 6
+"""Modules beside the folders, at most."""
+LINES, FUNCTION = 330, 60
+"""Of a file and of a function, at most."""
+TOO_LONG: set[str] = {
+    "experiments/runner.py",
+    "experiments/stages.py",
+    "priming/outer_loop.py: prime",
+    "training/finetuning.py",
+    "training/finetuning.py: finetune",
+}
+"""What is longer all the same; nothing is to be added."""
+REACHED: set[str] = set()
+"""Private attributes that are reached from another module all the same; nothing is to be added."""
+
+
+@functools.cache
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def short(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def module_name(path: Path) -> str:
+    """The full name of a module; a folder's for its ``__init__``."""
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def layer(name: str) -> int:
@@ -49,23 +82,86 @@ def part(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Full names of the modules that a file imports from, wherever in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
+    """Full names of the modules that a file imports from, wherever in it: in functions and for type checkers too."""
+    known, names = set(map(module_name, modules())), set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module, f"{short(path)}, line {node.lineno}: a relative import"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}  # a folder's module may be named
+            names |= {name if name in known else node.module for name in inner}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     return names
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", modules(), ids=short)
 def test_imports_point_one_way(path):
     own = layer(part(path))
     for name in imports(path):
         if name.startswith("pemeta."):
             assert layer(name.split(".")[1]) <= own, f"{path.name} imports {name} from a later layer"
         assert name.split(".")[0] not in {"benchmarks", "tests"}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Within a folder neither."""
+    waits = {module_name(path): imports(path) - {module_name(path)} for path in modules()}
+    waits = {name: on & waits.keys() for name, on in waits.items()}
+    # What imports nothing of what is left, or what nothing of it imports, is in no circle.
+    while free := {name for name, on in waits.items() if not on} | waits.keys() - set().union(*waits.values()):
+        waits = {name: on - free for name, on in waits.items() if name not in free}
+    assert waits == {}
+
+
+def test_few_modules_stand_at_the_top():
+    assert len(list(ROOT.glob("*.py"))) <= TOP
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in modules()}), ids=short)
+def test_a_folder_says_what_belongs_there(folder):
+    assert (ast.get_docstring(tree(folder / "__init__.py")) or "").strip()
+
+
+def test_files_and_functions_are_short():
+    found = {short(path) for path in modules() if len(path.read_text(encoding="utf-8").splitlines()) > LINES}
+    for path in modules():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                assert node.end_lineno is not None
+                if node.end_lineno - node.lineno >= FUNCTION:
+                    found.add(f"{short(path)}: {node.name}")
+    assert found <= TOO_LONG
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_attributes(path: Path) -> set[str]:
+    """Names of the private methods and attributes of a file's classes, and of its own functions and values."""
+    found = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Attribute, ast.Name)) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+    return {name for name in found if is_private(name)}
+
+
+def test_private_attributes_are_not_reached_from_another_module():
+    """By name: those of torch's modules are torch's."""
+    private = {path: private_attributes(path) - set(dir(torch.nn.Module())) for path in modules()}
+    found = set()
+    for path in modules():
+        elsewhere = set().union(*(names for other, names in private.items() if other != path)) - private[path]
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Attribute) and node.attr in elsewhere:
+                own = ast.unparse(node.value) in {"self", "cls", "super()"}
+                found |= set() if own else {f"{short(path)}: {ast.unparse(node)}"}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pemeta":
+                private_names = {alias.name for alias in node.names if is_private(alias.name)}
+                found |= {f"{short(path)}: {node.module}.{name}" for name in private_names & elsewhere}
+    assert found <= REACHED
 
 
 def test_methods_and_heads_do_not_know_each_other():
@@ -80,7 +176,7 @@ def test_nothing_tests_which_method_it_has():
     """Outside ``methods/`` only the abstract class's file is imported; ``__init__`` hands public names on."""
     for path in modules():
         if part(path) not in {"methods", "__init__"}:
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in ast.walk(tree(path)):
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pemeta.methods"):
                     base = node.module == "pemeta.methods.base"
                     assert base or {alias.name for alias in node.names} == {"PEMethod"}, path
@@ -121,10 +217,9 @@ def test_one_file_imports_learn2learn():
 
 
 def test_public_names_are_there_and_the_type_checker_is_told_the_same():
-    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
     told = {
         alias.asname: node.module
-        for node in ast.walk(tree)
+        for node in ast.walk(tree(ROOT / "__init__.py"))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pemeta.")
         for alias in node.names
     }
@@ -140,5 +235,5 @@ def test_importing_pemeta_loads_nothing_heavy():
     code = (
         "import sys, pemeta, pemeta.cli; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = finished("-c", code, check=True)
     assert found.stdout.strip() == "[]"

@@ -7,14 +7,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from processes import finished
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -465,9 +464,9 @@ def test_no_command_shows_the_help(pemeta):
     assert "Usage: " in outcome.out + outcome.err
 
 
-@pytest.mark.parametrize("entry", [[sys.executable, "-m", "pemeta"], [sys.executable, "-m", "pemeta.cli"]])
+@pytest.mark.parametrize("entry", ["pemeta", "pemeta.cli"])
 def test_an_error_in_a_process_of_its_own(entry, tmp_path):
-    done = subprocess.run([*entry, "run", "no.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = finished("-m", entry, "run", "no.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "pemeta: error: cannot read no.yaml: No such file or directory; check the path\n"
@@ -477,12 +476,7 @@ def test_a_terminal_without_the_letters_is_no_reason_to_fail(run_config, tmp_pat
     run_config["settings"] = {"plain": {"method": "head_only", "label": "θ → 名"}}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(run_config))
-    done = subprocess.run(
-        [sys.executable, "-m", "pemeta", "run", path],
-        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
-        capture_output=True,
-        encoding="cp1252",
-        check=False,
-    )
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = finished("-m", "pemeta", "run", path, environment=environment, encoding="cp1252")
     assert (done.returncode, done.stderr) == (0, "")
     assert "? ? ?" in done.stdout

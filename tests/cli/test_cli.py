@@ -6,15 +6,13 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from processes import SAFETY_NET, started, wait_until
 
 from pemeta.data.conll import read_conll
 from pemeta.data.sentences import LabelSet
@@ -344,24 +342,14 @@ def test_an_interrupt_between_the_cells_keeps_those_that_are_done(pemeta, run_co
 
 def test_a_real_signal_to_a_process_of_its_own(run_config, tmp_path):
     run_config["settings"] = {"primed": {"method": "adapter", "priming": "meta"}}
-    run_config["priming"] |= {"outer_steps": 100_000}
+    run_config["priming"] |= {"outer_steps": 100_000_000}
     run_config["checkpoint_every"] = 10
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(run_config))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pemeta", "run", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not list(Path(run_config["output"]).glob("checkpoints/priming/*.safetensors")):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    with started("-m", "pemeta", "run", path) as process:
+        wait_until(lambda: list(Path(run_config["output"]).glob("checkpoints/priming/*.safetensors")), process)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-    finally:
-        process.kill()
-        process.communicate()
+        out, err = process.communicate(timeout=SAFETY_NET)
     assert process.returncode == 130
     assert "priming for primed, seed 0" in out
     assert err.startswith(f"{STOPPING}\npemeta: priming stopped after step ")

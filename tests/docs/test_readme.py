@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import finished
 
 README = Path(__file__).parents[2] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -35,14 +34,9 @@ assert sum(own[name].grad is not None for name in parts.theta_p) == len(parts.th
 
 def run(code: str, folder: Path) -> str:
     """Output of code in a Python of its own, in which a warning is an error."""
-    command = [sys.executable, "-W", "error", "-c", code]
     # One thread: the models are tiny, and threads that wait for each other on busy cores take several times as long.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return finished("-W", "error", "-c", code, cwd=folder, environment=environment, check=True).stdout
 
 
 def test_it_has_these_two_blocks() -> None:

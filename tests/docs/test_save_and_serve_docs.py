@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import finished
 
 pytest.importorskip("peft")
 pytest.importorskip("accelerate")
@@ -29,14 +28,6 @@ assert again.tasks == ("cim",) and server.tasks == ("cim", "dov")
 
 @pytest.mark.slow
 def test_the_blocks_run(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(BLOCKS) + CHECKS],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = finished("-c", "\n".join(BLOCKS) + CHECKS, cwd=tmp_path, environment=environment, check=True)
     assert re.search(r"^cim \d+ bytes$", done.stdout, flags=re.MULTILINE)

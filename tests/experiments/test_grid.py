@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
 from filelock import FileLock
+from processes import SAFETY_NET, finished, started, wait_until
 
 from pemeta.errors import ConfigError, ModelError, TrainingError, UnwritableError
 from pemeta.experiments.config import GridConfig
@@ -25,13 +24,16 @@ from pemeta.experiments.runner import Runner
 from pemeta.experiments.schedule import Schedule
 from pemeta.experiments.search import choose
 from pemeta.experiments.setting import Setting, Sizes
+from pemeta.experiments.stage import Stage
 from pemeta.experiments.stages import Stages
+from pemeta.experiments.workers import Workers
 from pemeta.methods import Adapter
 from pemeta.reporting.records import Record, read_records
 from pemeta.utils.digests import slug
 from pemeta.utils.durations import format_duration
 from pemeta.utils.files import read_tensors
 
+KILLED_GRID = Path(__file__).parent / "killed_grid.py"
 VOLATILE = {"seconds", "priming_seconds"}
 
 
@@ -65,22 +67,6 @@ def silent(config: GridConfig, **options: Any) -> Runner:
 def scores(folder: Path) -> dict[str, dict[str, Any]]:
     """Records by file name, without times."""
     return {record.filename: record.model_dump(exclude=VOLATILE) for record in read_records(folder)}
-
-
-def command(path: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pemeta", "run", path, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 # What a setting may have of its own
@@ -456,25 +442,24 @@ def test_a_full_disk_ends_the_run(grid: dict[str, Any], monkeypatch: pytest.Monk
         silent(config_of(grid)).run()
 
 
-def test_a_process_that_dies_costs_its_stage_only(grid: dict[str, Any]) -> None:
+def test_a_process_that_dies_costs_its_stage_only(grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its number is told, as when a machine runs out of memory, and another process takes its place."""
     grid["settings"] = {"plain": {"method": "adapter"}, "other": {"method": "head_only"}}
-    runner = silent(config_of(grid), jobs=2)
-    lines: list[str] = []
-    killed: list[int] = []
+    give, given = Workers.give, []
 
-    def say(line: str) -> None:
-        lines.append(line)
-        if line.startswith("[1/") and not killed:
-            children = subprocess.run(
-                ["pgrep", "-P", str(os.getpid()), "-f", "spawn_main"], capture_output=True, text=True, check=True
-            ).stdout.split()
-            killed.append(int(children[0]))
-            os.kill(killed[0], signal.SIGKILL)
+    def give_and_kill(self: Workers, number: int, stage: Stage) -> None:
+        given.append(stage)
+        process = self._workers[number].process.pid
+        if len(given) == 4:  # both have done one, at least
+            os.kill(process, signal.SIGSTOP)  # or it might be done with the stage before it is killed
+            give(self, number, stage)
+            os.kill(process, signal.SIGKILL)
+        else:
+            give(self, number, stage)
 
-    runner.say = say
+    monkeypatch.setattr(Workers, "give", give_and_kill)
     with pytest.raises(RuntimeError, match=r"its process died \(SIGKILL.*: 1 of 8 runs failed"):
-        runner.run()
+        silent(config_of(grid), jobs=2).run()
     assert len(read_records(Path(grid["output"]))) == 7
     silent(config_of(grid)).run()
     assert len(read_records(Path(grid["output"]))) == 8
@@ -482,76 +467,62 @@ def test_a_process_that_dies_costs_its_stage_only(grid: dict[str, Any]) -> None:
 
 def test_a_grid_that_is_killed_gives_the_same_records(grid: dict[str, Any], tmp_path: Path) -> None:
     """kill -9 once within priming and once between the cells; then the same command."""
-    grid["priming"] |= {"outer_steps": 60}
-    grid["checkpoint_every"] = 5
+    grid["checkpoint_every"] = 2
     grid["settings"] = {name: grid["settings"][name] for name in ("plain", "primed")}
     whole = config_of(grid, output=str(tmp_path / "whole"))
     silent(whole).run()
 
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(grid))
-    out = Path(grid["output"])
-    for until in (
-        lambda: list(out.glob("checkpoints/priming/*.safetensors")),
-        lambda: list(out.glob("records/primed__*")),
-    ):
-        process = command(path, "--jobs", "2")
-        try:
-            wait_for(lambda until=until, process=process: until() or process.poll() is not None)
-            assert process.poll() is None, process.communicate()
-        finally:
-            process.kill()
-            process.communicate()
-    process = command(path, "--jobs", "2")
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    assert "of 8 runs are done already" in said
-    assert scores(out) == scores(whole.output)
+    run = ("run", path, "--jobs", "2")
+    for written in "checkpoints/priming/*.safetensors", "records/primed__*":
+        killed = finished(KILLED_GRID, *run, environment={**os.environ, "DEADLY": written})
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert list(Path(grid["output"]).glob(written))
+    again = finished("-m", "pemeta", *run, check=True)
+    assert "of 8 runs are done already" in again.stdout
+    assert scores(Path(grid["output"])) == scores(whole.output)
 
 
-def test_an_interrupt_reaches_the_processes_and_they_save(grid: dict[str, Any], tmp_path: Path) -> None:
-    grid["priming"] |= {"outer_steps": 100_000}
+@pytest.fixture
+def long_grid(grid: dict[str, Any], tmp_path: Path) -> tuple[Path, list[Path]]:
+    """A grid whose two primings do not end before a test does; its file, and the primings' checkpoints."""
+    grid["priming"] |= {"outer_steps": 100_000_000}
     grid["checkpoint_every"] = 50
     grid["settings"] = {"primed": {"method": "adapter", "priming": "meta"}}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(grid))
     folder = Path(grid["output"], "checkpoints", "priming")
-    states = [folder / f"primed__seed{seed}.safetensors" for seed in grid["seeds"]]
-    process = command(path, "--jobs", "2")
-    try:
-        wait_for(lambda: all(path.exists() for path in states) or process.poll() is not None)
+    return path, [folder / f"primed__seed{seed}.safetensors" for seed in grid["seeds"]]
+
+
+def test_an_interrupt_reaches_the_processes_and_they_save(long_grid: tuple[Path, list[Path]]) -> None:
+    path, states = long_grid
+    with started("-m", "pemeta", "run", path, "--jobs", "2") as process:
+        wait_until(lambda: all(state.exists() for state in states), process)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-    finally:
-        process.kill()
+        _, told = process.communicate(timeout=SAFETY_NET)
     assert process.returncode == 130
     assert told.splitlines()[-1].startswith("pemeta: stopped. What is finished is saved")
     assert "Traceback" not in told
-    steps = [len(read_tensors(path)[1]["about"]["losses"]) for path in states]
+    steps = [len(read_tensors(state)[1]["about"]["losses"]) for state in states]
     assert any(number % 50 for number in steps), steps  # by chance not: one in 2500
 
 
-def test_processes_do_not_outlive_the_run(grid: dict[str, Any], tmp_path: Path) -> None:
-    grid["priming"] |= {"outer_steps": 100_000}
-    grid["checkpoint_every"] = 5
-    grid["settings"] = {"primed": {"method": "adapter", "priming": "meta"}}
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(grid))
-    process = command(path, "--jobs", "2")
-    try:
-        wait_for(lambda: list(Path(grid["output"]).glob("checkpoints/priming/*.safetensors")))
-        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    finally:
+def test_processes_do_not_outlive_the_run(long_grid: tuple[Path, list[Path]]) -> None:
+    path, states = long_grid
+    with started("-m", "pemeta", "run", path, "--jobs", "2") as process:
+        wait_until(lambda: all(state.exists() for state in states), process)
+        children = psutil.Process(process.pid).children()
         process.kill()
-        process.communicate()
-    assert len(children) >= 2
-    wait_for(lambda: not any(_alive(int(child)) for child in children), 20)
+        assert len(children) >= 2
+        wait_until(lambda: not any(map(is_alive, children)))
 
 
-def _alive(process: int) -> bool:
+def is_alive(process: psutil.Process) -> bool:
     try:
-        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 

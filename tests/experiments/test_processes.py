@@ -3,8 +3,6 @@
 import json
 import os
 import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 import several_processes
 import torch
 import yaml
+from processes import finished
 from several_processes import CASES
 
 from pemeta.errors import ConfigError
@@ -30,9 +29,8 @@ ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--mixed_precis
 
 def launch(*command: object, processes: int = 2, launcher: Sequence[str] = TORCHRUN) -> subprocess.CompletedProcess:
     """Start processes as a launcher does."""
-    whole = [sys.executable, *launcher, str(processes), *map(str, command)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(whole, capture_output=True, text=True, timeout=300, check=False, cwd=HERE, env=environment)
+    return finished(*launcher, processes, *command, environment=environment, cwd=HERE)
 
 
 def together(folder: Path, *steps: str, **options: int) -> subprocess.CompletedProcess:
@@ -99,19 +97,15 @@ def test_what_goes_wrong_in_one_process_ends_all(tmp_path, step, says):
 
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_run(tmp_path):
-    begun = time.monotonic()
-    outcome = together(tmp_path, "dying")
-    assert outcome.returncode != 0
-    assert time.monotonic() - begun < 120
+    """Exchanges alone wait for days; that the run ends shows that somebody notices."""
+    assert together(tmp_path, "dying").returncode != 0
 
 
 @pytest.mark.slow
 def test_an_error_between_two_exchanges_ends_the_run(tmp_path, grid):
-    begun = time.monotonic()
     outcome = together(tmp_path, "stuck")
     assert outcome.returncode != 0
     assert "MemoryError: there is none left" in outcome.stderr
-    assert time.monotonic() - begun < 120
 
 
 # The command line

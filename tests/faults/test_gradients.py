@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import finished
 
 PROGRAM = Path(__file__).parent / "gradients.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -17,11 +16,9 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 def compared(processes: int, every: int) -> dict[str, Any]:
     launcher = TORCHRUN if processes == 2 else []
-    command = [sys.executable, *launcher, str(PROGRAM), str(every)]
     path = os.pathsep.join([str(PROGRAM.parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
-    outcome = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert outcome.returncode == 0, outcome.stderr
+    outcome = finished(*launcher, PROGRAM, every, environment=environment, check=True)
     found: dict[str, Any] = json.loads(outcome.stdout.splitlines()[-1])
     return found
 

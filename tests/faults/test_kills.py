@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from processes import finished
 
 from pemeta.reporting.records import read_records
 from pemeta.utils.files import read_json, read_tensors
@@ -45,9 +44,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, run_config_of: Callable[[Pa
 
 
 def run(config: Path, *points: object) -> list[dict[str, Any]]:
-    command = [sys.executable, str(PROGRAM), str(config), str(config.parent), *map(str, points)]
-    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert outcome.returncode == 0, outcome.stderr
+    outcome = finished(PROGRAM, config, config.parent, *points, check=True)
     return [json.loads(line) for line in outcome.stdout.splitlines()]
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import itertools
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 from fake_records import by_setting, make, primed
+from processes import finished
 
 from pemeta.errors import ConfigError
 from pemeta.reporting.figures import BarChart, Chart, CostChart, Figure, GainChart, MatrixChart, SizesChart, StepsChart
@@ -362,5 +361,5 @@ def test_names_of_files() -> None:
 
 def test_matplotlib_is_not_imported_before_something_is_drawn() -> None:
     code = "import sys, pemeta.reporting; print('matplotlib' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = finished("-c", code, check=True)
     assert found.stdout.strip() == "False"

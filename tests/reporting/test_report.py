@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from fake_records import make, primed
+from processes import finished
 from pydantic import ValidationError
 
 from pemeta.errors import ConfigError, OutputError
@@ -731,7 +730,7 @@ def test_without_matplotlib_the_report_says_how_to_get_pictures(tmp_path: Path) 
         "folder = pathlib.Path(sys.argv[1]); report = read_report(folder); write_report(folder, report)\n"
         "print(to_terminal(report))"
     )
-    found = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+    found = finished("-c", code, folder, check=True)
     page = (folder / "report.html").read_text(encoding="utf-8")
     for shown in (found.stdout, page.replace("&#x27;", "'"), (folder / "report.md").read_text(encoding="utf-8")):
         lines = [

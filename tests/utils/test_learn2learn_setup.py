@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import finished
 
 from pemeta.errors import PemetaError
 from pemeta.utils import learn2learn_setup
@@ -166,7 +167,7 @@ def test_the_command_passes_its_arguments_on_and_reports_failure(
 
 def test_starts_without_torch_and_without_learn2learn() -> None:
     program = "import sys, pemeta.utils.learn2learn_setup; print({'torch', 'learn2learn'} & set(sys.modules))"
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ran = finished("-c", program, check=True)
     assert ran.stdout.strip() == "set()"
 
 
