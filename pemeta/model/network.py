@@ -152,6 +152,16 @@ class Network(BackboneForward):
             )
         return self._head_specs[task]
 
+    def drop_head(self, task: str) -> None:
+        """Forget one task's head.
+
+        Raises:
+            ModelError: The task has no head.
+        """
+        self.head(task)
+        del self.heads[_key(task)]
+        self._head_specs.pop(task, None)
+
     def drop_heads(self) -> None:
         """Forget every head: a target task starts with one of its own."""
         self.heads.clear()

@@ -32,6 +32,7 @@ class FineTuning(Frozen):
             computed, and epochs are faster where lengths differ much. But the examples of a batch are then alike in
             length, and a long one weighs more in its batch's mean, so that scores change a little, up or down. Off, our
             choice.
+        early_stopping: Stop after so many epochs without a better validation score; null, our choice, does all epochs.
     """
 
     epochs: int = Field(15, gt=0)
@@ -43,6 +44,7 @@ class FineTuning(Frozen):
     dropout: bool = False
     reuse_trunk: bool = True
     bucket_by_length: bool = False
+    early_stopping: int | None = Field(None, gt=0)
 
     def steps_per_epoch(self, examples: int) -> int:
         """Number of steps in a pass over so many training examples."""

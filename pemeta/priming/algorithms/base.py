@@ -14,6 +14,7 @@ from torch import Tensor
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
+from pemeta.training.finetuning_settings import FineTuning
 from pemeta.training.optimizer import check_finite
 from pemeta.utils.registry import Named
 from pemeta.utils.seeding import derive_seed, generators_kept, seed_generators
@@ -45,6 +46,9 @@ class PrimingAlgorithm(Named):
         query_size: sentences in a query set; 16, our choice.
         tasks_per_batch: source tasks in a meta-batch; all of them where null, our choice.
         outer_dropout: dropout in the pass that the outer gradient is taken of; on, our choice.
+        validate_every: outer steps between two validations, each a brief fine-tuning on the validation tasks; the
+            values with the best score are kept. No validation where null, our choice.
+        validation_finetuning: settings of that fine-tuning; three epochs of the usual ones, our choice.
     """
 
     kind: ClassVar[str] = "priming algorithm"
@@ -58,6 +62,8 @@ class PrimingAlgorithm(Named):
     query_size: int = Field(16, gt=0)
     tasks_per_batch: int | None = Field(None, gt=0)
     outer_dropout: bool = True
+    validate_every: int | None = Field(None, gt=0)
+    validation_finetuning: FineTuning = FineTuning(epochs=3)
 
     def require(self) -> None:
         """Make sure that what the algorithm needs is installed, before anything that takes time.
