@@ -224,7 +224,7 @@ class PrimingJob(Job):
         return Gradient({**inner, "outer": self._found.outer}, sum(map(len, episodes)), sum(map(_tokens, episodes)))
 
     def meta_gradient(self, episodes: Sequence[Episode]) -> StepLosses:
-        """Compute the meta-gradient and the tasks' new heads, in every process; each works on its share of the tasks."""
+        """Compute meta-gradient and new heads, in every process; each works on its share of the tasks."""
         own, scale = self.processes.share(episodes), self.optimization.scale.value
         parts = self.processes.all(
             lambda: (len(own), self.algorithm.accumulate(self.model, own, scale)) if own else (0, StepLosses((), 0.0))

@@ -86,7 +86,7 @@ class Loop:
         every = options.get("checkpoint_every", 100)
         self.checkpointer = Checkpointer(job, None if path is None else Path(path), every, device, self.processes)
         bar = [ProgressBar(keep=job.kind == "priming")] if options.get("progress", True) else []
-        self.callbacks: list[Callback] = [self.checkpointer, *bar, *own, *options.get("callbacks", ())]
+        self.callbacks: list[Callback] = [*bar, *own, *options.get("callbacks", ())]
         self.state = job.state = TrainingState(
             kind=job.kind,
             name=job.name,
@@ -138,7 +138,9 @@ class Loop:
     def _emit(self, event: Callable[[Callback, TrainingState], None]) -> None:
         """Call every callback's method of an event, and tell all if one of them saved a checkpoint."""
         saved = self.state.saves
-        for callback in self.callbacks:
+        # Others start from what the checkpoint holds, and may ask for one.
+        first = event is Callback.on_start
+        for callback in [self.checkpointer, *self.callbacks] if first else [*self.callbacks, self.checkpointer]:
             if callback not in self._begun:
                 self._begun.append(callback)  # its end is reported even if it cannot start
             getattr(callback, event.__name__)(self.state)

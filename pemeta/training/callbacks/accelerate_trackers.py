@@ -23,6 +23,9 @@ class AccelerateTracker(Tracker):
 
     def open(self, run: str, settings: Mapping[str, Any]) -> None:
         """Begin a run and store its settings."""
+        from accelerate import PartialState
+
+        PartialState()  # accelerate's own logger asks for it
         self._own = self.make(run)
         self._own.start()
         self._own.store_init_configuration(dict(settings))
