@@ -24,6 +24,10 @@ class TaskScores(ABC):
     def summary(self) -> str:
         """Name and value of the metric for a progress bar."""
 
+    def numbers(self) -> dict[str, float]:
+        """Every score that is one number, by name."""
+        return {name: float(value) for name, value in vars(self).items() if isinstance(value, int | float)}
+
 
 @dataclass(frozen=True)
 class Scores(TaskScores):

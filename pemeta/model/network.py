@@ -154,6 +154,16 @@ class Network(BackboneForward):
             )
         return self._head_specs[task]
 
+    def drop_head(self, task: str) -> None:
+        """Forget one task's head.
+
+        Raises:
+            ModelError: The task has no head.
+        """
+        self.head(task)
+        del self.heads[_key(task)]
+        self._head_specs.pop(task, None)
+
     def drop_heads(self) -> None:
         """Remove all heads, because a target task starts with its own."""
         self.heads.clear()

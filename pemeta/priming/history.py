@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,13 +20,17 @@ class PrimingHistory:
         losses: of each outer step that was taken.
         seconds: wall time, over all the sessions that the run took.
         sentences: support and query sentences seen.
-        skipped: outer steps, counted from 1, that were left out because something was not finite.
+        skipped: Outer steps, counted from 1, that were skipped because something was not finite.
+        validation_scores: Step and mean score of each validation (``validate_every``).
+        best_step: The step whose values are kept; None without validation, which keeps the last ones.
     """
 
     losses: list[StepLosses] = field(default_factory=list)
     seconds: float = 0.0
     sentences: int = 0
     skipped: list[int] = field(default_factory=list)
+    validation_scores: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int | None = None
 
     @property
     def exploded(self) -> int:
@@ -42,7 +47,7 @@ class PrimingHistory:
                 "inner_lr"
             )
         if self.skipped:
-            found.append(f"{len(self.skipped)} of {total} outer steps were left out: something was not finite")
+            found.append(f"{len(self.skipped)} of {total} outer steps were skipped: something was not finite")
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -50,7 +55,9 @@ class PrimingHistory:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> PrimingHistory:
+    def from_json(cls, value: Mapping[str, Any]) -> PrimingHistory:
         """The inverse of :meth:`to_json`."""
         losses = [StepLosses(tuple(step["inner"]), step["outer"]) for step in value["losses"]]
-        return cls(losses, value["seconds"], value["sentences"], list(value.get("skipped", ())))
+        scores = [(int(step), float(score)) for step, score in value.get("validation_scores", ())]
+        skipped = list(value.get("skipped", ()))
+        return cls(losses, value["seconds"], value["sentences"], skipped, scores, value.get("best_step"))

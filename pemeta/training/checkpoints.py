@@ -161,5 +161,22 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, An
         yield path, before, now
 
 
+def prefixed(**parts: State) -> State:
+    """Several states as one, their names behind the name of the part."""
+    return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
+
+
+def unprefixed(values: State, *parts: str) -> dict[str, State]:
+    """The inverse of :func:`prefixed`; a part that is missing is empty.
+
+    Raises:
+        ValueError: A name belongs to none of the parts.
+    """
+    for name in values:
+        if name.partition(".")[0] not in parts:
+            raise ValueError(f"{name} belongs to none of {', '.join(parts)}")
+    return {part: _under(part, values) for part in parts}
+
+
 def _under(part: str, tensors: State) -> State:
     return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}

@@ -32,6 +32,8 @@ class FineTuning(Frozen):
             computed, and epochs are faster if lengths vary widely. However, the examples of a batch are then similar
             in length, and a long one weighs more in its batch's mean, so that scores change slightly, up or down. Off
             by default.
+        early_stopping: number of epochs in a row without a better validation score after which to stop; null, the
+            default, for never.
     """
 
     epochs: int = Field(15, gt=0)
@@ -43,6 +45,7 @@ class FineTuning(Frozen):
     dropout: bool = False
     reuse_trunk: bool = True
     bucket_by_length: bool = False
+    early_stopping: int | None = Field(None, gt=0)
 
     def steps_per_epoch(self, examples: int) -> int:
         """Number of steps in one pass over this number of training examples."""

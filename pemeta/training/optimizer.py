@@ -105,8 +105,15 @@ class Optimization:
                 raise ValueError(f"the optimiser's state of parameter {index} does not fit")
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
-    def step(self) -> None:
-        """Take the losses' scale out, clip, move the parameters by their gradients, and advance the schedule.
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def step(self) -> float:
+        """Unscale and clip the gradients, update the parameters, and advance the schedule; returns the norm.
+
+        The norm is that of the whole gradient before clipping.
 
         Raises:
             NotFiniteError: the gradient is not finite; the parameters are as they were.
@@ -120,6 +127,7 @@ class Optimization:
         self.optimizer.step()
         self.scheduler.step()
         self.scale.succeeded()
+        return norm
 
 
 def check_finite(value: float, what: str, remedy: str) -> None:

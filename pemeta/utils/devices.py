@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 
 from pemeta.errors import ConfigError, reason
 from pemeta.typing import Batch
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -30,6 +37,16 @@ def resolve_device(name: str = "auto") -> torch.device:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device; copies to CUDA go through pinned memory, so that they do not block."""
     return {key: _pinned(value, device).to(device, non_blocking=True) for key, value in batch.items()}
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes so far: of PyTorch's allocator on CUDA, of the whole process elsewhere; 0 if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -35,6 +35,13 @@ class Processes:
         together = dist.is_available() and dist.is_initialized()
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
 
+    @classmethod
+    def alone(cls) -> Processes:
+        """This process by itself, for work that the processes of a run do not do together."""
+        made = cls()
+        made.rank, made.size = 0, 1
+        return made
+
     @property
     def first(self) -> bool:
         """Whether this process is the one that writes files and prints for all."""

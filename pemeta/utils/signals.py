@@ -10,15 +10,26 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 
+class Stopped(KeyboardInterrupt):
+    """A training run that was interrupted and has stopped between two steps."""
+
+
+_noted: list[list[int]] = []  # signals, of each deferred_interrupt that is on
+
+
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Defer the first Ctrl-C (SIGINT) or SIGTERM in the block; yields a function that returns whether one was received.
 
     The block checks it between steps, saves, and returns; a second signal interrupts at once. Outside the main
-    thread, where Python delivers no signals, nothing is deferred.
+    thread, where Python delivers no signals, nothing is deferred. A block within another shares what that one received.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
+        return
+    if _noted:
+        outer = _noted[-1]
+        yield lambda: bool(outer)
         return
     seen: list[int] = []
     before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
@@ -32,9 +43,11 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
     for kind in before:
         signal.signal(kind, note)
+    _noted.append(seen)
     try:
         yield lambda: bool(seen)
     finally:
+        _noted.pop()
         for kind, handler in before.items():
             signal.signal(kind, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
 

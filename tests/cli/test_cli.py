@@ -266,16 +266,16 @@ def test_an_interrupted_priming_goes_on_and_ends_the_same(pemeta, run_config, tm
     uninterrupted = {**run_config, "output": str(tmp_path / "uninterrupted")}
     assert pemeta("run", uninterrupted).code == 0
 
-    original = priming._Run.step
+    original = priming.PrimingJob.gradient
     steps: list[int] = []
 
-    def step(self: Any, number: int) -> int:
+    def step(self: Any, number: int) -> Any:
         steps.append(number)
         if len(steps) == 3:
             os.kill(os.getpid(), kind)
         return original(self, number)
 
-    monkeypatch.setattr(priming._Run, "step", step)
+    monkeypatch.setattr(priming.PrimingJob, "gradient", step)
     handler = signal.getsignal(kind)
     stopped = pemeta("run", run_config)
     assert stopped.code == 130

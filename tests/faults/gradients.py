@@ -24,9 +24,8 @@ from unroll import FLOAT32, episodes, meta, model_of, unrolled
 from pemeta import PEModel
 from pemeta.errors import ModelError
 from pemeta.priming.algorithms import MetaPriming
-from pemeta.priming.outer_loop import _Run
-from pemeta.training.optimizer import Optimization
-from pemeta.utils.distributed import process_group
+from pemeta.priming.outer_loop import PrimingJob
+from pemeta.utils.distributed import Processes, process_group
 from pemeta.utils.modules import only_trainable
 
 ORDERS = ("first", "second")
@@ -44,8 +43,8 @@ def largest_error(model: PEModel, algorithm: MetaPriming, plain: PEModel, archit
     """The largest error of a priming step against the unroll, over gradients and adapted heads."""
     drawn = episodes(architecture)
     with only_trainable(model, algorithm.trained(model)) as trained:
-        optimization = Optimization(trained.values(), lr=0.1, steps=1)
-        _Run(model, None, algorithm, optimization, 0, None, 1, "stop").gradient(drawn)  # type: ignore[arg-type]
+        job = PrimingJob(model, None, algorithm, 0, trained.values(), None, Processes())  # type: ignore[arg-type]
+        job.meta_gradient(drawn)
         gradients = {name: parameter.grad for name, parameter in trained.items()}
     expected, heads = unrolled(plain, algorithm, drawn)
     errors = [0.0]

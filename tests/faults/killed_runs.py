@@ -80,8 +80,8 @@ class Points:
         self.before(Path, "mkdir", "make a folder")
         self.before(files.shutil, "rmtree", "remove a folder")
         self.before(PreTrainedModel, "save_pretrained", "save a backbone")
-        self.before(pemeta.priming.outer_loop._Run, "step", "step of priming")
-        self.before(pemeta.training.finetuning, "_step", "step of fine-tuning")
+        self.before(pemeta.priming.outer_loop.PrimingJob, "gradient", "step of priming")
+        self.before(pemeta.training.finetuning.FineTuningJob, "gradient", "step of fine-tuning")
         self.before(pemeta.training.finetuning, "evaluate", "validation")
 
 

@@ -218,9 +218,11 @@ def test_the_perplexity_is_the_exponential_of_the_loss():
 
 def test_the_progress_bar_names_the_metric(monkeypatch):
     shown = []
-    monkeypatch.setattr("pemeta.training.finetuning.tqdm.set_postfix_str", lambda self, text: shown.append(text))
+    monkeypatch.setattr(
+        "pemeta.training.callbacks.progress.tqdm.set_postfix_str", lambda self, text, **_: shown.append(text)
+    )
     for task, validation in EACH_KIND:
-        finetune(tiny_gpt2(), task, validation, FineTuning(epochs=1), progress=False)
+        finetune(tiny_gpt2(), task, validation, FineTuning(epochs=1))
     assert [text.split(", validation ")[1].split()[0] for text in shown] == ["F1", "accuracy", "perplexity"]
 
 

@@ -15,6 +15,7 @@ from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
+from pemeta.training.finetuning_settings import FineTuning
 from pemeta.training.optimizer import check_finite
 from pemeta.utils.registry import Named
 from pemeta.utils.seeding import derive_seed, generators_kept, seed_generators
@@ -61,6 +62,9 @@ class PrimingAlgorithm(Named):
         query_size: sentences in a query set; 16, our choice.
         tasks_per_batch: source tasks in a meta-batch; null for all of them, our choice.
         outer_dropout: dropout in the pass whose gradient is the outer gradient; on, our choice.
+        validate_every: outer steps between two validations, each a brief fine-tuning on the validation tasks; the
+            values with the best score are kept. No validation where null, our choice.
+        validation_finetuning: settings of that fine-tuning; three epochs of the usual ones, our choice.
     """
 
     kind: ClassVar[str] = "priming algorithm"
@@ -76,6 +80,8 @@ class PrimingAlgorithm(Named):
     query_size: int = Field(16, gt=0)
     tasks_per_batch: int | None = Field(None, gt=0)
     outer_dropout: bool = True
+    validate_every: int | None = Field(None, gt=0)
+    validation_finetuning: FineTuning = FineTuning(epochs=3)
 
     def require(self) -> None:
         """Check that the packages that the algorithm needs are installed, before anything that takes time.

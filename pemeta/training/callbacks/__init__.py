@@ -1,0 +1,23 @@
+"""What happens beside training: one concern a file, each a callback of the training loop."""
+
+from pemeta.training.callbacks.accelerate_trackers import MLflow as MLflow
+from pemeta.training.callbacks.accelerate_trackers import TensorBoard as TensorBoard
+from pemeta.training.callbacks.accelerate_trackers import Trackio as Trackio
+from pemeta.training.callbacks.accelerate_trackers import WeightsAndBiases as WeightsAndBiases
+from pemeta.training.callbacks.base import Callback as Callback
+from pemeta.training.callbacks.base import StepReport as StepReport
+from pemeta.training.callbacks.base import TrainingState as TrainingState
+from pemeta.training.callbacks.base import Validation as Validation
+from pemeta.training.callbacks.checkpointer import Checkpointer as Checkpointer
+from pemeta.training.callbacks.early_stopping import EarlyStopping as EarlyStopping
+from pemeta.training.callbacks.json_log import JsonLog as JsonLog
+from pemeta.training.callbacks.progress import ProgressBar as ProgressBar
+from pemeta.training.callbacks.tracker import Tracker as Tracker
+
+TRACKERS: dict[str, type[Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+    "mlflow": MLflow,
+    "trackio": Trackio,
+}
+"""The trackers that a configuration can name under ``trackers``; a new one is a line here and its file."""
