@@ -19,6 +19,7 @@ from pemeta.training.pretraining import TinyTransformer, pretrain
 from pemeta.utils.digests import config_digest
 from pemeta.utils.files import replaced_folder
 from pemeta.utils.hub import quiet
+from pemeta.utils.neutral import without_neutral
 from pemeta.utils.registry import Named
 
 Say = Callable[[str], None]
@@ -131,7 +132,7 @@ class TinyBackbone(Backbone):
     def prepare(self, data: DataSource, folder: Path, say: Say = print, progress: bool = True) -> None:
         """Pretrain, and save model and tokenizer under ``folder``; the folder appears when it is whole."""
         target = Path(self.location(folder))
-        digest = config_digest([self.to_config(), data.to_config()])
+        digest = config_digest([without_neutral(self), without_neutral(data)])
         mark = target / "digest.txt"
         if mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == digest:
             return

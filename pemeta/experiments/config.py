@@ -17,19 +17,33 @@ from pemeta.experiments.setting import Name, Search, Setting, Sizes, candidate_n
 from pemeta.reporting.spec import ReportSpec
 from pemeta.training.optimizer import NotFinite
 from pemeta.utils.digests import config_digest
+from pemeta.utils.neutral import without_neutral
 from pemeta.utils.registry import Frozen
 
 _to_config = PlainSerializer(lambda value: value.to_config())
 AnyBackbone = Annotated[Backbone, PlainValidator(Backbone.parse), _to_config]
 AnyData = Annotated[DataSource, PlainValidator(DataSource.parse), _to_config]
 
-
-PRIMED_BY = ("backbone", "data", "sources", "source_sizes", "max_length", "precision")
-"""Top-level keys that a primed model depends on."""
+WITHOUT_EFFECT = (
+    "output",
+    "device",
+    "threads",
+    "checkpoint_layers",
+    "checkpoint_every",
+    "not_finite",
+    "save_tasks",
+    "search",
+    "report",
+)
+"""Top-level keys that no result depends on; every other key is part of the digests."""
+OF_A_RUN = ("targets", "settings", "seeds", "target_sizes")
+"""Top-level keys of which a run's digest contains only the run's own part."""
+AFTER_PRIMING = ("scored_on",)
+"""Top-level keys that records depend on, but primed models do not."""
 
 
 def _not_empty(path: Any) -> Any:
-    """An empty path would be the working directory, which nobody can have meant."""
+    """Refuse an empty path, which would mean the working directory."""
     if path == "":
         raise ValueError("input should be a path; found ''")
     return path
@@ -226,28 +240,36 @@ class GridConfig(Frozen):
         return self.model_copy(update={"settings": possible})
 
     def priming_config(self, setting: str, seed: int) -> dict[str, Any]:
-        """All that a setting's primed model depends on."""
-        primer = self.primer(setting)
-        assert primer is not None  # or there would be no primed model
-        row = primer.model_dump(mode="json")
-        whole = self.model_dump(mode="json")
-        shared = {key: whole[key] for key in PRIMED_BY}
-        return {**shared, "method": row["method"], "priming": row["priming"], "seed": seed}
+        """Everything that a setting's primed model depends on, without keys at their neutral value."""
+        whole = without_neutral(self)
+        primer = whole["settings"][self.settings[setting].primed_as or setting]
+        shared = {key: value for key, value in whole.items() if key not in (*WITHOUT_EFFECT, *OF_A_RUN, *AFTER_PRIMING)}
+        own = {key: value for key, value in primer.items() if key in ("method", "priming")}
+        return {**shared, **own, "seed": seed}
 
-    def run_config(self, cell: Run) -> dict[str, Any]:
-        """All that a cell's record depends on."""
-        row = self.settings[cell.setting].model_dump(mode="json", include={"method", "priming", "finetuning"})
-        whole = self.model_dump(mode="json")
+    def run_config(self, run: Run) -> dict[str, Any]:
+        """Everything that a run's record depends on, without keys at their neutral value.
+
+        The record holds it beside its digest. So a key that is absent in a record has its neutral value, and records
+        from before the key existed compare equal to those from after. ``config.yaml`` holds all keys.
+        """
+        whole = without_neutral(self)
+        row = whole["settings"][run.setting]
+        own = {key: value for key, value in row.items() if key in ("method", "priming", "finetuning")}
         # The sources count without priming too: test sentences that they repeat are not scored as unseen.
-        shared = {key: whole[key] for key in (*PRIMED_BY, "scored_on")}
-        shared["target_sizes"] = self.sizes_of(cell.setting).model_dump(mode="json")
-        primer = self.primer(cell.setting)
-        if primer is not None and primer is not self.settings[cell.setting]:
-            other = primer.model_dump(mode="json", include={"method", "priming"})
-            row |= {"priming": other["priming"], "primed_method": other["method"]}
-        return {"setting": cell.setting, **row, **shared, "target": cell.target, "seed": cell.seed}
+        shared = {key: value for key, value in whole.items() if key not in (*WITHOUT_EFFECT, *OF_A_RUN)}
+        shared["target_sizes"] = without_neutral(self.sizes_of(run.setting))
+        primed_as = self.settings[run.setting].primed_as
+        if primed_as is not None:
+            primer = whole["settings"][primed_as]
+            own |= {"priming": primer["priming"], "primed_method": primer["method"]}
+        return {"setting": run.setting, **own, **shared, "target": run.target, "seed": run.seed}
+
+    def run_digest(self, run: Run) -> str:
+        """The digest of :meth:`run_config`: equal exactly for runs whose results depend on equal configurations."""
+        return config_digest(self.run_config(run))
 
     def primed_name(self, setting: str, seed: int, data_digest: str = "") -> str:
-        """Folder name of a primed model; settings that are primed alike, on the same data, share it."""
+        """The folder name of a primed model; settings that are primed alike, on the same data, share it."""
         config = self.priming_config(setting, seed)
         return f"{config['priming']['name']}-seed{seed}-{config_digest([config, data_digest])}"

@@ -105,9 +105,9 @@ class Setting(Frozen):
                 )
             place[last] = value
         try:
-            return Setting.model_validate(raw)
+            return type(self).model_validate(raw)
         except ValidationError as error:
-            raise FieldError("values", problems(error, Setting)) from None
+            raise FieldError("values", problems(error, type(self))) from None
 
     @property
     def candidates(self) -> list[dict[str, Any]]:
