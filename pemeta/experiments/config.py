@@ -241,11 +241,10 @@ class GridConfig(Frozen):
 
     def priming_config(self, setting: str, seed: int) -> dict[str, Any]:
         """Everything that a setting's primed model depends on, without keys at their neutral value."""
-        whole = without_neutral(self)
-        primer = whole["settings"][self.settings[setting].primed_as or setting]
-        shared = {key: value for key, value in whole.items() if key not in (*WITHOUT_EFFECT, *OF_A_RUN, *AFTER_PRIMING)}
-        own = {key: value for key, value in primer.items() if key in ("method", "priming")}
-        return {**shared, **own, "seed": seed}
+        primer = self.primer(setting)
+        assert primer is not None  # or there would be no primed model
+        own = _part(primer, "method", "priming")
+        return {**without_neutral(self, (*WITHOUT_EFFECT, *OF_A_RUN, *AFTER_PRIMING)), **own, "seed": seed}
 
     def run_config(self, run: Run) -> dict[str, Any]:
         """Everything that a run's record depends on, without keys at their neutral value.
@@ -253,16 +252,14 @@ class GridConfig(Frozen):
         The record holds it beside its digest. So a key that is absent in a record has its neutral value, and records
         from before the key existed compare equal to those from after. ``config.yaml`` holds all keys.
         """
-        whole = without_neutral(self)
-        row = whole["settings"][run.setting]
-        own = {key: value for key, value in row.items() if key in ("method", "priming", "finetuning")}
+        row, primer = self.settings[run.setting], self.primer(run.setting)
+        own = _part(row, "method", "priming", "finetuning")
+        if primer is not None and primer is not row:
+            other = _part(primer, "method", "priming")
+            own |= {"priming": other["priming"], "primed_method": other["method"]}
         # The sources count without priming too: test sentences that they repeat are not scored as unseen.
-        shared = {key: value for key, value in whole.items() if key not in (*WITHOUT_EFFECT, *OF_A_RUN)}
+        shared = without_neutral(self, (*WITHOUT_EFFECT, *OF_A_RUN))
         shared["target_sizes"] = without_neutral(self.sizes_of(run.setting))
-        primed_as = self.settings[run.setting].primed_as
-        if primed_as is not None:
-            primer = whole["settings"][primed_as]
-            own |= {"priming": primer["priming"], "primed_method": primer["method"]}
         return {"setting": run.setting, **own, **shared, "target": run.target, "seed": run.seed}
 
     def run_digest(self, run: Run) -> str:
@@ -273,3 +270,8 @@ class GridConfig(Frozen):
         """The folder name of a primed model; settings that are primed alike, on the same data, share it."""
         config = self.priming_config(setting, seed)
         return f"{config['priming']['name']}-seed{seed}-{config_digest([config, data_digest])}"
+
+
+def _part(setting: Setting, *keys: str) -> dict[str, Any]:
+    """Some keys of a setting, without those at their neutral value."""
+    return without_neutral(setting, set(type(setting).model_fields) - set(keys))

@@ -23,12 +23,14 @@ Records are never rewritten.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
+
+from pemeta.utils.registry import Named
 
 
 @dataclass(frozen=True, eq=False)  # by identity, or typing would take Neutral(False) for an earlier Neutral(0)
@@ -44,13 +46,18 @@ class Neutral:
     value: Any
 
 
-def without_neutral(description: BaseModel) -> dict[str, Any]:
+def without_neutral(description: BaseModel, without: Collection[str] = ()) -> dict[str, Any]:
     """A description as JSON, without the keys, at any depth, that have their neutral value.
 
     Different descriptions of one type give different JSON: a key can be absent for one value only.
+
+    Args:
+        description: what a digest is to be made of.
+        without: keys of its own that are omitted too, whatever their value.
     """
-    to_config = getattr(description, "to_config", None)  # a Named one is written with its name
-    dumped = to_config() if to_config is not None else description.model_dump(mode="json")
+    dumped = description.model_dump(mode="json", exclude=set(without))
+    if isinstance(description, Named):
+        dumped = {"name": description.name, **dumped}
     result: dict[str, Any] = _reduced(description, dumped)
     return result
 

@@ -51,7 +51,7 @@ class Whole(Frozen):
     extra: Annotated[AnyThing | None, Neutral({"name": "plain", "rate": 2})] = None
     part: Annotated[After, Neutral({"old": 0, "new": None})] = After()
     several: Annotated[tuple[After, ...], Neutral(())] = ()
-    named: dict[str, After] = {}
+    named: dict[str, After] = Field(default_factory=dict)
     flag: Annotated[bool, Neutral(False)] = True
     texts: Annotated[tuple[str, ...], Neutral(("a", "b"))] = ()
 
