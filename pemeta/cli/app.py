@@ -187,13 +187,13 @@ def validate(
     if checked.to_search is not None:
         typer.echo(f"before them a search of {len(checked.to_search.runs)} runs")
     if load:
+        from pemeta.experiments.build import Builder
         from pemeta.experiments.data_check import check_data
-        from pemeta.experiments.stages import Stages
 
-        stages = Stages(checked, say=typer.echo)
-        check_data(stages, checked.runs)
+        builder = Builder(checked, checked.output, say=typer.echo)
+        check_data(builder, checked.runs)
         for name, setting in checked.settings.items():
-            model = stages.builder.model(name, checked.seeds[0])
+            model = builder.model(name, checked.seeds[0])
             if setting.priming is not None:
                 setting.priming.prepare(model, checked.seeds[0])
         typer.echo("the backbone loads and all data can be read")

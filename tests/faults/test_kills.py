@@ -107,7 +107,7 @@ def test_the_points_are_of_every_kind(points: list[str]) -> None:
         *("save a backbone", "step of priming", "step of fine-tuning", "validation"),
     }
     assert kinds["step of priming"] == 10
-    assert kinds["step of fine-tuning"] == 6 * (4 + 2)  # four cells and two candidates, two epochs of three batches
+    assert kinds["step of fine-tuning"] == 6 * (4 + 2)  # four runs and two candidates, two epochs of three batches
 
 
 @pytest.mark.slow
