@@ -37,7 +37,7 @@ WITHOUT_EFFECT = (
 )
 """Top-level keys that no result depends on; every other key is part of the digests."""
 OF_A_RUN = ("targets", "settings", "seeds", "target_sizes")
-"""Top-level keys of which a run's digest contains only the run's own part."""
+"""Top-level keys that a run's digest replaces with the run's own part of them."""
 AFTER_PRIMING = ("scored_on",)
 """Top-level keys that records depend on, but primed models do not."""
 

@@ -70,11 +70,11 @@ class GridLog:
             return
         finetunings = self.schedule.finetunings
         done = sum(one in self.schedule.done for one in finetunings)
-        what = f"[{done}/{len(finetunings)}] {stage.describe(self._config)}"
-        if stage.target is None:
-            what = stage.describe(self._config).replace("priming for", "primed", 1)
+        count = f"[{done}/{len(finetunings)}] " if stage.target is not None else ""
         left = self.schedule.time_left(self._jobs) if self.schedule.left else "done"
-        self._say(f"{what}: {outcome.result} ({format_duration(outcome.seconds)}; {left})")
+        self._say(
+            f"{count}{stage.describe(self._config, done=True)}: {outcome.result} ({format_duration(outcome.seconds)}; {left})"
+        )
 
     def note(self, outcome: Outcome) -> None:
         """Note how a stage ended, and write the traceback of an unexpected error.

@@ -29,10 +29,11 @@ class Stage:
         assert self.target is not None  # it is no priming run
         return Run(self.setting, self.target, self.seed)
 
-    def describe(self, config: GridConfig) -> str:
+    def describe(self, config: GridConfig, done: bool = False) -> str:
         """The stage's name on the terminal."""
         label = config.settings[self.setting].label or self.setting
-        what = f"priming for {label}" if self.target is None else f"{label} → {self.target}"
+        priming = f"primed {label}" if done else f"priming for {label}"
+        what = priming if self.target is None else f"{label} → {self.target}"
         return f"{what}, seed {self.seed}"
 
 

@@ -69,6 +69,8 @@ def test_a_whole_run_does_every_run_once_and_nothing_twice(pemeta, grid, times, 
     assert len([line for line in first.out.splitlines() if line.startswith("[")]) == 20
     assert "[20/20] full → cc, seed 1: F1 " in first.out
     assert len(re.findall("^priming for ", first.out, flags=re.MULTILINE)) == 4  # algorithms and seeds
+    assert len(re.findall(r"^primed .*, seed \d: outer loss .* left\)$", first.out, flags=re.MULTILINE)) >= 3
+    assert "primed meta-primed, seed 0: outer loss " in first.out
     assert "head only" in first.out.split("Results: ")[1]
     assert "Truncated test sentences: none" in first.out
 
