@@ -72,9 +72,8 @@ class GridLog:
         done = sum(one in self.schedule.done for one in finetunings)
         count = f"[{done}/{len(finetunings)}] " if stage.target is not None else ""
         left = self.schedule.time_left(self._jobs) if self.schedule.left else "done"
-        self._say(
-            f"{count}{stage.describe(self._config, done=True)}: {outcome.result} ({format_duration(outcome.seconds)}; {left})"
-        )
+        what = f"{count}{stage.describe(self._config, done=True)}"
+        self._say(f"{what}: {outcome.result} ({format_duration(outcome.seconds)}; {left})")
 
     def note(self, outcome: Outcome) -> None:
         """Note how a stage ended, and write the traceback of an unexpected error.
