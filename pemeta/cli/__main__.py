@@ -1,4 +1,4 @@
-"""``python -m pemeta.cli`` is the command ``pemeta``."""
+"""The command ``pemeta`` as ``python -m pemeta.cli``."""
 
 from pemeta.cli.app import main
 

@@ -1,4 +1,4 @@
-"""Where a run's pretrained backbone and tokenizer come from, as a configuration says it."""
+"""Sources of the pretrained backbone and its tokenizer, as a configuration names them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pemeta.training.pretraining import TinyTransformer, pretrain
 from pemeta.utils.digests import config_digest
 from pemeta.utils.files import replaced_folder
 from pemeta.utils.hub import quiet
+from pemeta.utils.neutral import without_neutral
 from pemeta.utils.registry import Named
 
 Say = Callable[[str], None]
@@ -38,21 +39,21 @@ class Backbone(Named):
     attention: Literal["sdpa", "eager"] | None = None
 
     def prepare(self, data: DataSource, folder: Path, say: Say = print, progress: bool = True) -> None:
-        """Make what :meth:`location` points to, if it has to be made; done once per run folder."""
+        """Create what :meth:`location` points to, if that is needed; done once per output folder."""
 
     @abstractmethod
     def location(self, folder: Path) -> str:
         """A folder or a hub name that transformers loads.
 
         Args:
-            folder: where :meth:`prepare` puts what it makes.
+            folder: the folder that :meth:`prepare` writes to.
         """
 
     def configuration(self, folder: Path) -> PreTrainedConfig:
-        """The backbone's shape, which its values are not needed for.
+        """The backbone's shape, without loading its values.
 
         Raises:
-            ModelError: there is no configuration.
+            ModelError: it cannot be read.
         """
         return read_configuration(self.location(folder))
 
@@ -65,10 +66,10 @@ class Backbone(Named):
         return load_backbone(self.location(folder), self.attention)
 
     def tokenizer(self, folder: Path) -> PreTrainedTokenizerBase:
-        """The backbone's tokenizer; its ``model_max_length`` is at most what the model has positions for.
+        """The backbone's tokenizer; its ``model_max_length`` is at most the model's number of positions.
 
         Raises:
-            ModelError: it cannot be loaded, or is not this model's.
+            ModelError: it cannot be loaded, or belongs to another model.
         """
         return load_tokenizer(self.location(folder))
 
@@ -90,7 +91,7 @@ class PretrainedBackbone(Backbone):
 
 
 class PackagedBackbone(Backbone):
-    """A model that an installed Python package carries, for machines without a hub.
+    """A model within an installed Python package, for machines without a hub.
 
     Attributes:
         package: the package.
@@ -118,7 +119,7 @@ class PackagedBackbone(Backbone):
 
 
 class TinyBackbone(Backbone):
-    """A tiny Transformer, pretrained here on the unlabelled text of the run's data; needs no download.
+    """A tiny Transformer, pretrained here on the unlabelled text of the grid's data; needs no download.
 
     Attributes:
         transformer: its shape and its pretraining.
@@ -129,9 +130,9 @@ class TinyBackbone(Backbone):
     transformer: TinyTransformer = TinyTransformer()
 
     def prepare(self, data: DataSource, folder: Path, say: Say = print, progress: bool = True) -> None:
-        """Pretrain, and save model and tokenizer under ``folder``; the folder appears when it is whole."""
+        """Pretrain, and save model and tokenizer under ``folder``; the folder appears once it is complete."""
         target = Path(self.location(folder))
-        digest = config_digest([self.to_config(), data.to_config()])
+        digest = config_digest([without_neutral(self), without_neutral(data)])
         mark = target / "digest.txt"
         if mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == digest:
             return
@@ -144,9 +145,9 @@ class TinyBackbone(Backbone):
             (temporary / "digest.txt").write_text(digest, encoding="utf-8")
 
     def location(self, folder: Path) -> str:
-        """The folder that :meth:`prepare` makes."""
+        """The folder that :meth:`prepare` writes."""
         return str(folder / "backbone")
 
     def configuration(self, folder: Path) -> PreTrainedConfig:
-        """As described, whether the backbone is made or not; the vocabulary may come out smaller."""
+        """The described shape, whether the backbone exists or not; its vocabulary may come out smaller."""
         return self.transformer.configuration(self.transformer.vocab_size)

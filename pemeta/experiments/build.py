@@ -1,4 +1,4 @@
-"""Configuration to objects: the only file that knows both."""
+"""The objects that a configuration describes: models, tasks and data."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class Builder:
     """Makes the objects that a configuration describes; data is read, encoded and digested once.
 
     Args:
-        config: the run's configuration.
-        folder: where the backbone is kept, if it has to be made.
-        say: takes one line for each thing that is made.
+        config: configuration of the grid.
+        folder: folder of the backbone, if it is pretrained here.
+        say: takes one line for each thing that is done.
         progress: show progress bars.
-        device: in place of the configuration's.
+        device: device to compute on; the configuration's by default.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Builder:
         self.data_digest = cache(self._data_digest)
 
     def prepare(self) -> None:
-        """Make the backbone, if it has to be made."""
+        """Pretrain the backbone, if the configuration says so and it has not been done."""
         self.config.backbone.prepare(self.config.data, self.folder, self.say, self.progress)
 
     @cached_property
@@ -81,25 +81,25 @@ class Builder:
 
     @property
     def backbone_location(self) -> str:
-        """The folder or the hub's name that the backbone is loaded from."""
+        """The folder or hub name that the backbone is loaded from."""
         return self.config.backbone.location(self.folder)
 
     def model(self, setting: str, seed: int) -> PEModel:
-        """A model on the pretrained backbone with a setting's method attached, on the run's device."""
+        """A model on the pretrained backbone with a setting's method attached, on the grid's device."""
         self.prepare()
         backbone = self.config.backbone.model(self.folder)
         return self.set_up(PEModel(backbone, self.config.settings[setting].method, seed=seed))
 
     @cached_property
     def tokenizer_digest(self) -> str:
-        """Of the backbone's tokenizer."""
+        """Digest of the backbone's tokenizer."""
         return tokenizer_digest(self.tokenizer)
 
     def set_up(self, model: PEModel) -> PEModel:
-        """The model on the run's device, computing as the configuration says.
+        """The model on the grid's device, with the configuration's precision and checkpointing.
 
         Raises:
-            ModelError: it was primed with another tokenizer than the backbone has now.
+            ModelError: it was primed with another tokenizer than the backbone's.
         """
         check_tokenizer("the primed model", model.tokenizer_digest, self.tokenizer_digest)
         model.tokenizer_digest = self.tokenizer_digest
@@ -114,12 +114,12 @@ class Builder:
 
     @cached_property
     def source_digest(self) -> str:
-        """Of the sentences that priming draws from, and that test sentences may repeat."""
+        """Digest of the sentences that priming draws from, and that test sentences may repeat."""
         sizes = self.config.source_sizes
         return config_digest([digest(self.corpus(language, sizes).train) for language in self.config.sources])
 
     def _data_digest(self, language: str, sizes: Sizes) -> str:
-        """Of all sentences that the records of a target depend on."""
+        """Digest of all sentences that the records of a target depend on."""
         corpus = self.corpus(language, sizes)
         splits = [digest(corpus.split(split)) for split in SPLITS]
         return config_digest([self.source_digest, *splits])
@@ -130,7 +130,7 @@ class Builder:
 
     def _target(self, language: str, sizes: Sizes) -> Target:
         corpus = self.corpus(language, sizes)
-        # Of all settings, primed or not, so that the rows of a table are scored on the same sentences.
+        # The same for all settings, primed or not, so that the rows of a table are scored on the same sentences.
         trained_on = [corpus, *(self.corpus(source, self.config.source_sizes) for source in self.config.sources)]
         seen = {sentence.words for one in trained_on for sentence in one.train}
         scored = corpus.split(self.config.scored_on)

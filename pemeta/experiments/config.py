@@ -1,4 +1,4 @@
-"""A run's configuration: frozen pydantic models."""
+"""The configuration of a grid: frozen pydantic models."""
 
 from __future__ import annotations
 
@@ -17,19 +17,33 @@ from pemeta.experiments.setting import Name, Search, Setting, Sizes, candidate_n
 from pemeta.reporting.spec import ReportSpec
 from pemeta.training.optimizer import NotFinite
 from pemeta.utils.digests import config_digest
+from pemeta.utils.neutral import without_neutral
 from pemeta.utils.registry import Frozen
 
 _to_config = PlainSerializer(lambda value: value.to_config())
 AnyBackbone = Annotated[Backbone, PlainValidator(Backbone.parse), _to_config]
 AnyData = Annotated[DataSource, PlainValidator(DataSource.parse), _to_config]
 
-
-PRIMED_BY = ("backbone", "data", "sources", "source_sizes", "max_length", "precision")
-"""Top-level keys that a primed model depends on."""
+WITHOUT_EFFECT = (
+    "output",
+    "device",
+    "threads",
+    "checkpoint_layers",
+    "checkpoint_every",
+    "not_finite",
+    "save_tasks",
+    "search",
+    "report",
+)
+"""Top-level keys that no result depends on; every other key is part of the digests."""
+OF_A_RUN = ("targets", "settings", "seeds", "target_sizes")
+"""Top-level keys that a run's digest replaces with the run's own part of them."""
+AFTER_PRIMING = ("scored_on",)
+"""Top-level keys that records depend on, but primed models do not."""
 
 
 def _not_empty(path: Any) -> Any:
-    """An empty path would be the working directory, which nobody can have meant."""
+    """Refuse an empty path, which would mean the working directory."""
     if path == "":
         raise ValueError("input should be a path; found ''")
     return path
@@ -50,32 +64,32 @@ class GridConfig(Frozen):
     into them when a configuration is read.
 
     Attributes:
-        output: folder for everything that the run writes.
+        output: folder for everything that is written.
         backbone: the pretrained encoder.
-        data: where the sentences come from.
+        data: the source of the sentences.
         targets: languages to fine-tune on.
         settings: rows of the table, in their order.
         sources: languages to prime on.
-        seeds: one run of every cell per seed.
-        max_length: word pieces per sentence, special tokens included; where null 128, our choice, or the model's
-            limit if that is less.
+        seeds: every setting is run on every target once per seed.
+        max_length: tokens per sentence, special tokens included; where null 128, our choice, or the model's limit if
+            that is less.
         source_sizes: limits on the source languages' data.
         target_sizes: limits on the target languages' data.
-        search: how values are chosen where a setting leaves a choice.
-        scored_on: the split that records' scores are of, ``test`` or ``validation``.
-        report: tables, comparisons and figures of the report; by default a table of everything.
+        search: how values are chosen where a setting has a search.
+        scored_on: the split that is scored, ``test`` or ``validation``.
+        report: tables, comparisons and figures of the report; by default one table of all scores.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
-        precision: ``fp32``, or ``bf16`` or ``fp16`` to compute in lower precision where PyTorch's autocast holds that
-            safe; parameters stay in their own. float16's losses are scaled.
-        checkpoint_layers: gradient checkpointing: keep only what enters each layer for the backward pass, and run the
-            layer again there. Less memory, more time, the same results; off, our choice.
-        checkpoint_every: steps of priming's outer loop, or of fine-tuning, between two checkpoints; 100, our choice.
+        precision: ``fp32``, or ``bf16`` or ``fp16`` to compute in lower precision where PyTorch's autocast considers
+            it safe; parameters keep their own. With ``fp16``, losses are scaled.
+        checkpoint_layers: gradient checkpointing: keep only the input of each layer for the backward pass, which then
+            runs the layer again. Less memory, more time, the same results; off, our choice.
+        checkpoint_every: steps of priming's outer loop, or of fine-tuning, between checkpoints; 100, our choice.
         not_finite: ``stop`` a run whose loss or gradient is not finite, our choice, or ``skip`` that step and count it
             in the record; ten in a row end the run.
-        save_tasks: keep each cell's fine-tuned values in ``models/``; where null, if they are at most a tenth of the
+        save_tasks: save each run's fine-tuned values in ``models/``; where null, if they are at most a tenth of the
             model's parameters or a million, our choice: full fine-tuning would fill disks.
-        threads: processor threads of PyTorch's operations; its own choice where null. Tiny models are fastest
-            with one.
+        threads: CPU threads of PyTorch's operations; PyTorch's own choice where null. Tiny models are fastest with
+            one.
     """
 
     output: Annotated[Path, BeforeValidator(_not_empty)]
@@ -114,18 +128,18 @@ class GridConfig(Frozen):
             lists += [(f"settings.{name}.{key}", getattr(setting, key) or ()) for key in ("targets", "seeds")]
         for what, values in lists:
             if len(set(values)) < len(values):
-                raise ValueError(f"{what} holds a value twice: {list(values)}")
+                raise ValueError(f"{what}: duplicate value in {list(values)}; remove one")
         for name, setting in self.settings.items():
             self._check_primer(name, setting)
         primed = [name for name, setting in self.settings.items() if setting.priming is not None]
         if primed and not self.sources:
-            raise ValueError(f"setting {primed[0]!r} primes the model, but there are no sources; add sources: [...]")
+            raise ValueError(f"setting {primed[0]!r} primes the model, but sources is empty; add sources: [...]")
         for name, setting in self.settings.items():
             self._check_parts(name, setting)
             self._check_search(name, setting)
         searches = any(setting.candidates for setting in self.settings.values())
         if searches and (both := set(self.seeds) & set(self.search.seeds)):
-            raise ValueError(f"search.seeds: {min(both)} is one of the run's seeds too; search with others")
+            raise ValueError(f"search.seeds: {min(both)} is also one of the grid's seeds; search with other seeds")
         self._check_report()
         return self
 
@@ -133,8 +147,8 @@ class GridConfig(Frozen):
         for key, whole in (("targets", self.targets), ("seeds", self.seeds)):
             for value in getattr(setting, key) or ():
                 if value not in whole:
-                    there = f"{value!r} is not one of the run's {key}, {list(whole)}"
-                    raise ValueError(f"settings.{name}.{key}: {there}; add it to {key}, or leave it out here")
+                    there = f"{value!r} is not one of the grid's {key}, {list(whole)}"
+                    raise ValueError(f"settings.{name}.{key}: {there}; add it to {key}, or remove it here")
 
     def _check_primer(self, name: str, setting: Setting) -> None:
         if setting.primed_as is None:
@@ -152,7 +166,7 @@ class GridConfig(Frozen):
             if other is None:
                 raise ValueError(f"settings.{name}.search: {unknown_name('setting', chooser, self.settings)}")
             if not other.candidates:
-                raise ValueError(f"settings.{name}.search: setting {chooser!r} searches nothing itself")
+                raise ValueError(f"settings.{name}.search: setting {chooser!r} has no candidates of its own")
             values |= other.candidates[0]
         for candidate in [values, *setting.candidates]:
             setting.having(candidate)
@@ -167,7 +181,7 @@ class GridConfig(Frozen):
 
     @property
     def runs(self) -> list[Run]:
-        """Every fine-tuning run; those that share a primed model follow each other."""
+        """Every fine-tuning run; runs that share a primed model follow each other."""
         return [
             Run(name, target, seed)
             for seed in self.seeds
@@ -190,7 +204,7 @@ class GridConfig(Frozen):
 
     @property
     def to_search(self) -> GridConfig | None:
-        """The run, in a folder within the output, that tries all candidates; None where there is nothing to choose."""
+        """The grid that tries all candidates, in a folder within the output; None without a search."""
         settings = {}
         for name, setting in self.settings.items():
             for values in setting.candidates:
@@ -215,7 +229,7 @@ class GridConfig(Frozen):
         )
 
     def chosen(self, choices: Mapping[str, Mapping[str, Any]]) -> GridConfig:
-        """The run with the values that a search has chosen, by setting, without settings that lack a choice."""
+        """The configuration with chosen values, by setting; settings that lack a choice are omitted."""
         settings = {}
         for name, setting in self.settings.items():
             choosers = (*([name] if setting.candidates else []), *setting.chosen_by)
@@ -226,28 +240,38 @@ class GridConfig(Frozen):
         return self.model_copy(update={"settings": possible})
 
     def priming_config(self, setting: str, seed: int) -> dict[str, Any]:
-        """All that a setting's primed model depends on."""
+        """Everything that a setting's primed model depends on, without keys at their neutral value."""
         primer = self.primer(setting)
         assert primer is not None  # or there would be no primed model
-        row = primer.model_dump(mode="json")
-        whole = self.model_dump(mode="json")
-        shared = {key: whole[key] for key in PRIMED_BY}
-        return {**shared, "method": row["method"], "priming": row["priming"], "seed": seed}
+        own = _part(primer, "method", "priming")
+        return {**without_neutral(self, (*WITHOUT_EFFECT, *OF_A_RUN, *AFTER_PRIMING)), **own, "seed": seed}
 
-    def run_config(self, cell: Run) -> dict[str, Any]:
-        """All that a cell's record depends on."""
-        row = self.settings[cell.setting].model_dump(mode="json", include={"method", "priming", "finetuning"})
-        whole = self.model_dump(mode="json")
+    def run_config(self, run: Run) -> dict[str, Any]:
+        """Everything that a run's record depends on, without keys at their neutral value.
+
+        The record holds it beside its digest. So a key that is absent in a record has its neutral value, and records
+        from before the key existed compare equal to those from after. ``config.yaml`` holds all keys.
+        """
+        row, primer = self.settings[run.setting], self.primer(run.setting)
+        own = _part(row, "method", "priming", "finetuning")
+        if primer is not None and primer is not row:
+            other = _part(primer, "method", "priming")
+            own |= {"priming": other["priming"], "primed_method": other["method"]}
         # The sources count without priming too: test sentences that they repeat are not scored as unseen.
-        shared = {key: whole[key] for key in (*PRIMED_BY, "scored_on")}
-        shared["target_sizes"] = self.sizes_of(cell.setting).model_dump(mode="json")
-        primer = self.primer(cell.setting)
-        if primer is not None and primer is not self.settings[cell.setting]:
-            other = primer.model_dump(mode="json", include={"method", "priming"})
-            row |= {"priming": other["priming"], "primed_method": other["method"]}
-        return {"setting": cell.setting, **row, **shared, "target": cell.target, "seed": cell.seed}
+        shared = without_neutral(self, (*WITHOUT_EFFECT, *OF_A_RUN))
+        shared["target_sizes"] = without_neutral(self.sizes_of(run.setting))
+        return {"setting": run.setting, **own, **shared, "target": run.target, "seed": run.seed}
+
+    def run_digest(self, run: Run) -> str:
+        """The digest of :meth:`run_config`: equal exactly for runs whose results depend on equal configurations."""
+        return config_digest(self.run_config(run))
 
     def primed_name(self, setting: str, seed: int, data_digest: str = "") -> str:
-        """Folder name of a primed model; settings that are primed alike, on the same data, share it."""
+        """The folder name of a primed model; settings that are primed alike, on the same data, share it."""
         config = self.priming_config(setting, seed)
         return f"{config['priming']['name']}-seed{seed}-{config_digest([config, data_digest])}"
+
+
+def _part(setting: Setting, *keys: str) -> dict[str, Any]:
+    """Some keys of a setting, without those at their neutral value."""
+    return without_neutral(setting, set(type(setting).model_fields) - set(keys))

@@ -1,4 +1,4 @@
-"""A configuration's defaults for its settings, and how they are put under what a setting says itself."""
+"""Merging of a configuration's top-level defaults into its settings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pemeta.training.finetuning_settings import FineTuning
 from pemeta.utils.registry import Frozen, problems
 
 DEFAULTED = ("priming", "finetuning")
-"""Top-level keys whose mappings are the settings' defaults."""
+"""Top-level keys whose mappings are defaults for the settings."""
 
 
 def with_defaults(whole: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as it was given, with its defaults in its settings and not beside them.
+    """A configuration with its defaults merged into its settings.
 
     Raises:
-        ConfigError: no setting could take one of the defaults.
+        ConfigError: no setting could use one of the defaults.
     """
     _check_defaults(whole)
     rest = {key: item for key, item in whole.items() if key not in DEFAULTED}
@@ -34,7 +34,7 @@ def with_defaults(whole: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_defaults(whole: Mapping[str, Any]) -> None:
-    """Refuse defaults that no setting could take, at the path where they were given."""
+    """Refuse defaults that no setting could use, with the path where they were given."""
     for key in DEFAULTED:
         if not isinstance(whole.get(key, {}), Mapping | None):
             raise ConfigError(f"{key}: expected a mapping of defaults; found {excerpt(whole[key])}")
@@ -50,7 +50,7 @@ def _check_defaults(whole: Mapping[str, Any]) -> None:
 
 
 def _with_defaults(name: str, setting: Any, whole: Mapping[str, Any]) -> Any:
-    """A setting with the top-level defaults of its own keys under it."""
+    """A setting, with the top-level defaults for keys that it does not give itself."""
     setting = _with_sizes(setting, whole)
     if not isinstance(setting, Mapping):
         return setting
@@ -68,7 +68,7 @@ def _with_defaults(name: str, setting: Any, whole: Mapping[str, Any]) -> Any:
 
 
 def _with_sizes(part: Any, whole: Mapping[str, Any]) -> Any:
-    """A part of a configuration with the run's limits on the targets' data under those that it has itself."""
+    """A part of a configuration, with the grid's limits on the targets' data where it gives none itself."""
     own, run = _sizes_given(part), _sizes_given(whole)
     if not own or not run:
         return part
@@ -79,7 +79,7 @@ def _with_sizes(part: Any, whole: Mapping[str, Any]) -> Any:
 
 
 def _sizes_given(part: Any) -> dict[str, Any]:
-    """The limits on the targets' data that stand in a part of a configuration, or in the class that was made of it."""
+    """The limits on the targets' data that a part of a configuration gives, as a mapping or parsed."""
     sizes = part.get("target_sizes") if isinstance(part, Mapping) else getattr(part, "target_sizes", None)
     if isinstance(sizes, Sizes):
         return sizes.model_dump(exclude_unset=True)
@@ -87,7 +87,7 @@ def _sizes_given(part: Any) -> dict[str, Any]:
 
 
 def _suitable(key: str, default: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults that a setting can take: a priming algorithm only those of its own keys."""
+    """The defaults that a setting can use: of those for priming, only the keys of its own algorithm."""
     algorithm = PrimingAlgorithm.members().get(str(own.get("name", default.get("name"))))
     if key != "priming" or algorithm is None:
         return dict(default)

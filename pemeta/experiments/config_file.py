@@ -19,7 +19,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> GridConfig:
 
     Args:
         path: the file.
-        overrides: such as ``finetuning.epochs=3``; keys are dotted paths, values YAML.
+        overrides: for example ``finetuning.epochs=3``; keys are dotted paths, values YAML.
 
     Raises:
         ConfigError: the file cannot be read, or a key or value is wrong; its path is named.

@@ -1,4 +1,4 @@
-"""What would make a later stage fail, found before the first long one."""
+"""Checks of a grid's data before the first long stage, so that no later stage fails because of it."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Sequence
 
 from pemeta.data.encoding import Encoded
 from pemeta.data.examples import Examples
+from pemeta.experiments.build import Builder
 from pemeta.experiments.config import Run
-from pemeta.experiments.stages import Stages
 
 
-def check_data(stages: Stages, cells: Sequence[Run]) -> None:
-    """Read and encode all data of some cells, and say what was cut from it.
+def check_data(builder: Builder, runs: Sequence[Run]) -> None:
+    """Read and encode all data of some runs, and report what was truncated.
 
     Raises:
-        DataError: a language is not there, or its data is not as it should be, or too little to prime on.
-        ModelError: there is no backbone.
+        DataError: a language is missing, or its data is malformed or too little to prime on.
+        ModelError: the backbone cannot be loaded.
         MissingLearn2LearnError: priming needs learn2learn.
     """
-    config, builder = stages.config, stages.builder
-    primers = [config.primer(name) for name in dict.fromkeys(cell.setting for cell in cells)]
+    config = builder.config
+    primers = [config.primer(name) for name in dict.fromkeys(run.setting for run in runs)]
     algorithms = [setting.priming for setting in primers if setting is not None and setting.priming is not None]
     for algorithm in algorithms:
         algorithm.require()
-    stages.say(f"device {builder.device}; reading data and backbone")
-    targets = {(cell.target, config.sizes_of(cell.setting)): None for cell in cells}
-    for language, sizes in targets:  # reads the data: a wrong language is found before a backbone is made
+    builder.say(f"device {builder.device}; reading data and backbone")
+    targets = {(run.target, config.sizes_of(run.setting)): None for run in runs}
+    for language, sizes in targets:  # reads the data: a wrong language is found before a backbone is pretrained
         builder.data_digest(language, sizes)
     encoded: dict[str, Examples] = {}
     if algorithms:
@@ -43,7 +43,7 @@ def check_data(stages: Stages, cells: Sequence[Run]) -> None:
     for what, data in encoded.items():
         if isinstance(data, Encoded) and data.num_truncated:
             longest = max(map(len, data.input_ids))
-            stages.say(
-                f"{what}: {data.num_truncated} of {len(data)} sentences are longer than {longest} word pieces; "
+            builder.say(
+                f"{what}: {data.num_truncated} of {len(data)} sentences are longer than {longest} tokens; "
                 f"{data.num_cut_words} words were cut, which count as O in scores"
             )

@@ -1,4 +1,4 @@
-"""What a run tells while it is at work: lines for people, and a file of what is being done."""
+"""Messages of a grid while it is running, and a file that lists the running stages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from pemeta.errors import OutputError, UnwritableError
 from pemeta.experiments.backbones import Say
-from pemeta.experiments.config import GridConfig
+from pemeta.experiments.output_folder import LOCK
 from pemeta.experiments.schedule import Schedule
 from pemeta.experiments.stage import Outcome, Stage
 from pemeta.utils.digests import slug
@@ -22,28 +22,27 @@ from pemeta.utils.durations import format_duration
 from pemeta.utils.files import read_json, remove, write_json, write_text
 
 RUNNING = "running.json"
-"""File of a run's folder that tells what is being done."""
-LOCK = ".run.lock"
-"""File of a run's folder that is locked while the run is at work."""
+"""File of an output folder that lists the running stages."""
 
 
 class GridLog:
-    """Takes down in the plan how stages end, and tells; of several processes the first one writes.
+    """Notes in the schedule how stages end, and reports it; of several processes, the first one writes.
 
     Args:
-        config: of the run; nothing is left to search.
-        schedule: of its stages.
-        folder: of the run.
-        say: takes one line for each thing that is done.
-        jobs: stages that are done at a time.
+        schedule: schedule of the grid.
+        folder: the output folder.
+        say: takes one line for each stage that is done.
+        warn: takes one line for each stage that failed.
+        jobs: number of stages that run at a time.
     """
 
-    def __init__(self, config: GridConfig, schedule: Schedule, folder: Path, say: Say, jobs: int) -> None:
-        self.config = config
+    def __init__(self, schedule: Schedule, folder: Path, say: Say, warn: Say, jobs: int) -> None:
         self.schedule = schedule
-        self.folder = folder
-        self.say = say
-        self.jobs = jobs
+        self._config = schedule.config
+        self._folder = folder
+        self._say = say
+        self._warn = warn
+        self._jobs = jobs
         self._writes = Processes().first
 
     def __enter__(self) -> Self:
@@ -51,35 +50,33 @@ class GridLog:
 
     def __exit__(self, *_: object) -> None:
         if self._writes:
-            remove(self.folder / RUNNING)
+            remove(self._folder / RUNNING)
 
-    def begun(self, stages: Sequence[Stage]) -> None:
-        """Write down what is being done, for who looks at the run from elsewhere."""
+    def started(self, stages: Sequence[Stage]) -> None:
+        """Record the running stages, so that `pemeta run --dry-run` in another shell can show them."""
         if self._writes:
-            names = [stage.words(self.config) for stage in stages]
+            names = [stage.describe(self._config) for stage in stages]
             about = {"process": os.getpid(), "since": int(time.time()), "stages": names}
-            with suppress(OutputError):  # a full disk ends the run where something is lost
-                write_json(self.folder / RUNNING, about)
+            with suppress(OutputError):  # a full disk ends the grid where something would be lost
+                write_json(self._folder / RUNNING, about)
 
     def ended(self, outcome: Outcome) -> None:
-        """Take down how a stage ended, and tell."""
-        words = outcome.stage.words(self.config)
+        """Note how a stage ended, and report it."""
+        stage = outcome.stage
         if outcome.error is not None and not outcome.fatal:
-            self.say(f"failed: {words}: {outcome.error}")
-        self.take_down(outcome)
+            self._warn(f"failed: {stage.describe(self._config)}: {outcome.error}")
+        self.note(outcome)
         if outcome.error is not None:
             return
         finetunings = self.schedule.finetunings
-        left = self.schedule.time_left(self.jobs) if self.schedule.left else "done"
-        begin = (
-            f"[{sum(cell in self.schedule.done for cell in finetunings)}/{len(finetunings)}] "
-            if outcome.stage.target
-            else "done: "
-        )
-        self.say(f"{begin}{words}: {outcome.result} ({format_duration(outcome.seconds)}; {left})")
+        done = sum(one in self.schedule.done for one in finetunings)
+        count = f"[{done}/{len(finetunings)}] " if stage.target is not None else ""
+        left = self.schedule.time_left(self._jobs) if self.schedule.left else "done"
+        what = f"{count}{stage.describe(self._config, done=True)}"
+        self._say(f"{what}: {outcome.result} ({format_duration(outcome.seconds)}; {left})")
 
-    def take_down(self, outcome: Outcome) -> None:
-        """Take down how a stage ended, and write the traceback of what was not foreseen.
+    def note(self, outcome: Outcome) -> None:
+        """Note how a stage ended, and write the traceback of an unexpected error.
 
         Raises:
             UnwritableError: nothing can be written any more.
@@ -91,22 +88,22 @@ class GridLog:
             raise UnwritableError(outcome.error)
         self.schedule.fail(outcome.stage, outcome.error, outcome.diverged)
         if outcome.details is not None and self._writes:
-            path = self.folder / "errors" / f"{slug(outcome.stage.words(self.config))}.txt"
+            path = self._folder / "errors" / f"{slug(outcome.stage.describe(self._config))}.txt"
             write_text(path, outcome.details)
-            self.say(f"the traceback is in {path}")
+            self._warn(f"the traceback is in {path}")
 
 
 def running_elsewhere(folder: Path) -> list[str]:
-    """What another process is doing in a run's folder."""
+    """A line about the stages that another process is running in an output folder, if there is one."""
     try:
         found = read_json(folder / RUNNING)
-        words = f"being done by process {found['process']}: {', '.join(found['stages'])}"
+        line = f"being done by process {found['process']}: {', '.join(found['stages'])}"
     except (OutputError, KeyError, TypeError):
         return []
     try:
         with FileLock(folder / LOCK, timeout=0):
-            return []  # it was killed
+            return []  # that process was killed
     except Timeout:
-        return [words]
-    except OSError:  # a folder that cannot be written to; who works in it cannot be known
+        return [line]
+    except OSError:  # the folder is read-only, so that nothing is known of its lock
         return []

@@ -1,4 +1,4 @@
-"""The PE methods in words, with their sizes on a given model."""
+"""Descriptions of the PE methods, with their sizes on a given model."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pemeta.utils.strict_yaml import read_yaml
 
 
 def describe_methods(chosen: Sequence[str], model: str | None) -> Iterator[str]:
-    """One line and more for each method.
+    """Lines that describe each method.
 
     Args:
-        chosen: names, or YAML mappings with the key ``name``; every registered method where empty.
-        model: a folder or hub name whose configuration gives the sizes; none where None.
+        chosen: names, or YAML mappings with the key ``name``; every registered method if empty.
+        model: a folder or hub name whose configuration gives the sizes; no sizes if None.
 
     Raises:
         ConfigError: a name or a field is unknown.
-        ModelError: there is no such model.
+        ModelError: the model's configuration cannot be read.
     """
     methods = [PEMethod.parse(_value(text)) for text in chosen]
     if model is not None:
@@ -41,10 +41,10 @@ def describe_methods(chosen: Sequence[str], model: str | None) -> Iterator[str]:
 
 
 def size(method: PEMethod | type[PEMethod], model: str) -> str:
-    """How many parameters of a model the method adapts, or why it cannot.
+    """The number of a model's parameters that the method adapts, or why it cannot.
 
     Args:
-        method: a method, or a class, of which the defaults are taken.
+        method: a method, or a class, whose defaults are used.
         model: a folder or hub name; only its configuration is read.
     """
     if isinstance(method, type):

@@ -1,4 +1,4 @@
-"""The report of a run's folder: the records that its configuration gives, and what it says of tables and figures."""
+"""The report of an output folder: the records that belong to its configuration, in the tables that it describes."""
 
 from __future__ import annotations
 
@@ -18,48 +18,46 @@ from pemeta.reporting.grid import Planned
 from pemeta.reporting.records import Record, read_records
 from pemeta.reporting.spec import ReportSpec
 from pemeta.reporting.tables import listed
-from pemeta.utils.digests import config_digest
 from pemeta.utils.registry import describe
 from pemeta.utils.strict_yaml import read_yaml
 
 
 def read_report(folder: Path) -> Report:
-    """The report on the records of a run folder, as its ``config.yaml`` describes it under ``report``.
+    """The report on the records of an output folder, as its ``config.yaml`` describes it under ``report``.
 
-    Records of another configuration than ``config.yaml``, which a run would do anew, are left out, and the report says
-    so.
+    Outdated records, whose configuration is not that of ``config.yaml``, are excluded, and the report says so.
 
     Raises:
         OutputError: the folder, its records or its ``config.yaml`` cannot be read, or the records do not fit
             together (see :func:`build_report`).
     """
     if not folder.is_dir():
-        raise OutputError(f"there is no folder {folder}; give the output folder of a run")
+        raise OutputError(f"{folder} is not a folder; give the output folder of a run")
     config = _config(folder / "config.yaml")
     spec = _spec(folder / "config.yaml", config)
     records = read_records(folder)
     choices, current = _current(folder, config, records)
     if records and not current:
         raise OutputError(
-            f"no record in {folder} is of the configuration in its config.yaml ({len(records)} are there); run the "
-            "grid again"
+            f"all {len(records)} records in {folder} are of another configuration than its config.yaml; run the grid "
+            "again"
         )
     facts = []
-    if left_out := len(records) - len(current):
+    if excluded := len(records) - len(current):
         kept = {record.filename for record in current}
         names = listed(dict.fromkeys(record.label for record in records if record.filename not in kept))
-        what = f"{left_out} of {len(records)} records, of another configuration than config.yaml ({names})"
-        facts.append(("Left out", f"{what}; run the grid again"))
+        what = f"{excluded} of {len(records)} records, of another configuration than config.yaml ({names})"
+        facts.append(("Excluded", f"{what}; run the grid again"))
     return build_report(current, f"Results: {folder.resolve().name}", _planned(config), spec, choices, facts)
 
 
 def _current(
     folder: Path, raw: dict[str, Any], records: Sequence[Record]
 ) -> tuple[dict[str, Choice], Sequence[Record]]:
-    """What was chosen, and the records that the configuration and the choices give, with the labels of today.
+    """The choices of the search, and the records of the configuration with these choices, with their present labels.
 
-    Records of settings that the configuration does not have stay, and all where it is not whole: nothing is known of
-    them.
+    Records of settings that the configuration does not have are kept, and all records if it is incomplete: nothing is
+    known about them.
     """
     try:
         config = GridConfig.model_validate(raw)
@@ -71,8 +69,8 @@ def _current(
     for record in records:
         setting = final.settings.get(record.setting)
         if setting is not None:
-            cell = Run(record.setting, record.target, record.seed)
-            if record.digest == config_digest(final.run_config(cell)):
+            run = Run(record.setting, record.target, record.seed)
+            if record.digest == final.run_digest(run):
                 kept.append(record.model_copy(update={"label": setting.label or record.setting}))
         elif record.setting not in config.settings:
             kept.append(record)
@@ -80,7 +78,7 @@ def _current(
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """A run's resolved configuration; empty where there is none or it is not a mapping."""
+    """The resolved configuration of a grid; empty if there is none or it is not a mapping."""
     try:
         config = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -101,7 +99,7 @@ def _spec(path: Path, config: dict[str, Any]) -> ReportSpec:
 
 
 def _planned(config: dict[str, Any]) -> Planned:
-    """The runs that a configuration asks for; what it does not give in the expected form is left out."""
+    """The runs that a configuration asks for; values of another form than expected are ignored."""
     settings = config.get("settings")
     of_setting = {
         name: setting if isinstance(setting, dict) else {}

@@ -1,32 +1,30 @@
-"""What a run has to do, in which order, what of it is done, and how long the rest will take."""
+"""The stages of a grid in their order, their progress, and an estimate of the remaining time."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from pemeta.errors import OutputError
 from pemeta.experiments.config import GridConfig
+from pemeta.experiments.output_folder import OutputFolder
+from pemeta.experiments.saved_models import priming_seconds
 from pemeta.experiments.stage import Stage
-from pemeta.experiments.stages import Stages
 from pemeta.utils.durations import format_duration
-from pemeta.utils.files import read_json
 
 
 @dataclass
 class Schedule:
-    """All stages in the order in which they are to be done, and how far they are.
+    """All stages of a grid in the order in which they are done, and their progress.
 
     Attributes:
-        config: of the run.
-        stages: a priming run stands before the finetunings that need it.
-        done: those with a result on disk.
-        failed: those that ended with an error, and the error.
-        given_up: those that need what failed.
-        diverged: those whose training failed, and would again.
-        seconds: what finished stages took.
+        config: configuration of the grid.
+        stages: all stages; a priming run stands before the fine-tuning runs that need it.
+        done: stages with a result on disk.
+        failed: stages that ended with an error, and the error.
+        given_up: stages that need one that failed.
+        diverged: stages whose training failed, and would fail again.
+        seconds: durations of finished stages.
     """
 
     config: GridConfig
@@ -38,19 +36,19 @@ class Schedule:
     seconds: dict[Stage, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, stages: Stages) -> Schedule:
-        """The plan of a run, with what its folder holds already."""
-        schedule = cls(stages.config, tuple(_stages(stages)))
+    def of(cls, folder: OutputFolder) -> Schedule:
+        """The schedule of a grid, with the progress that its output folder shows."""
+        schedule = cls(folder.config, tuple(_stages(folder)))
         for stage in schedule.finetunings:
-            record = stages.finished(stage.cell)
+            record = folder.finished(stage.run)
             if record is not None:
                 schedule.finish(stage, record.seconds)
         needed = {stage.primed for stage in schedule.finetunings if stage not in schedule.done}
         for stage in schedule.primings:
-            if stages.is_primed(stage.setting, stage.seed):
-                schedule.finish(stage, _priming_seconds(stages.primed_folder(stage.setting, stage.seed)))
+            if folder.is_primed(stage.setting, stage.seed):
+                schedule.finish(stage, priming_seconds(folder.primed_path(stage.setting, stage.seed)))
             elif stage.primed not in needed:
-                schedule.done.add(stage)  # it was there when the finetunings were done
+                schedule.done.add(stage)  # it existed when the fine-tuning runs were done
         return schedule
 
     @property
@@ -61,16 +59,16 @@ class Schedule:
 
     @property
     def finetunings(self) -> list[Stage]:
-        """The stages that are finetunings."""
+        """The fine-tuning runs."""
         return [stage for stage in self.stages if stage.target is not None]
 
     @property
     def primings(self) -> list[Stage]:
-        """The stages that are priming runs."""
+        """The priming runs."""
         return [stage for stage in self.stages if stage.target is None]
 
     def next(self, running: Iterable[Stage] = (), last: Stage | None = None) -> Stage | None:
-        """The first stage that can be begun, rather one that starts like ``last``; None where all have to wait."""
+        """The first stage that can start, preferably from the same model as ``last``; None if all have to wait."""
         primed = {stage.primed for stage in self.primings if stage in self.done}
         ready = (stage for stage in self.left if stage.target is None or stage.primed is None or stage.primed in primed)
         busy = set(running)
@@ -79,12 +77,12 @@ class Schedule:
         return next(alike, free[0] if free else None)
 
     def finish(self, stage: Stage, seconds: float) -> None:
-        """Note that a stage is done, and how long it took."""
+        """Note that a stage is done, and its duration."""
         self.done.add(stage)
         self.seconds[stage] = seconds
 
     def fail(self, stage: Stage, why: str, diverged: bool = False) -> None:
-        """Note that a stage, and what needs it, cannot be done."""
+        """Note that a stage failed, so that those that need it cannot be done."""
         needing = {other for other in self.left if stage.target is None and other.primed == stage.primed} - {stage}
         self.failed[stage] = why
         self.given_up |= needing
@@ -92,7 +90,7 @@ class Schedule:
             self.diverged |= {stage, *needing}
 
     def estimate(self, stage: Stage) -> float | None:
-        """Seconds that a stage will take: the mean of the finished ones that are most like it; None without any."""
+        """Estimated seconds of a stage: the mean of the finished ones most like it; None if none has finished."""
         for alike in _LIKENESS:
             kind = alike(self.config, stage)
             times = [seconds for other, seconds in self.seconds.items() if alike(self.config, other) == kind]
@@ -101,20 +99,20 @@ class Schedule:
         return None
 
     def time_left(self, jobs: int = 1) -> str:
-        """How long the rest will take, as far as it can be guessed."""
+        """Estimate of the remaining time, as a short text."""
         guesses = [self.estimate(stage) for stage in self.left]
         known = [guess for guess in guesses if guess is not None]
         if not known:
-            return "time left not known yet"
+            return "remaining time unknown"
         return f"{'about' if len(known) == len(guesses) else 'more than'} {format_duration(sum(known) / jobs)} left"
 
     def table(self, jobs: int = 1) -> list[str]:
-        """Lines that tell how far each setting is, and the whole."""
+        """Progress of each setting, and of the whole grid, as lines of text."""
         rows = [("setting", "priming", "fine-tuning", "left")]
         for name, setting in self.config.settings.items():
             own = [stage for stage in self.stages if stage.setting == name]
             shared = self.config.primer(name) is not None and not any(stage.target is None for stage in own)
-            counts = [self._progress(own, of_cells) for of_cells in (False, True)]
+            counts = [self._progress(own, finetuning) for finetuning in (False, True)]
             left = self._time_for([stage for stage in own if stage in self.left])
             rows.append((setting.label or name, "shared" if shared else counts[0], counts[1], left))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -123,21 +121,21 @@ class Schedule:
         done = sum(stage in self.done for stage in runs)
         end = self.time_left(jobs) if self.left else "nothing left to do"
         several = f" with {jobs} at a time" if jobs > 1 and self.left else ""
-        primings = self._progress(self.primings, of_cells=False)
+        primings = self._progress(self.primings, finetuning=False)
         return [
             *lines,
             f"{done} of {len(runs)} fine-tuning and {primings} priming runs are done; {end}{several}",
         ]
 
-    def _progress(self, stages: list[Stage], of_cells: bool) -> str:
-        own = [stage for stage in stages if (stage.target is not None) == of_cells]
+    def _progress(self, stages: list[Stage], finetuning: bool) -> str:
+        own = [stage for stage in stages if (stage.target is not None) == finetuning]
         return f"{sum(stage in self.done for stage in own)}/{len(own)}" if own else "–"
 
     def _time_for(self, stages: list[Stage]) -> str:
         guesses = [self.estimate(stage) for stage in stages]
         known = [guess for guess in guesses if guess is not None]
         if len(known) < len(guesses):
-            return "not known yet"
+            return "unknown"
         return format_duration(sum(known)) if known else "done"
 
 
@@ -147,24 +145,17 @@ _LIKENESS: tuple[Callable[[GridConfig, Stage], tuple[object, ...]], ...] = (
     lambda config, stage: (stage.target is None, config.settings[stage.setting].method),
     lambda config, stage: (stage.target is None,),
 )
-"""What stages of about the same length have in common, from the closest likeness to the loosest."""
+"""What stages of about the same duration have in common, from the closest likeness to the loosest."""
 
 
-def _stages(stages: Stages) -> Iterator[Stage]:
-    """Every stage, a priming run before the first cell that needs it."""
-    begun: set[str] = set()
-    for setting, target, seed in stages.config.runs:
+def _stages(folder: OutputFolder) -> Iterator[Stage]:
+    """Every stage; a priming run before the first fine-tuning run that needs it."""
+    seen: set[str] = set()
+    for setting, target, seed in folder.config.runs:
         primed = None
-        if stages.config.primer(setting) is not None:
-            primed = stages.primed_folder(setting, seed).name
-            if primed not in begun:
-                begun.add(primed)
+        if folder.config.primer(setting) is not None:
+            primed = folder.primed_path(setting, seed).name
+            if primed not in seen:
+                seen.add(primed)
                 yield Stage(setting, seed, None, primed)
         yield Stage(setting, seed, target, primed)
-
-
-def _priming_seconds(folder: Path) -> float:
-    try:
-        return float(read_json(folder / "priming.json")["history"]["seconds"])
-    except (KeyError, TypeError, ValueError):
-        raise OutputError(f"{folder} is not a primed model of this version; remove that folder") from None

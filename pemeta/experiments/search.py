@@ -1,4 +1,4 @@
-"""The choice of values that a configuration leaves open, by F1 on validation data."""
+"""The hyper-parameter search: the choice among candidate values by F1 on validation data."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pemeta.reporting.records import Record
 from pemeta.utils.files import read_json
 
 CHOSEN = "chosen.json"
-"""File of a run's folder that holds what its search has chosen."""
+"""File of an output folder that holds the choices of its search."""
 
 
 def choose(config: GridConfig, records: Sequence[Record], diverged: Collection[Run] = ()) -> dict[str, Choice]:
-    """The best candidate of each setting that has a search; the first of those that are equally good.
+    """The best candidate of each setting that has a search; the first of several that are equally good.
 
-    A setting is left out where a run of a candidate is missing: that candidate may be the best. One whose training
-    diverged is not.
+    A setting is omitted if a run of a candidate is missing, since that candidate may be the best; candidates whose
+    training diverged are not waited for.
 
     Args:
-        config: with something to search.
-        records: of the run :attr:`~pemeta.experiments.config.GridConfig.to_search`.
+        config: a configuration with a search.
+        records: records of its grid :attr:`~pemeta.experiments.config.GridConfig.to_search`.
         diverged: runs without a record because their training failed.
     """
     search = config.to_search
@@ -51,7 +51,7 @@ def choose(config: GridConfig, records: Sequence[Record], diverged: Collection[R
 
 
 def read_choices(path: Path, config: GridConfig) -> dict[str, Choice]:
-    """What a run has chosen, from its ``chosen.json``, where the configuration still has it among its candidates."""
+    """The choices in a ``chosen.json`` that are still among the candidates of the configuration."""
     try:
         found = read_json(path)
     except OutputError:
@@ -70,7 +70,7 @@ def read_choices(path: Path, config: GridConfig) -> dict[str, Choice]:
 
 
 def with_choices(config: GridConfig, choices: Mapping[str, Choice]) -> GridConfig:
-    """The run with what was chosen; settings that lack a choice are left out."""
+    """The configuration with the chosen values; settings without a choice are omitted."""
     return config.chosen({name: choice.values for name, choice in choices.items()})
 
 

@@ -1,4 +1,4 @@
-"""One row of a run's table: what is fine-tuned, what primed, and how open values are chosen."""
+"""One row of a grid's table: its method, its priming, and the search for its hyper-parameters."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ AnyAlgorithm = Annotated[PrimingAlgorithm, PlainValidator(PrimingAlgorithm.parse
 
 
 def _printable(text: str) -> str:
-    """No control characters and line ends: they break tables, file names and YAML."""
+    """Refuse control characters and line ends: they break tables, file names and YAML."""
     if not text.isprintable():
         raise ValueError(f"expected printable characters; found {text!r}")
     return text
 
 
 Printable: TypeAlias = Annotated[str, AfterValidator(_printable)]
-# It becomes part of a file's name.
+# A name becomes part of file names.
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 
 
 class Sizes(Frozen):
-    """How many sentences of each split are used, from its beginning; all of them where null."""
+    """Number of sentences used of each split, from its beginning; all of them where null."""
 
     train: int | None = Field(None, gt=0)
     validation: int | None = Field(None, gt=0)
@@ -40,25 +40,26 @@ class Sizes(Frozen):
 
 
 Grid: TypeAlias = dict[Name, Annotated[tuple[Any, ...], Field(min_length=1)]]
-"""Candidate values by dotted key, such as ``{"finetuning.lr": [1e-3, 3e-3]}``."""
+"""Candidate values by dotted key, for example ``{"finetuning.lr": [1e-3, 3e-3]}``."""
 
 
 class Setting(Frozen):
-    """One row of the table: a fine-tuning method, and the priming before it if there is any.
+    """One row of the table: a fine-tuning method, and optionally the priming before it.
 
     Attributes:
-        method: what fine-tuning adapts.
-        priming: how the model is primed; not at all where null.
-        primed_as: in place of ``priming``, the name of another setting: fine-tuning starts from that setting's primed
-            model, with what its method added. So one primed model can be fine-tuned in several ways.
+        method: the method that fine-tuning adapts.
+        priming: the priming algorithm; no priming where null.
+        primed_as: instead of ``priming``, the name of another setting: fine-tuning starts from that setting's primed
+            model, including the parameters that its method added, so that one primed model can be fine-tuned in several
+            ways.
         finetuning: fine-tuning's settings.
         label: the row's name in tables; by default the setting's key.
-        targets: of the run's targets those that this row has; all of them where null.
-        seeds: of the run's seeds those that this row has; all of them where null.
-        target_sizes: limits on the targets' data; the run's for those that are not given.
-        search: values of which the best on validation data is chosen first (see ``search`` of the run), by dotted
-            keys that begin with ``method``, ``priming`` or ``finetuning``; every combination is tried. Or names of
-            other settings, whose choices are taken over, the last one's first. No search where null.
+        targets: the grid's targets that this row has; all of them where null.
+        seeds: the grid's seeds that this row has; all of them where null.
+        target_sizes: limits on the targets' data; the grid's for those that are not given.
+        search: candidate values by dotted keys that begin with ``method``, ``priming`` or ``finetuning``; every
+            combination is tried first, and the best on validation data is used (see ``search`` of the grid). Or names
+            of other settings, whose choices are used; where they differ, the last one's. No search where null.
     """
 
     method: AnyMethod
@@ -76,10 +77,10 @@ class Setting(Frozen):
         if self.primed_as is None:
             return self
         if self.priming is not None:
-            raise ValueError(f"primed_as: {self.primed_as!r} and priming exclude each other; leave one of them out")
+            raise ValueError(f"primed_as: {self.primed_as!r} and priming exclude each other; remove one")
         if isinstance(self.search, dict):
             raise ValueError(
-                "search: a setting that is primed as another one takes over what others have chosen; give their names"
+                "search: a setting with primed_as can only use the choices of other settings; give their names"
             )
         return self
 
@@ -87,10 +88,10 @@ class Setting(Frozen):
         """The setting with other values.
 
         Args:
-            values: by dotted key, such as ``priming.inner_lr``.
+            values: values by dotted key, for example ``priming.inner_lr``.
 
         Raises:
-            ConfigError: there is no such key, or it cannot have such a value.
+            ConfigError: a key does not exist, or cannot have that value.
         """
         raw = self.model_dump(mode="json")
         for key, value in values.items():
@@ -100,40 +101,39 @@ class Setting(Frozen):
                 place = place.get(part) if isinstance(place, dict) else None
             if path[:1] not in (["method"], ["priming"], ["finetuning"]) or not isinstance(place, dict):
                 raise ConfigError(
-                    f"{key!r}: expected a key of this setting below method, priming or finetuning, such as "
-                    "finetuning.lr"
+                    f"{key!r}: expected a key of this setting below method, priming or finetuning, e.g. finetuning.lr"
                 )
             place[last] = value
         try:
-            return Setting.model_validate(raw)
+            return type(self).model_validate(raw)
         except ValidationError as error:
-            raise FieldError("values", problems(error, Setting)) from None
+            raise FieldError("values", problems(error, type(self))) from None
 
     @property
     def candidates(self) -> list[dict[str, Any]]:
-        """Every combination of the values that the search is to try; none where there is nothing to search."""
+        """Every combination of the values to search; none without a search."""
         if not isinstance(self.search, dict):
             return []
         return [dict(zip(self.search, values, strict=True)) for values in itertools.product(*self.search.values())]
 
     @property
     def chosen_by(self) -> tuple[str, ...]:
-        """Names of the settings whose choices are taken over."""
+        """Names of the settings whose choices are used."""
         if isinstance(self.search, str):
             return (self.search,)
         return self.search if isinstance(self.search, tuple) else ()
 
 
 class Search(Frozen):
-    """How the settings' ``search`` is done: the best mean F1 on validation data, over these runs.
+    """How the settings' ``search`` chooses: by the best mean F1 on validation data, over these runs.
 
-    Test data is not looked at. What is chosen is used for all targets and seeds. All our choice.
+    Test data is not used. The chosen values are used for all targets and seeds. All our choice.
 
     Attributes:
-        targets: languages that candidates are tried on; all of the run's where null.
-        seeds: of the candidates' runs; they are none of the run's.
-        target_sizes: limits on the targets' data, the run's for those that are not given; each setting's own where
-            null.
+        targets: languages that candidates are tried on; all of the grid's where null.
+        seeds: seeds of the candidates' runs; none of them may be one of the grid's.
+        target_sizes: limits on the targets' data; the grid's for those that are not given; each setting's own
+            where null.
     """
 
     targets: tuple[Name, ...] | None = Field(None, min_length=1)
@@ -142,7 +142,7 @@ class Search(Frozen):
 
 
 def candidate_name(setting: str, values: Mapping[str, Any]) -> str:
-    """What the search calls a setting with these values.
+    """The name of a candidate in the search: a setting with some values.
 
     >>> candidate_name("adapter", {"finetuning.lr": 0.003})
     'adapter, finetuning.lr=0.003'

@@ -1,4 +1,4 @@
-"""A stage of a run, and how one ended."""
+"""A stage of a grid, and how one ended."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pemeta.experiments.config import GridConfig, Run
 
 @dataclass(frozen=True)
 class Stage:
-    """A priming run, or a cell: fine-tuning and testing.
+    """One training: a priming run, or a fine-tuning run with its test.
 
     Attributes:
-        setting: what it is of; of a priming run the first setting that needs it.
-        seed: of the run.
-        target: of a cell; None for a priming run.
-        primed: name of the primed model that it makes or needs; None where there is none.
+        setting: the setting that it belongs to; for a priming run the first one that needs it.
+        seed: seed of the training.
+        target: the target of a fine-tuning run; None for a priming run.
+        primed: name of the primed model that it makes or needs; None without one.
     """
 
     setting: str
@@ -24,15 +24,16 @@ class Stage:
     primed: str | None = None
 
     @property
-    def cell(self) -> Run:
-        """The cell, of a stage that is one."""
+    def run(self) -> Run:
+        """The fine-tuning run that this stage is."""
         assert self.target is not None  # it is no priming run
         return Run(self.setting, self.target, self.seed)
 
-    def words(self, config: GridConfig) -> str:
-        """What the stage is called on the terminal."""
+    def describe(self, config: GridConfig, done: bool = False) -> str:
+        """The stage's name on the terminal."""
         label = config.settings[self.setting].label or self.setting
-        what = f"priming for {label}" if self.target is None else f"{label} → {self.target}"
+        priming = f"primed {label}" if done else f"priming for {label}"
+        what = priming if self.target is None else f"{label} → {self.target}"
         return f"{what}, seed {self.seed}"
 
 
@@ -41,14 +42,14 @@ class Outcome:
     """How a stage ended.
 
     Attributes:
-        stage: which one.
-        seconds: that it took.
-        result: what there is to say of it.
-        error: what was wrong, in a sentence; None where it went well.
-        details: a traceback, where the error is none of pemeta's own.
-        diverged: training itself failed, and would again.
-        fatal: nothing can be written any more, so that no other stage would go well.
-        interrupted: somebody stopped it; it has saved what it could.
+        stage: the stage.
+        seconds: its duration.
+        result: its result as a short text.
+        error: one sentence about what went wrong; None if it succeeded.
+        details: a traceback, if the error is not one of pemeta's own.
+        diverged: training itself failed, and would fail again.
+        fatal: nothing can be written any more, so that no other stage can succeed.
+        interrupted: it was stopped, and has saved what it could.
     """
 
     stage: Stage

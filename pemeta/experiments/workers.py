@@ -1,4 +1,4 @@
-"""Processes that do the stages of a run, several at a time."""
+"""Worker processes that do the stages of a grid, several at a time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from typing_extensions import Self
 
 from pemeta.errors import PemetaError
 from pemeta.experiments.config import GridConfig
+from pemeta.experiments.executor import Executor
 from pemeta.experiments.stage import Outcome, Stage
-from pemeta.experiments.stages import Stages
 
 PATIENCE = 10.0
-"""Seconds that a process without work gets to end by itself."""
+"""Seconds that an idle process gets to end by itself."""
 
 
 @dataclass
@@ -34,13 +34,13 @@ class _Worker:
 
 
 class Workers:
-    """As many processes as there are stages to be done at a time; to be used as a context.
+    """Worker processes, each with an executor of its own; a context that starts and ends them.
 
     Args:
-        config: of the run.
-        count: of processes.
-        devices: that they compute on, in turn; the configuration's where empty.
-        home: folder that a backbone made here is kept in.
+        config: configuration of the grid, with nothing left to search.
+        count: number of processes.
+        devices: devices that they compute on, in turn; the configuration's if empty.
+        home: folder of a backbone that is pretrained here.
     """
 
     def __init__(self, config: GridConfig, count: int, devices: Sequence[str], home: Path) -> None:
@@ -57,7 +57,7 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             if worker.stage is not None:
-                worker.process.kill()  # what it does is not wanted any more
+                worker.process.kill()  # its result is not needed any more
             with contextlib.suppress(OSError):
                 worker.pipe.send(None)
         for worker in self._workers:
@@ -78,16 +78,16 @@ class Workers:
 
     @property
     def running(self) -> list[Stage]:
-        """What is being done."""
+        """The stages that are running."""
         return [worker.stage for worker in self._workers if worker.stage is not None]
 
     @property
-    def free(self) -> list[tuple[int, Stage | None]]:
-        """Number of each process that has nothing to do, and what it did last."""
+    def idle(self) -> list[tuple[int, Stage | None]]:
+        """The number of each process that has nothing to do, and its last stage."""
         return [(i, worker.last) for i, worker in enumerate(self._workers) if worker.stage is None]
 
-    def give(self, number: int, stage: Stage) -> None:
-        """Have a process do a stage."""
+    def assign(self, number: int, stage: Stage) -> None:
+        """Have a process do a stage; if it has died, a new one takes its place."""
         try:
             self._workers[number].pipe.send(stage)
         except OSError:  # it has died since its last stage
@@ -96,38 +96,38 @@ class Workers:
         self._workers[number].stage = self._workers[number].last = stage
 
     def interrupt(self) -> None:
-        """Ask every process to save what it can and to stop."""
+        """Ask every busy process to save a checkpoint and stop."""
         for worker in self._workers:
             if worker.stage is not None and worker.process.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.process.pid, signal.SIGINT)
 
-    def hear(self, timeout: float) -> list[Outcome | str]:
-        """How stages ended, and lines for people; waits for the first, but not longer than ``timeout`` seconds."""
+    def receive(self, timeout: float) -> list[Outcome | str]:
+        """Outcomes and log lines received; blocks for the first up to ``timeout`` seconds."""
         busy: dict[object, _Worker] = {worker.pipe: worker for worker in self._workers if worker.stage is not None}
         return [
-            _heard(worker)
+            _received(worker)
             for worker in map(busy.get, wait([worker.pipe for worker in busy.values()], timeout))
             if worker is not None
         ]
 
 
-def _heard(worker: _Worker) -> Outcome | str:
+def _received(worker: _Worker) -> Outcome | str:
     stage = worker.stage
-    assert stage is not None  # only those that have one are listened to
+    assert stage is not None  # only busy workers are waited for
     try:
-        heard: Outcome | str = worker.pipe.recv()
+        message: Outcome | str = worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join(PATIENCE)
-        heard = Outcome(stage, error=f"its process died ({_ending(worker.process.exitcode)})")
-    if isinstance(heard, Outcome):
+        message = Outcome(stage, error=f"its process died ({_ending(worker.process.exitcode)})")
+    if isinstance(message, Outcome):
         worker.stage = None
-    return heard
+    return message
 
 
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers of signals
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -139,23 +139,23 @@ def _interrupts_ignored() -> Iterator[None]:
 
 def _ending(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"{signal.Signals(-code).name}; for want of memory, perhaps: run fewer at a time"
+        return f"{signal.Signals(-code).name}, possibly out of memory; lower --jobs"
     return f"exit code {code}"
 
 
 def _work(config: GridConfig, device: str | None, threads: int, home: Path, pipe: Connection) -> None:
-    """A process's life: one stage after the other."""
+    """The main function of a worker process: do one stage after the other."""
     if hasattr(os, "setpgrp"):  # not on Windows
         os.setpgrp()  # a Ctrl-C on the terminal reaches the parent alone, which passes it on once
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    stages: Stages | None = None
+    executor: Executor | None = None
     with contextlib.suppress(KeyboardInterrupt, EOFError, OSError):  # while it waits for work
         while (stage := pipe.recv()) is not None:
             try:
-                stages = stages or Stages(config, pipe.send, False, device, home)
-                pipe.send(stages.perform(stage))
+                executor = executor or Executor(config, pipe.send, False, device, home)
+                pipe.send(executor.perform(stage))
             except PemetaError as error:  # the device cannot be used
                 pipe.send(Outcome(stage, error=str(error)))
             except KeyboardInterrupt as interruption:
@@ -163,7 +163,7 @@ def _work(config: GridConfig, device: str | None, threads: int, home: Path, pipe
 
 
 def _end_with_parent() -> None:
-    """Nobody would hear what this process finds out."""
+    """Exit when the parent process dies: no one is left to receive results."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a child
     wait([parent.sentinel])

@@ -36,7 +36,7 @@ class Choice:
     at_edge: tuple[str, ...]
     diverged: tuple[str, ...] = ()
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """The outcome in one line, for the terminal."""
         values = ", ".join(f"{key} {value}" for key, value in self.values.items())
         edge = f"; {', '.join(self.at_edge)} at the edge of what was tried" if self.at_edge else ""

@@ -20,7 +20,6 @@ from pemeta.experiments.report_files import read_report
 from pemeta.experiments.search import CHOSEN, choose, read_choices
 from pemeta.reporting import to_markdown
 from pemeta.reporting.records import read_records
-from pemeta.utils.digests import config_digest
 
 XLNER = Path(__file__).parents[2] / "benchmarks" / "xlner"
 COMMITTED = sorted(path.parent for path in (XLNER / "results").glob("*/records"))
@@ -117,13 +116,13 @@ def test_committed_records_are_of_the_committed_configuration(folder: Path) -> N
     search = config.to_search
     assert search is not None
     tried = read_records(folder / "search")
-    assert all(r.digest == config_digest(search.run_config(Run(r.setting, r.target, r.seed))) for r in tried)
+    assert all(r.digest == search.run_digest(Run(r.setting, r.target, r.seed)) for r in tried)
     choices = read_choices(folder / CHOSEN, config)
     diverged = {name for choice in choices.values() for name in choice.diverged}
-    assert choose(config, tried, [cell for cell in search.runs if cell.setting in diverged]) == choices
+    assert choose(config, tried, [run for run in search.runs if run.setting in diverged]) == choices
     final = config.chosen({name: choice.values for name, choice in choices.items()})
     digests = {(r.setting, r.target, r.seed): r.digest for r in read_records(folder)}
-    expected = {cell: config_digest(final.run_config(cell)) for cell in final.runs}
+    expected = {run: final.run_digest(run) for run in final.runs}
     assert digests == expected
 
 

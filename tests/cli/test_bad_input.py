@@ -101,7 +101,7 @@ def test_sentences_longer_than_the_limit_are_counted_and_their_words_predicted_o
     (own_conll_dir / "cc" / "test.conll").write_text(text, encoding="utf-8")
     outcome = pemeta("run", data_config)
     assert outcome.code == 0, outcome
-    assert "cc test: 1 of 3 sentences are longer than 32 word pieces; 10 words were cut" in outcome.out
+    assert "cc test: 1 of 3 sentences are longer than 32 tokens; 10 words were cut" in outcome.out
     assert "cc train: " not in outcome.out
     assert "Truncated test sentences: cc 1 of 3" in outcome.out
     for path in records(data_config):
@@ -404,7 +404,7 @@ def test_a_checkpoint_that_was_spoiled(refused, pemeta, run_config):
 
 
 def test_a_report_of_nothing(refused, tmp_path):
-    assert refused("report", tmp_path / "nothing").startswith(f"there is no folder {tmp_path / 'nothing'}; ")
+    assert refused("report", tmp_path / "nothing").startswith(f"{tmp_path / 'nothing'} is not a folder; ")
     assert refused("report", tmp_path).startswith(f"no records in {tmp_path / 'records'}; run")
 
 
@@ -418,8 +418,8 @@ def test_a_report_of_nothing(refused, tmp_path):
         ("oops", "expected key=value, such as finetuning.epochs=3; found 'oops'"),
         ("finetuning.epoch=3", "finetuning.epoch: unknown key 'epoch'; did you mean 'epochs'?"),
         ("settings.plain.method=adaptor", "settings.plain.method: unknown PE method 'adaptor'; did you mean 'adapter'"),
-        ("targets=[cc, cc]", "targets holds a value twice: ['cc', 'cc']"),
-        ("sources=[]", "setting 'primed' primes the model, but there are no sources; add sources: [...]"),
+        ("targets=[cc, cc]", "targets: duplicate value in ['cc', 'cc']; remove one"),
+        ("sources=[]", "setting 'primed' primes the model, but sources is empty; add sources: [...]"),
         ("finetuning.epochs=many", "finetuning.epochs: input should be a valid integer"),
     ],
 )

@@ -60,13 +60,15 @@ def numbers(folder: Path) -> dict[str, Any]:
     return {r.filename: {k: v for k, v in r.model_dump().items() if k not in volatile} for r in read_records(folder)}
 
 
-def test_a_whole_run_does_every_cell_once_and_nothing_twice(pemeta, grid, times, conll_dir):
+def test_a_whole_run_does_every_run_once_and_nothing_twice(pemeta, grid, times, conll_dir):
     out = Path(grid["output"])
     first = pemeta("run", grid)
     assert (first.code, first.err) == (0, "")
     assert len([line for line in first.out.splitlines() if line.startswith("[")]) == 20
     assert "[20/20] full → cc, seed 1: F1 " in first.out
     assert len(re.findall("^priming for ", first.out, flags=re.MULTILINE)) == 4  # algorithms and seeds
+    assert len(re.findall(r"^primed .*, seed \d: outer loss .* left\)$", first.out, flags=re.MULTILINE)) >= 3
+    assert "primed meta-primed, seed 0: outer loss " in first.out
     assert "head only" in first.out.split("Results: ")[1]
     assert "Truncated test sentences: none" in first.out
 
@@ -105,8 +107,8 @@ def test_a_whole_run_does_every_cell_once_and_nothing_twice(pemeta, grid, times,
 
 def check(record: Record, config: GridConfig, test_size: int) -> None:
     row = config.settings[record.setting]
-    cell = next(c for c in config.runs if tuple(c) == (record.setting, record.target, record.seed))
-    assert record.digest == config_digest(config.run_config(cell)) == config_digest(record.config)
+    run = next(c for c in config.runs if tuple(c) == (record.setting, record.target, record.seed))
+    assert record.digest == config.run_digest(run) == config_digest(record.config)
     assert record.label == ("head only" if record.setting == "head-only" else record.setting)
     assert record.method == row.method.name
     assert record.priming == (row.priming.name if row.priming else None)
@@ -319,24 +321,24 @@ def test_a_second_interrupt_stops_at_once(pemeta, run_config, monkeypatch):
     assert outcome.err.startswith(f"{STOPPING}\npemeta: stopped. What is finished is saved")
 
 
-def test_an_interrupt_between_the_cells_keeps_those_that_are_done(pemeta, run_config, monkeypatch):
-    from pemeta.experiments.stages import Stages
+def test_an_interrupt_between_the_runs_keeps_those_that_are_done(pemeta, run_config, monkeypatch):
+    from pemeta.experiments.executor import Executor
 
-    original = Stages.cell
-    cells: list[str] = []
+    original = Executor.finetune
+    runs: list[str] = []
 
-    def cell(self: Stages, cell: Any) -> Record:
-        cells.append(cell.setting)
-        if len(cells) == 2:
+    def finetune(self: Executor, run: Any) -> Record:
+        runs.append(run.setting)
+        if len(runs) == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self, cell)
+        return original(self, run)
 
-    monkeypatch.setattr(Stages, "cell", cell)
+    monkeypatch.setattr(Executor, "finetune", finetune)
     assert pemeta("run", run_config).code == 130
     out = Path(run_config["output"])
     assert [path.name for path in out.glob("records/*")] == ["plain__cc__seed0.json"]
     assert "1 of 2 runs are done already" in pemeta("run", run_config).out
-    assert cells == ["plain", "primed", "primed"]
+    assert runs == ["plain", "primed", "primed"]
     assert read_record(out / "records" / "primed__cc__seed0.json").seed == 0
 
 

@@ -30,8 +30,8 @@ from pemeta.estimate.findings import Memory
 from pemeta.estimate.grid import GridEstimate
 from pemeta.estimate.steps import EVALUATED
 from pemeta.estimate.tracker import Kind, Tracker, Work
+from pemeta.experiments.build import Builder
 from pemeta.experiments.config_file import load_config
-from pemeta.experiments.stages import Stages
 from pemeta.methods import PEMethod
 from pemeta.priming.algorithms import FineTunePriming, MetaPriming
 from pemeta.training.finetuning import FineTuning
@@ -199,13 +199,13 @@ def estimated(tmp_path: Path, run_config: dict[str, Any], *overrides: str, **giv
 def test_parameters_are_those_of_the_models_that_the_run_makes(tmp_path: Path, run_config: dict[str, Any]) -> None:
     run_config["settings"] = {name: {"method": name, "priming": "meta"} for name in ("adapter", "lora", "full")}
     found = estimated(tmp_path, run_config)
-    stages = Stages(load_config(tmp_path / "config.yaml"), say=lambda line: None)
+    builder = Builder(load_config(tmp_path / "config.yaml"), tmp_path, say=lambda line: None)
 
     assert [stage.kind for stage in found.stages] == ["priming"] * 3 + ["fine-tuning"] * 3
     for stage in found.stages:
         [setting] = stage.settings
-        model = stages.builder.model(setting, 0)
-        for task in stages.builder.sources():
+        model = builder.model(setting, 0)
+        for task in builder.sources():
             model.add_head(task.name, task.make_head)
         counts = stage.parameters
         assert counts.theta_a + counts.theta_h == model.num_stored("aa")

@@ -21,7 +21,6 @@ from pemeta.experiments.config_file import load_config
 from pemeta.methods import PEMethod
 from pemeta.priming.algorithms import FineTunePriming, MetaPriming, PrimingAlgorithm
 from pemeta.training.finetuning_settings import FineTuning
-from pemeta.utils.digests import config_digest
 from pemeta.utils.registry import Named
 
 SHIPPED = sorted((Path(__file__).parents[2] / "benchmarks").rglob("*.yaml"))
@@ -161,12 +160,12 @@ def test_a_nested_member_comes_back_too():
         ("targets=[]", "targets: tuple should have at least 1 item after validation, not 0; found []"),
         ("targets=[no]", "targets.0: input should be a valid string; found False; put it in quotes"),
         ("targets=['']", "targets.0: string should have at least 1 character; found ''"),
-        ("targets=[cc, cc]", "targets holds a value twice: ['cc', 'cc']"),
-        ("sources=[aa, aa]", "sources holds a value twice"),
-        ("seeds=[1, 1]", "seeds holds a value twice: [1, 1]"),
+        ("targets=[cc, cc]", "targets: duplicate value in ['cc', 'cc']"),
+        ("sources=[aa, aa]", "sources: duplicate value"),
+        ("seeds=[1, 1]", "seeds: duplicate value in [1, 1]"),
         ("seeds=[]", "seeds: tuple should have at least 1 item"),
         ("seeds=[x]", "seeds.0: input should be a valid integer, unable to parse string as an integer; found 'x'"),
-        ("sources=[]", "setting 'meta' primes the model, but there are no sources; add sources: [...]"),
+        ("sources=[]", "setting 'meta' primes the model, but sources is empty; add sources: [...]"),
         ("output=", "output: input should be a path; found None"),
         ("settings={}", "settings: dictionary should have at least 1 item"),
         ("settings=[]", "settings: input should be a valid dictionary; found []"),
@@ -374,8 +373,8 @@ configs = st.builds(
 
 
 def digests(config: GridConfig) -> list[str]:
-    return [config_digest(config.run_config(cell)) for cell in config.runs] + [
-        config.primed_name(cell.setting, cell.seed) for cell in config.runs if config.settings[cell.setting].priming
+    return [config.run_digest(run) for run in config.runs] + [
+        config.primed_name(run.setting, run.seed) for run in config.runs if config.settings[run.setting].priming
     ]
 
 
@@ -388,18 +387,18 @@ def test_what_a_run_writes_down_is_the_same_configuration(config):
     assert digests(again) == digests(config)
 
 
-def test_the_digest_of_a_cell_changes_with_what_it_depends_on_and_nothing_else(load):
+def test_the_digest_of_a_run_changes_with_what_it_depends_on_and_nothing_else(load):
     raw = minimal()
 
-    def cells(*overrides: str) -> dict[tuple[str, str, int], str]:
+    def found(*overrides: str) -> dict[tuple[str, str, int], str]:
         config = load(raw, *overrides)
-        return {tuple(cell): config_digest(config.run_config(cell)) for cell in config.runs}
+        return {tuple(run): config.run_digest(run) for run in config.runs}
 
-    before = cells()
+    before = found()
     assert len(set(before.values())) == len(before)
     for same in ("output=elsewhere", "device=cpu", "threads=1", "checkpoint_every=7", "settings.plain.label=x"):
-        assert cells(same) == before
-    assert before.items() <= cells("targets=[cc, dd]").items()
+        assert found(same) == before
+    assert before.items() <= found("targets=[cc, dd]").items()
     for different in (
         "max_length=9",
         "backbone.path=other",
@@ -407,7 +406,7 @@ def test_the_digest_of_a_cell_changes_with_what_it_depends_on_and_nothing_else(l
         "finetuning.epochs=1",
         "sources=[aa, bb]",
     ):
-        assert not set(cells(different).values()) & set(before.values())
+        assert not set(found(different).values()) & set(before.values())
 
 
 def test_settings_that_are_primed_alike_share_their_primed_model(load):
@@ -418,7 +417,7 @@ def test_settings_that_are_primed_alike_share_their_primed_model(load):
     assert len({config.primed_name(*key) for key in [("meta", 0), ("fine", 0), ("meta", 1)]}) == 3
 
 
-def test_every_cell_is_there_once(load):
+def test_every_run_is_there_once(load):
     config = load(minimal(), "targets=[x, y]", "seeds=[0, 1]")
     assert len(config.runs) == len(set(config.runs)) == 3 * 2 * 2
 

@@ -19,13 +19,14 @@ from processes import SAFETY_NET, finished, started, wait_until
 from pemeta.errors import ConfigError, ModelError, TrainingError, UnwritableError
 from pemeta.experiments.config import GridConfig
 from pemeta.experiments.config_file import load_config
-from pemeta.experiments.grid_log import LOCK, RUNNING
+from pemeta.experiments.executor import Executor
+from pemeta.experiments.grid_log import RUNNING
+from pemeta.experiments.output_folder import LOCK
 from pemeta.experiments.runner import Runner
 from pemeta.experiments.schedule import Schedule
 from pemeta.experiments.search import choose
 from pemeta.experiments.setting import Setting, Sizes
 from pemeta.experiments.stage import Stage
-from pemeta.experiments.stages import Stages
 from pemeta.experiments.workers import Workers
 from pemeta.methods import Adapter
 from pemeta.reporting.records import Record, read_records
@@ -64,6 +65,10 @@ def silent(config: GridConfig, **options: Any) -> Runner:
     return Runner(config, say=lambda line: None, progress=False, **options)
 
 
+def schedule_of(config: GridConfig) -> Schedule:
+    return Schedule.of(Executor(config).folder)
+
+
 def scores(folder: Path) -> dict[str, dict[str, Any]]:
     """Records by file name, without times."""
     return {record.filename: record.model_dump(exclude=VOLATILE) for record in read_records(folder)}
@@ -75,7 +80,7 @@ def scores(folder: Path) -> dict[str, dict[str, Any]]:
 def test_a_setting_has_its_own_targets_seeds_and_sizes(grid: dict[str, Any]) -> None:
     config = config_of(grid)
 
-    assert [cell for cell in config.runs if cell.setting == "head"] == [("head", "cc", 0)]
+    assert [run for run in config.runs if run.setting == "head"] == [("head", "cc", 0)]
     assert len(config.runs) == 3 * 4 + 1
     assert config.sizes_of("primed-few").model_dump() == {"train": 8, "validation": None, "test": None}
     silent(config).run()
@@ -129,8 +134,8 @@ def test_one_primed_model_is_fine_tuned_in_two_ways(grid: dict[str, Any]) -> Non
     assert len({record.gradient_sentences for record in records.values()}) == 1
     assert records["all"].config["priming"] == records["some"].config["priming"]
     assert records["all"].config["primed_method"] == records["some"].config["method"]
-    stages = Stages(config)
-    (model, values, _), (other, others, _) = (stages.start(name, 0) for name in ("some", "all"))
+    executor = Executor(config)
+    (model, values, _), (other, others, _) = (executor.start(name, 0) for name in ("some", "all"))
     assert values.keys() == others.keys()  # the adapter is there in both
     assert all(torch.equal(values[name], others[name]) for name in values)
     assert len(model.partition().theta_a) < len(other.partition().theta_a) == len(others)
@@ -149,12 +154,12 @@ def test_a_primed_model_of_a_setting_without_a_choice_is_not_used(grid: dict[str
     [
         ({"primed_as": "plian"}, "settings.own.primed_as: unknown setting 'plian'; did you mean 'plain'"),
         ({"primed_as": "plain"}, "settings.own.primed_as: setting 'plain' has no priming of its own"),
-        ({"primed_as": "primed", "priming": "meta"}, "primed_as: 'primed' and priming exclude each other"),
-        ({"primed_as": "primed", "search": {"finetuning.lr": [1]}}, "takes over what others have chosen"),
-        ({"targets": ["dd"]}, "settings.own.targets: 'dd' is not one of the run's targets, ['bb', 'cc']"),
-        ({"seeds": [7]}, r"settings.own.seeds: 7 is not one of the run's seeds, [0, 1]"),
-        ({"targets": ["cc", "cc"]}, "settings.own.targets holds a value twice: ['cc', 'cc']"),
-        ({"search": "plain"}, "settings.own.search: setting 'plain' searches nothing itself"),
+        ({"primed_as": "primed", "priming": "meta"}, "primed_as: 'primed' and priming exclude each other; remove one"),
+        ({"primed_as": "primed", "search": {"finetuning.lr": [1]}}, "can only use the choices of other settings"),
+        ({"targets": ["dd"]}, "settings.own.targets: 'dd' is not one of the grid's targets, ['bb', 'cc']"),
+        ({"seeds": [7]}, r"settings.own.seeds: 7 is not one of the grid's seeds, [0, 1]"),
+        ({"targets": ["cc", "cc"]}, "settings.own.targets: duplicate value in ['cc', 'cc']"),
+        ({"search": "plain"}, "settings.own.search: setting 'plain' has no candidates of its own"),
         ({"search": "plian"}, "settings.own.search: unknown setting 'plian'; did you mean 'plain'"),
         ({"search": {"finetuning.lr": []}}, "settings.own.search"),
         ({"search": {"finetuning.rl": [1]}}, "finetuning.rl: unknown key 'rl'"),
@@ -172,14 +177,14 @@ def test_what_a_setting_cannot_have(
 
 def test_the_seeds_of_a_search_are_none_of_the_run(grid: dict[str, Any], refused: Callable[..., str]) -> None:
     grid["settings"]["plain"]["search"] = {"finetuning.lr": [0.1, 0.2]}
-    assert "search.seeds: 1 is one of the run's seeds too" in refused("validate", {**grid, "search": {"seeds": [1]}})
+    assert "search.seeds: 1 is also one of the grid's seeds" in refused("validate", {**grid, "search": {"seeds": [1]}})
 
 
 # The plan
 
 
-def test_a_primed_model_is_made_once_before_the_cells_that_need_it(grid: dict[str, Any]) -> None:
-    plan = Schedule.of(Stages(config_of(grid)))
+def test_a_primed_model_is_made_once_before_the_runs_that_need_it(grid: dict[str, Any]) -> None:
+    plan = schedule_of(config_of(grid))
 
     assert [(s.setting, s.seed) for s in plan.primings] == [("primed", 0), ("primed", 1)]
     assert len(plan.finetunings) == 13
@@ -191,7 +196,7 @@ def test_a_primed_model_is_made_once_before_the_cells_that_need_it(grid: dict[st
 
 def test_what_can_be_begun(grid: dict[str, Any]) -> None:
     config = config_of(grid, settings={"primed": grid["settings"]["primed"], "plain": grid["settings"]["plain"]})
-    plan = Schedule.of(Stages(config))
+    plan = schedule_of(config)
     priming, *waiting = [stage for stage in plan.stages if stage.seed == 0 and stage.setting == "primed"]
     plain = next(stage for stage in plan.stages if stage.setting == "plain")
 
@@ -207,17 +212,17 @@ def test_what_can_be_begun(grid: dict[str, Any]) -> None:
 
 
 def test_times_are_guessed_from_what_is_most_alike(grid: dict[str, Any]) -> None:
-    plan = Schedule.of(Stages(config_of(grid)))
-    cells = {(s.setting, s.target, s.seed): s for s in plan.finetunings}
+    plan = schedule_of(config_of(grid))
+    runs = {(s.setting, s.target, s.seed): s for s in plan.finetunings}
 
-    assert "time left not known yet" in plan.table()[-1]
-    plan.finish(cells["plain", "bb", 0], 10.0)
-    assert plan.estimate(cells["head", "cc", 0]) == 10.0  # any cell is better than none
+    assert "remaining time unknown" in plan.table()[-1]
+    plan.finish(runs["plain", "bb", 0], 10.0)
+    assert plan.estimate(runs["head", "cc", 0]) == 10.0  # any run is better than none
     assert plan.estimate(plan.primings[0]) is None
-    assert plan.time_left() == "more than 2 min left"  # 12 cells
-    plan.finish(cells["plain", "cc", 0], 20.0)
-    assert plan.estimate(cells["plain", "bb", 1]) == 10.0
-    assert plan.estimate(cells["primed", "bb", 1]) == 15.0  # the same method
+    assert plan.time_left() == "more than 2 min left"  # 12 runs
+    plan.finish(runs["plain", "cc", 0], 20.0)
+    assert plan.estimate(runs["plain", "bb", 1]) == 10.0
+    assert plan.estimate(runs["primed", "bb", 1]) == 15.0  # the same method
     plan.finish(plan.primings[0], 100.0)
     assert plan.time_left() == "about 4 min left"  # 10 + 20 + 100 + 15 * 9 s
     assert plan.time_left(jobs=2) == "about 2 min left"
@@ -235,7 +240,7 @@ def test_a_dry_run_changes_nothing_and_tells_how_far_it_is(grid: dict[str, Any],
     first = pemeta("run", grid, "--dry-run")
     assert (first.code, first.err) == (0, "")
     assert not list(out.rglob("*"))
-    assert "0 of 13 fine-tuning and 0/2 priming runs are done; time left not known yet" in first.out
+    assert "0 of 13 fine-tuning and 0/2 priming runs are done; remaining time unknown" in first.out
 
     pemeta("run", grid, "seeds=[0]", "settings.head.targets=[cc]")
     (out / RUNNING).write_text(json.dumps({"process": os.getpid(), "stages": ["plain → bb, seed 1"]}))
@@ -318,7 +323,7 @@ def test_a_choice_needs_all_runs_of_a_candidate(open_grid: dict[str, Any]) -> No
     runs += [record(names[1], t, s, 0.9) for t in ("bb", "cc") for s in (5,)]
     runs += [record(names[2], t, s, 0.5) for t in ("bb", "cc") for s in (5, 6)]
     assert choose(config, runs) == {}  # the candidate that lacks runs may be the best
-    diverged = [cell for cell in search.runs if cell.setting == names[1] and cell.seed == 6]
+    diverged = [run for run in search.runs if run.setting == names[1] and run.seed == 6]
     choice = choose(config, runs, diverged)["plain"]
     assert choice.values == {"finetuning.lr": 1e-7}  # of equals the first
     assert choice.f1 == {names[0]: 0.5, names[2]: 0.5}
@@ -332,16 +337,16 @@ def test_what_a_failed_search_leaves_out(
 ) -> None:
     """A run that is missing leaves the setting out, and a training that diverged only the candidate."""
     open_grid["settings"]["other"] = {"method": "head_only"}
-    original = Stages.cell
+    original = Executor.finetune
 
-    def cell(self: Stages, cell: Any) -> Record:
-        if "lr=1e-07" in cell.setting:
+    def finetune(self: Executor, run: Any) -> Record:
+        if "lr=1e-07" in run.setting:
             raise error
-        if isinstance(error, ModelError) and (cell.setting, cell.seed) == ("other", 1):
+        if isinstance(error, ModelError) and (run.setting, run.seed) == ("other", 1):
             raise ModelError("lost")
-        return original(self, cell)
+        return original(self, run)
 
-    monkeypatch.setattr(Stages, "cell", cell)
+    monkeypatch.setattr(Executor, "finetune", finetune)
     outcome = pemeta("run", open_grid)
     done = {record.setting for record in read_records(Path(open_grid["output"]))}
     if isinstance(error, TrainingError):
@@ -354,7 +359,7 @@ def test_what_a_failed_search_leaves_out(
             "plain, primed could not be run, because runs of their search failed; lost (other → bb, seed 1, and 1 more)"
             in outcome.err
         )
-        assert "2 of 4 runs failed; what is done is saved" in outcome.err
+        assert "2 of 4 runs failed; finished runs are saved" in outcome.err
 
 
 def test_two_runs_do_not_share_a_folder(grid: dict[str, Any], refused: Callable[..., str]) -> None:
@@ -391,19 +396,19 @@ def test_several_at_a_time_give_the_same_records(grid: dict[str, Any]) -> None:
     assert not (two.output / RUNNING).exists()
 
 
-def test_a_failing_cell_is_told_and_the_rest_goes_on(
+def test_a_failing_run_is_reported_and_the_rest_goes_on(
     grid: dict[str, Any], pemeta: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Stages.cell
+    original = Executor.finetune
 
-    def cell(self: Stages, cell: Any) -> Record:
-        if cell == ("plain", "cc", 1):
+    def finetune(self: Executor, run: Any) -> Record:
+        if run == ("plain", "cc", 1):
             raise ModelError("this one is broken")
-        if cell == ("head", "cc", 0):
+        if run == ("head", "cc", 0):
             raise RuntimeError("unforeseen")
-        return original(self, cell)
+        return original(self, run)
 
-    monkeypatch.setattr(Stages, "cell", cell)
+    monkeypatch.setattr(Executor, "finetune", finetune)
     out = Path(grid["output"])
     outcome = pemeta("run", grid)
     assert outcome.code == 2
@@ -418,26 +423,26 @@ def test_a_failing_cell_is_told_and_the_rest_goes_on(
     assert "Traceback" in details.read_text()
     assert "2 of 13 runs missing" in outcome.out  # the report is made all the same
 
-    monkeypatch.setattr(Stages, "cell", original)
+    monkeypatch.setattr(Executor, "finetune", original)
     assert pemeta("run", grid).code == 0
     assert len(read_records(out)) == 13
 
 
 def test_what_needs_a_failed_priming_is_not_tried(grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def primed(self: Stages, setting: str, seed: int) -> Any:
+    def primed(self: Executor, setting: str, seed: int) -> Any:
         raise ModelError("cannot be primed")
 
-    monkeypatch.setattr(Stages, "primed", primed)
+    monkeypatch.setattr(Executor, "primed", primed)
     with pytest.raises(RuntimeError, match=r"^cannot be primed \(priming .*, and \d more\): 8 of 13 runs failed"):
         silent(config_of(grid)).run()
     assert {record.setting for record in read_records(Path(grid["output"]))} == {"plain", "head"}
 
 
 def test_a_full_disk_ends_the_run(grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def cell(self: Stages, cell: Any) -> Record:
+    def finetune(self: Executor, run: Any) -> Record:
         raise UnwritableError("cannot write it: no space left")
 
-    monkeypatch.setattr(Stages, "cell", cell)
+    monkeypatch.setattr(Executor, "finetune", finetune)
     with pytest.raises(UnwritableError, match="no space left"):
         silent(config_of(grid)).run()
 
@@ -466,7 +471,7 @@ def test_a_process_that_dies_costs_its_stage_only(grid: dict[str, Any], monkeypa
 
 
 def test_a_grid_that_is_killed_gives_the_same_records(grid: dict[str, Any], tmp_path: Path) -> None:
-    """kill -9 once within priming and once between the cells; then the same command."""
+    """kill -9 once within priming and once between the runs; then the same command."""
     grid["checkpoint_every"] = 2
     grid["settings"] = {name: grid["settings"][name] for name in ("plain", "primed")}
     whole = config_of(grid, output=str(tmp_path / "whole"))

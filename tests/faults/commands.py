@@ -39,9 +39,9 @@ WORDS: dict[str, tuple[tuple[object, ...], str]] = {
     "report without a folder": (("report",), "missing argument 'DIR'"),
     "report of what is not there": (
         ("report", "nothing"),
-        "there is no folder nothing; give the output folder of a run",
+        "nothing is not a folder; give the output folder of a run",
     ),
-    "report of a file": (("report", "/etc/hostname"), "there is no folder /etc/hostname"),
+    "report of a file": (("report", "/etc/hostname"), "/etc/hostname is not a folder"),
     "report of two folders": (("report", ".", "."), "unexpected extra argument"),
     "report of a folder without records": (("report", "."), "no records in records; run `pemeta run CONFIG`"),
     "predict without a model": (("predict",), "missing argument 'MODEL_DIR'"),

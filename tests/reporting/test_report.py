@@ -387,7 +387,7 @@ def test_broken_config_is_an_error(tmp_path: Path) -> None:
 
 
 def test_no_folder_and_no_records(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="there is no folder"):
+    with pytest.raises(OutputError, match="is not a folder"):
         write_report(tmp_path / "nowhere")
     with pytest.raises(OutputError, match="no records in"):
         write_report(tmp_path)
@@ -532,14 +532,12 @@ def test_records_of_another_configuration_are_excluded(tmp_path: Path) -> None:
     saved_grid(tmp_path, whole_config(max_length=16), make("a", f1=0.6), make("unknown"))
     report = read_report(tmp_path)
     assert [row.label for row in report.tables[0].rows] == ["a", "unknown"]
-    assert dict(report.facts)["Left out"] == (
+    assert dict(report.facts)["Excluded"] == (
         "1 of 3 records, of another configuration than config.yaml (b); run the grid again"
     )
     (tmp_path / "records" / "a__hi__seed0.json").unlink()
     (tmp_path / "records" / "unknown__hi__seed0.json").unlink()
-    with pytest.raises(
-        OutputError, match=r"no record in .* is of the configuration in its config.yaml \(1 are there\)"
-    ):
+    with pytest.raises(OutputError, match=r"all 1 records in .* are of another configuration than its config.yaml"):
         read_report(tmp_path)
 
 
@@ -556,7 +554,7 @@ def test_records_are_those_of_what_the_search_chose(tmp_path: Path) -> None:
     records = [make(name) for name in ("a", "b", "c")]
     saved_grid(tmp_path, config, *records, choices={"a": {**choice, "diverged": ["a, 1"]}})
     report = read_report(tmp_path)
-    assert "Left out" not in dict(report.facts)
+    assert "Excluded" not in dict(report.facts)
     chosen = titled(report, "What the search chose")
     assert [(row.label, [cell.text for cell in row.cells]) for row in chosen.rows] == [
         ("a", ["3 (1 diverged)", "50.0", "41.0", "finetuning.lr 3", "finetuning.lr"])
@@ -567,7 +565,7 @@ def test_records_are_those_of_what_the_search_chose(tmp_path: Path) -> None:
         (tmp_path / "chosen.json").write_text(text)
         found = read_report(tmp_path)
         assert [row.label for row in found.tables[0].rows] == ["c"]
-        assert dict(found.facts)["Left out"].startswith(
+        assert dict(found.facts)["Excluded"].startswith(
             "2 of 3 records, of another configuration than config.yaml (a, b)"
         )
 

@@ -1,0 +1,164 @@
+"""The work of a grid's stages: priming a model; fine-tuning and testing a run."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from pathlib import Path
+from typing import TypedDict
+
+from pemeta.errors import PemetaError, TrainingError, UnwritableError, reason
+from pemeta.experiments.backbones import Say
+from pemeta.experiments.build import Builder
+from pemeta.experiments.config import GridConfig, Run
+from pemeta.experiments.new_record import make_record, score_target
+from pemeta.experiments.output_folder import OutputFolder
+from pemeta.experiments.saved_models import SavedModels
+from pemeta.experiments.stage import Outcome, Stage
+from pemeta.model.pe_model import PEModel
+from pemeta.priming.history import PrimingHistory
+from pemeta.priming.outer_loop import prime
+from pemeta.reporting.records import Record, write_record
+from pemeta.training.checkpoints import remove_checkpoint
+from pemeta.training.finetuning import finetune
+from pemeta.training.optimizer import NotFinite
+from pemeta.typing import State
+from pemeta.utils.distributed import Processes, raised_by_all
+
+Start = tuple[PEModel, State, PrimingHistory | None]
+"""The model that a setting's fine-tuning starts from, its values, and how it was primed."""
+
+
+class LoopOptions(TypedDict):
+    """The arguments that priming and fine-tuning have in common."""
+
+    checkpoint: Path
+    checkpoint_every: int
+    not_finite: NotFinite
+    progress: bool
+
+
+class Executor:
+    """Does the stages of a grid, one at a time; each writes the files that the next one reads.
+
+    Attributes:
+        builder: the objects that the configuration describes.
+        folder: the output folder.
+
+    Args:
+        config: configuration of the grid, with nothing left to search.
+        say: takes one line for each thing that is done.
+        progress: show progress bars.
+        device: device to compute on; the configuration's by default.
+        home: folder of a backbone that is pretrained here; the output folder by default.
+
+    Raises:
+        ConfigError: the device cannot be used here.
+    """
+
+    def __init__(
+        self,
+        config: GridConfig,
+        say: Say = print,
+        progress: bool = True,
+        device: str | None = None,
+        home: Path | None = None,
+    ) -> None:
+        self.config = config
+        self.builder = Builder(config, home or Path(config.output), say, progress, device)
+        self.folder = OutputFolder(config, self.builder, say)
+        self._say = say
+        self._progress = progress
+        self._processes = Processes()
+        self._models = SavedModels(self.folder, self.builder)
+        self._start: tuple[tuple[str, int], Start] | None = None
+
+    def perform(self, stage: Stage) -> Outcome:
+        """Do a stage. Errors are returned as outcomes, not raised."""
+        try:
+            return self._prime_stage(stage) if stage.target is None else self._finetune_stage(stage)
+        except UnwritableError as error:
+            return Outcome(stage, error=str(error), fatal=True)
+        except PemetaError as error:
+            return Outcome(stage, error=str(error), diverged=isinstance(error, TrainingError))
+        except Exception as error:  # a bug of ours or of a library must not end a night's grid
+            if self._processes.size > 1 and stage.target is None and not raised_by_all(error):
+                raise  # others wait for this process in the middle of something; its launcher ends them
+            return Outcome(stage, error=f"{type(error).__name__}: {reason(error)}", details=traceback.format_exc())
+
+    def _prime_stage(self, stage: Stage) -> Outcome:
+        history = self.start(stage.setting, stage.seed)[2]
+        assert history is not None  # the stage is a priming run
+        last = f"outer loss {history.losses[-1].outer:.3f}" if history.losses else "no step was taken"
+        return Outcome(stage, history.seconds, "; ".join([last, *history.warnings()]))
+
+    def _finetune_stage(self, stage: Stage) -> Outcome:
+        record = self.finetune(stage.run)
+        return Outcome(stage, record.seconds, f"F1 {100 * record.f1:.1f}")
+
+    def start(self, setting: str, seed: int) -> Start:
+        """The model that a setting's fine-tuning starts from; it is primed first, if that has not been done.
+
+        The last one is kept, since runs that start alike follow each other.
+        """
+        if self._start is None or self._start[0] != (setting, seed):
+            self._start = None  # two models need not fit into memory
+            if self.config.primer(setting) is None:
+                model, history = self.builder.model(setting, seed), None
+            else:
+                model, history = self.primed(setting, seed)
+            model.drop_heads()
+            self._start = (setting, seed), (model, model.state(), history)
+        return self._start[1]
+
+    def primed(self, setting: str, seed: int) -> tuple[PEModel, PrimingHistory]:
+        """The primed model that a setting starts from; it is primed first, if that has not been done."""
+        if not self.folder.is_primed(setting, seed):
+            row = self.config.settings[setting]
+            self._say(f"priming for {row.label or setting}, seed {seed}")
+            self._prime(row.primed_as or setting, seed)
+        return self._models.load_primed(setting, seed)
+
+    def _prime(self, setting: str, seed: int) -> None:
+        """Prime a model as a setting describes, and save it."""
+        model = self._processes.each(lambda: self.builder.model(setting, seed))
+        algorithm = self.config.settings[setting].priming
+        assert algorithm is not None  # the setting primes a model of its own
+        self._processes.each(lambda: algorithm.prepare(model, seed))
+        sources = self._processes.each(self.builder.sources)
+        checkpoint = self.folder.checkpoint_path(setting, seed)
+        history = prime(model, sources, algorithm, seed=seed, **self._loop_options(checkpoint))
+
+        def save() -> None:
+            self._models.save_primed(setting, seed, model, history)
+            remove_checkpoint(checkpoint)
+
+        self._processes.only_first(save)
+
+    def finetune(self, run: Run) -> Record:
+        """Fine-tune and test a run, and write its record."""
+        model, initial, priming = self.start(run.setting, run.seed)
+        model.drop_heads()
+        model.load_state(initial)
+        target = self.builder.target(run.target, self.config.sizes_of(run.setting))
+        settings = self.config.settings[run.setting].finetuning
+        checkpoint = self.folder.checkpoint_path(run.setting, run.seed, run.target)
+        options = self._loop_options(checkpoint)
+        history = finetune(model, target.task, target.validation, settings, seed=run.seed, **options)
+        tested = time.perf_counter()
+        scores = score_target(model, target)
+        measured = {**scores, "seconds": history.seconds + time.perf_counter() - tested}
+        record = make_record(self.builder, run, model, target, history, priming, measured)
+        self._models.save_task(run, model)  # before the record, which says that the run is done
+        write_record(self.folder.path, record)
+        remove_checkpoint(checkpoint)
+        return record
+
+    def _loop_options(self, checkpoint: Path) -> LoopOptions:
+        """The arguments of a training that do not depend on what is trained."""
+        return {
+            "checkpoint": checkpoint,
+            "checkpoint_every": self.config.checkpoint_every,
+            "not_finite": self.config.not_finite,
+            "progress": self._progress,
+        }

@@ -1,0 +1,104 @@
+"""The record of a run that has just been fine-tuned."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from pemeta.data.metrics import entity_counts, entity_scores
+from pemeta.experiments.build import Builder, Target
+from pemeta.experiments.config import Run
+from pemeta.model.pe_model import PEModel
+from pemeta.priming.history import PrimingHistory
+from pemeta.reporting.records import Record
+from pemeta.training.evaluation import predict
+from pemeta.training.finetuning import FineTuningHistory
+from pemeta.utils.digests import config_digest
+from pemeta.utils.provenance import hardware, package_versions
+
+
+def score_target(model: PEModel, target: Target) -> dict[str, object]:
+    """The fields of a record that the test sentences give."""
+    gold = [list(sentence.tags) for sentence in target.test.sentences]
+    predicted = predict(model, target.test, target.task.name)
+    types = target.test.labels.types
+    whole = entity_scores(gold, predicted, types)
+    unseen = entity_scores([gold[i] for i in target.unseen], [predicted[i] for i in target.unseen], types)
+    return {
+        "f1": whole.f1,
+        "precision": whole.precision,
+        "recall": whole.recall,
+        "f1_per_type": whole.f1_per_type,
+        "f1_unseen": unseen.f1,
+        **asdict(entity_counts(gold, predicted)),
+        "unseen": target.unseen,
+        "num_unseen": len(target.unseen),
+        "num_test": len(gold),
+        "num_truncated": target.test.num_truncated,
+    }
+
+
+def make_record(
+    builder: Builder,
+    run: Run,
+    model: PEModel,
+    target: Target,
+    history: FineTuningHistory,
+    priming: PrimingHistory | None,
+    measured: dict[str, object],
+) -> Record:
+    """The record of a finished run.
+
+    Args:
+        builder: builder of the grid's configuration.
+        run: the run.
+        model: the fine-tuned model.
+        target: the run's data.
+        history: of its fine-tuning.
+        priming: history of its priming; None without priming.
+        measured: the record's scores and seconds.
+    """
+    grid = builder.config
+    row = grid.settings[run.setting]
+    config = grid.run_config(run)
+    return Record.model_validate(
+        {
+            **measured,
+            **_priming_fields(builder, run, priming),
+            "setting": run.setting,
+            "label": row.label or run.setting,
+            "method": row.method.name,
+            "target": run.target,
+            "seed": run.seed,
+            "validation_f1": max(history.validation_scores),
+            "validation_curve": history.validation_scores,
+            "steps_per_epoch": row.finetuning.steps_per_epoch(len(target.task.train)),
+            "num_train": len(target.task.train),
+            "best_epoch": history.best_epoch,
+            "num_adapted": model.num_stored(run.target),
+            "fraction_adapted": model.fraction_stored(run.target),
+            "skipped_steps": len(history.skipped),
+            "config": config,
+            "digest": config_digest(config),
+            "data_digest": builder.data_digest(run.target, grid.sizes_of(run.setting)),
+            "packages": package_versions(),
+            "hardware": hardware(model.device),
+        }
+    )
+
+
+def _priming_fields(builder: Builder, run: Run, priming: PrimingHistory | None) -> dict[str, object]:
+    """The fields of a record about the priming before the run."""
+    sources = builder.config.sources
+    primer = builder.config.primer(run.setting)
+    algorithm = primer.priming if primer else None
+    inner = algorithm.describe() if algorithm else {"inner_method": None, "inner_steps": None}
+    own_method = primer.method.name if primer and inner["inner_steps"] else None
+    return {
+        "priming": algorithm.name if algorithm else None,
+        "inner_method": inner["inner_method"] or own_method,
+        "inner_steps": inner["inner_steps"],
+        "sources": sources if algorithm else (),
+        "skipped_priming_steps": len(priming.skipped) if priming else 0,
+        "priming_seconds": priming.seconds if priming else None,
+        "gradient_sentences": algorithm.gradient_sentences(len(sources)) if algorithm else None,
+    }

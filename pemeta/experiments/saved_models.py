@@ -1,0 +1,110 @@
+"""Models in a grid's output folder: primed models, and what the tasks fine-tuned on them store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from filelock import FileLock
+
+from pemeta.errors import ModelError, OutputError
+from pemeta.experiments.build import Builder
+from pemeta.experiments.config import Run
+from pemeta.experiments.output_folder import PRIMING, OutputFolder
+from pemeta.model.manifest import MANIFEST, find_manifest, read_manifest, relative_base
+from pemeta.model.model_files import describe_model, write_model
+from pemeta.model.pe_model import PEModel
+from pemeta.priming.history import PrimingHistory
+from pemeta.utils.files import read_json, replaced_folder, write_json
+
+SMALL_PART, FEW = 0.1, 1_000_000
+"""Tasks of at most this part of the model, or of so few parameters (4 MB), are saved without being asked for."""
+
+
+class SavedModels:
+    """Saves and loads the models of a grid.
+
+    Args:
+        folder: the grid's output folder.
+        builder: builder of the grid's configuration.
+    """
+
+    def __init__(self, folder: OutputFolder, builder: Builder) -> None:
+        self._folder = folder
+        self._config = folder.config
+        self._builder = builder
+        self._described: set[Path] = set()
+
+    def save_primed(self, setting: str, seed: int, model: PEModel, history: PrimingHistory) -> None:
+        """Save a primed model, and how it was primed."""
+        config = self._config.priming_config(setting, seed)
+        about = {"config": config, "data_digest": self._builder.source_digest, "history": history.to_json()}
+        facts = {
+            "seed": seed,
+            "sources": list(self._config.sources),
+            "backbone": config["backbone"],
+            **config["priming"],
+        }
+        with replaced_folder(self._folder.primed_path(setting, seed)) as temporary:
+            write_model(model, temporary, describe_model(model, facts=facts), self._builder.tokenizer)
+            write_json(temporary / PRIMING, about)
+
+    def load_primed(self, setting: str, seed: int) -> tuple[PEModel, PrimingHistory]:
+        """Load the primed model that a setting's fine-tuning starts from.
+
+        Raises:
+            OutputError: the folder holds none, or one of another version.
+        """
+        folder = self._folder.primed_path(setting, seed)
+        about = read_json(folder / PRIMING)
+        try:
+            history = PrimingHistory.from_json(about["history"])
+            read_manifest(folder)
+        except (KeyError, TypeError, AttributeError, ModelError):
+            raise _not_primed(folder) from None
+        method, attention = self._config.settings[setting].method, self._config.backbone.attention
+        model = PEModel.from_pretrained(folder, method, attention=attention)
+        return self._builder.set_up(model), history
+
+    def save_task(self, run: Run, model: PEModel) -> None:
+        """Save the fine-tuned values of a run, if the configuration asks for it or they are few."""
+        wanted = self._config.save_tasks
+        if wanted is None:
+            wanted = model.fraction_stored(run.target) <= SMALL_PART or model.num_stored(run.target) <= FEW
+        if wanted:
+            self._describe(run, model)
+            model.save_task(self._folder.task_path(run), run.target, self._config.max_length)
+
+    def _describe(self, run: Run, model: PEModel) -> None:
+        """Write the manifest of a setting's tasks; tasks of an earlier, different primed model are removed."""
+        folder = self._folder.model_path(run.setting, run.seed)
+        if folder in self._described:
+            return
+        primed = self._config.primer(run.setting) is not None
+        base = str(self._folder.primed_path(run.setting, run.seed)) if primed else self._builder.backbone_location
+        about = describe_model(model, relative_base(base, folder))
+        with FileLock(self._folder.path / ".models.lock"):  # another process may be saving a task of the same setting
+            try:
+                there = find_manifest(folder) if folder.is_dir() else None  # else the hub would be asked for it
+            except ModelError:
+                there = None
+            if there is None or there.model_copy(update={"packages": about.packages}) != about:
+                with replaced_folder(folder) as temporary:
+                    write_json(temporary / MANIFEST, about.model_dump(mode="json"))
+        self._described.add(folder)
+
+
+def priming_seconds(folder: Path) -> float:
+    """The duration of the priming of the model in a folder.
+
+    Raises:
+        OutputError: the folder holds no primed model, or one of another version.
+    """
+    try:
+        return float(read_json(folder / PRIMING)["history"]["seconds"])
+    except (KeyError, TypeError, ValueError):
+        raise _not_primed(folder) from None
+
+
+def _not_primed(folder: Path) -> OutputError:
+    """The error about a folder that holds no primed model that this version can load."""
+    return OutputError(f"{folder} is not a primed model of this version; remove that folder")
