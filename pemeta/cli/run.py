@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +36,12 @@ def run(
             help="Show no progress, no line per run and no tables; only errors, and where the report is.",
         ),
     ] = False,
+    log_json: Annotated[
+        Path | None,
+        typer.Option(
+            "--log-json", help="Add a JSON object a line to FILE for each step, validation and result.", metavar="FILE"
+        ),
+    ] = None,
 ) -> None:
     """Run everything in CONFIG, then report.
 
@@ -54,6 +61,7 @@ def run(
                 jobs=jobs,
                 devices=devices,
                 warn=_to_stderr if quiet else None,
+                log=_checked_log(log_json),
             )
         )
         if not dry_run:
@@ -84,6 +92,15 @@ def _run(runner: Runner, first: bool, quiet: bool) -> None:
     make_report(runner.folder, quiet)
     if not quiet and (command := runner.how_to_predict()):
         typer.echo(f"Fine-tuned tasks are in {runner.folder / 'models'}; use one with: {command}")
+
+
+def _checked_log(path: Path | None) -> Path | None:
+    """The file of ``--log-json``, once it is known that it can be written."""
+    if path is not None:
+        from pemeta.training.callbacks import JsonLog
+
+        JsonLog(path)
+    return path
 
 
 def _discard(_: str) -> None:

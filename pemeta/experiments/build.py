@@ -112,11 +112,23 @@ class Builder:
         """The source tasks."""
         return [self.source(language) for language in self.config.sources]
 
+    def validation_tasks(self) -> list[tuple[Task, Encoded]]:
+        """The tasks that priming is validated on, each with the sentences that score it."""
+        pairs = []
+        for language in self.config.validation_tasks:
+            corpus = self.corpus(language, self.config.source_sizes)
+            pairs.append((self.source(language), self._encode(corpus, corpus.validation)))
+        return pairs
+
     @cached_property
     def source_digest(self) -> str:
         """Digest of the sentences that priming draws from, and that test sentences may repeat."""
         sizes = self.config.source_sizes
-        return config_digest([digest(self.corpus(language, sizes).train) for language in self.config.sources])
+        found = [digest(self.corpus(language, sizes).train) for language in self.config.sources]
+        for language in self.config.validation_tasks:  # priming depends on them, where there are any
+            corpus = self.corpus(language, sizes)
+            found += [digest(corpus.train), digest(corpus.validation)]
+        return config_digest(found)
 
     def _data_digest(self, language: str, sizes: Sizes) -> str:
         """Digest of all sentences that the records of a target depend on."""

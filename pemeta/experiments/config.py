@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 from typing_extensions import Self
 
 from pemeta.data.sources import DataSource
@@ -15,9 +15,10 @@ from pemeta.experiments.backbones import Backbone
 from pemeta.experiments.config_defaults import with_defaults
 from pemeta.experiments.setting import Name, Search, Setting, Sizes, candidate_name
 from pemeta.reporting.spec import ReportSpec
+from pemeta.training.callbacks import TRACKERS
 from pemeta.training.optimizer import NotFinite
 from pemeta.utils.digests import config_digest
-from pemeta.utils.neutral import without_neutral
+from pemeta.utils.neutral import Neutral, without_neutral
 from pemeta.utils.registry import Frozen
 
 _to_config = PlainSerializer(lambda value: value.to_config())
@@ -34,6 +35,7 @@ WITHOUT_EFFECT = (
     "save_tasks",
     "search",
     "report",
+    "trackers",
 )
 """Top-level keys that no result depends on; every other key is part of the digests."""
 OF_A_RUN = ("targets", "settings", "seeds", "target_sizes")
@@ -47,6 +49,12 @@ def _not_empty(path: Any) -> Any:
     if path == "":
         raise ValueError("input should be a path; found ''")
     return path
+
+
+def _known_tracker(name: str) -> str:
+    if name not in TRACKERS:
+        raise ValueError(unknown_name("tracker", name, TRACKERS))
+    return name
 
 
 class Run(NamedTuple):
@@ -88,6 +96,10 @@ class GridConfig(Frozen):
             in the record; ten in a row end the run.
         save_tasks: save each run's fine-tuned values in ``models/``; where null, if they are at most a tenth of the
             model's parameters or a million, our choice: full fine-tuning would fill disks.
+        validation_tasks: languages that priming with ``validate_every`` is validated on, with their train and
+            validation data within ``source_sizes``; none of the sources and targets.
+        trackers: experiment trackers that every run is recorded in: ``tensorboard`` (in OUTPUT/tensorboard), ``wandb``,
+            ``mlflow``, ``trackio``; none, our choice.
         threads: CPU threads of PyTorch's operations; PyTorch's own choice where null. Tiny models are fastest with
             one.
     """
@@ -112,6 +124,8 @@ class GridConfig(Frozen):
     search: Search = Search()
     scored_on: Literal["test", "validation"] = "test"
     report: ReportSpec = ReportSpec()
+    validation_tasks: Annotated[tuple[Name, ...], Neutral(())] = ()
+    trackers: tuple[Annotated[str, AfterValidator(_known_tracker)], ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -123,6 +137,7 @@ class GridConfig(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         lists = [("targets", self.targets), ("sources", self.sources), ("seeds", self.seeds)]
+        lists += [("validation_tasks", self.validation_tasks), ("trackers", self.trackers)]
         lists += [("search.seeds", self.search.seeds), ("search.targets", self.search.targets or ())]
         for name, setting in self.settings.items():
             lists += [(f"settings.{name}.{key}", getattr(setting, key) or ()) for key in ("targets", "seeds")]
@@ -140,8 +155,21 @@ class GridConfig(Frozen):
         searches = any(setting.candidates for setting in self.settings.values())
         if searches and (both := set(self.seeds) & set(self.search.seeds)):
             raise ValueError(f"search.seeds: {min(both)} is also one of the grid's seeds; search with other seeds")
+        self._check_validation_tasks()
         self._check_report()
         return self
+
+    def _check_validation_tasks(self) -> None:
+        for key, others in (("sources", self.sources), ("targets", self.targets)):
+            if both := sorted(set(self.validation_tasks) & set(others)):
+                raise ValueError(f"validation_tasks: {both[0]!r} is one of the {key} too; validate on other languages")
+        validated = [
+            name for name, setting in self.settings.items() if setting.priming and setting.priming.validate_every
+        ]
+        if validated and not self.validation_tasks:
+            raise ValueError(f"setting {validated[0]!r} has validate_every; add validation_tasks: [...]")
+        if self.validation_tasks and not validated:
+            raise ValueError("validation_tasks: no setting's priming has validate_every; add it, or remove this key")
 
     def _check_parts(self, name: str, setting: Setting) -> None:
         for key, whole in (("targets", self.targets), ("seeds", self.seeds)):
@@ -244,7 +272,7 @@ class GridConfig(Frozen):
         primer = self.primer(setting)
         assert primer is not None  # or there would be no primed model
         own = _part(primer, "method", "priming")
-        return {**without_neutral(self, (*WITHOUT_EFFECT, *OF_A_RUN, *AFTER_PRIMING)), **own, "seed": seed}
+        return {**self._shared(primer, *AFTER_PRIMING), **own, "seed": seed}
 
     def run_config(self, run: Run) -> dict[str, Any]:
         """Everything that a run's record depends on, without keys at their neutral value.
@@ -258,9 +286,15 @@ class GridConfig(Frozen):
             other = _part(primer, "method", "priming")
             own |= {"priming": other["priming"], "primed_method": other["method"]}
         # The sources count without priming too: test sentences that they repeat are not scored as unseen.
-        shared = without_neutral(self, (*WITHOUT_EFFECT, *OF_A_RUN))
+        shared = self._shared(primer)
         shared["target_sizes"] = without_neutral(self.sizes_of(run.setting))
         return {"setting": run.setting, **own, **shared, "target": run.target, "seed": run.seed}
+
+    def _shared(self, primer: Setting | None, *omitted: str) -> dict[str, Any]:
+        """What the results of all runs depend on, and the validation tasks only of those whose priming sees them."""
+        validates = primer is not None and primer.priming is not None and primer.priming.validate_every is not None
+        unseen = () if validates else ("validation_tasks",)
+        return without_neutral(self, (*WITHOUT_EFFECT, *OF_A_RUN, *omitted, *unseen))
 
     def run_digest(self, run: Run) -> str:
         """The digest of :meth:`run_config`: equal exactly for runs whose results depend on equal configurations."""

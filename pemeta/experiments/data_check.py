@@ -33,6 +33,8 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
         encoded |= {f"{task.name} train": task.train for task in sources}
         for algorithm in algorithms:
             algorithm.sampler(sources, config.seeds[0])
+        for task, validation in builder.validation_tasks():
+            encoded |= {f"{task.name} train": task.train, f"{task.name} validation": validation}
     for language, sizes in targets:
         target = builder.target(language, sizes)
         parts = {"train": target.task.train, "validation": target.validation, config.scored_on: target.test}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import traceback
 from pathlib import Path
-from typing import TypedDict
 
 from pemeta.errors import PemetaError, TrainingError, UnwritableError, reason
 from pemeta.experiments.backbones import Say
@@ -19,23 +18,15 @@ from pemeta.model.pe_model import PEModel
 from pemeta.priming.history import PrimingHistory
 from pemeta.priming.outer_loop import prime
 from pemeta.reporting.records import Record, write_record
+from pemeta.training.callbacks import TRACKERS, Callback, JsonLog
 from pemeta.training.checkpoints import remove_checkpoint
 from pemeta.training.finetuning import finetune
-from pemeta.training.optimizer import NotFinite
+from pemeta.training.loop import LoopOptions
 from pemeta.typing import State
 from pemeta.utils.distributed import Processes, raised_by_all
 
 Start = tuple[PEModel, State, PrimingHistory | None]
 """The model that a setting's fine-tuning starts from, its values, and how it was primed."""
-
-
-class LoopOptions(TypedDict):
-    """The arguments that priming and fine-tuning have in common."""
-
-    checkpoint: Path
-    checkpoint_every: int
-    not_finite: NotFinite
-    progress: bool
 
 
 class Executor:
@@ -51,6 +42,7 @@ class Executor:
         progress: show progress bars.
         device: device to compute on; the configuration's by default.
         home: folder of a backbone that is pretrained here; the output folder by default.
+        log: file that gets a line of JSON for each event of each run; none by default.
 
     Raises:
         ConfigError: the device cannot be used here.
@@ -63,8 +55,10 @@ class Executor:
         progress: bool = True,
         device: str | None = None,
         home: Path | None = None,
+        log: Path | None = None,
     ) -> None:
         self.config = config
+        self._log = log
         self.builder = Builder(config, home or Path(config.output), say, progress, device)
         self.folder = OutputFolder(config, self.builder, say)
         self._say = say
@@ -75,6 +69,13 @@ class Executor:
 
     def perform(self, stage: Stage) -> Outcome:
         """Do a stage. Errors are returned as outcomes, not raised."""
+        outcome = self._perform(stage)
+        if self._log is not None and self._processes.first:
+            ended = {"outcome": outcome.result, "error": outcome.error, "seconds": outcome.seconds}
+            JsonLog(self._log).write(stage.describe(self.config), "result", ended)
+        return outcome
+
+    def _perform(self, stage: Stage) -> Outcome:
         try:
             return self._prime_stage(stage) if stage.target is None else self._finetune_stage(stage)
         except UnwritableError as error:
@@ -127,7 +128,10 @@ class Executor:
         self._processes.each(lambda: algorithm.prepare(model, seed))
         sources = self._processes.each(self.builder.sources)
         checkpoint = self.folder.checkpoint_path(setting, seed)
-        history = prime(model, sources, algorithm, seed=seed, **self._loop_options(checkpoint))
+        validated = algorithm.validate_every is not None
+        validation_tasks = self._processes.each(self.builder.validation_tasks) if validated else []
+        options = self._loop_options(Stage(setting, seed), checkpoint)
+        history = prime(model, sources, algorithm, seed=seed, validation_tasks=validation_tasks, **options)
 
         def save() -> None:
             self._models.save_primed(setting, seed, model, history)
@@ -143,7 +147,7 @@ class Executor:
         target = self.builder.target(run.target, self.config.sizes_of(run.setting))
         settings = self.config.settings[run.setting].finetuning
         checkpoint = self.folder.checkpoint_path(run.setting, run.seed, run.target)
-        options = self._loop_options(checkpoint)
+        options = self._loop_options(Stage(run.setting, run.seed, run.target), checkpoint)
         history = finetune(model, target.task, target.validation, settings, seed=run.seed, **options)
         tested = time.perf_counter()
         scores = score_target(model, target)
@@ -154,11 +158,19 @@ class Executor:
         remove_checkpoint(checkpoint)
         return record
 
-    def _loop_options(self, checkpoint: Path) -> LoopOptions:
+    def _loop_options(self, stage: Stage, checkpoint: Path) -> LoopOptions:
         """The arguments of a training that do not depend on what is trained."""
+        callbacks: list[Callback] = []
+        for name in self.config.trackers:
+            if TRACKERS[name].missing() is None:  # reported when the grid starts
+                run = f"{checkpoint.parent.name}__{checkpoint.stem}"
+                callbacks.append(TRACKERS[name](self.folder.path, run, self.folder.path.resolve().name))
+        if self._log is not None:
+            callbacks.append(JsonLog(self._log, stage.describe(self.config)))
         return {
             "checkpoint": checkpoint,
             "checkpoint_every": self.config.checkpoint_every,
             "not_finite": self.config.not_finite,
             "progress": self._progress,
+            "callbacks": callbacks,
         }

@@ -20,9 +20,11 @@ from pemeta.experiments.schedule import Schedule
 from pemeta.experiments.stage import Outcome, Stage
 from pemeta.experiments.workers import Workers
 from pemeta.reporting.records import Record
+from pemeta.training.callbacks import TRACKERS
 from pemeta.utils.distributed import Processes
 from pemeta.utils.durations import format_duration
 from pemeta.utils.files import write_text
+from pemeta.utils.messages import warn
 from pemeta.utils.signals import deferred_interrupt
 
 MAX_NAMED = 3
@@ -42,6 +44,7 @@ class Options:
         jobs: number of stages that run at a time.
         devices: devices that they compute on, in turn; the configuration's if empty.
         home: folder of a backbone that is pretrained here.
+        log: file that gets a line of JSON for each event of each run; None for none.
     """
 
     say: Say
@@ -52,6 +55,7 @@ class Options:
     jobs: int
     devices: tuple[str, ...]
     home: Path
+    log: Path | None = None
 
 
 class GridRun:
@@ -69,7 +73,7 @@ class GridRun:
         self._options = options
         self._processes = Processes()
         device = next(iter(options.devices), None)
-        self._executor = Executor(config, options.say, options.progress, device, options.home)
+        self._executor = Executor(config, options.say, options.progress, device, options.home, options.log)
         self._last: Schedule | None = None
 
     @property
@@ -133,6 +137,9 @@ class GridRun:
         text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
         write_text(self.folder.path / "config.yaml", text)
         self.folder.remove_checkpoints(schedule.done)
+        for name in self.config.trackers if schedule.left else ():
+            if why := TRACKERS[name].missing():
+                warn(why, once=True)
 
     def _run_in_order(self, log: GridLog) -> None:
         """Do one stage after the other in this process."""
@@ -173,7 +180,7 @@ class GridRun:
     def _run_in_workers(self, log: GridLog) -> None:
         """Do several stages at a time, each in a worker process."""
         options = self._options
-        workers = Workers(self.config, options.jobs, options.devices, options.home)
+        workers = Workers(self.config, options.jobs, options.devices, options.home, options.log)
         with deferred_interrupt() as interrupted, workers:
             asked = False
             while log.schedule.left or workers.running:

@@ -37,6 +37,7 @@ class Runner:
         devices: devices that these compute on, in turn; the configuration's if empty.
         home: folder of a backbone that is pretrained here; the output folder by default.
         warn: takes one line for each run that failed; ``say`` by default.
+        log: file that gets a line of JSON for each event of each run; none by default.
 
     Where torch.distributed is initialised, its processes prime every model together, and share the fine-tuning runs.
     The first one speaks for all, and writes what they compute together.
@@ -54,6 +55,7 @@ class Runner:
         devices: Sequence[str] = (),
         home: Path | None = None,
         warn: Say | None = None,
+        log: Path | None = None,
     ) -> None:
         self.given = config
         self.folder = Path(config.output)
@@ -68,6 +70,7 @@ class Runner:
             jobs=jobs,
             devices=self._usable(devices, jobs),
             home=home or self.folder,
+            log=log,
         )
         self._grid = GridRun(config, self._options)
         search = config.to_search

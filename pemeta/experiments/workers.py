@@ -41,9 +41,13 @@ class Workers:
         count: number of processes.
         devices: devices that they compute on, in turn; the configuration's if empty.
         home: folder of a backbone that is pretrained here.
+        log: file that gets a line of JSON for each event of each run; none by default.
     """
 
-    def __init__(self, config: GridConfig, count: int, devices: Sequence[str], home: Path) -> None:
+    def __init__(
+        self, config: GridConfig, count: int, devices: Sequence[str], home: Path, log: Path | None = None
+    ) -> None:
+        self.log = log
         self.config = config
         self.home = home
         self._devices = [devices[i % len(devices)] if devices else None for i in range(count)]
@@ -69,7 +73,7 @@ class Workers:
         context = multiprocessing.get_context("spawn")  # a fork would inherit PyTorch's threads, half alive
         ours, theirs = context.Pipe()
         process = context.Process(
-            target=_work, args=(self.config, device, self._threads, self.home, theirs), daemon=True
+            target=_work, args=(self.config, device, self._threads, self.home, self.log, theirs), daemon=True
         )
         with _interrupts_ignored():  # until the process can handle them; it inherits that
             process.start()
@@ -143,7 +147,7 @@ def _ending(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _work(config: GridConfig, device: str | None, threads: int, home: Path, pipe: Connection) -> None:
+def _work(config: GridConfig, device: str | None, threads: int, home: Path, log: Path | None, pipe: Connection) -> None:
     """The main function of a worker process: do one stage after the other."""
     if hasattr(os, "setpgrp"):  # not on Windows
         os.setpgrp()  # a Ctrl-C on the terminal reaches the parent alone, which passes it on once
@@ -154,7 +158,7 @@ def _work(config: GridConfig, device: str | None, threads: int, home: Path, pipe
     with contextlib.suppress(KeyboardInterrupt, EOFError, OSError):  # while it waits for work
         while (stage := pipe.recv()) is not None:
             try:
-                executor = executor or Executor(config, pipe.send, False, device, home)
+                executor = executor or Executor(config, pipe.send, False, device, home, log)
                 pipe.send(executor.perform(stage))
             except PemetaError as error:  # the device cannot be used
                 pipe.send(Outcome(stage, error=str(error)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from pydantic import Field
 
 from pemeta.data.examples import Examples
+from pemeta.utils.neutral import Neutral
 from pemeta.utils.registry import Frozen
 from pemeta.utils.seeding import numpy_generator
 
@@ -45,7 +48,7 @@ class FineTuning(Frozen):
     dropout: bool = False
     reuse_trunk: bool = True
     bucket_by_length: bool = False
-    early_stopping: int | None = Field(None, gt=0)
+    early_stopping: Annotated[int | None, Field(gt=0), Neutral(None)] = None
 
     def steps_per_epoch(self, examples: int) -> int:
         """Number of steps in one pass over this number of training examples."""

@@ -19,7 +19,7 @@ from pemeta import PEMethod, PEModel, Server
 from pemeta.backbone.loading import load_backbone
 from pemeta.deploy.predictions import Entity, _entities
 from pemeta.errors import ConfigError, DataError, ModelError, OutputError
-from pemeta.experiments import stages
+from pemeta.experiments import saved_models
 from pemeta.heads import CausalLM, SequenceClassification, TokenClassification, TokenClassificationHead
 from pemeta.model import manifest as about_files
 from pemeta.model.model_files import theta_p_digest
@@ -348,7 +348,7 @@ def test_stored_tasks_predict_right_away_and_can_be_moved(pemeta, run_config, tm
 
 
 def test_full_fine_tuning_is_stored_only_if_asked_for(pemeta, run_config, monkeypatch):
-    monkeypatch.setattr(stages, "FEW", 0)  # the model is tiny
+    monkeypatch.setattr(saved_models, "FEW", 0)  # the model is tiny
     run_config["settings"] = {"full": {"method": "full"}}
     out = Path(run_config["output"])
     assert "Fine-tuned tasks" not in pemeta("run", run_config).out

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -17,8 +17,23 @@ from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
 from pemeta.training.finetuning_settings import FineTuning
 from pemeta.training.optimizer import check_finite
+from pemeta.utils.neutral import Neutral
 from pemeta.utils.registry import Named
 from pemeta.utils.seeding import derive_seed, generators_kept, seed_generators
+
+_BRIEF = {
+    "epochs": 3,
+    "batch_size": 16,
+    "lr": 1e-3,
+    "weight_decay": 0.01,
+    "warmup_steps": 0,
+    "max_grad_norm": 1.0,
+    "dropout": False,
+    "reuse_trunk": True,
+    "bucket_by_length": False,
+    "early_stopping": None,
+}
+"""The neutral settings of validation's fine-tuning; without validation none of them has an effect."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +95,8 @@ class PrimingAlgorithm(Named):
     query_size: int = Field(16, gt=0)
     tasks_per_batch: int | None = Field(None, gt=0)
     outer_dropout: bool = True
-    validate_every: int | None = Field(None, gt=0)
-    validation_finetuning: FineTuning = FineTuning(epochs=3)
+    validate_every: Annotated[int | None, Field(gt=0), Neutral(None)] = None
+    validation_finetuning: Annotated[FineTuning, Neutral(_BRIEF)] = FineTuning(epochs=3)
 
     def require(self) -> None:
         """Check that the packages that the algorithm needs are installed, before anything that takes time.
