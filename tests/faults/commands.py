@@ -52,8 +52,8 @@ WORDS: dict[str, tuple[tuple[object, ...], str]] = {
     ),
     "methods that nobody knows": (("methods", "adaptor"), "unknown PE method 'adaptor'; did you mean 'adapter'"),
     "methods with an unknown field": (
-        ("methods", "{name: lora, processes: 4}"),
-        "processes: unknown key 'ranks'; did you mean",
+        ("methods", "{name: lora, ranks: 4}"),
+        "ranks: unknown key 'ranks'; did you mean",
     ),
     "methods with a wrong value": (("methods", "{name: lora, rank: 0}"), "rank: input should be greater than 0"),
     "methods without a name": (("methods", "{rank: 4}"), "expected a PE method"),
@@ -63,7 +63,7 @@ WORDS: dict[str, tuple[tuple[object, ...], str]] = {
         "is neither a method's name nor",
     ),
     "methods with brackets without end": (("methods", "[" * 3000), "is neither a method's name nor a YAML mapping"),
-    "methods with a key twice": (("methods", "{name: lora, rank: 1, rank: 2}"), "is neither .*twice"),
+    "methods with a key twice": (("methods", "{name: lora, rank: 1, rank: 2}"), "is neither .*duplicate key"),
     "methods that are a number": (("methods", "3"), "expected a PE method"),
     "methods that are nothing": (("methods", ""), "expected a PE method"),
 }
