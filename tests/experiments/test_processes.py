@@ -154,7 +154,7 @@ def test_an_error_is_told_once(grid):
     assert outcome.returncode != 0
     assert outcome.stderr.count("pemeta: error: unknown language 'zz'") == 1
     outcome = launch("-m", "pemeta", "run", path, "--jobs", "2")
-    assert outcome.stderr.count("2 processes were started together, which share out the work; leave out --jobs") == 1
+    assert outcome.stderr.count("2 processes were started together and share the work; omit --jobs") == 1
 
 
 # One process
