@@ -1,4 +1,4 @@
-"""What happened in a priming run, and what of it a user should know."""
+"""The history of a priming run, and warnings about it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from pemeta.priming.algorithms import StepLosses
 
 EXPLODED = 2.0
-"""A support loss grown by more than this factor within an inner loop is told of; our choice."""
+"""Growth of the support loss within an inner loop above which a warning is given."""
 
 
 @dataclass
 class PrimingHistory:
-    """What happened in a priming run.
+    """The history of a priming run.
 
     Attributes:
-        losses: of each outer step that was taken.
-        seconds: wall time, over all the sessions that the run took.
-        sentences: support and query sentences seen.
+        losses: Losses of each outer step that was taken.
+        seconds: Wall time over all sessions of the run.
+        sentences: Number of support and query sentences seen.
         skipped: Outer steps, counted from 1, that were skipped because something was not finite.
         validation_scores: Step and mean score of each validation (``validate_every``).
         best_step: The step whose values are kept; None without validation, which keeps the last ones.

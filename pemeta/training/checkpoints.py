@@ -19,21 +19,21 @@ from pemeta.utils.files import read_tensors, remove, unwritable, write_tensors
 from pemeta.utils.seeding import generator_states, restore_generators
 
 SLOW = 1.0
-"""Seconds; a state that takes longer to save is not saved each time that it could be. Our choice."""
+"""Seconds that saving may take before states are saved less often than they could be."""
 SHARE = 20
-"""Such a state is saved when this many times as long has been worked since the last one: 5 % are lost. Our choice."""
+"""A slow state is saved only after training for this many times as long as saving takes, which costs 5 %."""
 
 
 class Checkpoint:
-    """Where a training run saves its state, and continues from.
+    """The files that a training run saves its state to and continues from.
 
-    ``path`` has the last state, and the file ``previous`` beside it the one before, which counts where the last one
-    was not written to its end or was damaged.
+    ``path`` holds the last state, and the file ``previous`` beside it the one before, which is used if the last one
+    is incomplete or damaged.
 
     Args:
-        path: a safetensors file.
-        identity: a JSON mapping of all that must not change between a state and its continuation.
-        device: whose random generators belong to the state.
+        path: A safetensors file.
+        identity: A JSON mapping of everything that must not change between a state and its continuation.
+        device: The device whose random generators belong to the state.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], device: torch.device) -> None:

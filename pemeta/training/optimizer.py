@@ -16,9 +16,9 @@ from pemeta.errors import ConfigError, NotFiniteError
 from pemeta.typing import State
 
 NotFinite: TypeAlias = Literal["stop", "skip"]
-"""What is done where a loss or gradient is not finite; the run ends, or the step is left out and counted."""
+"""What to do if a loss or gradient is not finite: end the run, or skip the step and count it."""
 MOST_SKIPPED = 10
-"""Steps that may be left out one after the other; our choice: what follows would all be left out too."""
+"""Number of consecutive steps that may be skipped before the run is ended."""
 
 
 class LossScale:
@@ -27,7 +27,7 @@ class LossScale:
     It is halved when a gradient is not finite, and doubled after ``patience`` steps that were.
 
     Args:
-        value: the factor at first; 2^16, and 1, which stays, where losses are not scaled (PyTorch's defaults).
+        value: initial factor; 2^16 (PyTorch's default), or 1 for losses that are never scaled.
         patience: 2000 steps (PyTorch's default).
     """
 
@@ -131,7 +131,7 @@ class Optimization:
 
 
 def check_finite(value: float, what: str, remedy: str) -> None:
-    """Refuse to go on from a loss or norm that is not finite.
+    """Refuse to continue from a loss or norm that is not finite.
 
     Raises:
         NotFiniteError: it is NaN or infinite.
@@ -141,10 +141,10 @@ def check_finite(value: float, what: str, remedy: str) -> None:
 
 
 def check_choices(not_finite: str, checkpoint_every: int) -> None:
-    """Refuse what would otherwise be taken for another choice, or fail after the first step.
+    """Refuse invalid options before the first step.
 
     Raises:
-        ConfigError: it is none of the possible values.
+        ConfigError: ``not_finite`` or ``checkpoint_every`` is not one of the possible values.
     """
     if not_finite not in get_args(NotFinite):
         raise ConfigError(f"not_finite is 'stop' or 'skip'; found {not_finite!r}")
@@ -153,6 +153,6 @@ def check_choices(not_finite: str, checkpoint_every: int) -> None:
 
 
 def too_many(skipped: Sequence[int]) -> bool:
-    """Whether the last of the steps that were left out, by number, are too many in a row to go on."""
+    """Whether the last skipped steps, given by number, are too many in a row to continue."""
     last = skipped[-MOST_SKIPPED:]
     return len(last) == MOST_SKIPPED and last[-1] - last[0] == MOST_SKIPPED - 1
