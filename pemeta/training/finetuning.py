@@ -198,8 +198,8 @@ class FineTuningJob(Job):
         epoch, index = divmod(number, self.per_epoch)
         if self._order[0] != epoch:
             self._order = epoch, self.finetuning.batches(self.task.train, self.seed, self.task.name, epoch)
+            self.model.train(self.finetuning.dropout)
         indices = self._order[1][index]
-        self.model.train(self.finetuning.dropout)
         batch = self.model.placed(self.task.train.batch(indices))
         loss = self.model.loss(batch, self.task.name)
         scaled = loss * self.optimization.scale.value
