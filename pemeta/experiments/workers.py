@@ -123,6 +123,8 @@ def _received(worker: _Worker) -> Outcome | str:
         message: Outcome | str = worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join(PATIENCE)
+        worker.process.kill()  # its pipe is closed, but on a busy machine it may still be ending
+        worker.process.join()
         message = Outcome(stage, error=f"its process died ({_ending(worker.process.exitcode)})")
     if isinstance(message, Outcome):
         worker.stage = None
