@@ -42,16 +42,16 @@ def refuse_running_statistics(module: nn.Module) -> None:
 
 
 def refuse_unfaithful(module: nn.Module) -> None:
-    """Refuse a module whose clone would silently compute with the original's parameters.
+    """Refuse a module whose clone would silently compute with other parameters than its own.
 
     Raises:
         ModelError: A submodule or parameter has this effect; the message names it.
     """
     for name, part in module.named_modules():
-        if "forward" in vars(part) or getattr(part, "_compiled_call_impl", None) is not None:
+        if "forward" in vars(part):
             raise ModelError(
-                f"{name or type(part).__name__} has a forward bound to one object (a device_map, offloading "
-                "and compile() do this), so a clone of it would not adapt; load the model without them"
+                f"{name or type(part).__name__} has a forward of its own, which may compute with parameters from "
+                "elsewhere (a device_map and offloading do this), so a clone would not adapt; load the model without them"
             )
         wrapper = next((kind.__name__ for kind in type(part).__mro__ if kind.__name__ in PARALLEL), None)
         if wrapper is not None:

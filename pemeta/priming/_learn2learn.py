@@ -43,5 +43,4 @@ def _load(*names: str) -> list[ModuleType]:
 
 _utils, _base_learner = _load("utils", "algorithms.base_learner")
 BaseLearner = _base_learner.BaseLearner
-clone_module = _utils.clone_module
-update_module = _utils.update_module
+clone_parameters = _utils.clone_parameters

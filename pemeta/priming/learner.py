@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,7 +19,8 @@ from pemeta.errors import ConfigError, ModelError, NotFiniteError
 from pemeta.methods.base import PEMethod
 from pemeta.model.partition import Partition
 from pemeta.model.pe_model import PEModel
-from pemeta.priming._learn2learn import BaseLearner, clone_module, update_module
+from pemeta.priming._learn2learn import BaseLearner, clone_parameters
+from pemeta.priming.placing import Place, View, find_places, placed
 from pemeta.typing import Batch
 from pemeta.utils.modules import parameter_dict
 
@@ -26,14 +28,17 @@ from pemeta.utils.modules import parameter_dict
 class PrimingLearner(BaseLearner):  # type: ignore[misc]
     """MAML's learner for parameter-efficient fine-tuning (paper, Algorithm 1, lines 4-8).
 
-    A clone shares θ_p with the original *by identity*, so that the query loss's backward pass reaches the
-    original θ_p, and has its own θ_a and θ_h, which :meth:`adapt` updates::
+    A clone holds values of its own for θ_a and θ_h, and no module: the one module that all clones share computes with
+    them for the length of a pass. So θ_p is the original's *by identity*, and the query loss's backward pass reaches
+    it; hooks and compiled graphs of the module stay what they are. :meth:`adapt` updates the values::
 
         θ_a ← θ_a - α ∇_{θ_a} L        θ_h ← θ_h - α ∇_{θ_h} L
 
     The clone's θ_a stays connected to the original, which therefore receives its meta-gradient from the same
     backward pass. θ_h receives none (Algorithm 1 assigns an adapted value to it, line 11): a clone starts from its
-    detached values.
+    detached values. A clone of a clone starts from the clone's values, and is connected to them. ``clone.module`` is a
+    view of the module with the clone's values. Two clones cannot compute at once. A shallow copy of a clone has values
+    of its own from then on; a deep or pickled copy is a learner on a copy of the module with the clone's values.
 
     Args:
         module: a :class:`~pemeta.PEModel`, or any module together with ``partition``.
@@ -48,8 +53,8 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
 
     Raises:
         ConfigError: ``inner_lr`` is not positive.
-        ModelError: the module cannot be cloned faithfully (accelerate hooks, ``compile()``, parameters spread over
-            devices), or second order would need to pass through attention that has no second derivative.
+        ModelError: the module cannot be cloned faithfully (accelerate hooks, parameters spread over devices), or second
+            order would need to pass through attention that has no second derivative.
         MissingLearn2LearnError: on import, if learn2learn is not installed.
     """
 
@@ -79,7 +84,8 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         self.partition = partition
         self.first_order = first_order
         self._owned = partition.adapted
-        self._places = self._find_places()
+        self._places: list[Place] | None = None  # of θ_a and all heads, once a clone is made
+        self._values: dict[str, Tensor] | None = None  # of a clone
         self._one_task = False
 
     def clone(self, task: str | None = None) -> PrimingLearner:
@@ -91,36 +97,109 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         Raises:
             ModelError: a parameter of θ_a or θ_p does not require gradients.
         """
-        heads = set(self.partition.theta_h if task is None else self.module.head_names(task))
-        theta_a, parameters = set(self.partition.theta_a), dict(self.module.named_parameters())
+        shared, heads = self._shared, self.partition.theta_h
+        if task is not None:
+            heads = shared.head_names(task)  # type: ignore[operator]
+        parameters = self._own_parameters(heads)
+        clone = self._bare_copy()
+        clone._one_task = task is not None
+        clone._owned = (*self.partition.theta_a, *heads)
+        wanted = set(clone._owned)
+        clone._places = [place for place in self._all_places() if place.name in wanted]
+        with torch.inference_mode(False), torch.enable_grad():
+            theta_a = clone_parameters([parameters[name] for name in self.partition.theta_a])
+            clone._values = dict(zip(self.partition.theta_a, theta_a, strict=True))
+            clone._values |= {name: parameters[name].detach().clone().requires_grad_() for name in heads}
+        clone.__dict__["module"] = View(shared, clone.placed)
+        return clone
+
+    def _own_parameters(self, heads: Sequence[str]) -> dict[str, Tensor]:
+        """The parameters that a clone starts from, after checking that they are still where they were found.
+
+        Raises:
+            ModelError: one is frozen, or was replaced since the learner was made.
+        """
+        parameters: dict[str, Tensor] = dict(self._shared.named_parameters())
         _refuse_frozen("θ_a", self.partition.theta_a, parameters)
         _refuse_frozen("θ_p", self.partition.theta_p, parameters)
-        memo: dict[Any, Tensor] = {}
-        # clone_module looks up a parameter in its memo by the bound method `data_ptr` (upstream's own key).
-        for name, parameter in parameters.items():
-            if name in heads:
-                memo[parameter.data_ptr] = parameter.detach().clone().requires_grad_()
-            elif name not in theta_a:
-                memo[parameter.data_ptr] = parameter
-        clone: PrimingLearner = self.__class__.__new__(self.__class__)
-        BaseLearner.__init__(clone, clone_module(self.module, memo=memo))
-        clone.inner_lr, clone.first_order, clone.partition = self.inner_lr, self.first_order, self.partition
-        clone.method, clone.math_attention, clone.loss_scale = self.method, self.math_attention, self.loss_scale
-        clone._one_task = task is not None
-        clone._owned = (*self.partition.theta_a, *(name for name in self.partition.theta_h if name in heads))
-        clone._places = clone._find_places()
-        clone.training = self.training  # its submodules keep their own modes
-        return clone
+        there = {
+            place.name for place in self._all_places() if place.parameters.get(place.key) is parameters.get(place.name)
+        }
+        moved = [name for name in (*self.partition.theta_a, *heads) if name not in there]
+        if moved:
+            raise ModelError(f"{moved[0]} was added or replaced after this learner was made; make a new learner")
+        return {**parameters, **(self._values or {})}
+
+    def _all_places(self) -> list[Place]:
+        if self._places is None:
+            self._places = find_places(self._shared, self.partition.adapted)
+        return self._places
+
+    def _bare_copy(self) -> PrimingLearner:
+        """A learner with the same settings, also those of a subclass, and the same module."""
+        made: PrimingLearner = self.__class__.__new__(self.__class__)
+        nn.Module.__init__(made)
+        made.__dict__.update({name: value for name, value in vars(self).items() if name not in made.__dict__})
+        made._modules["module"] = self._shared
+        made.training = self.training
+        return made
+
+    @property
+    def _shared(self) -> nn.Module:
+        """The module that this learner and its clones share."""
+        module = self._modules["module"]
+        assert isinstance(module, nn.Module)  # the constructor has put it there
+        return module
+
+    def placed(self) -> AbstractContextManager[None]:
+        """Within the block the shared module computes with this clone's values.
+
+        Raises:
+            ModelError: another clone, or another thread, computes with the module just now.
+        """
+        values = self._values
+        return placed(self._shared, self, self._all_places() if values is not None else (), values or {})
+
+    def named_parameters(self, *arguments: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
+        """Names and parameters of the module, with the clone's values."""
+        with self.placed():
+            return iter(list(super().named_parameters(*arguments, **kwargs)))
+
+    def __copy__(self) -> PrimingLearner:
+        if self._values is None:
+            return self._bare_copy()
+        made = self._bare_copy()
+        made._values = dict(self._values)
+        made.__dict__["module"] = View(self._shared, made.placed)
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PrimingLearner:
+        own = {id(value): nn.Parameter(value.detach().clone()) for value in (self._values or {}).values()}
+        with self.placed():
+            module = copy.deepcopy(self._shared, {**memo, **own})
+        made = self._bare_copy()
+        made.__dict__.pop("module", None)
+        made._modules["module"] = module
+        made._owned, made._places, made._values = self.partition.adapted, None, None
+        made._one_task = False
+        return made
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return super().__reduce_ex__(protocol) if self._values is None else copy.deepcopy(self).__reduce_ex__(protocol)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_places": None}
 
     def loss(self, batch: Batch, task: str) -> Tensor:
         """A task's loss, as a scalar, for a ``PEModel``; for second order, attention is twice differentiable."""
-        with self._attention():
-            return self.module.loss(batch, task)  # type: ignore[no-any-return]
+        with self._attention(), self.placed(), torch.inference_mode(False), torch.enable_grad():
+            own = {key: value.clone() if value.is_inference() else value for key, value in batch.items()}
+            return self._shared.loss(own, task)  # type: ignore[operator,no-any-return]
 
     def forward(self, *arguments: Any, **kwargs: Any) -> Any:
         """Compute the module's output; for second order, attention is twice differentiable."""
-        with self._attention():
-            return self.module(*arguments, **kwargs)
+        with self._attention(), self.placed():
+            return self._shared(*arguments, **kwargs)
 
     def _attention(self) -> AbstractContextManager[None]:
         return sdpa_kernel(SDPBackend.MATH) if self.math_attention else nullcontext()
@@ -157,12 +236,13 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
             NotFiniteError: a loss is not finite.
             ModelError: a parameter of θ_a, or the task's head, has no gradient.
         """
-        if not isinstance(self.module, PEModel):
-            raise ConfigError(f"a {type(self.module).__name__} has no tasks; call adapt with a loss for each step")
+        shared = self._shared
+        if not isinstance(shared, PEModel):
+            raise ConfigError(f"a {type(shared).__name__} has no tasks; call adapt with a loss for each step")
         losses: list[Tensor] = []
         with self._released_on_failure(), self._theta_p_constant() if self.first_order else nullcontext():
             different = {id(batch): batch for batch in batches}
-            reused = dict(zip(different, self.module.reusing(list(different.values()), self.method), strict=True))
+            reused = dict(zip(different, shared.reusing(list(different.values()), self.method), strict=True))
             for batch in batches:
                 loss = self.loss(reused[id(batch)], task)
                 losses.append(loss.detach())
@@ -175,14 +255,13 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         try:
             yield
         except BaseException:
-            for parameters, last in self._places.values():
-                parameters[last] = parameters[last].detach()
+            self._values = {name: value.detach() for name, value in (self._values or {}).items()}
             raise
 
     @contextmanager
     def _theta_p_constant(self) -> Iterator[None]:
         """Disable gradients of θ_p, which the original shares, for the duration of the block."""
-        shared = [p for p in parameter_dict(self.module, self.partition.theta_p).values() if p.requires_grad]
+        shared = [p for p in parameter_dict(self._shared, self.partition.theta_p).values() if p.requires_grad]
         try:
             for parameter in shared:
                 parameter.requires_grad_(False)
@@ -202,14 +281,15 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
 
     def _step(self, loss: Tensor) -> None:
         owned = self.adapted_parameters()
-        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
-            loss * self.loss_scale, list(owned.values()), create_graph=not self.first_order, allow_unused=True
-        )
-        self._check_used({name for name, gradient in zip(owned, gradients, strict=True) if gradient is not None})
-        for parameter, gradient in zip(owned.values(), gradients, strict=True):
-            if gradient is not None:  # the heads of other tasks
-                parameter.update = -self.inner_lr / self.loss_scale * gradient  # type: ignore[attr-defined] # update_module reads it
-        update_module(self.module)
+        with torch.inference_mode(False), torch.enable_grad():
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+                loss * self.loss_scale, list(owned.values()), create_graph=not self.first_order, allow_unused=True
+            )
+            found = {name: grad for name, grad in zip(owned, gradients, strict=True) if grad is not None}
+            self._check_used(set(found))
+            rate = -self.inner_lr / self.loss_scale
+            moved = {name: owned[name] + rate * gradient for name, gradient in found.items()}
+        self._values = {**owned, **moved}  # the heads of other tasks stay
 
     def _check_used(self, used: set[str]) -> None:
         """Refuse a loss that does not depend on all parameters that it should adapt."""
@@ -229,12 +309,9 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
 
     def adapted_parameters(self) -> dict[str, Tensor]:
         """Current values, by name, of the parameters that this clone adapts: θ_a and its heads."""
-        return {name: parameters[last] for name, (parameters, last) in self._places.items()}
-
-    def _find_places(self) -> dict[str, tuple[dict[str, Any], str]]:
-        """The dictionary and key of each adapted parameter; looked up once, because each inner step needs them."""
-        split = {name: name.rpartition(".") for name in self._owned}
-        return {name: (self.module.get_submodule(path)._parameters, last) for name, (path, _, last) in split.items()}
+        if self._values is None:
+            raise ConfigError("this learner is the original, which does not adapt; call clone() and adapt the clone")
+        return dict(self._values)
 
 
 def needs_math(model: PEModel, method: PEMethod | None) -> bool:

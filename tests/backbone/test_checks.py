@@ -144,7 +144,7 @@ def test_batch_normalisation_is_refused():
 def test_a_backbone_with_hooks_of_accelerate_is_refused(spread):
     hooked = backbone("bert")
     spread(hooked)
-    with pytest.raises(ModelError, match="has a forward bound to one object"):
+    with pytest.raises(ModelError, match="has a forward of its own"):
         PEModel(hooked, ADAPTER)
     model = tiny()
     spread(model.backbone.encoder)

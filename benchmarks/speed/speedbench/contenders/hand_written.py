@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from pemeta.priming._learn2learn import clone_module, update_module
+from pemeta.priming._learn2learn import _load
 from speedbench.contenders.base import INNER_LR, GradientContender
+
+(utils,) = _load("utils")
 
 
 class HandWritten(GradientContender):
@@ -14,7 +16,7 @@ class HandWritten(GradientContender):
     def accumulate(self) -> None:
         second_order = not self.case.first_order
         for task, support, query in self.sets():
-            clone = clone_module(self.model)
+            clone = utils.clone_module(self.model)
             names = set(self.adapted_names(task))
             for _ in range(self.case.inner_steps):
                 adapted = [parameter for name, parameter in clone.named_parameters() if name in names]
@@ -22,5 +24,5 @@ class HandWritten(GradientContender):
                 gradients = torch.autograd.grad(loss, adapted, create_graph=second_order)
                 for parameter, gradient in zip(adapted, gradients, strict=True):
                     parameter.update = -INNER_LR * gradient
-                update_module(clone)
+                utils.update_module(clone)
             clone.loss(query, task).backward()
