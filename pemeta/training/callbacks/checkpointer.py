@@ -68,10 +68,8 @@ class Checkpointer(Callback):
         checkpoint = self.checkpoint
         if checkpoint is None:
             return
-        due = state.step < state.total and (
-            state.checkpoint_requested or (self.processes.first and checkpoint.due(state.step, self.every))
-        )
-        if self.processes.any(due):
+        due = state.step < state.total and self.processes.first and checkpoint.due(state.step, self.every)
+        if self.processes.any(due or state.checkpoint_requested):
             self.save(state)
 
     def on_validation(self, state: TrainingState) -> None:
