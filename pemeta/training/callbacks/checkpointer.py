@@ -55,7 +55,7 @@ class Checkpointer(Callback):
         if self.path is None and self.processes.size == 1:
             return
         identity = self.job.identity()
-        self.processes.check_same(identity, "model, data and settings")
+        self.processes.check_same(identity, "model, data or settings")
         if self.path is None:
             return
         self.checkpoint = Checkpoint(self.path, identity, self.device)
