@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from tiny_models import METHODS, TASKS, data, shaken, tiny
 
@@ -121,11 +122,8 @@ def interrupted(folder: Path, first: bool) -> None:
         return original(*arguments)
 
     finetuning.evaluate = evaluate
-    try:
+    with pytest.raises(KeyboardInterrupt, match="priming stopped after step 1 of 4"):
         primed(METHODS["adapter"][0], VALIDATED, folder, checkpoint=path)
-        raise AssertionError("it was not interrupted")
-    except KeyboardInterrupt as interruption:
-        assert str(interruption) == "priming stopped after step 1 of 4"
     finetuning.evaluate = original
     again, found = primed(METHODS["adapter"][0], VALIDATED, folder, checkpoint=path)
     whole, expected = primed(METHODS["adapter"][0], VALIDATED, folder)
