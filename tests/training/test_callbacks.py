@@ -516,7 +516,10 @@ def test_an_interrupt_within_a_validation_is_one_of_priming(tmp_path, monkeypatc
         ({"algorithm": PRIMING}, "validate_every is missing; give both or none"),
         ({"validation_tasks": [(TASKS[0], data(1))]}, "validation task 'en' is a source task too"),
         ({"validation_tasks": [OTHERS[0], OTHERS[0]]}, "validation tasks need different names"),
-        ({"validation_tasks": [(OTHERS[0][0], data(9, 0))]}, "task 'nl' has no validation sentences"),
+        (
+            {"validation_tasks": [(OTHERS[0][0], data(9, 0))]},
+            "task 'nl' has no validation sentence; fine-tuning needs some",
+        ),
     ],
 )
 def test_validation_tasks_that_do_not_fit(changes, says):
