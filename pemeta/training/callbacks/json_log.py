@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,12 @@ class JsonLog(Callback):
             self.path.open("a", encoding="utf-8").close()
         except OSError as error:
             raise unwritable(self.path, error) from None
+
+    def named(self, run: str) -> JsonLog:
+        """The same log for another run; its file is not checked again."""
+        other = copy(self)
+        other.run = run
+        return other
 
     def on_start(self, state: TrainingState) -> None:
         """Its settings, and how far it is."""
