@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pemeta.errors import OutputError
 from pemeta.training.callbacks.base import Callback, TrainingState
-from pemeta.utils.files import unwritable
 from pemeta.utils.messages import warn
 
 
@@ -36,7 +36,7 @@ class JsonLog(Callback):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("a", encoding="utf-8").close()
         except OSError as error:
-            raise unwritable(self.path, error) from None
+            raise OutputError(f"cannot write the log {self.path}: {_why(error)}; give another file") from None
 
     def named(self, run: str) -> JsonLog:
         """The same log for another run; its file is not checked again."""
@@ -79,4 +79,8 @@ class JsonLog(Callback):
             with self.path.open("ab", buffering=0) as file:  # one write a line, which does not mix with another's
                 file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
         except OSError as error:
-            warn(f"{unwritable(self.path, error)}; no more is logged there", once=True)
+            warn(f"cannot write the log {self.path}: {_why(error)}; no more is logged there", once=True)
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)
