@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_gallery.gen_gallery",
+    "architecture",
     "command_line",
     "configuration",
     "mathml",
@@ -65,7 +66,7 @@ nitpick_ignore_regex = [
 # The gallery finds its own copy of an example below the folder of examples, and takes it for a second one.
 suppress_warnings = ["sphinx_gallery.duplicate_filename"]
 
-# The gallery runs an example anew when its script changed; it cannot know that pemeta did, so we tell it.
+# The gallery runs an example again when its script changed; it cannot know that pemeta did, so we tell it.
 GENERATED = DOCS / "tutorials" / "generated"
 _sources = sorted((DOCS.parent / "pemeta").rglob("*.py"))
 _digest = hashlib.sha256(b"".join(path.read_bytes() for path in _sources)).hexdigest()
