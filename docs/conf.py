@@ -57,9 +57,13 @@ napoleon_use_ivar = True  # "Attributes:" sections stay with their class, beside
 nitpick_ignore_regex = [
     (r"py:class", r"Any(Method|Algorithm|Backbone|Data|Head)|Labels|Output|Part|Pooling|Counts"),
     (r"py:(class|obj)", r"pemeta\.data\.examples\.(Decoded|Scored)"),  # type variables
+    # Classes of our own that users meet only as the types of arguments that others give.
+    (r"py:class", r"pemeta\.(training\.job\.Job|utils\.distributed\.Processes|experiments\.build\.Builder)"),
+    # What is imported for type checkers alone, and types with marks that autodoc shows as they are written.
+    (r"py:class", r"GeneralTracker|Path|list\[tuple\[int|Field|gt=0|Neutral|_BRIEF"),
     (
         r"py:.*",
-        r"(abc|collections|pathlib|typing|learn2learn|numpy|pandas|pd|pydantic|tokenizers|torch|transformers)\..*",
+        r"(abc|collections|contextlib|pathlib|typing|typing_extensions|learn2learn|numpy|pandas|pd|pydantic|tokenizers|torch|transformers)\..*",
     ),
 ]
 
