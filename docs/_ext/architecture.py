@@ -1,7 +1,7 @@
 """Directives that draw the package from its syntax trees, so that the page on its architecture cannot go stale.
 
 ``.. house::`` is a diagram of the folders and of the imports between them, ``.. folders::`` a table of the folders,
-and ``.. way:: batch`` (or ``record``) a table of the files that this crosses, by :mod:`ways`.
+and ``.. way:: batch`` (or ``record``) a list of the files that this crosses, by :mod:`ways`.
 """
 
 import ast
@@ -165,11 +165,10 @@ class Way(Generated):
         found = rooms(files)
         names = ", ".join(f"``{name}``" for name in found)
         lines = [f"It crosses **{len(found)} folders and {len(files)} files**. The folders: {names}.", ""]
-        rows = [
-            (str(number), f"``{path}``", f"``{function}``", first_sentence(house.ROOT / path))
-            for number, (path, function) in enumerate(files.items(), start=1)
+        lines += [
+            f"#. ``{path}``, at ``{function}``: {first_sentence(house.ROOT / path)}" for path, function in files.items()
         ]
-        return self.parsed(lines + table(("", "file", "entered at", "what it is"), "6 30 28 36", rows))
+        return self.parsed(lines)
 
 
 def setup(app):
