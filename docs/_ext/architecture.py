@@ -164,7 +164,8 @@ class Way(Generated):
         files = files_of(self.arguments[0])
         found = rooms(files)
         names = ", ".join(f"``{name}``" for name in found)
-        lines = [f"It crosses **{len(found)} folders and {len(files)} files**. The folders: {names}.", ""]
+        counts = f"**{len(found)} folders and {len(files)} files**"
+        lines = [f"It crosses {counts}. The folders: {names}. The files, in the order in which they are entered:", ""]
         lines += [
             f"#. ``{path}``, at ``{function}``: {first_sentence(house.ROOT / path)}" for path, function in files.items()
         ]
