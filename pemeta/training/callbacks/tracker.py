@@ -16,7 +16,7 @@ from pemeta.utils.messages import warn
 
 
 class Tracker(Callback):
-    """A tracker of the numbers in :func:`step_numbers` and of every validation.
+    """A tracker of the numbers in :func:`~pemeta.training.callbacks.tracker.step_numbers` and of every validation.
 
     One that is not installed, cannot be reached, or fails later is reported in one sentence, once, and not used from
     then on. Of several processes the first one tracks.
