@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_gallery.gen_gallery",
+    "architecture",
     "command_line",
     "configuration",
     "mathml",
@@ -56,16 +57,20 @@ napoleon_use_ivar = True  # "Attributes:" sections stay with their class, beside
 nitpick_ignore_regex = [
     (r"py:class", r"Any(Method|Algorithm|Backbone|Data|Head)|Labels|Output|Part|Pooling|Counts"),
     (r"py:(class|obj)", r"pemeta\.data\.examples\.(Decoded|Scored)"),  # type variables
+    # Classes of our own that users meet only as the types of arguments that others give.
+    (r"py:class", r"pemeta\.(training\.job\.Job|utils\.distributed\.Processes|experiments\.build\.Builder)"),
+    # What is imported for type checkers alone, and types with marks that autodoc shows as they are written.
+    (r"py:class", r"GeneralTracker|Path|list\[tuple\[int|Field|gt=0|Neutral|_BRIEF"),
     (
         r"py:.*",
-        r"(abc|collections|pathlib|typing|learn2learn|numpy|pandas|pd|pydantic|tokenizers|torch|transformers)\..*",
+        r"(abc|collections|contextlib|pathlib|typing|typing_extensions|learn2learn|numpy|pandas|pd|pydantic|tokenizers|torch|transformers)\..*",
     ),
 ]
 
 # The gallery finds its own copy of an example below the folder of examples, and takes it for a second one.
 suppress_warnings = ["sphinx_gallery.duplicate_filename"]
 
-# The gallery runs an example anew when its script changed; it cannot know that pemeta did, so we tell it.
+# The gallery runs an example again when its script changed; it cannot know that pemeta did, so we tell it.
 GENERATED = DOCS / "tutorials" / "generated"
 _sources = sorted((DOCS.parent / "pemeta").rglob("*.py"))
 _digest = hashlib.sha256(b"".join(path.read_bytes() for path in _sources)).hexdigest()

@@ -4,16 +4,20 @@ Without a launcher it is the single process that they are compared with.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from tiny_models import METHODS, TASKS, data, shaken, tiny
 
-from pemeta import FineTunePriming, Full, MetaPriming, PEModel, Task, prime
+from pemeta import FineTunePriming, FineTuning, Full, MetaPriming, PEModel, Task, prime
 from pemeta.errors import PemetaError
 from pemeta.experiments.config_file import load_config
 from pemeta.experiments.runner import Runner
+from pemeta.training import finetuning
+from pemeta.training.callbacks import Callback
 from pemeta.training.optimizer import LossScale
 from pemeta.utils.distributed import Processes, process_group
 from pemeta.utils.files import write_json, write_tensors
@@ -21,6 +25,9 @@ from pemeta.utils.files import write_json, write_tensors
 SOURCES = [*TASKS, Task.token_classification("de", data(2))]  # three: one process has more than the other
 STEPS = {"outer_steps": 20, "outer_lr": 1e-3, "support_size": 3, "query_size": 3}
 FEW = STEPS | {"outer_steps": 4}
+# Three again, which one process fine-tunes on two of.
+VALIDATION = [(Task.token_classification(f"v{seed}", data(seed)), data(seed + 1)) for seed in (8, 10, 12)]
+VALIDATED = MetaPriming(**FEW, validate_every=1, validation_finetuning=FineTuning(epochs=2, batch_size=5, lr=0.05))
 CASES = {
     **{f"meta {name}": (method, MetaPriming(**STEPS)) for name, (method, _) in METHODS.items()},
     **{
@@ -33,14 +40,17 @@ CASES = {
     "one task": (METHODS["adapter"][0], MetaPriming(**STEPS, tasks_per_batch=1)),  # a process without any
     "fresh heads": (METHODS["adapter"][0], MetaPriming(**FEW, source_heads="fresh")),
     "fresh support": (METHODS["adapter"][0], MetaPriming(**FEW, fresh_support=True, inner_steps=3)),
+    "validated": (METHODS["adapter"][0], VALIDATED),
     "inner dropout": (METHODS["lora"][0], MetaPriming(**FEW, inner_dropout=True)),
 }
 
 
 def primed(method, algorithm, folder: Path, **options) -> tuple[PEModel, list[float]]:
     model = shaken(tiny(method))
-    history = prime(model, SOURCES, algorithm, seed=3, progress=False, **options)
-    return model, [step.outer for step in history.losses]
+    validation = VALIDATION if algorithm.validate_every else ()
+    history = prime(model, SOURCES, algorithm, seed=3, progress=False, validation_tasks=validation, **options)
+    scores = [score for _, score in history.validation_scores]
+    return model, [*(step.outer for step in history.losses), *scores]
 
 
 def cases(folder: Path, first: bool) -> None:
@@ -77,6 +87,67 @@ def scaled(folder: Path, first: bool) -> None:
     assert scales == [4, 2, 1, 1, 1, 1], scales
     if first:
         write_tensors(folder / "scaled.safetensors", model.state())
+
+
+def requests(folder: Path, first: bool) -> None:
+    """A checkpoint and a stop that a callback requests in one process only: both processes save and stop."""
+    events = []
+
+    class Callbacks(Callback):
+        def on_step(self, state):
+            if not first and state.step == 2:
+                state.request_checkpoint()
+            if not first and state.step == 3:
+                state.request_stop("enough")
+
+        def on_checkpoint(self, state):
+            events.append(("checkpoint", state.step))
+
+        def on_end(self, state):
+            events.append((state.outcome, state.step))
+
+    path = folder / "requests.safetensors"
+    _, losses = primed(METHODS["adapter"][0], MetaPriming(**FEW), folder, checkpoint=path, callbacks=[Callbacks()])
+    assert len(losses) == 3
+    assert events == [("checkpoint", 2), ("stopped early", 3)], events
+
+
+def interrupted(folder: Path, first: bool) -> None:
+    """An interrupt of one process, within the validation's fine-tuning: both save and stop, and go on later."""
+    original, path = finetuning.evaluate, folder / "interrupted.safetensors"
+
+    def evaluate(*arguments):
+        if not first:
+            signal.raise_signal(signal.SIGINT)
+        return original(*arguments)
+
+    finetuning.evaluate = evaluate
+    with pytest.raises(KeyboardInterrupt, match="priming stopped after step 1 of 4"):
+        primed(METHODS["adapter"][0], VALIDATED, folder, checkpoint=path)
+    finetuning.evaluate = original
+    again, found = primed(METHODS["adapter"][0], VALIDATED, folder, checkpoint=path)
+    whole, expected = primed(METHODS["adapter"][0], VALIDATED, folder)
+    assert found == expected
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def failing(folder: Path, first: bool) -> None:
+    """An error of a callback in one process: both end with it, and every callback sees the end."""
+
+    class Fails(Callback):
+        def on_step(self, state):
+            if not first:
+                raise RuntimeError("out of paper")
+
+        def on_end(self, state):
+            write_json(folder / f"end-{int(first)}.json", state.outcome)
+
+    try:
+        prime(tiny(), SOURCES, MetaPriming(**FEW), progress=False, callbacks=[Fails()])
+    except Exception as error:
+        write_json(folder / f"error-{int(first)}.json", f"{type(error).__name__}: {error}")
+        assert (folder / f"end-{int(first)}.json").exists()
+        raise
 
 
 def different(folder: Path, first: bool) -> None:

@@ -1,87 +1,21 @@
 """The shape of the code: folders by role, imports that point one way, small files, and public names that agree."""
 
 import ast
-import functools
 import importlib
 from pathlib import Path
 
 import pytest
 import torch
+from house import ROOT, imports, layer, module_name, modules, part, short, tree
 from processes import finished
 
 import pemeta
 from pemeta.priming.algorithms import PrimingAlgorithm
 
-ROOT = Path(pemeta.__file__).parent
-# Each may import itself and those before it.
-ORDER = [
-    "errors",
-    "typing",
-    "utils",
-    "backbone",
-    "data",
-    "heads",
-    "methods",
-    "model",
-    "tasks",
-    "training",
-    "priming",
-    "deploy",
-    "reporting",
-    "experiments",
-    "estimate",
-    "cli",
-    "__main__",
-    "__init__",
-]
-
-
 TOP = 6
 """Modules beside the folders, at most."""
 LINES, FUNCTION = 330, 60
 """Of a file and of a function, at most."""
-
-
-@functools.cache
-def modules() -> list[Path]:
-    return sorted(ROOT.rglob("*.py"))
-
-
-def short(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
-@functools.cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def module_name(path: Path) -> str:
-    """The full name of a module; a folder's for its ``__init__``."""
-    parts = path.relative_to(ROOT.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def layer(name: str) -> int:
-    assert name in ORDER, f"pemeta/{name} has no place in ORDER: put it where it belongs"
-    return ORDER.index(name)
-
-
-def part(path: Path) -> str:
-    return path.relative_to(ROOT).with_suffix("").parts[0]
-
-
-def imports(path: Path) -> set[str]:
-    """Full names of the modules that a file imports from, wherever in it: in functions and for type checkers too."""
-    known, names = set(map(module_name, modules())), set()
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.ImportFrom):
-            assert node.module, f"{short(path)}, line {node.lineno}: a relative import"
-            inner = {f"{node.module}.{alias.name}" for alias in node.names}  # a folder's module may be named
-            names |= {name if name in known else node.module for name in inner}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return names
 
 
 @pytest.mark.parametrize("path", modules(), ids=short)

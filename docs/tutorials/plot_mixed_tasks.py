@@ -13,10 +13,10 @@ nothing is downloaded.
 # A backbone that sees only what came before
 # ------------------------------------------
 # Token and sequence classification work on any encoder. Causal language modelling needs a backbone that does not see
-# the piece that it is to predict, so all three kinds stand on a GPT-2 here. We pretrain it ourselves, and pemeta can
+# the token that it is to predict, so all three kinds stand on a GPT-2 here. We pretrain it ourselves, and pemeta can
 # do that too: it is the fine-tuning of all parameters (``Full``) on a language-modelling task.
 #
-# ``encode_language_model`` puts texts one after the other and cuts them into blocks of word pieces.
+# ``encode_language_model`` puts texts one after the other and cuts them into blocks of tokens.
 
 import torch
 from transformers import GPT2Config, GPT2Model
@@ -53,14 +53,14 @@ history = finetune(model, pretraining, held_out, FineTuning(epochs=6, lr=3e-3), 
 backbone = model.backbone
 print(f"{len(pretraining.train)} blocks, {history.seconds:.0f} s")
 print(
-    f"perplexity of held-out text: {evaluate(model, held_out, 'pretraining').perplexity:.1f} of {len(tokenizer)} pieces"
+    f"perplexity of held-out text: {evaluate(model, held_out, 'pretraining').perplexity:.1f} of {len(tokenizer)} tokens"
 )
 
 # %%
 # Three kinds of tasks
 # --------------------
 # In each language we ask for the *names* in a sentence (a tag for each word), for its *topic* (which type of entity
-# it is about, where there is only one: a class for each sentence), and for its *text* (each piece from those before
+# it is about, where there is only one: a class for each sentence), and for its *text* (each token from those before
 # it). ``encode``, ``encode_texts`` and ``encode_language_model`` make the examples; ``Task`` adds the head and its
 # loss.
 
@@ -125,7 +125,7 @@ for name in primed.tasks[:3]:
 # A new task of each kind
 # -----------------------
 # The third language's tasks are fine-tuned one by one, each from the same pretrained or primed values. What decides
-# which epoch is kept is F1 of entities, accuracy, or the loss per piece.
+# which epoch is kept is F1 of entities, accuracy, or the loss per token.
 
 settings = FineTuning(epochs=8, lr=3e-3)
 start_of = {"pretrained": PEModel(copy.deepcopy(backbone), method), "primed": primed}
@@ -149,7 +149,7 @@ for task, (data, metric) in zip(tasks_in(TARGET), kinds, strict=True):
 # model towards the text of the other two languages, as the perplexity with a new head shows. One seed on one target
 # is a demonstration and no measurement.
 #
-# ``predict`` gives for each example what its kind has to say: tags, a class, or the log-probability of each piece after
+# ``predict`` gives for each example what its kind has to say: tags, a class, or the log-probability of each token after
 # the first.
 
 from pemeta import predict

@@ -37,7 +37,7 @@ backbone, tokenizer = pretrain(text, TinyTransformer(steps=500), progress=False)
 # %%
 # Tasks
 # -----
-# A ``Task`` is a name, training sentences as word pieces, and how to make a head for them.
+# A ``Task`` is a name, training sentences as tokens, and how to make a head for them.
 
 from pemeta import Task, encode
 

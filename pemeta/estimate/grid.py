@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
@@ -13,7 +13,9 @@ from pemeta.estimate.cases import FLOAT, Case, PrimingCase, Remedy, TuningCase, 
 from pemeta.estimate.devices import Device, find_device
 from pemeta.estimate.fake import Shape
 from pemeta.estimate.findings import Memory, Parameters
+from pemeta.estimate.tracker import Work
 from pemeta.experiments.config import GridConfig, Run
+from pemeta.experiments.setting import Sizes
 from pemeta.methods.base import PEMethod
 
 
@@ -33,7 +35,7 @@ class StageEstimate:
         remedies: changes that make a step lighter, if it does not fit.
         step_flops: operations of a step's matrix products, in the busiest process.
         step_seconds: time of a step.
-        steps: average number of steps of a run.
+        steps: average number of steps of a run, were none to stop early.
         runs: number of runs.
         flops: operations of all runs, in all processes.
         seconds: time of all runs, one after the other.
@@ -180,8 +182,23 @@ class _Estimator:
         exchange = self.device.exchange_seconds(step.parameters.trained * FLOAT, self.world_size)
         each = self.device.seconds(step.work) + exchange
         steps, runs = case.algorithm.outer_steps, len(group.primed)
-        flops = step.work.flops * tasks / case.tasks * steps * runs
-        return self._estimate("priming", group, each, steps, flops, [each * steps] * runs, copies=0)
+        validation = self._validation(case, lambda work: work.flops)
+        flops = (step.work.flops * tasks / case.tasks * steps + validation) * runs
+        shared = min(self.world_size, len(self.grids[-1].validation_tasks) or 1)
+        seconds = each * steps + self._validation(case, self.device.seconds) / shared
+        copies = FLOAT * step.parameters.whole if validation else 0  # the best values so far
+        return self._estimate("priming", group, each, steps, flops, [seconds] * runs, copies)
+
+    def _validation(self, case: PrimingCase, cost: Callable[[Work], float]) -> float:
+        """The cost of all validations of a priming run: after every few steps a fine-tuning on each task."""
+        every = case.algorithm.validate_every
+        if every is None:
+            return 0.0
+        grid, adapted = self.grids[-1], case.algorithm.adapted_method
+        methods = tuple(dict.fromkeys([case.method, adapted or case.method]))
+        tuning = TuningCase(self.shape, methods, case.algorithm.validation_finetuning)
+        sizes = [{**self._limited(grid, one, grid.source_sizes), "test": 0} for one in grid.validation_tasks]
+        return -(-case.algorithm.outer_steps // every) * sum(tuning.of_run(one, cost) for one in sizes)
 
     def _tuning(self, group: _Group[TuningCase]) -> StageEstimate:
         case, each = group.case, self.device.seconds(group.case.step.work)
@@ -224,10 +241,14 @@ class _Estimator:
 
     def _sizes(self, grid: GridConfig, run: Run) -> dict[Split, int]:
         """Number of a run's sentences in each split; ``test`` is the split that is scored."""
-        limits = grid.sizes_of(run.setting).model_dump()
-        available = self._counted(grid, run.target) if None in limits.values() else limits
-        found: dict[Split, int] = {split: min(available[split], limits[split] or available[split]) for split in SPLITS}
+        found = self._limited(grid, run.target, grid.sizes_of(run.setting))
         return {**found, "test": found[grid.scored_on]}
+
+    def _limited(self, grid: GridConfig, language: str, sizes: Sizes) -> dict[Split, int]:
+        """Number of a language's sentences in each split, within limits."""
+        limits = sizes.model_dump()
+        available = self._counted(grid, language) if None in limits.values() else limits
+        return {split: min(available[split], limits[split] or available[split]) for split in SPLITS}
 
     def _counted(self, grid: GridConfig, language: str) -> dict[Split, int]:
         if language not in self.counted:

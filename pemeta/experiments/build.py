@@ -14,7 +14,7 @@ from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
 from pemeta.data.encoding import Encoded, encode
 from pemeta.data.sentences import SPLITS, Corpus, Sentence, digest
 from pemeta.experiments.backbones import Say
-from pemeta.experiments.config import GridConfig
+from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.setting import Sizes
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.task import Task
@@ -67,7 +67,8 @@ class Builder:
         self.corpus = cache(self._corpus)
         self.source = cache(self._source)
         self.target = cache(self._target)
-        self.data_digest = cache(self._data_digest)
+        self.priming_digest = cache(self._priming_digest)
+        self._splits_digests = cache(self._digests_of_splits)
 
     def prepare(self) -> None:
         """Pretrain the backbone, if the configuration says so and it has not been done."""
@@ -123,18 +124,28 @@ class Builder:
     @cached_property
     def source_digest(self) -> str:
         """Digest of the sentences that priming draws from, and that test sentences may repeat."""
-        sizes = self.config.source_sizes
-        found = [digest(self.corpus(language, sizes).train) for language in self.config.sources]
-        for language in self.config.validation_tasks:  # priming depends on them, where there are any
-            corpus = self.corpus(language, sizes)
-            found += [digest(corpus.train), digest(corpus.validation)]
-        return config_digest(found)
+        return config_digest(self._source_digests)
 
-    def _data_digest(self, language: str, sizes: Sizes) -> str:
-        """Digest of all sentences that the records of a target depend on."""
+    @cached_property
+    def _source_digests(self) -> list[str]:
+        return [digest(self.corpus(language, self.config.source_sizes).train) for language in self.config.sources]
+
+    def _priming_digest(self, setting: str) -> str:
+        """Digest of the sentences that a setting's primed model depends on; that of the sources without any."""
+        if not self.config.validates(setting):
+            return self.source_digest
+        corpora = [self.corpus(language, self.config.source_sizes) for language in self.config.validation_tasks]
+        validation = [digest(split) for corpus in corpora for split in (corpus.train, corpus.validation)]
+        return config_digest([*self._source_digests, *validation])
+
+    def data_digest(self, run: Run) -> str:
+        """Digest of all sentences that a run's record depends on."""
+        splits = self._splits_digests(run.target, self.config.sizes_of(run.setting))
+        return config_digest([self.priming_digest(run.setting), *splits])
+
+    def _digests_of_splits(self, language: str, sizes: Sizes) -> list[str]:
         corpus = self.corpus(language, sizes)
-        splits = [digest(corpus.split(split)) for split in SPLITS]
-        return config_digest([self.source_digest, *splits])
+        return [digest(corpus.split(split)) for split in SPLITS]
 
     def _source(self, language: str) -> Task:
         corpus = self.corpus(language, self.config.source_sizes)

@@ -160,7 +160,8 @@ class GridConfig(Frozen):
         return self
 
     def _check_validation_tasks(self) -> None:
-        for key, others in (("sources", self.sources), ("targets", self.targets)):
+        taken = {"sources": self.sources, "targets": self.targets, "search.targets": self.search.targets or ()}
+        for key, others in taken.items():
             if both := sorted(set(self.validation_tasks) & set(others)):
                 raise ValueError(f"validation_tasks: {both[0]!r} is one of the {key} too; validate on other languages")
         validated = [
@@ -230,6 +231,10 @@ class GridConfig(Frozen):
             return self.settings[row.primed_as]
         return row if row.priming is not None else None
 
+    def validates(self, setting: str) -> bool:
+        """Whether the priming that a setting starts from is validated, and so depends on the validation tasks."""
+        return _validates(self.primer(setting))
+
     @property
     def to_search(self) -> GridConfig | None:
         """The grid that tries all candidates, in a folder within the output; None without a search."""
@@ -292,8 +297,7 @@ class GridConfig(Frozen):
 
     def _shared(self, primer: Setting | None, *omitted: str) -> dict[str, Any]:
         """What the results of all runs depend on, and the validation tasks only of those whose priming sees them."""
-        validates = primer is not None and primer.priming is not None and primer.priming.validate_every is not None
-        unseen = () if validates else ("validation_tasks",)
+        unseen = () if _validates(primer) else ("validation_tasks",)
         return without_neutral(self, (*WITHOUT_EFFECT, *OF_A_RUN, *omitted, *unseen))
 
     def run_digest(self, run: Run) -> str:
@@ -304,6 +308,11 @@ class GridConfig(Frozen):
         """The folder name of a primed model; settings that are primed alike, on the same data, share it."""
         config = self.priming_config(setting, seed)
         return f"{config['priming']['name']}-seed{seed}-{config_digest([config, data_digest])}"
+
+
+def _validates(primer: Setting | None) -> bool:
+    """Whether a setting's priming is validated."""
+    return primer is not None and primer.priming is not None and primer.priming.validate_every is not None
 
 
 def _part(setting: Setting, *keys: str) -> dict[str, Any]:

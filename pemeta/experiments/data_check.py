@@ -8,6 +8,7 @@ from pemeta.data.encoding import Encoded
 from pemeta.data.examples import Examples
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config import Run
+from pemeta.training.finetuning import check_examples
 
 
 def check_data(builder: Builder, runs: Sequence[Run]) -> None:
@@ -25,15 +26,17 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
         algorithm.require()
     builder.say(f"device {builder.device}; reading data and backbone")
     targets = {(run.target, config.sizes_of(run.setting)): None for run in runs}
-    for language, sizes in targets:  # reads the data: a wrong language is found before a backbone is pretrained
-        builder.data_digest(language, sizes)
+    for run in runs:  # reads the data: a wrong language is found before a backbone is pretrained
+        builder.data_digest(run)
     encoded: dict[str, Examples] = {}
     if algorithms:
         sources = builder.sources()
         encoded |= {f"{task.name} train": task.train for task in sources}
         for algorithm in algorithms:
             algorithm.sampler(sources, config.seeds[0])
-        for task, validation in builder.validation_tasks():
+        validated = any(algorithm.validate_every is not None for algorithm in algorithms)
+        for task, validation in builder.validation_tasks() if validated else ():
+            check_examples(task, validation)
             encoded |= {f"{task.name} train": task.train, f"{task.name} validation": validation}
     for language, sizes in targets:
         target = builder.target(language, sizes)

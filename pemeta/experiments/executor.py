@@ -46,6 +46,7 @@ class Executor:
 
     Raises:
         ConfigError: the device cannot be used here.
+        OutputError: the log cannot be written.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Executor:
         log: Path | None = None,
     ) -> None:
         self.config = config
-        self._log = log
+        self._log = None if log is None else JsonLog(log)
         self.builder = Builder(config, home or Path(config.output), say, progress, device)
         self.folder = OutputFolder(config, self.builder, say)
         self._say = say
@@ -70,9 +71,10 @@ class Executor:
     def perform(self, stage: Stage) -> Outcome:
         """Do a stage. Errors are returned as outcomes, not raised."""
         outcome = self._perform(stage)
-        if self._log is not None and self._processes.first:
+        # Of several processes all prime together, and each fine-tunes by itself.
+        if self._log is not None and (self._processes.first or stage.target is not None):
             ended = {"outcome": outcome.result, "error": outcome.error, "seconds": outcome.seconds}
-            JsonLog(self._log).write(stage.describe(self.config), "result", ended)
+            self._log.write(stage.describe(self.config), "result", ended)
         return outcome
 
     def _perform(self, stage: Stage) -> Outcome:
@@ -128,7 +130,7 @@ class Executor:
         self._processes.each(lambda: algorithm.prepare(model, seed))
         sources = self._processes.each(self.builder.sources)
         checkpoint = self.folder.checkpoint_path(setting, seed)
-        validated = algorithm.validate_every is not None
+        validated = self.config.validates(setting)
         validation_tasks = self._processes.each(self.builder.validation_tasks) if validated else []
         options = self._loop_options(Stage(setting, seed), checkpoint)
         history = prime(model, sources, algorithm, seed=seed, validation_tasks=validation_tasks, **options)
@@ -166,7 +168,7 @@ class Executor:
                 run = f"{checkpoint.parent.name}__{checkpoint.stem}"
                 callbacks.append(TRACKERS[name](self.folder.path, run, self.folder.path.resolve().name))
         if self._log is not None:
-            callbacks.append(JsonLog(self._log, stage.describe(self.config)))
+            callbacks.append(self._log.named(stage.describe(self.config)))
         return {
             "checkpoint": checkpoint,
             "checkpoint_every": self.config.checkpoint_every,

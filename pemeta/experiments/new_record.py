@@ -79,7 +79,7 @@ def make_record(
             "skipped_steps": len(history.skipped),
             "config": config,
             "digest": config_digest(config),
-            "data_digest": builder.data_digest(run.target, grid.sizes_of(run.setting)),
+            "data_digest": builder.data_digest(run),
             "packages": package_versions(),
             "hardware": hardware(model.device),
         }

@@ -51,7 +51,7 @@ class OutputFolder:
 
     def primed_path(self, setting: str, seed: int) -> Path:
         """The folder of a setting's primed model, whether it exists or not."""
-        return self.path / "primed" / self.config.primed_name(setting, seed, self._builder.source_digest)
+        return self.path / "primed" / self.config.primed_name(setting, seed, self._builder.priming_digest(setting))
 
     def model_path(self, setting: str, seed: int) -> Path:
         """The folder of a setting's saved tasks, which `pemeta predict` loads."""
@@ -80,7 +80,7 @@ class OutputFolder:
         record = read_record(path)
         if record.digest != self.config.run_digest(run):
             return None
-        if record.data_digest != self._builder.data_digest(run.target, self.config.sizes_of(run.setting)):
+        if record.data_digest != self._builder.data_digest(run):
             self._say(f"the data of {record.label} → {run.target}, seed {run.seed}, changed: running it again")
             return None
         return record

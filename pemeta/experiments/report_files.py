@@ -29,7 +29,7 @@ def read_report(folder: Path) -> Report:
 
     Raises:
         OutputError: the folder, its records or its ``config.yaml`` cannot be read, or the records do not fit
-            together (see :func:`build_report`).
+            together (see :func:`~pemeta.reporting.build_report`).
     """
     if not folder.is_dir():
         raise OutputError(f"{folder} is not a folder; give the output folder of a run")

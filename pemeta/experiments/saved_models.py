@@ -37,7 +37,7 @@ class SavedModels:
     def save_primed(self, setting: str, seed: int, model: PEModel, history: PrimingHistory) -> None:
         """Save a primed model, and how it was primed."""
         config = self._config.priming_config(setting, seed)
-        about = {"config": config, "data_digest": self._builder.source_digest, "history": history.to_json()}
+        about = {"config": config, "data_digest": self._builder.priming_digest(setting), "history": history.to_json()}
         facts = {
             "seed": seed,
             "sources": list(self._config.sources),

@@ -64,7 +64,7 @@ class Partition:
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        """θ_a ∪ θ_h: the parameters that the inner loop and fine-tuning change."""
+        """The names in θ_a ∪ θ_h, the parameters that the inner loop and fine-tuning change."""
         return self.theta_a + self.theta_h
 
 

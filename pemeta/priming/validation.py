@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Sequence
 
 from pemeta.data.examples import Examples
-from pemeta.errors import ConfigError
+from pemeta.errors import ConfigError, TrainingError
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.task import Task
 from pemeta.training.callbacks.base import Validation
-from pemeta.training.finetuning import finetune
+from pemeta.training.finetuning import check_examples, finetune
 from pemeta.training.finetuning_settings import FineTuning
 from pemeta.utils.distributed import Processes
 from pemeta.utils.signals import Stopped
@@ -46,14 +46,17 @@ class PrimingValidation:
         self.tasks, self.settings, self.seed, self.processes = tuple(tasks), settings, seed, processes
 
     def check(self, sources: Sequence[Task]) -> None:
-        """Refuse a validation task that is a source task too.
+        """Refuse a validation task that is a source task too, or that cannot be fine-tuned.
 
         Raises:
-            ConfigError: One is.
+            ConfigError: One is a source task.
+            DataError: One has no training or validation examples, or they do not fit each other.
         """
         primed_on = {task.name for task in sources}
         if both := [task.name for task, _ in self.tasks if task.name in primed_on]:
             raise ConfigError(f"validation task {both[0]!r} is a source task too; validate on tasks not primed on")
+        for task, examples in self.tasks:
+            check_examples(task, examples)
 
     def digests(self) -> dict[str, list[str]]:
         """Of each task's data."""
@@ -63,6 +66,7 @@ class PrimingValidation:
         """The model's score after a step.
 
         Raises:
+            TrainingError: A loss or score is not finite; the step and the task are named.
             Stopped: The run was interrupted meanwhile.
         """
 
@@ -73,6 +77,8 @@ class PrimingValidation:
                 }
             except Stopped:  # an error of one process alone would leave the others waiting
                 return None
+            except TrainingError as error:
+                raise TrainingError(f"validation of priming after step {step}: {error}") from None
 
         found = self.processes.all(own)
         if any(part is None for part in found):

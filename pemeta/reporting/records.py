@@ -87,7 +87,7 @@ class Record(Frozen):
 
     @property
     def scored_on(self) -> str:
-        """The split that the scores are of: ``test``, or ``validation`` in a search.
+        """The split that the scores are of, which is ``test``, or ``validation`` in a search.
 
         It is in ``config`` alone: a field of its own would be missing in the records that exist.
         """
@@ -95,7 +95,7 @@ class Record(Frozen):
 
     @property
     def filename(self) -> str:
-        """The record's file name: readable, and unique to its (setting, target, seed)."""
+        """The record's file name, which is readable and unique to its (setting, target, seed)."""
         return self.filename_of(self.setting, self.target, self.seed)
 
     @staticmethod

@@ -84,7 +84,7 @@ def finetune(
     """
     settings, started = settings or FineTuning(), time.perf_counter()
     check_options(options)
-    _check_data(task, validation)
+    check_examples(task, validation)
     model.add_head(task.name, task.make_head, seed)
     own = [] if settings.early_stopping is None else [EarlyStopping(settings.early_stopping)]
     with (
@@ -222,8 +222,11 @@ class FineTuningJob(Job):
         return f"loss {self.at.total / max(1, self.at.taken):.3f}"
 
     def validation_due(self) -> bool:
-        """At the end of each epoch."""
-        return len(self.state.validations) < self.state.step // self.per_epoch
+        """At the end of each epoch, and when the run is stopped before the end of the first one."""
+        state = self.state
+        last = state.validations[-1].step if state.validations else 0
+        unscored = state.stop_reason is not None and not state.validations
+        return unscored or last < state.step - state.step % self.per_epoch
 
     def validate(self) -> Validation:
         """Score the epoch's values on validation, and keep them if they are the best."""
@@ -251,7 +254,12 @@ def _prepared(cache: HiddenStateCache, task: Task, validation: Examples, setting
     return dataclasses.replace(task, train=train), validation
 
 
-def _check_data(task: Task, validation: Examples) -> None:
+def check_examples(task: Task, validation: Examples) -> None:
+    """Check that a task can be fine-tuned with its validation examples.
+
+    Raises:
+        DataError: There is no training or no validation example, or they are of different kinds or labels.
+    """
     for what, data in (("training", task.train), ("validation", validation)):
         if not len(data):
             raise DataError(f"task {task.name!r} has no {what} {data.unit}; fine-tuning needs some")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from typing_extensions import TypedDict
 
-from pemeta.errors import NotFiniteError, TrainingError, unknown_name
+from pemeta.errors import NotFiniteError, TrainingError, reason, unknown_name
 from pemeta.training.callbacks.base import Callback, StepReport, TrainingState
 from pemeta.training.callbacks.checkpointer import Checkpointer
 from pemeta.training.callbacks.progress import ProgressBar
@@ -18,6 +19,7 @@ from pemeta.training.optimizer import MOST_SKIPPED, NotFinite, check_choices, to
 from pemeta.training.phase_clock import PhaseClock
 from pemeta.utils.devices import peak_memory
 from pemeta.utils.distributed import Processes
+from pemeta.utils.messages import warn
 from pemeta.utils.phases import observed
 from pemeta.utils.signals import Stopped, deferred_interrupt
 
@@ -86,7 +88,7 @@ class Loop:
         every = options.get("checkpoint_every", 100)
         self.checkpointer = Checkpointer(job, None if path is None else Path(path), every, device, self.processes)
         bar = [ProgressBar(keep=job.kind == "priming")] if options.get("progress", True) else []
-        self.callbacks: list[Callback] = [*bar, *own, *options.get("callbacks", ())]
+        self.callbacks: list[Callback] = [*bar, *own, *_checked(options.get("callbacks", ()))]
         self.state = job.state = TrainingState(
             kind=job.kind,
             name=job.name,
@@ -96,7 +98,7 @@ class Loop:
             writes=self.processes.first,
         )
         self._phases = PhaseClock()
-        self._begun: list[Callback] = []
+        self._ends = ExitStack()  # of every callback that has started, whatever another one's end does
 
     def run(self) -> TrainingState:
         """Do the steps that are left.
@@ -110,49 +112,77 @@ class Loop:
         state.outcome = "failed"  # unless it comes to another end
         try:
             with deferred_interrupt() as interrupted, observed(self._phases):
-                self._emit(Callback.on_start)
+                self._start()
                 self.started -= state.seconds
-                while self._advance():
+                left = True
+                while left:
+                    left = self._advance()
                     if self.processes.any(interrupted()):
                         self._interrupt()
             state.seconds = time.perf_counter() - self.started
             state.outcome = "stopped early" if state.stop_reason else "finished"
+        except KeyboardInterrupt:
+            state.outcome = "interrupted"
+            raise
         finally:
-            self.job.optimization.zero_grad()
-            self.job.end()
-            for callback in self._begun:
-                callback.on_end(state)
+            with self._ends:
+                self.job.optimization.zero_grad()
+                self.job.end()
         return state
+
+    def _start(self) -> None:
+        """Continue from the checkpoint, and start the callbacks; the first of them ends last."""
+        self.checkpointer.on_start(self.state)  # before the others, which start from what it holds
+
+        def start() -> None:
+            for callback in self.callbacks:
+                self._ends.callback(self._end, callback)  # also if it cannot start
+                callback.on_start(self.state)
+
+        self.processes.each(start)
+
+    def _end(self, callback: Callback) -> None:
+        """Report the end to a callback, whose error does not hide the one that has ended the run."""
+        try:
+            callback.on_end(self.state)
+        except Exception as error:
+            if self.state.outcome in ("finished", "stopped early"):
+                raise
+            warn(f"{type(callback).__name__} failed at the end of {self.state.name}: {reason(error)}")
 
     def _advance(self) -> bool:
         """Validate or take a step, whichever is next; False if nothing is left to do."""
         state = self.state
+        if self.processes.any(state.stop_reason is not None) and state.stop_reason is None:
+            state.request_stop("a callback in another process requested it")
         if self.job.validation_due():
             self._validate()
             return True
-        if state.step >= state.total or self.processes.any(state.stop_reason is not None):
+        if state.step >= state.total or state.stop_reason is not None:
             return False
         self._step()
         return True
 
     def _emit(self, event: Callable[[Callback, TrainingState], None]) -> None:
-        """Call every callback's method of an event, and tell all if one of them saved a checkpoint."""
-        saved = self.state.saves
-        # Others start from what the checkpoint holds, and may ask for one.
-        first = event is Callback.on_start
-        for callback in [self.checkpointer, *self.callbacks] if first else [*self.callbacks, self.checkpointer]:
-            if callback not in self._begun:
-                self._begun.append(callback)  # its end is reported even if it cannot start
-            getattr(callback, event.__name__)(self.state)
-        if self.state.saves > saved:
+        """Call every callback's method of an event, and save a checkpoint if one is due or was requested."""
+
+        def call() -> None:
             for callback in self.callbacks:
-                callback.on_checkpoint(self.state)
+                getattr(callback, event.__name__)(self.state)
+
+        self.processes.each(call)  # what one raises in one process ends the run in all
+        if event is not Callback.on_checkpoint:
+            saved = self.state.saves
+            getattr(self.checkpointer, event.__name__)(self.state)
+            if self.state.saves > saved:
+                self._emit(Callback.on_checkpoint)
 
     def _interrupt(self) -> None:
         """Save, and leave."""
-        state = self.state
+        state, saved = self.state, self.state.saves
         self.checkpointer.save(state)
-        state.outcome = "interrupted"
+        if state.saves > saved:
+            self._emit(Callback.on_checkpoint)
         raise Stopped(f"{state.name} stopped after step {state.step} of {state.total}")
 
     def _validate(self) -> None:
@@ -229,3 +259,18 @@ class Loop:
         if too_many(self.state.skipped):
             like = f"step {number + 1}, like the {MOST_SKIPPED - 1} before it"
             raise TrainingError(f"{self.state.name}, {like}: {error}") from None
+
+
+def _checked(callbacks: Sequence[Callback]) -> list[Callback]:
+    """The callbacks that were given.
+
+    Raises:
+        TypeError: Something else was.
+    """
+    if isinstance(callbacks, Callback):
+        raise TypeError(f"callbacks is a list of callbacks; found {callbacks!r}; put it in a list")
+    found = list(callbacks)
+    for one in found:
+        if not isinstance(one, Callback):
+            raise TypeError(f"callbacks must be Callback objects; found {one!r}")
+    return found

@@ -16,7 +16,7 @@ from pemeta.errors import ConfigError, NotFiniteError
 from pemeta.typing import State
 
 NotFinite: TypeAlias = Literal["stop", "skip"]
-"""What to do if a loss or gradient is not finite: end the run, or skip the step and count it."""
+"""The policy for losses and gradients that are not finite; the run ends, or the step is skipped and counted."""
 MOST_SKIPPED = 10
 """Number of consecutive steps that may be skipped before the run is ended."""
 

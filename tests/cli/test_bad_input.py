@@ -167,7 +167,7 @@ def spoil(folder: Path, how: str) -> None:
         ("weights end early", "cannot load a model from '{path}': Error while deserializing header"),
         (
             "a weight is missing",
-            "cannot load a model from '{path}': its weights lack 1 of the model's parameters, encoder.layer.1.output.",
+            "cannot load a model from '{path}': its weights lack 1 of the model's parameters, e.g. encoder.layer.1.",
         ),
         ("no tokenizer", "cannot load a tokenizer from '{path}': "),
         ("another model's tokenizer", "cannot load a tokenizer from '{path}': its "),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -23,12 +24,32 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    documented = re.findall(r"^\.\. auto\w+:: pemeta\.(\w+)$", REFERENCE, flags=re.MULTILINE)
+    documented = re.findall(r"^\.\. (?:auto\w+|py:data):: pemeta\.(\w+)$", REFERENCE, flags=re.MULTILINE)
     assert ".. pe-methods::" in REFERENCE  # which shows every registered method
     methods = (method.__name__ for method in pemeta.PEMethod.members().values())
     documented += [name for name in methods if name in pemeta.__all__]  # a new one need not be
 
     assert sorted(documented) == sorted(pemeta.__all__)
+
+
+def test_every_name_of_the_reference_is_there() -> None:
+    named = re.findall(r"^\.\. (?:auto\w+|py:\w+|fields):: (pemeta\.\S+)$", REFERENCE, flags=re.MULTILINE)
+    missing = []
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        if not hasattr(importlib.import_module(module), attribute):
+            missing.append(name)
+    assert len(named) > 100
+    assert missing == []
+
+
+def test_the_callbacks_and_the_options_of_the_loop_are_in_the_reference() -> None:
+    from pemeta.training import callbacks
+
+    names = [name for name in vars(callbacks) if isinstance(getattr(callbacks, name), type)]
+    assert "EarlyStopping" in names
+    for name in [*(f"callbacks.{name}" for name in names), "loop.LoopOptions"]:
+        assert f".. autoclass:: pemeta.training.{name}\n" in REFERENCE, name
 
 
 def test_every_command_is_in_the_reference() -> None:

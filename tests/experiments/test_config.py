@@ -431,3 +431,42 @@ def test_every_shipped_configuration_is_valid(path):
 
 def test_there_are_shipped_configurations():
     assert SHIPPED
+
+
+# Validated priming and trackers
+
+VALIDATED = {"name": "meta", "validate_every": 5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"validation_tasks": ["aa"]}, "validation_tasks: 'aa' is one of the sources too; validate on other languages"),
+        ({"validation_tasks": ["cc"]}, "validation_tasks: 'cc' is one of the targets too; validate on other languages"),
+        (
+            {"validation_tasks": ["dd"], "search": {"targets": ["dd"]}},
+            "validation_tasks: 'dd' is one of the search.targets too; validate on other languages",
+        ),
+        ({"validation_tasks": ["dd", "dd"]}, "validation_tasks: duplicate value in ['dd', 'dd']; remove one"),
+        ({}, "setting 'meta' has validate_every; add validation_tasks: [...]"),
+        ({"trackers": ["wandb", "wandb"]}, "trackers: duplicate value in ['wandb', 'wandb']; remove one"),
+        ({"trackers": ["tensorbord"]}, "trackers.0: unknown tracker 'tensorbord'; did you mean 'tensorboard'?"),
+    ],
+)
+def test_validation_tasks_and_trackers_that_do_not_fit_are_refused(message, changes, says):
+    raw = minimal()
+    raw["settings"]["meta"]["priming"] = VALIDATED
+    assert says in message({**raw, **changes})
+
+
+def test_only_what_depends_on_validation_tasks_has_them_in_its_digest():
+    def digests(**changes):
+        raw = {**minimal(), "settings": copy.deepcopy(minimal()["settings"]), **changes}
+        raw["settings"]["meta"]["priming"] = VALIDATED
+        raw["settings"]["after"] = {"method": "adapter", "primed_as": "meta"}
+        config = GridConfig.model_validate(raw)
+        return {run.setting: config.run_digest(run) for run in config.runs}
+
+    one, other = digests(validation_tasks=["dd"]), digests(validation_tasks=["ee"])
+    assert {name for name in one if one[name] != other[name]} == {"meta", "after"}
+    assert digests(validation_tasks=["dd"], trackers=["wandb"]) == one

@@ -36,7 +36,7 @@ class LaterConfig(GridConfig):
     """A configuration with new keys at the top and within its settings."""
 
     settings: dict[Name, LaterSetting]
-    validation_tasks: Annotated[tuple[Name, ...], Neutral(())] = ()
+    dialects: Annotated[tuple[Name, ...], Neutral(())] = ()
 
 
 def later(config: GridConfig, patience: int | None, **keys: Any) -> LaterConfig:
@@ -78,14 +78,14 @@ def test_committed_records_outlive_new_keys(folder: Path) -> None:
     assert search is not None
     assert {search.run_digest(Run(r.setting, r.target, r.seed)) for r in tried} == {r.digest for r in tried}
 
-    for changed in (later(config, 3), later(config, None, validation_tasks=["xx"])):
+    for changed in (later(config, 3), later(config, None, dialects=["xx"])):
         assert not set(digests(with_choices(changed, choices)).values()) & set(records.values())
 
 
 def test_a_primed_model_depends_on_its_own_new_keys_only(run_config: dict[str, Any]) -> None:
     config = GridConfig.model_validate(run_config)
     assert primed(later(config, None)) == primed(later(config, 3)) == primed(config)
-    assert not primed(later(config, None, validation_tasks=["xx"])) & primed(config)
+    assert not primed(later(config, None, dialects=["xx"])) & primed(config)
 
 
 def test_keys_that_are_no_part_of_digests_are_keys() -> None:

@@ -450,19 +450,19 @@ def test_a_full_disk_ends_the_run(grid: dict[str, Any], monkeypatch: pytest.Monk
 def test_a_process_that_dies_costs_its_stage_only(grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its number is told, as when a machine runs out of memory, and another process takes its place."""
     grid["settings"] = {"plain": {"method": "adapter"}, "other": {"method": "head_only"}}
-    give, given = Workers.give, []
+    assign, assigned = Workers.assign, []
 
-    def give_and_kill(self: Workers, number: int, stage: Stage) -> None:
-        given.append(stage)
+    def assign_and_kill(self: Workers, number: int, stage: Stage) -> None:
+        assigned.append(stage)
         process = self._workers[number].process.pid
-        if len(given) == 4:  # both have done one, at least
+        if len(assigned) == 4:  # both have done one, at least
             os.kill(process, signal.SIGSTOP)  # or it might be done with the stage before it is killed
-            give(self, number, stage)
+            assign(self, number, stage)
             os.kill(process, signal.SIGKILL)
         else:
-            give(self, number, stage)
+            assign(self, number, stage)
 
-    monkeypatch.setattr(Workers, "give", give_and_kill)
+    monkeypatch.setattr(Workers, "assign", assign_and_kill)
     with pytest.raises(RuntimeError, match=r"its process died \(SIGKILL.*: 1 of 8 runs failed"):
         silent(config_of(grid), jobs=2).run()
     assert len(read_records(Path(grid["output"]))) == 7

@@ -41,7 +41,7 @@ def together(folder: Path, *steps: str, **options: int) -> subprocess.CompletedP
 def shared(tmp_path_factory):
     """What two processes get in all cases."""
     folder = tmp_path_factory.mktemp("two")
-    outcome = together(folder, "cases", "halves", "float32", "scaled")
+    outcome = together(folder, "cases", "halves", "float32", "scaled", "requests", "interrupted")
     assert outcome.returncode == 0, outcome.stderr
     return folder
 
@@ -86,6 +86,7 @@ def test_a_loss_that_overflows_in_one_process_is_scaled_in_all(shared, tmp_path)
             "process 1 differs from process 0 in its model, data or settings; start all processes with the same",
         ),
         ("broken", "there is none left"),
+        ("failing", "out of paper"),
     ],
 )
 def test_what_goes_wrong_in_one_process_ends_all(tmp_path, step, says):

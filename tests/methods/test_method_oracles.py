@@ -336,7 +336,8 @@ def test_an_architecture_that_is_not_in_the_table():
     strange = backbone("bert")
     strange.config.__class__ = type("StrangeConfig", (BertConfig,), {"model_type": "strange"})
     with pytest.raises(
-        ModelError, match=r"unknown architecture 'strange'.*add its layers' names to pemeta\.backbone\.architectures"
+        ModelError,
+        match=r"unknown architecture 'strange'.*add the names of its parts to pemeta\.backbone\.architectures",
     ):
         LoRA().attach(strange)
     Adapter().attach(strange)  # needs no table

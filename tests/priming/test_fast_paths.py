@@ -349,7 +349,7 @@ def test_a_method_that_reaches_below_what_it_says_is_refused(claim):
 
 def test_support_sets_that_cannot_be_cut():
     episode = EpisodeSampler(TASKS, 3, 3)[0][0]
-    with pytest.raises(ConfigError, match="3 support examples cannot be 2 batches of equal size; draw the"):
+    with pytest.raises(ConfigError, match="3 support examples cannot be split into 2 batches of equal size; draw the"):
         meta("first", fresh_support=True).accumulate(with_heads(tiny()), [episode])
     algorithm = MetaPriming(fresh_support=True, support_size=4, query_size=4)
     with pytest.raises(DataError, match=r"an episode needs 24 \(4 support in each of 5 inner steps \+ 4 query\)"):

@@ -12,13 +12,17 @@ import torch
 from tiny_models import TASKS, data, tiny
 
 from pemeta import FineTunePriming, FineTuning, MetaPriming, Task, finetune, prime
-from pemeta.errors import ConfigError, OutputError, TrainingError
+from pemeta.errors import ConfigError, DataError, OutputError, TrainingError
+from pemeta.methods import BitFit, Full, LoRA
 from pemeta.model.pe_model import PEModel
+from pemeta.priming.validation import PrimingValidation
 from pemeta.training import finetuning
-from pemeta.training.callbacks import TRACKERS, Callback, EarlyStopping, JsonLog, Tracker, Validation
+from pemeta.training.callbacks import TRACKERS, Callback, EarlyStopping, JsonLog, ProgressBar, Tracker, Validation
 from pemeta.training.callbacks.tracker import step_numbers
 from pemeta.training.checkpoints import remove_checkpoint
+from pemeta.training.evaluation import evaluate
 from pemeta.utils import messages
+from pemeta.utils.distributed import Processes
 
 PRIMING = MetaPriming(outer_steps=5, outer_lr=0.01, support_size=3, query_size=3, inner_steps=2, warmup_steps=2)
 TARGET = Task.token_classification("af", data(5))
@@ -161,6 +165,100 @@ def test_a_skipped_step_is_seen(monkeypatch):
     assert (witness.reports[1].losses, witness.reports[1].gradient_norm) == ({}, None)
 
 
+def test_an_interrupt_saves_a_checkpoint_that_is_seen(tmp_path):
+    witness = Witness(step=lambda state: state.step == 2 and signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        primed(tiny(), checkpoint=tmp_path / "c.safetensors", callbacks=[witness])
+    assert witness.events[-2:] == [("checkpoint", 2), ("end: interrupted", 2)]
+
+
+@pytest.mark.parametrize("run", [primed, fine_tuned])
+def test_an_interrupt_counts_where_nothing_is_left_to_do(tmp_path, run):
+    """The run is at its end when it starts: the interrupt is not lost, and nothing of the run is."""
+    path, stop = tmp_path / "c.safetensors", Witness(start=lambda _: signal.raise_signal(signal.SIGINT))
+    whole = run(tiny(), checkpoint=path, callbacks=[Witness(step=lambda state: state.request_checkpoint())])
+    for _ in range(2):  # fine-tuning has its last validation left, the first time
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny(), checkpoint=path, callbacks=[stop])
+    again = run(tiny(), checkpoint=path)
+    assert again.losses == whole.losses
+
+
+def test_a_second_interrupt_is_immediate(tmp_path):
+    def twice(_):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    witness = Witness(step=twice)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tuned(tiny(), checkpoint=tmp_path / "c.safetensors", callbacks=[witness])
+    assert witness.events[-1] == ("end: interrupted", 1)
+    assert not list(tmp_path.iterdir())
+
+
+class Equal(Witness):
+    """Equal to every other one."""
+
+    def __eq__(self, other):
+        return isinstance(other, Equal)
+
+    __hash__ = None
+
+
+def test_every_callback_sees_the_end():
+    """Equal ones too, and those beside one that fails there, whose error is not lost."""
+
+    def fail(_):
+        raise RuntimeError("out of paper")
+
+    first, last = Equal(), Equal()
+    with pytest.raises(RuntimeError, match="out of paper"):
+        fine_tuned(tiny(), callbacks=(first, Witness(**{"end: finished": fail}), last))
+    assert first.events[-1] == last.events[-1] == ("end: finished", 12)
+
+
+def test_an_error_at_the_end_does_not_hide_why_the_run_ended(capsys):
+    def fail(_):
+        raise RuntimeError("out of paper")
+
+    stop = Witness(step=lambda _: signal.raise_signal(signal.SIGINT), **{"end: interrupted": fail})
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 1"):
+        fine_tuned(tiny(), callbacks=[stop])
+    assert "pemeta: Witness failed at the end of fine-tuning af: out of paper\n" in capsys.readouterr().err
+
+
+def test_a_callback_that_cannot_start_ends_with_those_before_it():
+    def fail(_):
+        raise RuntimeError("out of paper")
+
+    first, bad, last = Witness(), Witness(start=fail), Witness()
+    with pytest.raises(RuntimeError, match="out of paper"):
+        primed(tiny(), callbacks=[first, bad, last])
+    assert [one.events for one in (first, bad, last)] == [[("start", 0), ("end: failed", 0)]] * 2 + [[]]
+
+
+def test_a_callback_for_two_runs():
+    """Callbacks of one run serve the next one too, whatever kind of iterable they come in."""
+    callbacks = [Witness(), ProgressBar(), Recorder(), EarlyStopping(9)]
+    for _ in range(2):
+        history = fine_tuned(tiny(), callbacks=iter(callbacks))
+    assert callbacks[0].events[: len(callbacks[0].events) // 2] * 2 == callbacks[0].events
+    assert [told[0] for told in callbacks[2].told if told[0] != "log"] == ["open", "close"] * 2
+    assert len(history.validation_scores) == 4
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "says"),
+    [
+        (EarlyStopping(1), "callbacks is a list of callbacks; found <.*EarlyStopping.*>; put it in a list"),
+        ([EarlyStopping], "callbacks must be Callback objects; found <class .*EarlyStopping.*>"),
+    ],
+)
+def test_what_is_no_list_of_callbacks(callbacks, says):
+    with pytest.raises(TypeError, match=says):
+        fine_tuned(tiny(), callbacks=callbacks)
+
+
 @pytest.mark.parametrize("run", [primed, fine_tuned])
 def test_the_end_is_seen_however_it_comes(monkeypatch, run):
     witness = Witness(step=lambda state: state.step == 2 and signal.raise_signal(signal.SIGINT))
@@ -208,6 +306,37 @@ def test_a_callback_stops_fine_tuning():
     assert witness.state.stop_reason == "enough"
 
 
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_callback_stops_fine_tuning_in_its_first_epoch(step):
+    """The values so far are validated, or there would be none to keep and no score."""
+
+    def stop(state):
+        if state.step == step:
+            state.request_stop("enough")
+
+    model, witness = tiny(), Witness(start=stop, step=stop)
+    history = fine_tuned(model, callbacks=[witness])
+    assert witness.events[-2:] == [("validation", step), ("end: stopped early", step)]
+    assert history.validation_scores == (evaluate(model, VALIDATION, "af").main,)
+    losses = [report.losses["train"] for report in witness.reports]
+    assert history.losses == (pytest.approx(sum(losses) / max(1, step)),)
+
+
+def test_a_run_stopped_in_its_first_epoch_and_saved_goes_on(tmp_path):
+    """Its early validation takes the place of none of the epochs'."""
+    path = tmp_path / "c.safetensors"
+
+    def stop(state):
+        if state.step == 2:
+            state.request_stop("enough")
+            state.request_checkpoint()
+
+    fine_tuned(tiny(), checkpoint=path, callbacks=[Witness(step=stop, validation=lambda s: s.request_checkpoint())])
+    witness = Witness()
+    fine_tuned(tiny(), checkpoint=path, callbacks=[witness])
+    assert [one.step for one in witness.state.validations] == [2, 3, 6, 9, 12]
+
+
 def test_a_callback_stops_priming():
     witness = Witness(step=lambda state: state.step == 2 and state.request_stop("enough"))
     stopped, whole = primed(tiny(), callbacks=[witness]), primed(tiny())
@@ -221,6 +350,12 @@ def test_a_callback_has_a_checkpoint_saved(tmp_path):
     tells = Witness(checkpoint=lambda state: seen.append((state.step, state.saved)))
     primed(tiny(), checkpoint=path, checkpoint_every=1000, callbacks=[asks, tells])
     assert seen == [(3, path)]
+
+
+def test_a_checkpoint_after_the_last_step(tmp_path):
+    asks = Witness(step=lambda state: state.step == 5 and state.request_checkpoint())
+    primed(tiny(), checkpoint=tmp_path / "c.safetensors", callbacks=[asks])
+    assert ("checkpoint", 5) in asks.events
 
 
 def test_an_error_of_a_callback_ends_the_run():
@@ -381,11 +516,43 @@ def test_an_interrupt_within_a_validation_is_one_of_priming(tmp_path, monkeypatc
         ({"algorithm": PRIMING}, "validate_every is missing; give both or none"),
         ({"validation_tasks": [(TASKS[0], data(1))]}, "validation task 'en' is a source task too"),
         ({"validation_tasks": [OTHERS[0], OTHERS[0]]}, "validation tasks need different names"),
+        (
+            {"validation_tasks": [(OTHERS[0][0], data(9, 0))]},
+            "task 'nl' has no validation sentence; fine-tuning needs some",
+        ),
     ],
 )
 def test_validation_tasks_that_do_not_fit(changes, says):
-    with pytest.raises(ConfigError, match=says):
-        validated(tiny(), **changes)
+    witness = Witness()
+    with pytest.raises((ConfigError, DataError), match=says):
+        validated(tiny(), callbacks=[witness], **changes)
+    assert witness.events == []
+
+
+def test_a_validation_that_diverges_says_so():
+    diverging = VALIDATED.model_copy(update={"validation_finetuning": FineTuning(epochs=2, batch_size=5, lr=1e200)})
+    with pytest.raises(TrainingError, match=r"validation of priming after step 2: fine-tuning nl, epoch 1: .* is"):
+        validated(tiny(), algorithm=diverging)
+
+
+@pytest.mark.parametrize("method", [Full(), BitFit(), LoRA(rank=2)])
+def test_validation_leaves_the_model_as_it_was(method):
+    """Every parameter, flag, mode and hook; the names of the heads too."""
+
+    def facts(model):
+        hooks = {name: len(part._forward_hooks) for name, part in model.named_modules()}
+        modes = {name: part.training for name, part in model.named_modules()}
+        return hooks, modes, {name: (p.requires_grad, p.clone()) for name, p in model.named_parameters()}
+
+    model = tiny(method)
+    before = facts(model)
+    PrimingValidation(OTHERS, VALIDATED.validation_finetuning, 3, Processes()).score(model, 1)
+    after = facts(model)
+    assert after[:2] == before[:2]
+    assert list(after[2]) == list(before[2])
+    for name, (flag, value) in before[2].items():
+        assert after[2][name][0] == flag
+        assert torch.equal(after[2][name][1], value)
 
 
 def test_fine_tuning_as_priming_is_validated_too():
@@ -478,7 +645,10 @@ def test_what_a_tracker_is_told():
 @pytest.mark.parametrize("moment", ["open", "log", "close"])
 def test_a_tracker_that_fails_never_ends_a_run(monkeypatch, capsys, moment):
     monkeypatch.setattr(Recorder, "fails_at", moment)
-    history = fine_tuned(tiny(), callbacks=[Recorder()])
+    tracker = Recorder()
+    history = fine_tuned(tiny(), callbacks=[tracker])
+    if moment != "close":  # what was begun is ended, or it would be in the way of the next run
+        assert tracker.told[-1] == ("close",)
     assert history == fine_tuned_without_seconds(history)
     said = capsys.readouterr().err.splitlines()
     assert said == ["pemeta: the tracker 'recorder' is not used any further: the server is away"]

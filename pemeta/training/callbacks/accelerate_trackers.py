@@ -27,6 +27,7 @@ class AccelerateTracker(Tracker):
 
         PartialState()  # accelerate's own logger asks for it
         self._own = self.make(run)
+        self._own.main_process_only = False  # of several processes, each tracks the fine-tuning runs that it does
         self._own.start()
         self._own.store_init_configuration(dict(settings))
 

@@ -110,7 +110,10 @@ class TrainingState:
         return max(self.validations, key=lambda one: one.score, default=None)
 
     def request_stop(self, reason: str) -> None:
-        """End the run after this event, as if it had no further steps; what was best so far is kept."""
+        """End the run after this event, as if it had no further steps; what was best so far is kept.
+
+        Fine-tuning that has not validated yet does so first.
+        """
         self.stop_reason = reason
 
     def request_checkpoint(self) -> None:
@@ -122,7 +125,8 @@ class Callback:
     """What happens beside training, one concern each; every method does nothing unless a subclass defines it.
 
     Give callbacks to :func:`pemeta.prime` and :func:`pemeta.finetune`. An error that one raises ends the run. Where
-    several processes train together every one of them calls its callbacks: check ``state.writes`` before writing.
+    several processes train together every one of them calls its callbacks: check ``state.writes`` before writing. A
+    stop or a checkpoint that is requested in one process, and an error that is raised in one, count for all.
 
     Example:
         >>> class Patience(Callback):
@@ -141,7 +145,7 @@ class Callback:
         """Validation data was scored: ``state.validations[-1]``."""
 
     def on_checkpoint(self, state: TrainingState) -> None:
-        """A checkpoint was written to ``state.saved``."""
+        """A checkpoint was written to ``state.saved``; of several processes, by the first one."""
 
     def on_end(self, state: TrainingState) -> None:
         """The run ended, however it did: ``state.outcome``. The model holds the values that are kept."""

@@ -55,7 +55,7 @@ class Checkpointer(Callback):
         if self.path is None and self.processes.size == 1:
             return
         identity = self.job.identity()
-        self.processes.check_same(identity, "model, data and settings")
+        self.processes.check_same(identity, "model, data or settings")
         if self.path is None:
             return
         self.checkpoint = Checkpoint(self.path, identity, self.device)
@@ -68,10 +68,8 @@ class Checkpointer(Callback):
         checkpoint = self.checkpoint
         if checkpoint is None:
             return
-        due = state.step < state.total and (
-            state.checkpoint_requested or (self.processes.first and checkpoint.due(state.step, self.every))
-        )
-        if self.processes.any(due):
+        due = state.step < state.total and self.processes.first and checkpoint.due(state.step, self.every)
+        if self.processes.any(due or state.checkpoint_requested):
             self.save(state)
 
     def on_validation(self, state: TrainingState) -> None:

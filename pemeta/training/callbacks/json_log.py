@@ -6,12 +6,13 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pemeta.errors import OutputError
 from pemeta.training.callbacks.base import Callback, TrainingState
-from pemeta.utils.files import unwritable
 from pemeta.utils.messages import warn
 
 
@@ -35,7 +36,13 @@ class JsonLog(Callback):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("a", encoding="utf-8").close()
         except OSError as error:
-            raise unwritable(self.path, error) from None
+            raise OutputError(f"cannot write the log {self.path}: {_why(error)}; give another file") from None
+
+    def named(self, run: str) -> JsonLog:
+        """The same log for another run; its file is not checked again."""
+        other = copy(self)
+        other.run = run
+        return other
 
     def on_start(self, state: TrainingState) -> None:
         """Its settings, and how far it is."""
@@ -72,4 +79,8 @@ class JsonLog(Callback):
             with self.path.open("ab", buffering=0) as file:  # one write a line, which does not mix with another's
                 file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
         except OSError as error:
-            warn(f"{unwritable(self.path, error)}; no more is logged there", once=True)
+            warn(f"cannot write the log {self.path}: {_why(error)}; no more is logged there", once=True)
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)

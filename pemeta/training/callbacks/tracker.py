@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +16,7 @@ from pemeta.utils.messages import warn
 
 
 class Tracker(Callback):
-    """A tracker of the numbers in :func:`step_numbers` and of every validation.
+    """A tracker of the numbers in :func:`~pemeta.training.callbacks.tracker.step_numbers` and of every validation.
 
     One that is not installed, cannot be reached, or fails later is reported in one sentence, once, and not used from
     then on. Of several processes the first one tracks.
@@ -82,7 +83,8 @@ class Tracker(Callback):
     def on_validation(self, state: TrainingState) -> None:
         """Record every metric."""
         found = state.validations[-1]
-        values = {"validation/score": found.score, **{f"validation/{k}": value for k, value in found.values.items()}}
+        metrics = {f"validation/{_key(name)}": value for name, value in found.values.items()}
+        values = {**metrics, "validation/score": found.score}
         self._try(lambda: self.log(values, found.step))
 
     def on_end(self, state: TrainingState) -> None:
@@ -101,6 +103,8 @@ class Tracker(Callback):
             action()
         except Exception as error:  # it may raise anything
             self._works = False
+            with suppress(Exception):  # a run that stays open would be in the way of the next one
+                self.close()
             warn(f"the tracker {self.name!r} is not used any further: {reason(error)}", once=True)
 
 
@@ -137,5 +141,5 @@ def flat(settings: Mapping[str, Any], path: str = "") -> dict[str, bool | int | 
 
 
 def _key(name: str) -> str:
-    """A phase's name as a part of a key: MLflow takes no θ."""
+    """The name of a phase or a task as a part of a key: MLflow takes no θ."""
     return re.sub(r"[^A-Za-z0-9_./ -]+", "", name.replace("θ", "theta")).strip()
