@@ -17,7 +17,7 @@ def check_backbone(backbone: nn.Module) -> None:
     """Refuse a backbone that cannot be primed, or of which a part would silently be ignored.
 
     Raises:
-        ModelError: The backbone is spread over devices, hooked or compiled, quantised, already tuned by peft, or has
+        ModelError: The backbone is spread over devices or hooked, quantised, already tuned by peft, or has
             a pooler or batch normalisation.
     """
     refuse_unfaithful(backbone)
@@ -51,7 +51,8 @@ def refuse_unfaithful(module: nn.Module) -> None:
         if "forward" in vars(part):
             raise ModelError(
                 f"{name or type(part).__name__} has a forward of its own, which may compute with parameters from "
-                "elsewhere (a device_map and offloading do this), so a clone would not adapt; load the model without them"
+                "elsewhere (a device_map and offloading do this), so that a clone would not adapt; load the model "
+                "without them"
             )
         wrapper = next((kind.__name__ for kind in type(part).__mro__ if kind.__name__ in PARALLEL), None)
         if wrapper is not None:

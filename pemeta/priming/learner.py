@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,13 +18,13 @@ from pemeta.errors import ConfigError, ModelError, NotFiniteError
 from pemeta.methods.base import PEMethod
 from pemeta.model.partition import Partition
 from pemeta.model.pe_model import PEModel
-from pemeta.priming._learn2learn import BaseLearner, clone_parameters
-from pemeta.priming.placing import Place, View, find_places, placed
+from pemeta.priming._learn2learn import clone_parameters
+from pemeta.priming.sharing import SharingLearner
 from pemeta.typing import Batch
 from pemeta.utils.modules import parameter_dict
 
 
-class PrimingLearner(BaseLearner):  # type: ignore[misc]
+class PrimingLearner(SharingLearner):
     """MAML's learner for parameter-efficient fine-tuning (paper, Algorithm 1, lines 4-8).
 
     A clone holds values of its own for θ_a and θ_h, and no module: the one module that all clones share computes with
@@ -68,13 +67,13 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         first_order: bool = True,
         loss_scale: float = 1.0,
     ) -> None:
-        super().__init__(module)
         if not inner_lr > 0:
             raise ConfigError(f"inner_lr must be positive; found {inner_lr}")
         if partition is None:
             if not isinstance(module, PEModel):
                 raise ConfigError(f"a {type(module).__name__} does not declare θ_a; give partition=Partition.of(...)")
             partition = module.partition(method)
+        super().__init__(module, partition.adapted)
         refuse_unfaithful(module)
         replace_checkpointing(module)
         self.inner_lr = inner_lr
@@ -83,123 +82,46 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         self.math_attention = not first_order and isinstance(module, PEModel) and needs_math(module, method)
         self.partition = partition
         self.first_order = first_order
-        self._owned = partition.adapted
-        self._places: list[Place] | None = None  # of θ_a and all heads, once a clone is made
-        self._values: dict[str, Tensor] | None = None  # of a clone
-        self._one_task = False
+        self.as_original()
 
     def clone(self, task: str | None = None) -> PrimingLearner:
-        """Create a learner on a clone of the module, which shares θ_p and has its own θ_a and θ_h.
+        """Create a learner that shares the module and θ_p, and has values of its own for θ_a and θ_h.
 
         Args:
             task: for a ``PEModel``, clone only this task's head and share the others; by default clone all heads.
 
         Raises:
-            ModelError: a parameter of θ_a or θ_p does not require gradients.
+            ModelError: a parameter of θ_a or θ_p does not require gradients, or was replaced since the learner was
+                made.
         """
-        shared, heads = self._shared, self.partition.theta_h
+        theta_a, heads = self.partition.theta_a, tuple(n for n in self._owned if n not in set(self.partition.theta_a))
         if task is not None:
-            heads = shared.head_names(task)  # type: ignore[operator]
-        parameters = self._own_parameters(heads)
-        clone = self._bare_copy()
-        clone._one_task = task is not None
-        clone._owned = (*self.partition.theta_a, *heads)
-        wanted = set(clone._owned)
-        clone._places = [place for place in self._all_places() if place.name in wanted]
+            heads = self.shared.head_names(task)  # type: ignore[operator]
+        parameters = dict(self.shared.named_parameters())
+        _refuse_frozen("θ_a", theta_a, parameters)
+        _refuse_frozen("θ_p", self.partition.theta_p, parameters)
+        start = self.current((*theta_a, *heads), parameters)
         with torch.inference_mode(False), torch.enable_grad():
-            theta_a = clone_parameters([parameters[name] for name in self.partition.theta_a])
-            clone._values = dict(zip(self.partition.theta_a, theta_a, strict=True))
-            clone._values |= {name: parameters[name].detach().clone().requires_grad_() for name in heads}
-        clone.__dict__["module"] = View(shared, clone.placed)
+            values = dict(zip(theta_a, clone_parameters([start[name] for name in theta_a]), strict=True))
+            values |= {name: start[name].detach().clone().requires_grad_() for name in heads}
+        clone = self.with_values(values)
+        clone._owned, clone._one_task = tuple(values), task is not None or self._one_task
         return clone
 
-    def _own_parameters(self, heads: Sequence[str]) -> dict[str, Tensor]:
-        """The parameters that a clone starts from, after checking that they are still where they were found.
-
-        Raises:
-            ModelError: one is frozen, or was replaced since the learner was made.
-        """
-        parameters: dict[str, Tensor] = dict(self._shared.named_parameters())
-        _refuse_frozen("θ_a", self.partition.theta_a, parameters)
-        _refuse_frozen("θ_p", self.partition.theta_p, parameters)
-        there = {
-            place.name for place in self._all_places() if place.parameters.get(place.key) is parameters.get(place.name)
-        }
-        moved = [name for name in (*self.partition.theta_a, *heads) if name not in there]
-        if moved:
-            raise ModelError(f"{moved[0]} was added or replaced after this learner was made; make a new learner")
-        return {**parameters, **(self._values or {})}
-
-    def _all_places(self) -> list[Place]:
-        if self._places is None:
-            self._places = find_places(self._shared, self.partition.adapted)
-        return self._places
-
-    def _bare_copy(self) -> PrimingLearner:
-        """A learner with the same settings, also those of a subclass, and the same module."""
-        made: PrimingLearner = self.__class__.__new__(self.__class__)
-        nn.Module.__init__(made)
-        made.__dict__.update({name: value for name, value in vars(self).items() if name not in made.__dict__})
-        made._modules["module"] = self._shared
-        made.training = self.training
-        return made
-
-    @property
-    def _shared(self) -> nn.Module:
-        """The module that this learner and its clones share."""
-        module = self._modules["module"]
-        assert isinstance(module, nn.Module)  # the constructor has put it there
-        return module
-
-    def placed(self) -> AbstractContextManager[None]:
-        """Within the block the shared module computes with this clone's values.
-
-        Raises:
-            ModelError: another clone, or another thread, computes with the module just now.
-        """
-        values = self._values
-        return placed(self._shared, self, self._all_places() if values is not None else (), values or {})
-
-    def named_parameters(self, *arguments: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
-        """Names and parameters of the module, with the clone's values."""
-        with self.placed():
-            return iter(list(super().named_parameters(*arguments, **kwargs)))
-
-    def __copy__(self) -> PrimingLearner:
-        if self._values is None:
-            return self._bare_copy()
-        made = self._bare_copy()
-        made._values = dict(self._values)
-        made.__dict__["module"] = View(self._shared, made.placed)
-        return made
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> PrimingLearner:
-        own = {id(value): nn.Parameter(value.detach().clone()) for value in (self._values or {}).values()}
-        with self.placed():
-            module = copy.deepcopy(self._shared, {**memo, **own})
-        made = self._bare_copy()
-        made.__dict__.pop("module", None)
-        made._modules["module"] = module
-        made._owned, made._places, made._values = self.partition.adapted, None, None
-        made._one_task = False
-        return made
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return super().__reduce_ex__(protocol) if self._values is None else copy.deepcopy(self).__reduce_ex__(protocol)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_places": None}
+    def as_original(self) -> None:
+        """Adapt whatever the partition names, as a learner does that was not cloned."""
+        self._owned, self._one_task = self.partition.adapted, False
 
     def loss(self, batch: Batch, task: str) -> Tensor:
         """A task's loss, as a scalar, for a ``PEModel``; for second order, attention is twice differentiable."""
         with self._attention(), self.placed(), torch.inference_mode(False), torch.enable_grad():
             own = {key: value.clone() if value.is_inference() else value for key, value in batch.items()}
-            return self._shared.loss(own, task)  # type: ignore[operator,no-any-return]
+            return self.shared.loss(own, task)  # type: ignore[operator,no-any-return]
 
     def forward(self, *arguments: Any, **kwargs: Any) -> Any:
         """Compute the module's output; for second order, attention is twice differentiable."""
         with self._attention(), self.placed():
-            return self._shared(*arguments, **kwargs)
+            return self.shared(*arguments, **kwargs)
 
     def _attention(self) -> AbstractContextManager[None]:
         return sdpa_kernel(SDPBackend.MATH) if self.math_attention else nullcontext()
@@ -236,7 +158,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
             NotFiniteError: a loss is not finite.
             ModelError: a parameter of θ_a, or the task's head, has no gradient.
         """
-        shared = self._shared
+        shared = self.shared
         if not isinstance(shared, PEModel):
             raise ConfigError(f"a {type(shared).__name__} has no tasks; call adapt with a loss for each step")
         losses: list[Tensor] = []
@@ -255,13 +177,13 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
         try:
             yield
         except BaseException:
-            self._values = {name: value.detach() for name, value in (self._values or {}).items()}
+            self.values = {name: value.detach() for name, value in self.adapted_parameters().items()}
             raise
 
     @contextmanager
     def _theta_p_constant(self) -> Iterator[None]:
         """Disable gradients of θ_p, which the original shares, for the duration of the block."""
-        shared = [p for p in parameter_dict(self._shared, self.partition.theta_p).values() if p.requires_grad]
+        shared = [p for p in parameter_dict(self.shared, self.partition.theta_p).values() if p.requires_grad]
         try:
             for parameter in shared:
                 parameter.requires_grad_(False)
@@ -289,7 +211,7 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
             self._check_used(set(found))
             rate = -self.inner_lr / self.loss_scale
             moved = {name: owned[name] + rate * gradient for name, gradient in found.items()}
-        self._values = {**owned, **moved}  # the heads of other tasks stay
+        self.values = {**owned, **moved}  # the heads of other tasks stay
 
     def _check_used(self, used: set[str]) -> None:
         """Refuse a loss that does not depend on all parameters that it should adapt."""
@@ -309,9 +231,9 @@ class PrimingLearner(BaseLearner):  # type: ignore[misc]
 
     def adapted_parameters(self) -> dict[str, Tensor]:
         """Current values, by name, of the parameters that this clone adapts: θ_a and its heads."""
-        if self._values is None:
+        if self.values is None:
             raise ConfigError("this learner is the original, which does not adapt; call clone() and adapt the clone")
-        return dict(self._values)
+        return dict(self.values)
 
 
 def needs_math(model: PEModel, method: PEMethod | None) -> bool:

@@ -148,7 +148,7 @@ def test_a_backbone_with_hooks_of_accelerate_is_refused(spread):
         PEModel(hooked, ADAPTER)
     model = tiny()
     spread(model.backbone.encoder)
-    with pytest.raises(ModelError, match=r"backbone\.encoder.* has a forward bound"):
+    with pytest.raises(ModelError, match=r"backbone\.encoder.* has a forward of its own"):
         PrimingLearner(model)
 
 

@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import threading
+import weakref
 
 import pytest
 import torch
@@ -84,6 +85,20 @@ def test_clones_do_not_hold_modules():
     assert made == [clone]
 
 
+@pytest.mark.parametrize("first_order", [True, False])
+def test_a_clone_is_freed_with_its_last_reference(first_order):
+    """And its graph with it: a cycle would hold it until the garbage collector comes."""
+    clone = adapted(tiny_model(ADAPTER), first_order=first_order)
+    clone.module.loss(batch(2), "en").backward()
+    gone = weakref.ref(clone)
+    gc.disable()
+    try:
+        del clone
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_hooks_see_every_pass():
     model = tiny_model(ADAPTER)
     seen = []
@@ -126,7 +141,8 @@ def test_a_view_sees_the_clones_values():
     layers = clone.module.backbone.encoder.layer
     assert len(layers) == len(list(layers)) == len(model.backbone.encoder.layer)
     assert repr(layers[0]) == "View of BertLayer"
-    assert clone.module.eval() is clone.module
+    view = clone.module
+    assert view.eval() is view
     assert torch.equal(clone.module(batch(1), "en"), clone(batch(1), "en"))
 
 

@@ -1,0 +1,120 @@
+"""Learners that share one module, each with values of its own for some of its parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from pemeta.errors import ModelError
+from pemeta.priming._learn2learn import BaseLearner
+from pemeta.priming.placing import Place, View, find_places, placed
+
+
+class SharingLearner(BaseLearner):  # type: ignore[misc]
+    """A learner of learn2learn's whose clones hold values and no module.
+
+    The original has none: its module computes with its own parameters. A shallow copy of a clone has the clone's
+    values, and goes its own way from there. A deep copy, and a pickled one, is an original on a copy of the module with
+    the clone's values.
+
+    Args:
+        module: The module that the learner and all its clones share.
+        names: First names of the parameters that clones may have values for.
+
+    Attributes:
+        values: A clone's values, by first name; None for the original.
+    """
+
+    values: dict[str, Tensor] | None
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        super().__init__(module)
+        self.names = tuple(names)
+        self.values = None
+        self._places: list[Place] | None = None  # found with the first clone
+
+    @property
+    def shared(self) -> nn.Module:
+        """The module itself."""
+        module = self._modules["module"]
+        assert isinstance(module, nn.Module)  # the constructor has put it there
+        return module
+
+    @property
+    def module(self) -> Any:
+        """The module; for a clone a :class:`~pemeta.priming.placing.View` of it with the clone's values."""
+        return self.shared if self.values is None else View(self.shared, self.placed)
+
+    def placed(self) -> AbstractContextManager[None]:
+        """Let the shared module compute with this learner's values within the block.
+
+        Raises:
+            ModelError: Another clone, or another thread, computes with the module just now.
+        """
+        return placed(self.shared, self, () if self.values is None else self._all_places(), self.values or {})
+
+    def with_values(self, values: dict[str, Tensor]) -> Self:
+        """A clone: the same settings, also those of a subclass, and the same module, with these values."""
+        made = self.__class__.__new__(self.__class__)
+        nn.Module.__init__(made)
+        made.__dict__.update({name: value for name, value in vars(self).items() if name not in made.__dict__})
+        made._modules["module"] = self.shared
+        made.training = self.training
+        made.values = values
+        made._places = [place for place in self._all_places() if place.name in values]
+        return made
+
+    def current(self, names: Sequence[str], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The values that a clone of this learner starts from: its own, or the module's parameters.
+
+        Args:
+            names: First names of what the clone adapts.
+            parameters: The module's parameters.
+
+        Raises:
+            ModelError: A parameter is not where it was, so that a value for it would not be used.
+        """
+        there = {name for held, key, name in self._all_places() if held.get(key) is parameters.get(name)}
+        if lost := [name for name in names if name not in there]:
+            raise ModelError(f"{lost[0]} was added or replaced after this learner was made; make a new learner")
+        own = self.values or {}
+        return {name: own.get(name, parameters[name]) for name in names}
+
+    def as_original(self) -> None:
+        """Be a learner that was not cloned."""
+
+    def named_parameters(self, *arguments: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
+        """Names and parameters of the module, with a clone's values."""
+        with self.placed():
+            return iter(list(super().named_parameters(*arguments, **kwargs)))
+
+    def __copy__(self) -> Self:
+        made = self.with_values(dict(self.values or {}))
+        if self.values is None:
+            made.values, made._places = None, None
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        own = {id(value): nn.Parameter(value.detach().clone()) for value in (self.values or {}).values()}
+        with self.placed():
+            module = copy.deepcopy(self.shared, {**memo, **own})
+        made = self.with_values({})
+        made._modules["module"], made.values, made._places = module, None, None
+        made.as_original()
+        return made
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return super().__reduce_ex__(protocol) if self.values is None else copy.deepcopy(self).__reduce_ex__(protocol)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_places": None}  # of the module that is left behind
+
+    def _all_places(self) -> list[Place]:
+        if self._places is None:
+            self._places = find_places(self.shared, self.names)
+        return self._places
