@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import TypeAlias
 
 from pemeta.data.sentences import Split
+from pemeta.estimate.counter import Work
 from pemeta.estimate.fake import Shape
 from pemeta.estimate.findings import Memory, Passes, Step
 from pemeta.estimate.steps import EVALUATED, evaluation_passes, finetuning_step, priming_step
-from pemeta.estimate.tracker import Work
 from pemeta.methods.base import PEMethod
 from pemeta.priming.algorithms import PrimingAlgorithm
 from pemeta.training.finetuning_settings import FineTuning

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from pemeta.errors import ConfigError, unknown_name
+from pemeta.estimate.counter import Kind, Work
 from pemeta.estimate.findings import Memory
-from pemeta.estimate.tracker import Kind, Work
 from pemeta.utils.devices import resolve_device
 
 TERA, GIGA, GIB = 10**12, 10**9, 2**30

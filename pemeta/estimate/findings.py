@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pemeta.estimate.tracker import Work
+from pemeta.estimate.counter import Work
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Generic, Literal, TypeVar
 from pemeta.backbone.tokenizers import max_positions
 from pemeta.data.sentences import SPLITS, Split
 from pemeta.estimate.cases import FLOAT, Case, PrimingCase, Remedy, TuningCase, remedies
+from pemeta.estimate.counter import Work
 from pemeta.estimate.devices import Device, find_device
 from pemeta.estimate.fake import Shape
 from pemeta.estimate.findings import Memory, Parameters
-from pemeta.estimate.tracker import Work
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.setting import Sizes
 from pemeta.methods.base import PEMethod

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from pemeta.estimate.counter import CostCounter, Peak
 from pemeta.estimate.findings import Memory, Parameters
-from pemeta.estimate.tracker import Peak, Tracker
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms import PhaseMemory
 from pemeta.training.optimizer import Optimization
@@ -21,7 +21,7 @@ UPDATE = "optimiser's step"
 
 
 class StepMonitor:
-    """A model, its optimiser after a first step, and a tracker that counts what both hold.
+    """A model, its optimiser after a first step, and a counter that counts what both hold.
 
     Args:
         model: with shapes and no values.
@@ -41,14 +41,14 @@ class StepMonitor:
     ) -> None:
         self.model, self.names, self.fused = model, trained, fused
         self.cloned, self.phases = cloned, phases or {}
-        self.tracker = Tracker()
+        self.counter = CostCounter()
         self.kept = 0
 
     def __enter__(self) -> StepMonitor:
         self._only = only_trainable(self.model, self.names)
         self.trained = list(self._only.__enter__().values())
-        self.tracker.__enter__()  # type: ignore[no-untyped-call]
-        self.weights = self.tracker.known([*self.model.parameters(), *self.model.buffers()])
+        self.counter.__enter__()  # type: ignore[no-untyped-call]
+        self.weights = self.counter.known([*self.model.parameters(), *self.model.buffers()])
         self.optimization = Optimization(self.trained, 1e-3, 10)
         for group in self.optimization.optimizer.param_groups:
             group["foreach"] = self.fused
@@ -56,29 +56,29 @@ class StepMonitor:
             parameter.grad = torch.zeros_like(parameter)
         self.optimization.step()
         self.optimization.zero_grad()
-        self.moments = self.tracker.held - self.weights
+        self.moments = self.counter.held - self.weights
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.tracker.__exit__(*error)  # type: ignore[no-untyped-call]
+        self.counter.__exit__(*error)  # type: ignore[no-untyped-call]
         self._only.__exit__(*error)
 
     @contextmanager
     def observe(self, phase: str) -> Iterator[None]:
         """Attribute what is held within the block to a phase; for :func:`pemeta.utils.phases.observed`."""
-        before = self.tracker.held
+        before = self.counter.held
         listed, keeps = self._of(phase).listed, self._of(phase).keeps
-        with self.tracker.within(phase) if listed else nullcontext():
+        with self.counter.within(phase) if listed else nullcontext():
             yield
         if keeps:
-            self.kept = max(self.kept, self.tracker.held - before)
+            self.kept = max(self.kept, self.counter.held - before)
 
     def _of(self, phase: str) -> PhaseMemory:
         return self.phases.get(phase, PhaseMemory())
 
     def update(self) -> None:
         """Take the optimiser's step."""
-        with self.tracker.within(UPDATE):
+        with self.counter.within(UPDATE):
             self.optimization.step()
 
     def parameters(self, task: str) -> Parameters:
@@ -90,11 +90,11 @@ class StepMonitor:
 
     def memory(self) -> dict[str, Memory]:
         """Memory of each phase; call it once all gradients exist."""
-        return {phase: self._memory(phase, peak) for phase, peak in self.tracker.peaks.items() if phase}
+        return {phase: self._memory(phase, peak) for phase, peak in self.counter.peaks.items() if phase}
 
     def _memory(self, phase: str, peak: Peak) -> Memory:
         gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
-        found = self.tracker.alive_at(gradients, peak)
+        found = self.counter.alive_at(gradients, peak)
         inside = self._of(phase).cloned
         clone = sum(p.nbytes for p in parameter_dict(self.model, self.cloned).values()) if inside else 0
         kept = self.kept if inside else 0

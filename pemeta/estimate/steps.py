@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 
 from pemeta.backbone.layer_reuse import has_dropout
+from pemeta.estimate.counter import CostCounter, Work
 from pemeta.estimate.fake import Shape, fake_tensors
 from pemeta.estimate.findings import Passes, Step
 from pemeta.estimate.monitor import REST, StepMonitor
-from pemeta.estimate.tracker import Tracker, Work
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms import PrimingAlgorithm
@@ -46,12 +46,12 @@ def priming_step(shape: Shape, method: PEMethod, algorithm: PrimingAlgorithm, ta
     monitor = StepMonitor(model, algorithm.trained(model), shape.fused_optimizer, cloned, algorithm.phases)
     with fake_tensors(model), monitor:
         _check_reach(model, shape, algorithm.adapted_method)
-        monitor.tracker.begin()
-        with monitor.tracker.within(REST), observed(monitor.observe):
+        monitor.counter.begin()
+        with monitor.counter.within(REST), observed(monitor.observe):
             one_batch.accumulate(model, episodes, LossScale.suited_to(model.autocast_dtype).value)
-        each = monitor.tracker.take_work()
+        each = monitor.counter.take_work()
         monitor.update()
-        work = Work.of(each.times(tasks, run), monitor.tracker.take_work())
+        work = Work.of(each.times(tasks, run), monitor.counter.take_work())
         return Step(monitor.parameters(sources[0].name), work, monitor.memory())
 
 
@@ -76,12 +76,12 @@ def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTun
             with torch.no_grad():
                 [batch] = model.reusing([batch])
         model.train(settings.dropout)
-        monitor.tracker.begin()
-        with monitor.tracker.within("training step"):
+        monitor.counter.begin()
+        with monitor.counter.within("training step"):
             scale = LossScale.suited_to(model.autocast_dtype).value
             (model.loss(batch, task.name) * scale).backward()
         monitor.update()
-        return Step(monitor.parameters(task.name), monitor.tracker.take_work(), monitor.memory())
+        return Step(monitor.parameters(task.name), monitor.counter.take_work(), monitor.memory())
 
 
 def evaluation_passes(shape: Shape, methods: Sequence[PEMethod], settings: FineTuning) -> Passes:
@@ -91,19 +91,19 @@ def evaluation_passes(shape: Shape, methods: Sequence[PEMethod], settings: FineT
     keeps = settings.reuse_trunk and model.unchanging() is not None
     with fake_tensors(model):
         _check_reach(model, shape, None)
-        with Tracker() as tracker, torch.no_grad():
-            weights = tracker.known([*model.parameters(), *model.buffers()])
+        with CostCounter() as counter, torch.no_grad():
+            weights = counter.known([*model.parameters(), *model.buffers()])
             batch = task.train.batch(range(EVALUATED))
             _predict_batch(model, batch, task.name)
-            whole = above = tracker.take_work()
+            whole = above = counter.take_work()
             below, size = Work(), 0
             if keeps:
                 [batch] = model.reusing([batch])
-                below = tracker.take_work()
+                below = counter.take_work()
                 _predict_batch(model, batch, task.name)
-                above = tracker.take_work()
+                above = counter.take_work()
                 size = batch[model.unchanging() or ""][0].nbytes
-        held = max(peak.held for peak in tracker.peaks.values()) - weights
+        held = max(peak.held for peak in counter.peaks.values()) - weights
         return Passes(whole, below, above, size, keeps_training_states(model, settings), held)
 
 

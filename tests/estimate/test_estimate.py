@@ -24,12 +24,12 @@ from check import Case
 from pemeta.errors import ConfigError
 from pemeta.estimate import devices, estimate_grid
 from pemeta.estimate.cases import PrimingCase, TuningCase
+from pemeta.estimate.counter import CostCounter, Kind, Work
 from pemeta.estimate.devices import DEVICES, Device, find_device
 from pemeta.estimate.fake import Shape
 from pemeta.estimate.findings import Memory
 from pemeta.estimate.grid import GridEstimate
 from pemeta.estimate.steps import EVALUATED
-from pemeta.estimate.tracker import Kind, Tracker, Work
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config_file import load_config
 from pemeta.methods import PEMethod
@@ -138,19 +138,19 @@ def test_parts_of_the_memory_are_what_the_parameters_make_them() -> None:
 
 
 def test_a_tracker_counts_what_lives_and_what_moves() -> None:
-    with FakeTensorMode(), Tracker() as tracker:
+    with FakeTensorMode(), CostCounter() as counter:
         a = torch.ones(8, 4)
-        with tracker.within("product"):
+        with counter.within("product"):
             b = a @ a.T  # 8 x 8; the transpose is a view
         del b
-        with tracker.within("sum"):
+        with counter.within("sum"):
             total = a.sum()
             assert (total.item(), bool((a > 0).any())) == (1, False)  # nothing has a value
 
-    assert tracker.work.flops == 2 * 8 * 8 * 4
-    assert tracker.work[Kind(torch.float32, 2 * 8 * 8 * 4, 4 * (32 + 32 + 64))] == 1
-    assert tracker.peaks["product"].held == 4 * (32 + 64)
-    assert tracker.held == 4 * 32 + 4
+    assert counter.work.flops == 2 * 8 * 8 * 4
+    assert counter.work[Kind(torch.float32, 2 * 8 * 8 * 4, 4 * (32 + 32 + 64))] == 1
+    assert counter.peaks["product"].held == 4 * (32 + 64)
+    assert counter.held == 4 * 32 + 4
 
 
 def test_a_device_is_as_fast_as_its_data_sheet() -> None:

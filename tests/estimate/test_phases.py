@@ -102,7 +102,7 @@ def test_a_phase_that_is_not_declared_is_listed_without_a_clone() -> None:
     declared = {"hidden": PhaseMemory(listed=False), "with a clone": PhaseMemory(cloned=True)}
     names = model.partition().theta_a
     with fake_tensors(model), StepMonitor(model, names, False, names, declared) as monitor, observed(monitor.observe):
-        monitor.tracker.begin()
+        monitor.counter.begin()
         for name in ("hidden", "with a clone", "new"):
             with phase(name):
                 torch.zeros(10**6)

@@ -61,7 +61,7 @@ class Peak:
     at: int = 0
 
 
-class Tracker(TorchDispatchMode):
+class CostCounter(TorchDispatchMode):
     """Counts, within the block, the operations and the memory of tensors made in it or :meth:`known` before.
 
     The tensors are those of a ``FakeTensorMode``, in which nothing is computed. A number that code asks for is
