@@ -1,4 +1,7 @@
-"""What happens beside training: one concern a file, each a callback of the training loop."""
+"""What happens beside training: one concern a file, each a callback of the training loop.
+
+Trackers are registered by being imported here.
+"""
 
 from pemeta.training.callbacks.accelerate_trackers import MLflow as MLflow
 from pemeta.training.callbacks.accelerate_trackers import TensorBoard as TensorBoard
@@ -12,12 +15,5 @@ from pemeta.training.callbacks.checkpointer import Checkpointer as Checkpointer
 from pemeta.training.callbacks.early_stopping import EarlyStopping as EarlyStopping
 from pemeta.training.callbacks.json_log import JsonLog as JsonLog
 from pemeta.training.callbacks.progress import ProgressBar as ProgressBar
+from pemeta.training.callbacks.tracker import TRACKERS as TRACKERS
 from pemeta.training.callbacks.tracker import Tracker as Tracker
-
-TRACKERS: dict[str, type[Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WeightsAndBiases,
-    "mlflow": MLflow,
-    "trackio": Trackio,
-}
-"""The trackers that a configuration can name under ``trackers``; a new one is a line here and its file."""

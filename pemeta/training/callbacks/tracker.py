@@ -14,6 +14,9 @@ from pemeta.errors import reason
 from pemeta.training.callbacks.base import Callback, StepReport, TrainingState
 from pemeta.utils.messages import warn
 
+TRACKERS: dict[str, type[Tracker]] = {}
+"""The trackers by the names that configurations call them; a subclass with a ``name`` registers itself."""
+
 
 class Tracker(Callback):
     """A tracker of the numbers in :func:`~pemeta.training.callbacks.tracker.step_numbers` and of every validation.
@@ -31,6 +34,11 @@ class Tracker(Callback):
     """What configurations call it."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages that it needs."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" in vars(cls):
+            TRACKERS[cls.name] = cls
 
     def __init__(self, folder: str | Path = ".", run: str | None = None, project: str = "pemeta") -> None:
         self.folder, self.run, self.project = Path(folder), run, project
