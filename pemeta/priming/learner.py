@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from typing_extensions import Self
 
 from pemeta.backbone.architectures import attention_of
 from pemeta.backbone.checks import refuse_unfaithful
@@ -19,6 +20,8 @@ from pemeta.methods.base import PEMethod
 from pemeta.model.partition import Partition
 from pemeta.model.pe_model import PEModel
 from pemeta.priming._learn2learn import clone_parameters
+from pemeta.priming.inner_rules.base import InnerRule, Moments
+from pemeta.priming.inner_rules.sgd import SGD
 from pemeta.priming.sharing import SharingLearner
 from pemeta.typing import Batch
 from pemeta.utils.modules import parameter_dict
@@ -48,6 +51,7 @@ class PrimingLearner(SharingLearner):
         first_order: whether to treat the inner gradients as constants (first-order MAML, as in the paper, §4.2),
             or to differentiate through them. If θ_a is inside a backbone with SDPA, second order uses PyTorch's math
             kernel in place of its fused kernels, which have no second derivative.
+        rule: how an inner step follows from gradients; by default SGD, the paper's.
         loss_scale: factor on the inner losses while their gradients are computed, against underflow in float16.
 
     Raises:
@@ -65,6 +69,7 @@ class PrimingLearner(SharingLearner):
         method: PEMethod | None = None,
         partition: Partition | None = None,
         first_order: bool = True,
+        rule: InnerRule | None = None,
         loss_scale: float = 1.0,
     ) -> None:
         if not inner_lr > 0:
@@ -78,7 +83,10 @@ class PrimingLearner(SharingLearner):
         replace_checkpointing(module)
         self.inner_lr = inner_lr
         self.method = method
+        self.rule = rule or SGD()
         self.loss_scale = loss_scale
+        self._moments: Moments = {}  # of a clone
+        self._steps = 0
         self.math_attention = not first_order and isinstance(module, PEModel) and needs_math(module, method)
         self.partition = partition
         self.first_order = first_order
@@ -108,9 +116,16 @@ class PrimingLearner(SharingLearner):
         clone._owned, clone._one_task = tuple(values), task is not None or self._one_task
         return clone
 
+    def with_values(self, values: dict[str, Tensor]) -> Self:
+        """A clone with these values, whose inner rule goes on from this learner's moments."""
+        made = super().with_values(values)
+        made._moments = {kind: dict(moments) for kind, moments in self._moments.items()}
+        return made
+
     def as_original(self) -> None:
         """Adapt whatever the partition names, as a learner does that was not cloned."""
         self._owned, self._one_task = self.partition.adapted, False
+        self._moments, self._steps = {}, 0
 
     def loss(self, batch: Batch, task: str) -> Tensor:
         """A task's loss, as a scalar, for a ``PEModel``; for second order, attention is twice differentiable."""
@@ -127,7 +142,7 @@ class PrimingLearner(SharingLearner):
         return sdpa_kernel(SDPBackend.MATH) if self.math_attention else nullcontext()
 
     def adapt(self, loss: Tensor) -> None:
-        """Take one step of inner SGD on the clone's θ_a and θ_h.
+        """Take one inner step on the clone's θ_a and θ_h.
 
         Args:
             loss: a scalar computed with this clone.
@@ -178,6 +193,7 @@ class PrimingLearner(SharingLearner):
             yield
         except BaseException:
             self.values = {name: value.detach() for name, value in self.adapted_parameters().items()}
+            self._moments = {}
             raise
 
     @contextmanager
@@ -209,8 +225,10 @@ class PrimingLearner(SharingLearner):
             )
             found = {name: grad for name, grad in zip(owned, gradients, strict=True) if grad is not None}
             self._check_used(set(found))
-            rate = -self.inner_lr / self.loss_scale
-            moved = {name: owned[name] + rate * gradient for name, gradient in found.items()}
+            if self.loss_scale != 1:
+                found = {name: gradient / self.loss_scale for name, gradient in found.items()}
+            moved = self.rule.step(owned, found, self._moments, self._steps, self.inner_lr)
+        self._steps += 1
         self.values = {**owned, **moved}  # the heads of other tasks stay
 
     def _check_used(self, used: set[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -21,10 +21,12 @@ from pemeta.priming.algorithms.base import (
     own_generators,
     seed_passes,
 )
+from pemeta.priming.inner_rules import SGD, AnyRule
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
 from pemeta.typing import Batch, State
+from pemeta.utils.neutral import Neutral
 from pemeta.utils.phases import phase
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class MetaPriming(PrimingAlgorithm):
             paper's proposal), ``full`` is MAML's own loop (§5.1).
         inner_steps: S; 5 (§4.2).
         inner_lr: α; 0.03 (§4.2), and 1e-4 for the MAML loop (§5.1).
+        inner_rule: how an inner step follows from gradients: ``sgd`` (Algorithm 1), ``momentum``, ``adam`` or
+            ``adamw``, each with arguments of its own.
         first_order: treat the inner gradients as constants, as the paper does (§4.2).
         inner_dropout: dropout in the inner loop's passes; off, our choice. If on, no pass can be reused, unless the
             backbone has no dropout.
@@ -72,6 +76,7 @@ class MetaPriming(PrimingAlgorithm):
     inner_method: AnyMethod | None = None
     inner_steps: int = Field(5, gt=0)
     inner_lr: float = Field(0.03, gt=0)
+    inner_rule: Annotated[AnyRule, Neutral({"name": "sgd", "max_grad_norm": None, "warmup_steps": 0})] = SGD()
     first_order: bool = True
     inner_dropout: bool = False
     fresh_support: bool = False
@@ -128,7 +133,12 @@ class MetaPriming(PrimingAlgorithm):
 
         self._renew_heads(model, episodes)
         learner = PrimingLearner(
-            model, self.inner_lr, method=self.inner_method, first_order=self.first_order, loss_scale=loss_scale
+            model,
+            self.inner_lr,
+            method=self.inner_method,
+            first_order=self.first_order,
+            rule=self.inner_rule,
+            loss_scale=loss_scale,
         )
         inner: list[list[float]] = []
         outer: list[float] = []

@@ -1,0 +1,78 @@
+"""The base of all inner rules: how an inner step follows from gradients."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field, PlainSerializer, PlainValidator
+from torch import Tensor
+
+from pemeta.utils.registry import Named
+
+Moments = dict[str, dict[str, Tensor]]
+"""By kind of moment and name of parameter."""
+
+
+class InnerRule(Named):
+    """How an inner step follows from gradients.
+
+    Every operation of a rule is differentiable, so that in second order the meta-gradient passes through it, moments
+    included. Moments belong to one clone, and start at zero.
+
+    Attributes:
+        max_grad_norm: norm that a larger inner gradient, over θ_a and θ_h together, is scaled down to, as TTT-E2E does
+            (2512.23675); null for no limit, the paper's.
+        warmup_steps: first inner steps, in which the rate rises linearly to ``inner_lr`` (2512.23675); 0, the paper's.
+    """
+
+    kind: ClassVar[str] = "inner rule"
+
+    max_grad_norm: float | None = Field(None, gt=0)
+    warmup_steps: int = Field(0, ge=0)
+
+    def step(
+        self, values: Mapping[str, Tensor], gradients: Mapping[str, Tensor], moments: Moments, number: int, lr: float
+    ) -> dict[str, Tensor]:
+        """The values after a step.
+
+        Args:
+            values: Values by name.
+            gradients: Gradients of the loss by name, of values or of fewer.
+            moments: What the rule keeps between the steps of a clone; changed in place.
+            number: The step, counted from 0.
+            lr: α.
+
+        Returns:
+            New values of those that have a gradient.
+        """
+        rate = lr * min(1.0, (number + 1) / self.warmup_steps) if self.warmup_steps else lr
+        if self.max_grad_norm is not None:
+            gradients = _clipped(gradients, self.max_grad_norm)
+        return {
+            name: self.update(values[name], gradient, name, moments, number, rate)
+            for name, gradient in gradients.items()
+        }
+
+    @abstractmethod
+    def update(self, value: Tensor, gradient: Tensor, name: str, moments: Moments, number: int, rate: float) -> Tensor:
+        """The value of one parameter after a step; the arguments are those of :meth:`step`."""
+
+
+def moment(moments: Moments, kind: str, name: str, like: Tensor) -> Tensor:
+    """A moment of a parameter, zero at first."""
+    found = moments.setdefault(kind, {}).get(name)
+    return torch.zeros_like(like) if found is None else found
+
+
+def _clipped(gradients: Mapping[str, Tensor], most: float) -> dict[str, Tensor]:
+    """Gradients scaled down so that their common norm is at most ``most``."""
+    # The tiny number keeps the derivative of the root finite if all gradients are zero.
+    norm = torch.sqrt(torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum() + 1e-24)
+    scale = torch.clamp(most / norm, max=1.0)
+    return {name: gradient * scale for name, gradient in gradients.items()}
+
+
+AnyRule = Annotated[InnerRule, PlainValidator(InnerRule.parse), PlainSerializer(lambda rule: rule.to_config())]
