@@ -59,7 +59,7 @@ typecheck: setup  ## mypy --strict
 
 pytest: setup  ## the tests, and the examples in the docstrings
 	@echo "==> pytest: tests and doctests"
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 coverage: setup  ## the tests, and which lines of pemeta they run: a table, and htmlcov/index.html
 	@echo "==> pytest: tests, doctests and coverage"
