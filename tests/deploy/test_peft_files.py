@@ -123,7 +123,7 @@ def test_with_a_task_the_logits_are_the_same(tmp_path, backbone, method):
         (gpt2, peft.LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True)),
         (gpt2, peft.IA3Config(target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"])),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
 def test_pemeta_loads_what_peft_trained(tmp_path, backbone, config):
     theirs = peft.get_peft_model(backbone(), config)
