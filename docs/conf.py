@@ -55,12 +55,12 @@ napoleon_use_ivar = True  # "Attributes:" sections stay with their class, beside
 # A link that cannot be resolved fails the build. Not ours to resolve, since there is no network for intersphinx: the
 # standard library, the packages we depend on, and configuration's annotated aliases of the documented families.
 nitpick_ignore_regex = [
-    (r"py:class", r"Any(Method|Algorithm|Backbone|Data|Head)|Labels|Output|Part|Pooling|Counts"),
+    (r"py:class", r"Any(Method|Algorithm|Backbone|Data|Head|Rule)|Labels|Output|Part|Pooling|Counts"),
     (r"py:(class|obj)", r"pemeta\.data\.examples\.(Decoded|Scored)"),  # type variables
     # Classes of our own that users meet only as the types of arguments that others give.
     (r"py:class", r"pemeta\.(training\.job\.Job|utils\.distributed\.Processes|experiments\.build\.Builder)"),
     # What is imported for type checkers alone, and types with marks that autodoc shows as they are written.
-    (r"py:class", r"GeneralTracker|Path|list\[tuple\[int|Field|gt=0|Neutral|_BRIEF"),
+    (r"py:class", r"GeneralTracker|Path|list\[tuple\[int|Field|gt=0|Neutral|_BRIEF|_SGD"),
     (
         r"py:.*",
         r"(abc|collections|contextlib|pathlib|typing|typing_extensions|learn2learn|numpy|pandas|pd|pydantic|tokenizers|torch|transformers)\..*",

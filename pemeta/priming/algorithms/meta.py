@@ -38,6 +38,9 @@ INNER_LOOP = "inner loop"
 QUERY_PASS = "query pass"
 BACKWARD_BELOW = "backward pass below θ_a"
 
+_SGD = {"name": "sgd", "max_grad_norm": None, "warmup_steps": 0}
+"""The neutral inner rule: what the inner loop did before there was a choice."""
+
 
 class MetaPriming(PrimingAlgorithm):
     """Priming by meta-learning (paper, Algorithm 1).
@@ -76,7 +79,7 @@ class MetaPriming(PrimingAlgorithm):
     inner_method: AnyMethod | None = None
     inner_steps: int = Field(5, gt=0)
     inner_lr: float = Field(0.03, gt=0)
-    inner_rule: Annotated[AnyRule, Neutral({"name": "sgd", "max_grad_norm": None, "warmup_steps": 0})] = SGD()
+    inner_rule: Annotated[AnyRule, Neutral(_SGD)] = SGD()
     first_order: bool = True
     inner_dropout: bool = False
     fresh_support: bool = False
