@@ -17,8 +17,8 @@ class Head(nn.Module, ABC):
     """The head of one task on a backbone: h(· ; θ_h) in the paper's notation, with its loss from the set 𝕃.
 
     A head's own parameters are θ_h. Parameters of the backbone that it uses besides the hidden states, such as the
-    word embedding, stay in θ_p or θ_a: it accesses them through the argument ``backbone`` and keeps no reference,
-    because the inner loop passes a clone.
+    word embedding, stay in θ_p or θ_a: it accesses them through the argument ``backbone`` in each pass and keeps no
+    reference, because the inner loop puts a clone's values in the backbone for the length of a pass.
     """
 
     @abstractmethod
@@ -28,7 +28,7 @@ class Head(nn.Module, ABC):
         Args:
             hidden: Last hidden states of the backbone, after the PE methods.
             batch: Batch that they were computed from; its ``attention_mask`` (B, T), if present, marks padding.
-            backbone: The backbone, or a clone of it.
+            backbone: The backbone; in the inner loop with a clone's values.
         """
 
     @abstractmethod

@@ -84,7 +84,7 @@ class PEMethod(Named):
     def transform(self, backbone: nn.Module, hidden: Tensor) -> Tensor:
         """Transform the backbone's last hidden states (B, T, D); by default, return them unchanged.
 
-        Access θ_a through ``backbone``: the inner loop passes a clone, which has its own θ_a.
+        Access θ_a through ``backbone`` in each call: in the inner loop it has a clone's values for a pass.
         """
         return hidden
 

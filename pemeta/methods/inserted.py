@@ -38,7 +38,7 @@ class Insertion:
 class Hook:
     """A forward hook that finds the added module in the part that it is called with.
 
-    A clone shares the hooks of its original, and this way still uses its own module.
+    A copy of the backbone shares the hooks of its original, and this way still uses its own module.
     """
 
     child: str

@@ -21,24 +21,7 @@ from pemeta.utils.seeding import seeded
 
 
 class Network(BackboneForward):
-    """``h(g(f(x; θ_p); θ_a); θ_h)``: backbone f, PE method g, and a head h for each task (paper, §4).
-
-    Args:
-        backbone: a Hugging Face encoder, without a pooler if possible; it is changed in place.
-        method: the method that fine-tuning uses; it is attached to the backbone.
-        seed: seed of the method's new parameters.
-
-    Attributes:
-        autocast_dtype: ``torch.bfloat16`` or ``torch.float16`` to compute in lower precision wherever PyTorch's
-            autocast considers that safe, with parameters, logits and losses in their own; None (initially) for full
-            precision.
-        tokenizer_digest: :func:`~pemeta.tokenizer_digest` of the tokenizer that the model's data is encoded with, or
-            None if unknown. Saved tasks record it, and models with another one refuse them. Set it to enable this.
-
-    Raises:
-        ModelError: the method cannot be attached to this backbone, or the backbone has a pooler, is quantised, is
-            spread over devices, or already has a tuner of the peft package.
-    """
+    """What :class:`~pemeta.PEModel` is without its files, with the same arguments, attributes and errors."""
 
     def __init__(self, backbone: PreTrainedModel, method: PEMethod, *, seed: int = 0) -> None:
         check_backbone(backbone)

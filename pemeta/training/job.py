@@ -92,21 +92,22 @@ class Job(ABC):
     def where(self, number: int) -> str:
         """The place of a step, counted from 0, in a message, such as ``priming, step 3``."""
 
+    @abstractmethod
     def summary(self, report: StepReport) -> str:
         """The losses of a step as the progress bar shows them."""
-        return ", ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
 
-    def end(self) -> None:  # noqa: B027 - the last values may be those that are kept
+    @abstractmethod
+    def end(self) -> None:
         """Put the values in the model that are kept; called however the run ends."""
 
+    @abstractmethod
     def validation_due(self) -> bool:
         """Whether validation stands before the next step."""
-        return False
 
+    @abstractmethod
     def validate(self) -> Validation:
         """Score validation data, and keep the values if they are the best.
 
         Raises:
             NotFiniteError: The score is not finite.
         """
-        raise NotImplementedError
