@@ -90,7 +90,7 @@ def own_conll_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(conll_dir: Path) -> PreTrainedTokenizerBase:
-    """A BERT-like WordPiece tokenizer trained on ``conll_dir``; at most 32 pieces in a sequence."""
+    """A BERT-like WordPiece tokenizer trained on ``conll_dir``; at most 32 tokens in a sequence."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     inner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     inner.normalizer = normalizers.BertNormalizer(lowercase=False)

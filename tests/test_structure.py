@@ -101,6 +101,8 @@ def test_nothing_tests_which_method_it_has():
     for path in modules():
         if part(path) not in {"methods", "__init__"}:
             for node in ast.walk(tree(path)):
+                if isinstance(node, ast.Import):
+                    assert not any(alias.name.startswith("pemeta.methods") for alias in node.names), path
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pemeta.methods"):
                     base = node.module == "pemeta.methods.base"
                     assert base or {alias.name for alias in node.names} == {"PEMethod"}, path
