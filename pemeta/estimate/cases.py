@@ -51,6 +51,14 @@ class PrimingCase:
         """The step's cost."""
         return priming_step(self.shape, self.method, self.algorithm, self.tasks)
 
+    @cached_property
+    def validation(self) -> TuningCase | None:
+        """The fine-tuning on a validation task; None without validation."""
+        if self.algorithm.validate_every is None:
+            return None
+        methods = dict.fromkeys([self.method, self.algorithm.adapted_method or self.method])
+        return TuningCase(self.shape, tuple(methods), self.algorithm.validation_finetuning)
+
     def lighter(self) -> Iterator[tuple[str, PrimingCase]]:
         """Possible changes, as keys of a configuration, and the case after each."""
         for words, shape in _lighter_shapes(self.shape):

@@ -22,14 +22,14 @@ import check
 from check import Case
 
 from pemeta.errors import ConfigError
-from pemeta.estimate import devices, estimate_grid
+from pemeta.estimate import cases, devices, estimate_grid
 from pemeta.estimate.cases import PrimingCase, TuningCase
 from pemeta.estimate.counter import CostCounter, Kind, Work
 from pemeta.estimate.devices import DEVICES, Device, find_device
 from pemeta.estimate.fake import Shape
-from pemeta.estimate.findings import Memory
-from pemeta.estimate.grid import GridEstimate
-from pemeta.estimate.steps import EVALUATED
+from pemeta.estimate.findings import Memory, Step
+from pemeta.estimate.grid import GridEstimate, StageEstimate
+from pemeta.estimate.steps import EVALUATED, finetuning_step
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config_file import load_config
 from pemeta.methods import PEMethod
@@ -242,6 +242,29 @@ def test_processes_share_tasks_and_runs(tmp_path: Path, run_config: dict[str, An
     exchange = DEVICES["h100"].exchange_seconds(one.parameters.trained * 4, 2)
     assert one.step_seconds * 0.6 < two.step_seconds - exchange < one.step_seconds * 0.7
     assert shared.seconds == pytest.approx(two.seconds + sum(stage.seconds for stage in shared.stages[1:]) / 2)
+
+
+def test_processes_share_validation_tasks(
+    tmp_path: Path, run_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The busier of two processes fine-tunes on two of three tasks; the cost of a step is computed once."""
+    counted: list[object] = []
+
+    def step(*arguments: Any) -> Step:
+        counted.append(arguments)
+        return finetuning_step(*arguments)
+
+    monkeypatch.setattr(cases, "finetuning_step", step)
+    sizes = {"train": 8, "validation": 8, "test": 8}
+    few = {**run_config, "settings": {"primed": run_config["settings"]["primed"]}, "source_sizes": sizes}
+    validated = {**few, "priming": {**few["priming"], "validate_every": 2}, "validation_tasks": ["xx", "yy", "zz"]}
+
+    def priming(raw: dict[str, Any], world_size: int) -> StageEstimate:
+        return estimated(tmp_path, raw, device="h100", world_size=world_size).stages[0]
+
+    one, two = (priming(validated, size).seconds - priming(few, size).seconds for size in (1, 2))
+    assert two == pytest.approx(one * 2 / 3)
+    assert len(counted) == 2 + 4  # each run's fine-tuning, and that of two validations
 
 
 def test_lengths_are_the_longest_where_none_is_given(tmp_path: Path, run_config: dict[str, Any]) -> None:
