@@ -43,7 +43,8 @@ class Runner:
     The first one speaks for all, and writes what they compute together.
 
     Raises:
-        ConfigError: the device cannot be used here.
+        ConfigError: a device cannot be used here.
+        OutputError: the log cannot be written.
     """
 
     def __init__(

@@ -165,7 +165,7 @@ def _work(config: GridConfig, device: str | None, threads: int, home: Path, log:
             except PemetaError as error:  # the device cannot be used
                 pipe.send(Outcome(stage, error=str(error)))
             except KeyboardInterrupt as interruption:
-                pipe.send(Outcome(stage, error=str(interruption) or "stopped", interrupted=True))
+                pipe.send(Outcome(stage, error=str(interruption) or "stopped"))
 
 
 def _end_with_parent() -> None:
