@@ -137,7 +137,7 @@ def test_parts_of_the_memory_are_what_the_parameters_make_them() -> None:
     assert memory.total <= step.memory.total
 
 
-def test_a_tracker_counts_what_lives_and_what_moves() -> None:
+def test_the_counter_counts_what_lives_and_what_moves() -> None:
     with FakeTensorMode(), CostCounter() as counter:
         a = torch.ones(8, 4)
         with counter.within("product"):
@@ -265,6 +265,21 @@ def test_processes_share_validation_tasks(
     one, two = (priming(validated, size).seconds - priming(few, size).seconds for size in (1, 2))
     assert two == pytest.approx(one * 2 / 3)
     assert len(counted) == 2 + 4  # each run's fine-tuning, and that of two validations
+
+
+def test_a_validation_may_need_the_most_memory(tmp_path: Path, run_config: dict[str, Any]) -> None:
+    """Its fine-tuning holds what fine-tuning holds, and priming's moments."""
+    brief = {"epochs": 1, "batch_size": 128}
+    few = {**run_config, "settings": {"primed": {**run_config["settings"]["primed"], "finetuning": brief}}}
+    few["source_sizes"] = {"train": 8, "validation": 8, "test": 8}
+    priming = {**few["priming"], "validate_every": 2, "validation_finetuning": brief}
+    alone, tuning = estimated(tmp_path, few).stages
+    validated = estimated(tmp_path, {**few, "priming": priming, "validation_tasks": ["xx"]}).stages[0]
+
+    assert (validated.fullest, tuning.fullest) == ("validation", "training step")
+    assert validated.memory.activations == tuning.memory.activations > alone.memory.activations
+    assert validated.memory.optimizer == alone.memory.optimizer + tuning.memory.optimizer
+    assert {**validated.phases, "validation": 0} == {**alone.phases, "validation": 0}
 
 
 def test_lengths_are_the_longest_where_none_is_given(tmp_path: Path, run_config: dict[str, Any]) -> None:
