@@ -61,7 +61,7 @@ def run(
                 jobs=jobs,
                 devices=devices,
                 warn=_to_stderr if quiet else None,
-                log=log_json,
+                log=None if dry_run else log_json,
             )
         )
         if not dry_run:

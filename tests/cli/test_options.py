@@ -148,6 +148,8 @@ def test_a_log_is_written_where_it_is_asked_for(
     pemeta: Callable[..., Any], run_config: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "log.jsonl"
+    assert pemeta("run", run_config, "--log-json", path, "--dry-run").code == 0
+    assert not path.exists()
     assert pemeta("run", run_config, "--log-json", path).code == 0
     results = [line for line in map(json.loads, path.read_text().splitlines()) if line["event"] == "result"]
     assert len(results) == 3  # a priming and two fine-tuning runs
