@@ -164,7 +164,11 @@ class GridConfig(Frozen):
         for key, others in taken.items():
             if both := sorted(set(self.validation_tasks) & set(others)):
                 raise ValueError(f"validation_tasks: {both[0]!r} is one of the {key} too; validate on other languages")
-        validated = [name for name, setting in self.settings.items() if _validates(setting)]
+        validated = [
+            name
+            for name, setting in self.settings.items()
+            if any(map(_validates, [setting, *map(setting.having, setting.candidates)]))
+        ]
         if validated and not self.validation_tasks:
             raise ValueError(f"setting {validated[0]!r} has validate_every; add validation_tasks: [...]")
         if self.validation_tasks and not validated:
