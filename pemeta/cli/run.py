@@ -61,7 +61,7 @@ def run(
                 jobs=jobs,
                 devices=devices,
                 warn=_to_stderr if quiet else None,
-                log=_checked_log(log_json),
+                log=None if dry_run else log_json,
             )
         )
         if not dry_run:
@@ -92,15 +92,6 @@ def _run(runner: Runner, first: bool, quiet: bool) -> None:
     make_report(runner.folder, quiet)
     if not quiet and (command := runner.how_to_predict()):
         typer.echo(f"Fine-tuned tasks are in {runner.folder / 'models'}; use one with: {command}")
-
-
-def _checked_log(path: Path | None) -> Path | None:
-    """The file of ``--log-json``, once it is known that it can be written."""
-    if path is not None:
-        from pemeta.training.callbacks import JsonLog
-
-        JsonLog(path)
-    return path
 
 
 def _discard(_: str) -> None:

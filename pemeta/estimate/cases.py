@@ -48,8 +48,21 @@ class PrimingCase:
 
     @cached_property
     def step(self) -> Step:
-        """The step's cost."""
-        return priming_step(self.shape, self.method, self.algorithm, self.tasks)
+        """The step's cost, with validation as a phase: fine-tuning has moments of its own beside priming's."""
+        step = priming_step(self.shape, self.method, self.algorithm, self.tasks)
+        if self.validation is None:
+            return step
+        own, priming = self.validation.step.memory, step.memory
+        held = replace(own, weights=priming.weights, optimizer=own.optimizer + priming.optimizer)
+        return replace(step, phases={**step.phases, "validation": held})
+
+    @cached_property
+    def validation(self) -> TuningCase | None:
+        """The fine-tuning on a validation task; None without validation."""
+        if self.algorithm.validate_every is None:
+            return None
+        methods = dict.fromkeys([self.method, self.algorithm.adapted_method or self.method])
+        return TuningCase(self.shape, tuple(methods), self.algorithm.validation_finetuning)
 
     def lighter(self) -> Iterator[tuple[str, PrimingCase]]:
         """Possible changes, as keys of a configuration, and the case after each."""

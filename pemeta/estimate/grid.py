@@ -183,22 +183,20 @@ class _Estimator:
         each = self.device.seconds(step.work) + exchange
         steps, runs = case.algorithm.outer_steps, len(group.primed)
         validation = self._validation(case, lambda work: work.flops)
-        flops = (step.work.flops * tasks / case.tasks * steps + validation) * runs
-        shared = min(self.world_size, len(self.grids[-1].validation_tasks) or 1)
-        seconds = each * steps + self._validation(case, self.device.seconds) / shared
+        flops = (step.work.flops * tasks / case.tasks * steps + sum(validation)) * runs
+        seconds = self._validation(case, self.device.seconds)
+        busiest = max(sum(seconds[rank :: self.world_size]) for rank in range(self.world_size))
         copies = FLOAT * step.parameters.whole if validation else 0  # the best values so far
-        return self._estimate("priming", group, each, steps, flops, [seconds] * runs, copies)
+        return self._estimate("priming", group, each, steps, flops, [each * steps + busiest] * runs, copies)
 
-    def _validation(self, case: PrimingCase, cost: Callable[[Work], float]) -> float:
-        """The cost of all validations of a priming run: after every few steps a fine-tuning on each task."""
-        every = case.algorithm.validate_every
-        if every is None:
-            return 0.0
-        grid, adapted = self.grids[-1], case.algorithm.adapted_method
-        methods = tuple(dict.fromkeys([case.method, adapted or case.method]))
-        tuning = TuningCase(self.shape, methods, case.algorithm.validation_finetuning)
+    def _validation(self, case: PrimingCase, cost: Callable[[Work], float]) -> list[float]:
+        """The cost of all validations of a priming run on each validation task; processes share the tasks."""
+        grid, every, tuning = self.grids[-1], case.algorithm.validate_every, case.validation
+        if every is None or tuning is None:
+            return []
+        times = -(-case.algorithm.outer_steps // every)
         sizes = [{**self._limited(grid, one, grid.source_sizes), "test": 0} for one in grid.validation_tasks]
-        return -(-case.algorithm.outer_steps // every) * sum(tuning.of_run(one, cost) for one in sizes)
+        return [times * tuning.of_run(one, cost) for one in sizes]
 
     def _tuning(self, group: _Group[TuningCase]) -> StageEstimate:
         case, each = group.case, self.device.seconds(group.case.step.work)

@@ -165,7 +165,9 @@ class GridConfig(Frozen):
             if both := sorted(set(self.validation_tasks) & set(others)):
                 raise ValueError(f"validation_tasks: {both[0]!r} is one of the {key} too; validate on other languages")
         validated = [
-            name for name, setting in self.settings.items() if setting.priming and setting.priming.validate_every
+            name
+            for name, setting in self.settings.items()
+            if any(map(_validates, [setting, *map(setting.having, setting.candidates)]))
         ]
         if validated and not self.validation_tasks:
             raise ValueError(f"setting {validated[0]!r} has validate_every; add validation_tasks: [...]")

@@ -34,7 +34,7 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
         encoded |= {f"{task.name} train": task.train for task in sources}
         for algorithm in algorithms:
             algorithm.sampler(sources, config.seeds[0])
-        validated = any(algorithm.validate_every is not None for algorithm in algorithms)
+        validated = any(config.validates(run.setting) for run in runs)
         for task, validation in builder.validation_tasks() if validated else ():
             check_examples(task, validation)
             encoded |= {f"{task.name} train": task.train, f"{task.name} validation": validation}

@@ -117,13 +117,14 @@ class Executor:
     def primed(self, setting: str, seed: int) -> tuple[PEModel, PrimingHistory]:
         """The primed model that a setting starts from; it is primed first, if that has not been done."""
         if not self.folder.is_primed(setting, seed):
-            row = self.config.settings[setting]
-            self._say(f"priming for {row.label or setting}, seed {seed}")
-            self._prime(row.primed_as or setting, seed)
+            stage = Stage(setting, seed)
+            self._say(stage.describe(self.config))
+            self._prime(stage)
         return self._models.load_primed(setting, seed)
 
-    def _prime(self, setting: str, seed: int) -> None:
-        """Prime a model as a setting describes, and save it."""
+    def _prime(self, stage: Stage) -> None:
+        """Prime the model that a setting starts from, as that setting or another one describes, and save it."""
+        setting, seed = self.config.settings[stage.setting].primed_as or stage.setting, stage.seed
         model = self._processes.each(lambda: self.builder.model(setting, seed))
         algorithm = self.config.settings[setting].priming
         assert algorithm is not None  # the setting primes a model of its own
@@ -132,7 +133,7 @@ class Executor:
         checkpoint = self.folder.checkpoint_path(setting, seed)
         validated = self.config.validates(setting)
         validation_tasks = self._processes.each(self.builder.validation_tasks) if validated else []
-        options = self._loop_options(Stage(setting, seed), checkpoint)
+        options = self._loop_options(stage, checkpoint)
         history = prime(model, sources, algorithm, seed=seed, validation_tasks=validation_tasks, **options)
 
         def save() -> None:

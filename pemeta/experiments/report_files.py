@@ -32,7 +32,7 @@ def read_report(folder: Path) -> Report:
             together (see :func:`~pemeta.reporting.build_report`).
     """
     if not folder.is_dir():
-        raise OutputError(f"{folder} is not a folder; give the output folder of a run")
+        raise OutputError(f"{folder} is not a folder; give the output folder of a grid")
     config = _config(folder / "config.yaml")
     spec = _spec(folder / "config.yaml", config)
     records = read_records(folder)

@@ -43,7 +43,8 @@ class Runner:
     The first one speaks for all, and writes what they compute together.
 
     Raises:
-        ConfigError: the device cannot be used here.
+        ConfigError: a device cannot be used here.
+        OutputError: the log cannot be written.
     """
 
     def __init__(
@@ -73,8 +74,6 @@ class Runner:
             log=log,
         )
         self._grid = GridRun(config, self._options)
-        search = config.to_search
-        self._search = None if search is None else GridRun(search, self._options)
         self._data_is_checked = False
 
     def _usable(self, devices: Sequence[str], jobs: int) -> tuple[str, ...]:
@@ -105,9 +104,13 @@ class Runner:
         """
         self._processes.only_first(lambda: check_writable(self.folder))
         with exclusive(self.folder, self._processes):
-            if self._search is not None:
-                self._choose_values(self._search)
+            self._choose_values()
             self._grid.run(self._check_data)
+
+    def _search(self) -> GridRun | None:
+        """The grid of the search; None without one. Whoever asks keeps it no longer than needed: it holds a model."""
+        config = self.given.to_search
+        return None if config is None else GridRun(config, self._options)
 
     def _check_data(self, runs: Sequence[Run]) -> None:
         """Check data once; before a search, which may take hours, that of all runs after it too."""
@@ -115,8 +118,11 @@ class Runner:
             self._grid.check_data(runs)
             self._data_is_checked = True
 
-    def _choose_values(self, search: GridRun) -> None:
-        """Run the search, and take the values that it finds best."""
+    def _choose_values(self) -> None:
+        """Run the search, if there is one, and take the values that it finds best."""
+        search = self._search()
+        if search is None:
+            return
         self._options.say(f"searching: {len(search.config.settings)} candidates, {len(search.config.runs)} runs")
         self._processes.only_first(lambda: check_writable(search.folder.path))
         try:
@@ -140,16 +146,17 @@ class Runner:
     def dry_run(self) -> list[str]:
         """Lines of text about what is done, running and left."""
         lines = []
-        if self._search is not None:
-            schedule = self._search.schedule()
-            lines += ["search", *self._search.progress(schedule), ""]
+        search = self._search()
+        if search is not None:
+            schedule = search.schedule()
+            lines += ["search", *search.progress(schedule), ""]
             if schedule.left:
                 choices = read_choices(self.folder / CHOSEN, self.given)
                 searched = [name for name, setting in self.given.settings.items() if setting.candidates]
                 if not all(name in choices for name in searched):
                     return [*lines, f"then {len(self.given.runs)} runs with the values that the search finds best"]
             else:
-                choices = self._best_of(self._search)
+                choices = self._best_of(search)
                 lines += [*(f"chosen for {choice.describe()}" for choice in choices.values()), ""]
             self._take(choices)
         return [*lines, *self._grid.progress(self._grid.schedule())]

@@ -49,7 +49,6 @@ class Outcome:
         details: a traceback, if the error is not one of pemeta's own.
         diverged: training itself failed, and would fail again.
         fatal: nothing can be written any more, so that no other stage can succeed.
-        interrupted: it was stopped, and has saved what it could.
     """
 
     stage: Stage
@@ -59,4 +58,3 @@ class Outcome:
     details: str | None = None
     diverged: bool = False
     fatal: bool = False
-    interrupted: bool = False

@@ -162,10 +162,10 @@ def _work(config: GridConfig, device: str | None, threads: int, home: Path, log:
             try:
                 executor = executor or Executor(config, pipe.send, False, device, home, log)
                 pipe.send(executor.perform(stage))
-            except PemetaError as error:  # the device cannot be used
+            except PemetaError as error:  # the device cannot be used, or the log not be written
                 pipe.send(Outcome(stage, error=str(error)))
             except KeyboardInterrupt as interruption:
-                pipe.send(Outcome(stage, error=str(interruption) or "stopped", interrupted=True))
+                pipe.send(Outcome(stage, error=str(interruption) or "stopped"))
 
 
 def _end_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""Writing a report into a run's folder."""
+"""Writing a report into a grid's output folder."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # takes half a second to import
     import pandas as pd
 
 CSV = "records.csv"
-"""The file's name in a run folder."""
+"""The file's name in an output folder."""
 NO_COLUMN = ("correct", "predicted", "gold", "unseen", "validation_curve")
 """Fields of a record with a value per sentence or per epoch, which do not fit into a cell."""
 DTYPES = {bool: ("bool", "boolean"), int: ("int64", "Int64"), float: ("float64", "float64")}
@@ -25,7 +25,7 @@ DTYPES = {bool: ("bool", "boolean"), int: ("int64", "Int64"), float: ("float64",
 
 
 def load_records(folder: str | Path | Iterable[str | Path]) -> pd.DataFrame:
-    """The records of a run folder as a table with one row per fine-tuning run.
+    """The records of an output folder as a table with one row per fine-tuning run.
 
     The columns are the fields of a :class:`~pemeta.reporting.records.Record`, in its order and units: scores (``f1``,
     ``precision``, ``recall``, ``f1_unseen``, ``validation_f1``, ``f1_per_type.PER`` ...) and ``fraction_adapted`` are
@@ -43,7 +43,7 @@ def load_records(folder: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     ``digest`` tells configurations apart.
 
     Args:
-        folder: A run's output folder or the folder with its records; or several of them, which adds a first column
+        folder: A grid's output folder or the folder with its records; or several of them, which adds a first column
             ``folder`` with the folder as given.
 
     Raises:
@@ -75,7 +75,7 @@ def to_frame(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def write_csv(folder: Path) -> Path:
-    """Write ``records.csv`` into a run folder, with the columns of :func:`pemeta.load_records`, and return its path.
+    """Write ``records.csv``, with the columns of :func:`pemeta.load_records`, into an output folder; return its path.
 
     Raises:
         OutputError: there are no records, one of them cannot be read, or the folder cannot be written.
@@ -91,11 +91,11 @@ def write_csv(folder: Path) -> Path:
 
 def _read(folder: Path) -> list[Record]:
     if not folder.is_dir():
-        raise OutputError(f"there is no folder {folder}; give the output folder of a run")
-    # The pattern of records' names: a run folder without records has other JSON files.
+        raise OutputError(f"there is no folder {folder}; give the output folder of a grid")
+    # The pattern of records' names: an output folder without records has other JSON files.
     paths = sorted((folder / "records").glob("*.json")) or sorted(folder.glob("*__*__seed*.json"))
     if not paths:
-        raise OutputError(f"no records in {folder}; give the output folder of a run with a finished fine-tuning run")
+        raise OutputError(f"no records in {folder}; give the output folder of a grid with a finished fine-tuning run")
     return [read_record(path) for path in paths]
 
 

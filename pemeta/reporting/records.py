@@ -126,7 +126,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """Read every record of a run folder, in the order of file names.
+    """Read every record of an output folder, in the order of file names.
 
     Raises:
         OutputError: the folder has no records, or one of them cannot be read.

@@ -1,7 +1,8 @@
-"""Options that are the same for all commands: help, version, completion; and `pemeta run --quiet`."""
+"""Options that are the same for all commands: help, version, completion; and `pemeta run --quiet` and `--log-json`."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -138,3 +139,25 @@ def test_a_quiet_run_reports_what_failed(
     first, last = outcome.err.splitlines()
     assert first == "failed: plain → cc, seed 0: this one is broken"
     assert last.startswith("pemeta: error: this one is broken (plain → cc, seed 0): 1 of 2 runs failed; ")
+
+
+# --log-json
+
+
+def test_a_log_is_written_where_it_is_asked_for(
+    pemeta: Callable[..., Any], run_config: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "log.jsonl"
+    assert pemeta("run", run_config, "--log-json", path, "--dry-run").code == 0
+    assert not path.exists()
+    assert pemeta("run", run_config, "--log-json", path).code == 0
+    results = [line for line in map(json.loads, path.read_text().splitlines()) if line["event"] == "result"]
+    assert len(results) == 3  # a priming and two fine-tuning runs
+
+
+def test_a_log_that_cannot_be_written_is_an_error_before_anything_runs(
+    refused: Callable[..., str], run_config: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    assert refused("run", run_config, "--log-json", tmp_path / "file" / "log").startswith("cannot write the log ")
+    assert not Path(run_config["output"]).exists()

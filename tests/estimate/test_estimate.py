@@ -22,14 +22,14 @@ import check
 from check import Case
 
 from pemeta.errors import ConfigError
-from pemeta.estimate import devices, estimate_grid
+from pemeta.estimate import cases, devices, estimate_grid
 from pemeta.estimate.cases import PrimingCase, TuningCase
 from pemeta.estimate.counter import CostCounter, Kind, Work
 from pemeta.estimate.devices import DEVICES, Device, find_device
 from pemeta.estimate.fake import Shape
-from pemeta.estimate.findings import Memory
-from pemeta.estimate.grid import GridEstimate
-from pemeta.estimate.steps import EVALUATED
+from pemeta.estimate.findings import Memory, Step
+from pemeta.estimate.grid import GridEstimate, StageEstimate
+from pemeta.estimate.steps import EVALUATED, finetuning_step
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config_file import load_config
 from pemeta.methods import PEMethod
@@ -137,7 +137,7 @@ def test_parts_of_the_memory_are_what_the_parameters_make_them() -> None:
     assert memory.total <= step.memory.total
 
 
-def test_a_tracker_counts_what_lives_and_what_moves() -> None:
+def test_the_counter_counts_what_lives_and_what_moves() -> None:
     with FakeTensorMode(), CostCounter() as counter:
         a = torch.ones(8, 4)
         with counter.within("product"):
@@ -242,6 +242,44 @@ def test_processes_share_tasks_and_runs(tmp_path: Path, run_config: dict[str, An
     exchange = DEVICES["h100"].exchange_seconds(one.parameters.trained * 4, 2)
     assert one.step_seconds * 0.6 < two.step_seconds - exchange < one.step_seconds * 0.7
     assert shared.seconds == pytest.approx(two.seconds + sum(stage.seconds for stage in shared.stages[1:]) / 2)
+
+
+def test_processes_share_validation_tasks(
+    tmp_path: Path, run_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The busier of two processes fine-tunes on two of three tasks; the cost of a step is computed once."""
+    counted: list[object] = []
+
+    def step(*arguments: Any) -> Step:
+        counted.append(arguments)
+        return finetuning_step(*arguments)
+
+    monkeypatch.setattr(cases, "finetuning_step", step)
+    sizes = {"train": 8, "validation": 8, "test": 8}
+    few = {**run_config, "settings": {"primed": run_config["settings"]["primed"]}, "source_sizes": sizes}
+    validated = {**few, "priming": {**few["priming"], "validate_every": 2}, "validation_tasks": ["xx", "yy", "zz"]}
+
+    def priming(raw: dict[str, Any], world_size: int) -> StageEstimate:
+        return estimated(tmp_path, raw, device="h100", world_size=world_size).stages[0]
+
+    one, two = (priming(validated, size).seconds - priming(few, size).seconds for size in (1, 2))
+    assert two == pytest.approx(one * 2 / 3)
+    assert len(counted) == 2 + 4  # each run's fine-tuning, and that of two validations
+
+
+def test_a_validation_may_need_the_most_memory(tmp_path: Path, run_config: dict[str, Any]) -> None:
+    """Its fine-tuning holds what fine-tuning holds, and priming's moments."""
+    brief = {"epochs": 1, "batch_size": 128}
+    few = {**run_config, "settings": {"primed": {**run_config["settings"]["primed"], "finetuning": brief}}}
+    few["source_sizes"] = {"train": 8, "validation": 8, "test": 8}
+    priming = {**few["priming"], "validate_every": 2, "validation_finetuning": brief}
+    alone, tuning = estimated(tmp_path, few).stages
+    validated = estimated(tmp_path, {**few, "priming": priming, "validation_tasks": ["xx"]}).stages[0]
+
+    assert (validated.fullest, tuning.fullest) == ("validation", "training step")
+    assert validated.memory.activations == tuning.memory.activations > alone.memory.activations
+    assert validated.memory.optimizer == alone.memory.optimizer + tuning.memory.optimizer
+    assert {**validated.phases, "validation": 0} == {**alone.phases, "validation": 0}
 
 
 def test_lengths_are_the_longest_where_none_is_given(tmp_path: Path, run_config: dict[str, Any]) -> None:

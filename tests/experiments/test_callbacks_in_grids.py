@@ -144,6 +144,18 @@ def test_the_log_of_a_grid(run_config: dict[str, Any], tmp_path: Path, jobs: int
         assert results[f"{setting} → cc, seed 0"] == f"F1 {100 * record.f1:.1f}"
 
 
+def test_a_priming_has_one_name_in_the_log(run_config: dict[str, Any], tmp_path: Path) -> None:
+    """Also where the first setting that needs it is not the one that describes it."""
+    settings = {"all": {"method": "full", "primed_as": "some"}, "some": {"method": "adapter", "priming": "meta"}}
+    path = tmp_path / "grid.jsonl"
+    run({**run_config, "settings": settings}, log=path)
+    found = lines(path)
+    primings = [line for line in found if line["run"].startswith("priming")]
+    assert {line["event"] for line in primings} >= {"start", "end", "result"}
+    assert {line["run"] for line in primings} == {"priming for all, seed 0"}
+    assert len({line["run"] for line in found}) == 3
+
+
 def test_a_log_that_is_lost_ends_no_grid(
     run_config: dict[str, Any], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

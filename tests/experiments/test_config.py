@@ -459,6 +459,17 @@ def test_validation_tasks_and_trackers_that_do_not_fit_are_refused(message, chan
     assert says in message({**raw, **changes})
 
 
+def test_validation_tasks_need_a_setting_or_a_candidate_that_validates(message):
+    raw = minimal()
+    raw["settings"]["meta"]["priming"] = {"name": "meta"}
+    unused = "validation_tasks: no setting's priming has validate_every; add it, or remove this key"
+    assert unused in message({**raw, "validation_tasks": ["dd"]})
+    raw["settings"]["meta"]["search"] = {"priming.validate_every": [None, 5]}
+    assert "setting 'meta' has validate_every; add validation_tasks: [...]" in message(raw)
+    config = GridConfig.model_validate({**raw, "validation_tasks": ["dd"]})
+    assert [config.to_search.validates(name) for name in config.to_search.settings] == [False, True]
+
+
 def test_only_what_depends_on_validation_tasks_has_them_in_its_digest():
     def digests(**changes):
         raw = {**minimal(), "settings": copy.deepcopy(minimal()["settings"]), **changes}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,24 @@ def test_a_choice_needs_all_runs_of_a_candidate(open_grid: dict[str, Any]) -> No
     assert choice.f1 == {names[0]: 0.5, names[2]: 0.5}
     assert choice.at_edge == ("finetuning.lr",)
     assert choose(config, runs[4:6]) == {}
+
+
+def test_nothing_of_a_search_stays_in_memory(open_grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last model would be held beside those of the grid: two need not fit."""
+    original, searching = Executor.start, set()
+    alive: list[bool] = []
+
+    def start(self: Executor, setting: str, seed: int) -> Any:
+        if self.config.scored_on == "validation":
+            searching.add(weakref.ref(self))
+        else:
+            alive.extend(executor() is not None for executor in searching)
+        return original(self, setting, seed)
+
+    monkeypatch.setattr(Executor, "start", start)
+    silent(config_of(open_grid)).run()
+    assert alive
+    assert not any(alive)
 
 
 @pytest.mark.parametrize("error", [ModelError("broken"), TrainingError("the loss is not finite")])

@@ -39,7 +39,7 @@ WORDS: dict[str, tuple[tuple[object, ...], str]] = {
     "report without a folder": (("report",), "missing argument 'DIR'"),
     "report of what is not there": (
         ("report", "nothing"),
-        "nothing is not a folder; give the output folder of a run",
+        "nothing is not a folder; give the output folder of a grid",
     ),
     "report of a file": (("report", "/etc/hostname"), "/etc/hostname is not a folder"),
     "report of two folders": (("report", ".", "."), "unexpected extra argument"),

@@ -214,6 +214,19 @@ def test_steps() -> None:
     assert texts(found.table(), "meta") == ["40.0", "60.0", "60.0"]
 
 
+def test_steps_of_runs_that_stopped_early() -> None:
+    """A curve is a mean over the same runs everywhere; a note says that some of them have more epochs."""
+    curves = {0: (0.1, 0.2, 0.3), 1: (0.3, 0.2)}
+    stopped = [make(seed=seed, validation_curve=curve) for seed, curve in curves.items()]
+    whole = [primed("meta", seed=seed, validation_curve=(0.1, 0.2, 0.3)) for seed in curves]
+    found = chart("steps", {"adapter": stopped, "meta": whole})
+    assert isinstance(found, StepsChart)
+    assert [len(curve.cells) for curve in found.panels["hi"]] == [2, 3]
+    label = stopped[0].label
+    note = f"Curves end with the last epoch that all of their runs have; some stopped early: {label}."
+    assert found.notes == (note,)
+
+
 def test_steps_of_one_target_have_one_panel() -> None:
     assert list(chart("steps", by_setting(make(), primed("meta"))).panels) == ["hi"]
     assert chart("steps", by_setting(make(validation_curve=()), primed("meta"))).notes

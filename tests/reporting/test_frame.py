@@ -131,7 +131,7 @@ def test_folders(tmp_path: Path) -> None:
 
 
 def test_no_records(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"there is no folder .*nothing; give the output folder of a run"):
+    with pytest.raises(OutputError, match=r"there is no folder .*nothing; give the output folder of a grid"):
         load_records(tmp_path / "nothing")
     (tmp_path / "chosen.json").write_text("{}")
     with pytest.raises(OutputError, match="no records in"):

@@ -506,7 +506,7 @@ def test_a_comparison_of_other_sentences_is_refused() -> None:
 
 
 def saved_grid(folder: Path, config: dict[str, Any], *records: Record, choices: dict[str, Any] | None = None) -> None:
-    """A run's folder with the digests that its configuration gives."""
+    """An output folder with the digests that its configuration gives."""
     whole = GridConfig.model_validate(config)
     final = whole.chosen({name: choice["values"] for name, choice in (choices or {}).items()})
     for record in records:

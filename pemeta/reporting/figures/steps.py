@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pemeta.reporting.figures.base import Chart, Records, SettingsFigure, comparable, label_of, shared_targets
 from pemeta.reporting.figures.style import legend_below, looks
 from pemeta.reporting.records import Record
-from pemeta.reporting.tables import MISSING, Cell, Row, Table, mean_cell
+from pemeta.reporting.tables import MISSING, Cell, Row, Table, listed, mean_cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,7 +112,18 @@ class Steps(SettingsFigure):
         if len(targets) < 2:
             panels = {target: (target,) for target in targets}
         curves = {title: tuple(_curve(found, own) for found in there.values()) for title, own in panels.items()}
-        return StepsChart(self.title, (*absent, *lacking), curves)
+        return StepsChart(self.title, (*absent, *lacking, *_cut(there, targets)), curves)
+
+
+def _cut(records: Records, targets: Sequence[str]) -> list[str]:
+    """A note on the settings with runs of different lengths, which early stopping leaves."""
+    lengths = {
+        label_of(found): {len(record.validation_curve) for record in found if record.target in targets}
+        for found in records.values()
+    }
+    if uneven := [label for label, found in lengths.items() if len(found) > 1]:
+        return [f"Curves end with the last epoch that all of their runs have; some stopped early: {listed(uneven)}."]
+    return []
 
 
 def _curve(records: Sequence[Record], targets: Sequence[str]) -> Curve:
