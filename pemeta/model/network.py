@@ -138,10 +138,10 @@ class Network(BackboneForward):
         return self._head_specs[task]
 
     def drop_head(self, task: str) -> None:
-        """Forget one task's head.
+        """Remove one task's head.
 
         Raises:
-            ModelError: The task has no head.
+            ModelError: the task has no head.
         """
         self.head(task)
         del self.heads[_key(task)]
