@@ -149,7 +149,7 @@ class BackboneForward(nn.Module):
             if reached:
                 where = f"layers below {first}" if first else "the backbone"
                 raise ModelError(
-                    f"{method.name} declares that θ_a does not affect {where}, but {reached[0]} changes their output; "
+                    f"{method.name} declares that θ_a does not affect {where}, but it does by {reached[0]}; "
                     "override the method's first_layer to return 0, or its output_only to return False"
                 )
         if len(trained) == len(declared):
