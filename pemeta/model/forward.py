@@ -81,7 +81,8 @@ class BackboneForward(nn.Module):
         """Number of layers, from the lowest, that a pass may skip if its batch has their output.
 
         Their output does not depend on the θ_a of ``method`` (by default the fine-tuning method). Zero if the
-        architecture's layers cannot be skipped, and for a method for which :meth:`reuses_hidden_states` is true.
+        architecture's layers cannot be skipped, if the backbone is compiled, and for a method for which
+        :meth:`reuses_hidden_states` is true.
         """
         method = method or self.method
         if method.output_only:

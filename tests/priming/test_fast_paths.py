@@ -246,6 +246,23 @@ def test_a_checkpointed_layer_that_drops_by_its_own_flag_does_so_in_training_onl
     assert not torch.equal(model.train()(data, "en"), model(data, "en"))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch._dynamo looks at it
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_a_compiled_backbone_has_the_gradients_of_an_eager_one(order):
+    """Its graph does not notice skipped layers and new hooks, so that all layers are run in each pass."""
+    torch._dynamo.reset()
+    gradients = []
+    for compiled in (False, True):
+        model = model_of(TOP["lora"], "bert")
+        if compiled:
+            model.backbone.compile(backend="eager")
+        assert (model.first_layer() == 0) == compiled
+        meta(order).accumulate(model, episodes("bert"))
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.allclose(gradients[1][name], value, atol=1e-10) for name, value in gradients[0].items())
+
+
 def test_what_cannot_be_checkpointed_is_refused():
     with pytest.raises(ModelError, match="Linear has no layers that can be checkpointed"):
         checkpointing.checkpoint_layers(torch.nn.Linear(2, 2))
