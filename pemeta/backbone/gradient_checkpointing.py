@@ -1,8 +1,9 @@
 """Gradient checkpointing that is correct even if a module's parameters or mode change between its passes.
 
 PyTorch's checkpointing reruns a layer in the backward pass *with the parameters and mode that the layer has at that
-time*. In second order, a clone in the inner loop has other parameters by then, as has a module after
-``torch.func.functional_call``: the gradients would be silently wrong. Here a layer is rerun with its original ones.
+time*. A module has its own parameters again by then, and not the clone's values that it computed with; the same holds
+after ``torch.func.functional_call``. The gradients would be silently wrong. Here a layer is rerun with those of its
+first pass.
 """
 
 from __future__ import annotations

@@ -20,12 +20,20 @@ INPUT_OF_LAYER = "input_of_layer_"
 
 
 def separable(backbone: nn.Module, first: int) -> bool:
-    """Whether a pass can skip the layers below ``first`` if the input of that layer is known."""
-    if first == 0 or architecture_of(backbone).output == "more":
+    """Whether a pass can skip the layers below ``first`` if the input of that layer is known.
+
+    Not if a part of the backbone is compiled: its graph would be used as it is, whatever is skipped or hooked.
+    """
+    if first == 0 or architecture_of(backbone).output == "more" or is_compiled(backbone):
         return False
     stack = backbone.get_submodule(architecture_of(backbone).layers.rpartition(".")[0])
     # DeBERTa has a convolution between the first layer and the second.
     return not (first == 1 and getattr(stack, "conv", None) is not None)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module or a part of it was compiled in place, by its method ``compile``."""
+    return any(getattr(part, "_compiled_call_impl", None) is not None for part in module.modules())
 
 
 class _LayerReached(Exception):  # noqa: N818 - control flow, not an error

@@ -27,7 +27,7 @@ class EncodedBlocks(TokenExamples[list[float], LanguageModelScores]):
         input_ids: Token ids, one sequence per block.
         pad_id: Token id that pads shorter blocks; padding is not predicted.
         num_truncated: 0, because nothing is truncated.
-        trunk: Last hidden states (T, D) of each block, if fine-tuning has computed them.
+        trunk: Hidden states (T, D) of each block, if fine-tuning has computed them.
     """
 
     kind: ClassVar[str] = "causal_lm"

@@ -32,7 +32,7 @@ class Encoded(TokenExamples[list[str], Scores]):
         pad_id: Token id that pads shorter sentences of a batch.
         num_truncated: Number of sentences longer than ``max_length`` tokens.
         num_cut_words: Number of words that were cut off from them.
-        trunk: Last hidden states (T, D) of each sentence, if fine-tuning has computed them.
+        trunk: Hidden states (T, D) of each sentence, if fine-tuning has computed them.
     """
 
     kind: ClassVar[str] = "token_classification"

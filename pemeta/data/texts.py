@@ -29,7 +29,7 @@ class EncodedTexts(TokenExamples[str, ClassScores]):
             distinguish them, or if there are no pairs.
         pad_id: Token id that pads shorter texts of a batch.
         num_truncated: Number of texts longer than ``max_length`` tokens.
-        trunk: Last hidden states (T, D) of each text, if fine-tuning has computed them.
+        trunk: Hidden states (T, D) of each text, if fine-tuning has computed them.
     """
 
     kind: ClassVar[str] = "sequence_classification"

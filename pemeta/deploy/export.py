@@ -51,8 +51,8 @@ def to_transformers(model: PEModel, task: str) -> PreTrainedModel:
     shell.config = copy.deepcopy(plain.config)
     shell.config.id2label = dict(enumerate(spec.labels))
     shell.config.label2id = {label: i for i, label in shell.config.id2label.items()}
-    for part in shell.modules():
-        if isinstance(part, nn.Dropout) and part in set(shell.children()):
+    for part in shell.children():
+        if isinstance(part, nn.Dropout):
             part.p = spec.dropout
     if hasattr(shell.config, "classifier_dropout"):
         shell.config.classifier_dropout = spec.dropout

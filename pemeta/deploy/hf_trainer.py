@@ -49,8 +49,9 @@ class TaskModel(nn.Module):
         self.accepts_loss_kwargs = False  # the loss is already a mean; Trainer divides by its accumulation steps
         self._names = model.stored_names(task)
         self._before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+        trained = set(self._names)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in set(self._names))
+            parameter.requires_grad_(name in trained)
 
     @property
     def config(self) -> Any:

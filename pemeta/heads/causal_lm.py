@@ -21,11 +21,10 @@ class CausalLMHead(Head):
     """Logits of the next token from the hidden state of a token: ``W x + b`` over a vocabulary of V tokens.
 
     With ``tied`` output, W is the backbone's word embedding, as in GPT-2. It stays in θ_p (or in θ_a, if a method
-    puts it there), is shared by all tasks, and gets its meta-gradient through the clone's backbone as well as from
-    here; the head itself is b: ``V`` parameters, 50 257 for GPT-2. With ``own`` output, W belongs to the head, for
-    backbones whose output matrix differs from the embedding (Llama's): ``V D + V`` parameters, 38.6 million for
-    GPT-2's width. It starts as a copy of the embedding; copy a pretrained output matrix into ``weight`` to start
-    from that instead.
+    puts it there), is shared by all tasks, and gets its meta-gradient through the backbone as well as from here; the
+    head itself is b: ``V`` parameters, 50 257 for GPT-2. With ``own`` output, W belongs to the head, for backbones
+    whose output matrix differs from the embedding (Llama's): ``V D + V`` parameters, 38.6 million for GPT-2's width.
+    It starts as a copy of the embedding; copy a pretrained output matrix into ``weight`` to start from that instead.
 
     b starts at zero. A model's own scaling or capping of logits is not applied here.
 

@@ -81,7 +81,8 @@ class BackboneForward(nn.Module):
         """Number of layers, from the lowest, that a pass may skip if its batch has their output.
 
         Their output does not depend on the θ_a of ``method`` (by default the fine-tuning method). Zero if the
-        architecture's layers cannot be skipped, and for a method for which :meth:`reuses_hidden_states` is true.
+        architecture's layers cannot be skipped, if the backbone is compiled, and for a method for which
+        :meth:`reuses_hidden_states` is true.
         """
         method = method or self.method
         if method.output_only:
@@ -149,7 +150,7 @@ class BackboneForward(nn.Module):
             if reached:
                 where = f"layers below {first}" if first else "the backbone"
                 raise ModelError(
-                    f"{method.name} declares that θ_a does not affect {where}, but {reached[0]} changes their output; "
+                    f"{method.name} declares that θ_a does not affect {where}, but it does by {reached[0]}; "
                     "override the method's first_layer to return 0, or its output_only to return False"
                 )
         if len(trained) == len(declared):

@@ -47,7 +47,8 @@ WEIGHTS = re.compile(rf"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|{re.esc
 
 def describe_model(model: Network, base: str | None = None, facts: Mapping[str, Any] | None = None) -> Manifest:
     """The manifest of a model; it includes the tokenizer's digest only if the model has no ``base``."""
-    theta_p, values = theta_p_digest(model), values_digest(model)
+    values = values_digest(model)
+    theta_p = model.saved_digest(values)
     return Manifest(
         methods=model.attached,
         finetuning=model.attached.index(model.method),

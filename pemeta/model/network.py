@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pemeta.backbone.checks import check_backbone, refuse_running_statistics
+from pemeta.backbone.layer_reuse import is_compiled
 from pemeta.errors import ModelError, reason, shortened, unknown_name
 from pemeta.heads import Head, HeadSpec
 from pemeta.methods.base import PEMethod
@@ -42,9 +43,10 @@ class Network(BackboneForward):
         A method that is already attached is left unchanged.
 
         Raises:
-            ModelError: the method cannot be attached to this backbone.
+            ModelError: the method cannot be attached to this backbone, or the backbone is compiled.
         """
         if method not in self.attached:
+            self._refuse_compiled(method)
             try:
                 with seeded(seed, "theta_a", method.name):
                     method.attach(self.backbone)
@@ -60,15 +62,24 @@ class Network(BackboneForward):
         """Detach a method, so that the backbone computes what it did before.
 
         Raises:
-            ModelError: the method is not attached.
+            ModelError: the method is not attached, or the backbone is compiled.
         """
         self._check_attached(method)
+        self._refuse_compiled(method)
         method.detach(self.backbone)
         self.attached = tuple(other for other in self.attached if other != method)
 
     def _check_attached(self, method: PEMethod) -> None:
         if method not in self.attached:
             raise ModelError(f"{method!r} is not attached to this model; attach it first")
+
+    def _refuse_compiled(self, method: PEMethod) -> None:
+        """Refuse to change the modules of a compiled backbone: a graph that it has run with would not notice hooks."""
+        if method.adds_modules and is_compiled(self.backbone):
+            raise ModelError(
+                f"this {type(self.backbone).__name__} is compiled, and its graph could ignore that {method.name} is "
+                "attached or detached; do this before calling compile()"
+            )
 
     @property
     def hidden_size(self) -> int:
@@ -138,10 +149,10 @@ class Network(BackboneForward):
         return self._head_specs[task]
 
     def drop_head(self, task: str) -> None:
-        """Forget one task's head.
+        """Remove one task's head.
 
         Raises:
-            ModelError: The task has no head.
+            ModelError: the task has no head.
         """
         self.head(task)
         del self.heads[_key(task)]

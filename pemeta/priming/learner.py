@@ -188,7 +188,7 @@ class PrimingLearner(SharingLearner):
 
     @contextmanager
     def _released_on_failure(self) -> Iterator[None]:
-        """Release second order's graph on failure, because it and checkpointed layers reference each other."""
+        """Release the graph on failure, because the error's traceback, or whoever catches it, may keep the clone."""
         try:
             yield
         except BaseException:

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from pemeta import (
+    BitFit,
     FineTuning,
     HeadOnly,
     LoRA,
@@ -135,6 +136,19 @@ def test_batch_normalisation_is_refused():
     own.encoder.extra = nn.BatchNorm1d(2)
     with pytest.raises(ModelError, match=r"encoder\.extra is a BatchNorm1d"):
         PEModel(own, ADAPTER)
+
+
+def test_a_method_that_a_compiled_graph_would_ignore_is_refused():
+    model = PEModel(backbone("bert"), HeadOnly())
+    model.backbone.compile(backend="eager")
+    with pytest.raises(ModelError, match=r"this BertModel is compiled, .* lora is attached or detached; do this"):
+        model.attach(LoRA(rank=2))
+    assert model.attached == (HeadOnly(),)
+    model.attach(BitFit())  # adds no module
+    model = PEModel(backbone("bert"), LoRA(rank=2))
+    model.backbone.encoder.compile(backend="eager")
+    with pytest.raises(ModelError, match=r"this BertModel is compiled"):
+        model.detach(LoRA(rank=2))
 
 
 # More than one device

@@ -42,9 +42,9 @@ def spoilt(tokenizer, change) -> PreTrainedTokenizerFast:
 
 def forget(path: Path) -> None:
     """Rewrite a manifest as an earlier version did, without the tokenizer's digest."""
-    about = json.loads(path.read_text())
-    del about["tokenizer_digest"]
-    path.write_text(json.dumps(about))
+    manifest = json.loads(path.read_text())
+    del manifest["tokenizer_digest"]
+    path.write_text(json.dumps(manifest))
 
 
 def test_the_digest_covers_the_behaviour_of_a_tokenizer(tokenizer, lower, tmp_path):

@@ -49,11 +49,13 @@ def gpt2() -> GPT2Model:
     return GPT2Model(GPT2Config(vocab_size=30, n_embd=8, n_layer=2, n_head=2, n_positions=16)).eval()
 
 
-def shaken(module: torch.nn.Module) -> torch.nn.Module:
+def shaken(module: torch.nn.Module, alpha: float = 0.2) -> torch.nn.Module:
+    """The module with noise on all parameters that are trained, in evaluation mode."""
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=alpha)
     return module.eval()
 
 
@@ -126,13 +128,8 @@ def test_with_a_task_the_logits_are_the_same(tmp_path, backbone, method):
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
 def test_pemeta_loads_what_peft_trained(tmp_path, backbone, config):
-    theirs = peft.get_peft_model(backbone(), config)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter), alpha=0.5)
-    theirs.eval().save_pretrained(tmp_path)
+    theirs = shaken(peft.get_peft_model(backbone(), config), 0.5)
+    theirs.save_pretrained(tmp_path)
     if "attention.output.dense" in str(theirs.targeted_module_names):
         with pytest.raises(ModelError, match="scales parts other than keys, values"):
             load_peft(tmp_path, backbone())
@@ -148,13 +145,10 @@ def test_a_task_that_peft_trained(tmp_path):
 
     base = BertForTokenClassification(BertConfig(**{**bert().config.to_dict(), "num_labels": 3}))
     base.bert.load_state_dict(bert().state_dict())
-    theirs = peft.get_peft_model(base, peft.LoraConfig(task_type="TOKEN_CLS", r=2, target_modules=["query"]))
-    torch.manual_seed(1)
+    config = peft.LoraConfig(task_type="TOKEN_CLS", r=2, target_modules=["query"])
+    theirs = shaken(peft.get_peft_model(base, config), 0.5)
+    theirs.save_pretrained(tmp_path)
     with torch.no_grad():
-        for parameter in theirs.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter), alpha=0.5)
-        theirs.eval().save_pretrained(tmp_path)
         model = load_peft(tmp_path, bert(), "nl").eval()
         assert model.head_spec("nl").labels == ("LABEL_0", "LABEL_1", "LABEL_2")
         assert same(model(BATCH, "nl"), theirs(**BATCH).logits)

@@ -148,11 +148,11 @@ def test_the_folder_has_a_tokenizer_and_a_card(tiny_bert_dir, tmp_path, tokenize
     card = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: transformers\ntags:\n- pemeta\n")
     assert "| sources | en, ru |\n| note | a \\| b |" in card
-    about = json.loads((tmp_path / "m" / "pemeta.json").read_text())
-    assert about["format"] == 1
-    assert about["methods"][0]["name"] == "adapter"
-    assert about["facts"] == facts
-    assert about["packages"]["torch"] == torch.__version__
+    manifest = json.loads((tmp_path / "m" / "pemeta.json").read_text())
+    assert manifest["format"] == 1
+    assert manifest["methods"][0]["name"] == "adapter"
+    assert manifest["facts"] == facts
+    assert manifest["packages"]["torch"] == torch.__version__
 
 
 def test_the_card_names_a_base_on_the_hub(tiny_bert_dir, tmp_path):
@@ -215,14 +215,14 @@ def test_incomplete_folders_are_refused(tiny_bert_dir, tmp_path):
 def test_an_invalid_manifest_is_refused(tiny_bert_dir, tmp_path):
     saved(tiny_bert_dir, tmp_path / "m")
     file = tmp_path / "m" / "pemeta.json"
-    about = json.loads(file.read_text())
+    manifest = json.loads(file.read_text())
     for change, message in (
         ({"format": 2}, "has format 2, but this version of pemeta reads format 1; upgrade pemeta"),
         ({"methods": ["adaptor"]}, "unknown PE method 'adaptor'; did you mean 'adapter'.*import its module first"),
         ({"methods": []}, "at least 1 item"),
         ({"colour": "red"}, "unknown key 'colour'"),
     ):
-        file.write_text(json.dumps({**about, **change}))
+        file.write_text(json.dumps({**manifest, **change}))
         with pytest.raises(ModelError, match=message):
             PEModel.from_pretrained(tmp_path / "m")
     file.write_text("{")
@@ -279,8 +279,7 @@ def test_pushing_uploads_the_folder(tiny_bert_dir, monkeypatch, tokenizer):
 
 
 def test_a_name_on_the_hub_is_read_file_by_file(tiny_bert_dir, tmp_path, monkeypatch):
-    from pemeta.model import manifest as about
-    from pemeta.model import model_files as saving
+    from pemeta.model import manifest, model_files
 
     expected = saved(tiny_bert_dir, tmp_path / "m")
     asked = []
@@ -289,9 +288,9 @@ def test_a_name_on_the_hub_is_read_file_by_file(tiny_bert_dir, tmp_path, monkeyp
         asked.append((repo, name))
         return str(tmp_path / "m" / name)
 
-    load = saving.load_backbone
-    monkeypatch.setattr(about, "cached_file", cached)
-    monkeypatch.setattr(saving, "load_backbone", lambda path, *rest: load(tmp_path / "m", *rest))
+    load = model_files.load_backbone
+    monkeypatch.setattr(manifest, "cached_file", cached)
+    monkeypatch.setattr(model_files, "load_backbone", lambda path, *rest: load(tmp_path / "m", *rest))
     assert torch.equal(hidden(PEModel.from_pretrained("me/primed").eval()), hidden(expected))
     assert asked == [("me/primed", "pemeta.json"), ("me/primed", "theta_a.safetensors")]
 
@@ -427,8 +426,8 @@ def test_tasks_on_a_plain_backbone_load_in_another_precision(tiny_bert_dir, tmp_
     model = PEModel.from_pretrained(tiny_bert_dir, PEMethod.parse("lora"))
     model.add_head("nl", TokenClassification(labels=("O", "B-X", "I-X")))
     model.save_task(tmp_path / "tasks" / "nl", "nl")
-    about = describe_model(model, base=str(tiny_bert_dir))
-    (tmp_path / "pemeta.json").write_text(json.dumps(about.model_dump(mode="json")))
+    manifest = describe_model(model, base=str(tiny_bert_dir))
+    (tmp_path / "pemeta.json").write_text(json.dumps(manifest.model_dump(mode="json")))
     again = PEModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert again.load_task(tmp_path / "tasks" / "nl") == "nl"
     shaken(again)
@@ -438,8 +437,8 @@ def test_tasks_on_a_plain_backbone_load_in_another_precision(tiny_bert_dir, tmp_
 
 def test_the_index_of_a_missing_method_is_refused(tiny_bert_dir, tmp_path):
     saved(tiny_bert_dir, tmp_path / "m")
-    about = json.loads((tmp_path / "m" / "pemeta.json").read_text())
-    (tmp_path / "m" / "pemeta.json").write_text(json.dumps({**about, "finetuning": 3}))
+    manifest = json.loads((tmp_path / "m" / "pemeta.json").read_text())
+    (tmp_path / "m" / "pemeta.json").write_text(json.dumps({**manifest, "finetuning": 3}))
     with pytest.raises(ModelError, match="finetuning is 3, but must be below the number of methods, 1"):
         PEModel.from_pretrained(tmp_path / "m")
 

@@ -33,6 +33,7 @@ from pemeta.backbone import gradient_checkpointing as checkpointing
 from pemeta.backbone.architectures import first_layer, layer_names
 from pemeta.backbone.layer_reuse import INPUT_OF_LAYER, has_dropout
 from pemeta.errors import ConfigError, DataError, ModelError, NotFiniteError
+from pemeta.priming.inner_rules.sgd import SGD
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 
 OUTPUT = Adapter(bottleneck=4, init_std=0.3)
@@ -245,6 +246,23 @@ def test_a_checkpointed_layer_that_drops_by_its_own_flag_does_so_in_training_onl
     assert not torch.equal(model.train()(data, "en"), model(data, "en"))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch._dynamo looks at it
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_a_compiled_backbone_has_the_gradients_of_an_eager_one(order):
+    """Its graph does not notice skipped layers and new hooks, so that all layers are run in each pass."""
+    torch._dynamo.reset()
+    gradients = []
+    for compiled in (False, True):
+        model = model_of(TOP["lora"], "bert")
+        if compiled:
+            model.backbone.compile(backend="eager")
+        assert (model.first_layer() == 0) == compiled
+        meta(order).accumulate(model, episodes("bert"))
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.allclose(gradients[1][name], value, atol=1e-10) for name, value in gradients[0].items())
+
+
 def test_what_cannot_be_checkpointed_is_refused():
     with pytest.raises(ModelError, match="Linear has no layers that can be checkpointed"):
         checkpointing.checkpoint_layers(torch.nn.Linear(2, 2))
@@ -252,17 +270,25 @@ def test_what_cannot_be_checkpointed_is_refused():
         checkpointing.checkpointed(lambda x: x, torch.ones(1))
 
 
-def test_a_failed_inner_loop_lets_go_of_its_graph():
+def test_a_failed_inner_loop_lets_go_of_its_graph(monkeypatch):
     model = model_of(LoRA(rank=2), "bert")
     model.checkpoint_layers()
+    taken, step = [], SGD.step
+
+    def watched(*arguments):
+        values = step(*arguments)
+        taken.extend(map(weakref.ref, values.values()))
+        return values
+
+    monkeypatch.setattr(SGD, "step", watched)
     clone = PrimingLearner(model, 1e300, first_order=False).clone("en")
     with pytest.raises(NotFiniteError, match="the inner loss of step 2"):
         clone.adapt_to([batch("bert", 1)] * 3, "en")
-    assert all(p.grad_fn is None for p in clone.adapted_parameters().values())
-    parts = weakref.ref(clone.module)
-    del clone
+    values = clone.adapted_parameters()
+    assert taken
+    assert all(value.grad_fn is None for value in values.values())
     gc.collect()
-    assert parts() is None
+    assert all(value() is None for value in taken)
 
 
 def test_pytorchs_own_checkpointing_is_wrong_here():
