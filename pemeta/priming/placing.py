@@ -76,13 +76,14 @@ def placed(module: nn.Module, owner: object, places: Collection[Place], values: 
     if there is not None:
         yield
         return
-    before = [parameters[key] for parameters, key, _ in places]
+    before: list[Any] = []
     try:
+        before += [parameters[key] for parameters, key, _ in places]
         for parameters, key, name in places:
             parameters[key] = values[name]
         yield
     finally:
-        for (parameters, key, _), value in zip(places, before, strict=True):
+        for (parameters, key, _), value in zip(places, before, strict=False):  # none if a place is gone
             parameters[key] = value
         with _lock:
             del _holders[module]
@@ -124,6 +125,9 @@ class View:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a clone's module is a view; set {name!r} on the original module")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("a clone's module is a view, which is not copied; copy or pickle the clone")
 
     def __getitem__(self, key: Any) -> Any:
         found = self._part[key]
