@@ -105,7 +105,7 @@ class PrimingLearner(SharingLearner):
         """
         theta_a = self.partition.theta_a
         heads = self._owned_heads() if task is None else self.shared.head_names(task)  # type: ignore[operator]
-        with placed(self.shared, self, (), {}):  # or the parameters would be the values of the clone that computes
+        with self._alone():  # or the parameters would be the values of the clone that computes
             parameters = dict(self.shared.named_parameters())
         _refuse_frozen("θ_a", theta_a, parameters)
         _refuse_frozen("θ_p", self.partition.theta_p, parameters)
@@ -200,14 +200,19 @@ class PrimingLearner(SharingLearner):
     @contextmanager
     def _theta_p_constant(self) -> Iterator[None]:
         """Disable gradients of θ_p, which the original shares, for the duration of the block."""
-        shared = [p for p in parameter_dict(self.shared, self.partition.theta_p).values() if p.requires_grad]
-        try:
-            for parameter in shared:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for parameter in shared:
-                parameter.requires_grad_(True)
+        with self._alone():  # another thread's query pass would lose the gradient
+            shared = [p for p in parameter_dict(self.shared, self.partition.theta_p).values() if p.requires_grad]
+            try:
+                for parameter in shared:
+                    parameter.requires_grad_(False)
+                yield
+            finally:
+                for parameter in shared:
+                    parameter.requires_grad_(True)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Refuse passes of other clones, and of this one in other threads, within the block."""
+        return placed(self.shared, self, (), {})
 
     def _check_finite(self, losses: Sequence[Tensor]) -> list[float]:
         """The losses as numbers, after checking them; this is the only place that synchronizes with the device."""

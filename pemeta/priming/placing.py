@@ -57,8 +57,8 @@ def placed(module: nn.Module, owner: object, places: Collection[Place], values: 
 
     Args:
         module: The module that the places are in.
-        owner: Whose values they are. A block within one of the same owner changes nothing.
-        places: All places of the values.
+        owner: Whose values they are. A block may be within another one of the same owner.
+        places: All places of the values; none, to keep others from computing with the module.
         values: By first name.
 
     Raises:
@@ -73,9 +73,6 @@ def placed(module: nn.Module, owner: object, places: Collection[Place], values: 
                 "other, and give each thread a model of its own"
             )
         _holders[module] = holder
-    if there is not None:
-        yield
-        return
     before: list[Any] = []
     try:
         before += [parameters[key] for parameters, key, _ in places]
@@ -85,8 +82,9 @@ def placed(module: nn.Module, owner: object, places: Collection[Place], values: 
     finally:
         for (parameters, key, _), value in zip(places, before, strict=False):  # none if a place is gone
             parameters[key] = value
-        with _lock:
-            del _holders[module]
+        if there is None:
+            with _lock:
+                del _holders[module]
 
 
 class View:

@@ -274,6 +274,41 @@ def test_no_clone_is_made_while_another_computes():
     learner.clone("en")
 
 
+def test_a_block_of_several_passes_computes_with_the_values_of_each():
+    clone, other = (PrimingLearner(tiny_model(ADAPTER), INNER_LR).clone("en") for _ in range(2))
+    before = own_objects(clone.shared)
+    with clone.placed():
+        for _ in range(3):
+            clone.adapt(clone.loss(batch(1), "en"))
+        loss = clone.loss(batch(2), "en")
+    for _ in range(3):
+        other.adapt(other.loss(batch(1), "en"))
+    assert torch.equal(loss, other.loss(batch(2), "en"))
+    assert all(parameter is before[name] for name, parameter in own_objects(clone.shared).items())
+
+
+def test_nothing_else_computes_between_the_steps_of_an_inner_loop(monkeypatch):
+    """θ_p is constant there, so that another thread's query pass would give it no gradient."""
+    learner = PrimingLearner(tiny_model(ADAPTER), INNER_LR)
+    clone, other = learner.clone("en"), learner.clone("en")
+    refused, original = [], PrimingLearner._step
+
+    def compute():
+        with pytest.raises(ModelError, match="another clone is computing"):
+            other.loss(batch(2), "en")
+        refused.append(True)
+
+    def step(self, loss):
+        original(self, loss)
+        thread = threading.Thread(target=compute)
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(PrimingLearner, "_step", step)
+    clone.adapt_to([batch(1)] * 2, "en")
+    assert refused == [True, True]
+
+
 def test_a_place_that_is_gone_does_not_lock_the_module():
     model = tiny_model(ADAPTER)
     clone = adapted(model)
