@@ -117,7 +117,10 @@ class TrainingState:
         self.stop_reason = reason
 
     def request_checkpoint(self) -> None:
-        """Save a checkpoint after this event, if the run has a file for one."""
+        """Save a checkpoint after this step or validation, if the run has a file for one.
+
+        What is requested at another event is saved after the next step or validation.
+        """
         self.checkpoint_requested = True
 
 
