@@ -19,7 +19,7 @@ from pemeta.experiments.runner import Runner
 from pemeta.training import finetuning
 from pemeta.training.callbacks import Callback
 from pemeta.training.optimizer import LossScale
-from pemeta.utils.distributed import Processes, process_group
+from pemeta.utils.distributed import Processes, process_group, raised_by_all
 from pemeta.utils.files import write_json, write_tensors
 
 SOURCES = [*TASKS, Task.token_classification("de", data(2))]  # three: one process has more than the other
@@ -148,6 +148,19 @@ def failing(folder: Path, first: bool) -> None:
         write_json(folder / f"error-{int(first)}.json", f"{type(error).__name__}: {error}")
         assert (folder / f"end-{int(first)}.json").exists()
         raise
+
+
+def failing_at_the_end(folder: Path, first: bool) -> None:
+    """An error of a callback in one process, at the end of a run that has done its work: it counts for both."""
+
+    class Fails(Callback):
+        def on_end(self, state):
+            if not first:
+                raise RuntimeError("out of paper")
+
+    with pytest.raises((RuntimeError, PemetaError), match="out of paper") as raised:
+        prime(tiny(), SOURCES, MetaPriming(**FEW), progress=False, callbacks=[Fails()])
+    assert raised_by_all(raised.value)
 
 
 def different(folder: Path, first: bool) -> None:

@@ -22,6 +22,7 @@ from pemeta.model.pe_model import PEModel
 from pemeta.priming._learn2learn import clone_parameters
 from pemeta.priming.inner_rules.base import InnerRule, Moments
 from pemeta.priming.inner_rules.sgd import SGD
+from pemeta.priming.placing import placed
 from pemeta.priming.sharing import SharingLearner
 from pemeta.typing import Batch
 from pemeta.utils.modules import parameter_dict
@@ -100,12 +101,12 @@ class PrimingLearner(SharingLearner):
 
         Raises:
             ModelError: a parameter of θ_a or θ_p does not require gradients, or was replaced since the learner was
-                made.
+                made; or another clone, or another thread, computes with the module just now.
         """
-        theta_a, heads = self.partition.theta_a, tuple(n for n in self._owned if n not in set(self.partition.theta_a))
-        if task is not None:
-            heads = self.shared.head_names(task)  # type: ignore[operator]
-        parameters = dict(self.shared.named_parameters())
+        theta_a = self.partition.theta_a
+        heads = self._owned_heads() if task is None else self.shared.head_names(task)  # type: ignore[operator]
+        with self._alone():  # or the parameters would be the values of the clone that computes
+            parameters = dict(self.shared.named_parameters())
         _refuse_frozen("θ_a", theta_a, parameters)
         _refuse_frozen("θ_p", self.partition.theta_p, parameters)
         start = self.current((*theta_a, *heads), parameters)
@@ -199,14 +200,19 @@ class PrimingLearner(SharingLearner):
     @contextmanager
     def _theta_p_constant(self) -> Iterator[None]:
         """Disable gradients of θ_p, which the original shares, for the duration of the block."""
-        shared = [p for p in parameter_dict(self.shared, self.partition.theta_p).values() if p.requires_grad]
-        try:
-            for parameter in shared:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for parameter in shared:
-                parameter.requires_grad_(True)
+        with self._alone():  # another thread's query pass would lose the gradient
+            shared = [p for p in parameter_dict(self.shared, self.partition.theta_p).values() if p.requires_grad]
+            try:
+                for parameter in shared:
+                    parameter.requires_grad_(False)
+                yield
+            finally:
+                for parameter in shared:
+                    parameter.requires_grad_(True)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Refuse passes of other clones, and of this one in other threads, within the block."""
+        return placed(self.shared, self, (), {})
 
     def _check_finite(self, losses: Sequence[Tensor]) -> list[float]:
         """The losses as numbers, after checking them; this is the only place that synchronizes with the device."""
@@ -239,13 +245,18 @@ class PrimingLearner(SharingLearner):
                 f"θ_a without a gradient: {', '.join(unused)}; the loss does not depend on it, so remove it from θ_a "
                 "or load the backbone without its unused parts (e.g. a pooler)"
             )
-        heads = [name for name in self._owned if name not in set(self.partition.theta_a)]
+        heads = self._owned_heads()
         # A clone with all tasks' heads adapts those that the loss uses; a clone for one task adapts that task's.
         if heads and (not used.intersection(heads) or (self._one_task and not used.issuperset(heads))):
             raise ModelError(
                 f"the loss does not depend on the clone's head ({', '.join(heads[:3])}); compute it with this clone "
                 "and for the task that it was cloned for"
             )
+
+    def _owned_heads(self) -> tuple[str, ...]:
+        """Names of the parameters of heads that this learner adapts."""
+        theta_a = set(self.partition.theta_a)
+        return tuple(name for name in self._owned if name not in theta_a)
 
     def adapted_parameters(self) -> dict[str, Tensor]:
         """Current values, by name, of the parameters that this clone adapts: θ_a and its heads."""

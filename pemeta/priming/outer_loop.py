@@ -69,7 +69,7 @@ def prime(
     algorithm.require()
     check_options(options)
     sampler, processes = algorithm.sampler(tasks, seed), Processes()
-    validation = _validation(algorithm, tasks, validation_tasks, seed, processes)
+    validation = _validation(model, algorithm, tasks, validation_tasks, seed, processes)
     algorithm.prepare(model, seed)
     for task in tasks:
         if task.name not in model.tasks:
@@ -91,6 +91,7 @@ def prime(
 
 
 def _validation(
+    model: PEModel,
     algorithm: PrimingAlgorithm,
     sources: Sequence[Task],
     tasks: Sequence[tuple[Task, Examples]],
@@ -110,7 +111,7 @@ def _validation(
     if not tasks:
         return None
     validation = PrimingValidation(tasks, algorithm.validation_finetuning, seed, processes)
-    validation.check(sources)
+    validation.check(sources, model)
     return validation
 
 

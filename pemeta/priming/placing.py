@@ -57,8 +57,8 @@ def placed(module: nn.Module, owner: object, places: Collection[Place], values: 
 
     Args:
         module: The module that the places are in.
-        owner: Whose values they are. A block within one of the same owner changes nothing.
-        places: All places of the values.
+        owner: Whose values they are. A block may be within another one of the same owner.
+        places: All places of the values; none, to keep others from computing with the module.
         values: By first name.
 
     Raises:
@@ -73,19 +73,18 @@ def placed(module: nn.Module, owner: object, places: Collection[Place], values: 
                 "other, and give each thread a model of its own"
             )
         _holders[module] = holder
-    if there is not None:
-        yield
-        return
-    before = [parameters[key] for parameters, key, _ in places]
+    before: list[Any] = []
     try:
+        before += [parameters[key] for parameters, key, _ in places]
         for parameters, key, name in places:
             parameters[key] = values[name]
         yield
     finally:
-        for (parameters, key, _), value in zip(places, before, strict=True):
+        for (parameters, key, _), value in zip(places, before, strict=False):  # none if a place is gone
             parameters[key] = value
-        with _lock:
-            del _holders[module]
+        if there is None:
+            with _lock:
+                del _holders[module]
 
 
 class View:
@@ -124,6 +123,9 @@ class View:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a clone's module is a view; set {name!r} on the original module")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("a clone's module is a view, which is not copied; copy or pickle the clone")
 
     def __getitem__(self, key: Any) -> Any:
         found = self._part[key]

@@ -88,6 +88,20 @@ class SharingLearner(BaseLearner):  # type: ignore[misc]
     def as_original(self) -> None:
         """Be a learner that was not cloned."""
 
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else is asked for is the module's, for a clone with its values."""
+        try:
+            return nn.Module.__getattr__(self, name)
+        except AttributeError:
+            if "values" not in self.__dict__:  # while it is being made
+                raise
+            return getattr(self.module, name)
+
+    def state_dict(self, *arguments: Any, **kwargs: Any) -> dict[str, Any]:
+        """Names and tensors of the module, with a clone's values."""
+        with self.placed():
+            return super().state_dict(*arguments, **kwargs)  # type: ignore[no-any-return]
+
     def named_parameters(self, *arguments: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
         """Names and parameters of the module, with a clone's values."""
         with self.placed():
@@ -100,9 +114,10 @@ class SharingLearner(BaseLearner):  # type: ignore[misc]
         return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        own = {id(value): nn.Parameter(value.detach().clone()) for value in (self.values or {}).values()}
+        if self.values is not None:  # what else is copied by this memo has the module's own values
+            memo = memo | {id(value): nn.Parameter(value.detach().clone()) for value in self.values.values()}
         with self.placed():
-            module = copy.deepcopy(self.shared, {**memo, **own})
+            module = copy.deepcopy(self.shared, memo)
         made = self.with_values({})
         made._modules["module"], made.values, made._places = module, None, None
         made.as_original()

@@ -45,16 +45,21 @@ class PrimingValidation:
             )
         self.tasks, self.settings, self.seed, self.processes = tuple(tasks), settings, seed, processes
 
-    def check(self, sources: Sequence[Task]) -> None:
-        """Refuse a validation task that is a source task too, or that cannot be fine-tuned.
+    def check(self, sources: Sequence[Task], model: PEModel) -> None:
+        """Refuse a validation task that is a source task too, has a head already, or cannot be fine-tuned.
 
         Raises:
-            ConfigError: One is a source task.
+            ConfigError: One is a source task, or the model has a head for it, which validation would replace.
             DataError: One has no training or validation examples, or they do not fit each other.
         """
         primed_on = {task.name for task in sources}
         if both := [task.name for task, _ in self.tasks if task.name in primed_on]:
             raise ConfigError(f"validation task {both[0]!r} is a source task too; validate on tasks not primed on")
+        if kept := [task.name for task, _ in self.tasks if task.name in model.tasks]:
+            raise ConfigError(
+                f"the model has a head for validation task {kept[0]!r}, which validation would replace; remove it with "
+                "drop_head, or give the validation task another name"
+            )
         for task, examples in self.tasks:
             check_examples(task, examples)
 

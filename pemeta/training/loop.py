@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from typing_extensions import TypedDict
@@ -109,7 +110,6 @@ class Loop:
             KeyboardInterrupt: The run was interrupted, between two steps and after saving.
         """
         state = self.state
-        state.outcome = "failed"  # unless it comes to another end
         try:
             with deferred_interrupt() as interrupted, observed(self._phases):
                 self._start()
@@ -121,14 +121,18 @@ class Loop:
                         self._interrupt()
             state.seconds = time.perf_counter() - self.started
             state.outcome = "stopped early" if state.stop_reason else "finished"
-        except KeyboardInterrupt:
-            state.outcome = "interrupted"
+        except BaseException as error:
+            state.outcome = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            self._close()
             raise
-        finally:
-            with self._ends:
-                self.job.optimization.zero_grad()
-                self.job.end()
+        self.processes.each(self._close)
         return state
+
+    def _close(self) -> None:
+        """Put the values in the model that are kept, and report the end to all callbacks that have started."""
+        with self._ends:
+            self.job.optimization.zero_grad()
+            self.job.end()
 
     def _start(self) -> None:
         """Continue from the checkpoint, and start the callbacks; the first of them ends last."""
@@ -177,7 +181,7 @@ class Loop:
             if self.state.saves > saved:
                 self._emit(Callback.on_checkpoint)
 
-    def _interrupt(self) -> None:
+    def _interrupt(self) -> NoReturn:
         """Save, and leave."""
         state, saved = self.state, self.state.saves
         self.checkpointer.save(state)
@@ -190,7 +194,6 @@ class Loop:
             found = self.job.validate()
         except Stopped:  # a fine-tuning within priming: priming is what is interrupted
             self._interrupt()
-            raise
         except NotFiniteError as error:  # compared with others it would be neither better nor worse
             raise TrainingError(f"{self.job.where(self.state.step - 1)}: {error}") from None
         self.state.validations.append(found)

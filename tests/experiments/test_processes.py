@@ -41,7 +41,7 @@ def together(folder: Path, *steps: str, **options: int) -> subprocess.CompletedP
 def shared(tmp_path_factory):
     """What two processes get in all cases."""
     folder = tmp_path_factory.mktemp("two")
-    outcome = together(folder, "cases", "halves", "float32", "scaled", "requests", "interrupted")
+    outcome = together(folder, "cases", "halves", "float32", "scaled", "requests", "interrupted", "failing_at_the_end")
     assert outcome.returncode == 0, outcome.stderr
     return folder
 

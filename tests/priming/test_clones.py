@@ -146,6 +146,28 @@ def test_a_view_sees_the_clones_values():
     assert torch.equal(clone.module(batch(1), "en"), clone(batch(1), "en"))
 
 
+def test_a_clone_passes_its_values_on():
+    """What a learner does not have itself it takes from the module: with the clone's values too."""
+    model = tiny_model(ADAPTER)
+    clone = adapted(model)
+    name, own = "backbone.pemeta_adapter.up.weight", model.state()
+    expected = values(clone)[name]
+    assert torch.equal(clone.state()[name], expected)
+    assert torch.equal(clone.state_dict()[f"module.{name}"], expected)
+    assert torch.equal(clone.backbone.pemeta_adapter.up.weight, expected)
+    learner = PrimingLearner(model)
+    assert torch.equal(learner.state_dict()[f"module.{name}"], own[name])
+    assert learner.backbone is model.backbone
+    with pytest.raises(AttributeError, match="'nothing'"):
+        _ = clone.nothing
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_view_is_not_copied(copied):
+    with pytest.raises(TypeError, match="copy or pickle the clone"):
+        copied(adapted(tiny_model(ADAPTER)).module)
+
+
 def test_a_view_cannot_be_written_to():
     clone = adapted(tiny_model(ADAPTER))
     with pytest.raises(AttributeError, match="set 'scale' on the original module"):
@@ -207,6 +229,15 @@ def test_a_deep_copy_is_a_learner_of_its_own(copied):
     assert equal(values(own), values(clone))
 
 
+def test_an_original_that_is_copied_with_its_module_stays_on_it():
+    learner = PrimingLearner(tiny_model(ADAPTER))
+    made, model = copy.deepcopy((learner, learner.module))
+    assert made.module is model
+    clone, model = copy.deepcopy((adapted(learner.module), learner.module))
+    assert clone.module is not model  # they have different values
+    assert equal(model.state(), learner.module.state())
+
+
 def test_a_deep_copy_keeps_ties():
     module, partition = tied()
     clone = PrimingLearner(module, INNER_LR, partition=partition).clone()
@@ -229,6 +260,64 @@ def test_two_clones_cannot_compute_at_once():
             with pytest.raises(ModelError, match="another clone is computing with the module that they share"):
                 refused.loss(batch(1), "en")
     other.loss(batch(1), "en")
+
+
+def test_no_clone_is_made_while_another_computes():
+    """It would start from the other's values."""
+    learner = PrimingLearner(tiny_model(ADAPTER), INNER_LR)
+    one, other = adapted(learner.module), learner.clone("en")
+    with one.placed():
+        for refused in (learner, other):
+            with pytest.raises(ModelError, match="another clone is computing"):
+                refused.clone("en")
+        assert equal(values(one.clone("en")), values(one))
+    learner.clone("en")
+
+
+def test_a_block_of_several_passes_computes_with_the_values_of_each():
+    clone, other = (PrimingLearner(tiny_model(ADAPTER), INNER_LR).clone("en") for _ in range(2))
+    before = own_objects(clone.shared)
+    with clone.placed():
+        for _ in range(3):
+            clone.adapt(clone.loss(batch(1), "en"))
+        loss = clone.loss(batch(2), "en")
+    for _ in range(3):
+        other.adapt(other.loss(batch(1), "en"))
+    assert torch.equal(loss, other.loss(batch(2), "en"))
+    assert all(parameter is before[name] for name, parameter in own_objects(clone.shared).items())
+
+
+def test_nothing_else_computes_between_the_steps_of_an_inner_loop(monkeypatch):
+    """θ_p is constant there, so that another thread's query pass would give it no gradient."""
+    learner = PrimingLearner(tiny_model(ADAPTER), INNER_LR)
+    clone, other = learner.clone("en"), learner.clone("en")
+    refused, original = [], PrimingLearner._step
+
+    def compute():
+        with pytest.raises(ModelError, match="another clone is computing"):
+            other.loss(batch(2), "en")
+        refused.append(True)
+
+    def step(self, loss):
+        original(self, loss)
+        thread = threading.Thread(target=compute)
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(PrimingLearner, "_step", step)
+    clone.adapt_to([batch(1)] * 2, "en")
+    assert refused == [True, True]
+
+
+def test_a_place_that_is_gone_does_not_lock_the_module():
+    model = tiny_model(ADAPTER)
+    clone = adapted(model)
+    parameters = model.backbone.pemeta_adapter.up._parameters
+    weight = parameters.pop("weight")
+    with pytest.raises(KeyError):
+        clone.loss(batch(1), "en")
+    parameters["weight"] = weight
+    clone.loss(batch(1), "en")
 
 
 def test_threads_are_refused_and_not_mixed_up():

@@ -74,7 +74,9 @@ def same(one, other):
 
 
 def test_the_events_of_priming(tmp_path):
-    witness = Witness()
+    outcomes = set()
+    watched = {event: lambda state: outcomes.add(state.outcome) for event in ("start", "step", "checkpoint")}
+    witness = Witness(**watched)
     history = primed(tiny(), checkpoint=tmp_path / "c.safetensors", checkpoint_every=2, callbacks=[witness])
     assert witness.events == [
         ("start", 0),
@@ -91,6 +93,7 @@ def test_the_events_of_priming(tmp_path):
     inner = [tuple(report.losses[f"inner/{k}"] for k in (1, 2)) for report in witness.reports]
     assert inner == [losses.inner for losses in history.losses]
     assert [report.learning_rate for report in witness.reports] == pytest.approx([0, 0.005, 0.01, 0.02 / 3, 0.01 / 3])
+    assert outcomes == {"running"}
     assert (witness.state.kind, witness.state.name, witness.state.total) == ("priming", "priming", 5)
     assert witness.state.settings["priming"]["outer_steps"] == 5
     assert witness.state.settings["sources"] == ["en", "es"]
@@ -529,6 +532,15 @@ def test_validation_tasks_that_do_not_fit(changes, says):
     assert witness.events == []
 
 
+def test_a_head_that_validation_would_replace_is_refused():
+    model = tiny()
+    model.add_head("nl", TASKS[0].make_head)
+    with pytest.raises(ConfigError, match="the model has a head for validation task 'nl'"):
+        validated(model)
+    model.drop_head("nl")
+    validated(model)
+
+
 def test_a_validation_that_diverges_says_so():
     diverging = VALIDATED.model_copy(update={"validation_finetuning": FineTuning(epochs=2, batch_size=5, lr=1e200)})
     with pytest.raises(TrainingError, match=r"validation of priming after step 2: fine-tuning nl, epoch 1: .* is"):
@@ -586,8 +598,24 @@ def test_a_log_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "log" / "run.jsonl").unlink()
     (tmp_path / "log").rmdir()
     (tmp_path / "log").write_text("no folder any more")
-    fine_tuned(tiny(), callbacks=[log])
+
+    def restore(state):
+        if state.step == 2:
+            (tmp_path / "log").unlink()
+            (tmp_path / "log").mkdir()
+
+    fine_tuned(tiny(), callbacks=[log, Witness(step=restore)])
     assert capsys.readouterr().err.count("no more is logged there") == 1
+    assert not (tmp_path / "log" / "run.jsonl").exists()
+
+
+def test_a_log_has_only_numbers_that_json_has(tmp_path):
+    log = JsonLog(tmp_path / "run.jsonl")
+    log.write("a run", "validation", {"score": -800.0, "values": {"perplexity": math.inf, "losses": [math.nan, 1.0]}})
+    (line,) = (tmp_path / "run.jsonl").read_text().splitlines()
+    found = json.loads(line, parse_constant=lambda name: pytest.fail(name))
+    assert found["values"] == {"perplexity": None, "losses": [None, 1.0]}
+    assert found["score"] == -800.0
 
 
 # Trackers

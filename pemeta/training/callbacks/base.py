@@ -64,7 +64,7 @@ class Validation:
 
 @dataclass
 class TrainingState:
-    """A training run as its callbacks see it; only the loop and :class:`Checkpointer` write to it.
+    """A training run as its callbacks see it; only the loop, its job and :class:`Checkpointer` write to it.
 
     Attributes:
         kind: ``priming`` or ``fine-tuning``.
@@ -79,7 +79,7 @@ class TrainingState:
         last: The last step; None before the first one of this session.
         summary: The last step's losses as the progress bar shows them.
         validations: All validations so far, those of earlier sessions included.
-        outcome: How the run ended, at :meth:`Callback.on_end`.
+        outcome: How the run ended, at :meth:`Callback.on_end`; ``running`` before.
         saved: The file of the last checkpoint, and None before there is one.
         saves: Checkpoints that were written in this session.
         stop_reason: Why the run is to stop early; None to go on.
@@ -117,7 +117,10 @@ class TrainingState:
         self.stop_reason = reason
 
     def request_checkpoint(self) -> None:
-        """Save a checkpoint after this event, if the run has a file for one."""
+        """Save a checkpoint after this step or validation, if the run has a file for one.
+
+        What is requested at another event is saved after the next step or validation.
+        """
         self.checkpoint_requested = True
 
 

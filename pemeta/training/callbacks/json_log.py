@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ class JsonLog(Callback):
     """One JSON object a line for each event: start, step, validation, checkpoint, end.
 
     Every line has ``time`` (seconds since 1970), ``process``, ``run`` and ``event``. Lines are appended whole, so that
-    several processes may share a file. A file that can no longer be written is reported once, and the run goes on.
+    several processes may share a file. A file that can no longer be written is reported once and not written to from
+    then on, and the run goes on. Numbers that are not finite, such as a perplexity beyond measure, are null.
 
     Args:
         path: The file; it is created, or added to.
@@ -32,6 +34,7 @@ class JsonLog(Callback):
 
     def __init__(self, path: str | Path, run: str | None = None) -> None:
         self.path, self.run = Path(path), run
+        self._failed: list[OSError] = []  # one list for the logs of all runs
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("a", encoding="utf-8").close()
@@ -74,12 +77,24 @@ class JsonLog(Callback):
 
     def write(self, run: str, event: str, values: Mapping[str, Any]) -> None:
         """Add a line."""
-        line = {"time": round(time.time(), 3), "process": os.getpid(), "run": run, "event": event, **values}
+        if self._failed:
+            return
+        line = {"time": round(time.time(), 3), "process": os.getpid(), "run": run, "event": event, **_finite(values)}
         try:
             with self.path.open("ab", buffering=0) as file:  # one write a line, which does not mix with another's
                 file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
         except OSError as error:
+            self._failed.append(error)
             warn(f"cannot write the log {self.path}: {_why(error)}; no more is logged there", once=True)
+
+
+def _finite(value: Any) -> Any:
+    """A JSON value with null for numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _why(error: OSError) -> str:
