@@ -50,9 +50,12 @@ if TYPE_CHECKING:
     from pemeta.model import Partition as Partition
     from pemeta.model import PEModel as PEModel
     from pemeta.priming import FineTunePriming as FineTunePriming
+    from pemeta.priming import InnerLoopPriming as InnerLoopPriming
     from pemeta.priming import MetaPriming as MetaPriming
+    from pemeta.priming import PersistentPriming as PersistentPriming
     from pemeta.priming import PrimingAlgorithm as PrimingAlgorithm
     from pemeta.priming import PrimingLearner as PrimingLearner
+    from pemeta.priming import ReptilePriming as ReptilePriming
     from pemeta.priming import prime as prime
     from pemeta.reporting import load_records as load_records
     from pemeta.tasks import Episode as Episode
@@ -120,9 +123,12 @@ _PUBLIC = {
     ),
     "pemeta.priming": (
         "FineTunePriming",
+        "InnerLoopPriming",
         "MetaPriming",
+        "PersistentPriming",
         "PrimingAlgorithm",
         "PrimingLearner",
+        "ReptilePriming",
         "prime",
     ),
     "pemeta.reporting": ("load_records",),

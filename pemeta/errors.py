@@ -102,6 +102,15 @@ def reason(error: BaseException) -> str:
     return lines[0].strip().rstrip(".:") if lines else type(error).__name__
 
 
+def article(noun: str) -> str:
+    """A noun with its indefinite article, by its first letter.
+
+    >>> article("inner rule"), article("PE method")
+    ('an inner rule', 'a PE method')
+    """
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+
+
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
     """The message for an unknown name: the closest known name, then all known names.
 

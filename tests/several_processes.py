@@ -12,7 +12,18 @@ import pytest
 import torch
 from tiny_models import METHODS, TASKS, data, shaken, tiny
 
-from pemeta import FineTunePriming, FineTuning, Full, MetaPriming, PEModel, Task, prime
+from pemeta import (
+    FineTunePriming,
+    FineTuning,
+    Full,
+    MetaPriming,
+    PEModel,
+    PersistentPriming,
+    PrimingAlgorithm,
+    ReptilePriming,
+    Task,
+    prime,
+)
 from pemeta.errors import PemetaError
 from pemeta.experiments.config_file import load_config
 from pemeta.experiments.runner import Runner
@@ -28,6 +39,7 @@ FEW = STEPS | {"outer_steps": 4}
 # Three again, which one process fine-tunes on two of.
 VALIDATION = [(Task.token_classification(f"v{seed}", data(seed)), data(seed + 1)) for seed in (8, 10, 12)]
 VALIDATED = MetaPriming(**FEW, validate_every=1, validation_finetuning=FineTuning(epochs=2, batch_size=5, lr=0.05))
+EVERYTHING = ("theta_p", "theta_a", "theta_h")
 CASES = {
     **{f"meta {name}": (method, MetaPriming(**STEPS)) for name, (method, _) in METHODS.items()},
     **{
@@ -42,6 +54,16 @@ CASES = {
     "fresh support": (METHODS["adapter"][0], MetaPriming(**FEW, fresh_support=True, inner_steps=3)),
     "validated": (METHODS["adapter"][0], VALIDATED),
     "inner dropout": (METHODS["lora"][0], MetaPriming(**FEW, inner_dropout=True)),
+    "every loss": (METHODS["lora"][0], MetaPriming(**FEW, outer_loss="annealed", sentences="both", first_order=False)),
+    "inner adam": (METHODS["lora"][0], MetaPriming(**FEW, inner_rule={"name": "adam", "moments": "outer"})),
+    "hybrid": (METHODS["adapter"][0], MetaPriming(**FEW, hybrid=0.5)),
+    "anil": (METHODS["adapter"][0], PrimingAlgorithm.parse({"name": "anil", **FEW})),
+    "a shared head": (METHODS["lora"][0], MetaPriming(**FEW, primes=EVERYTHING, source_heads="shared")),
+    "θ_a alone": (METHODS["lora"][0], MetaPriming(**FEW, primes=("theta_a",))),
+    "reptile": (METHODS["lora"][0], ReptilePriming(**FEW | {"query_size": 0})),
+    "persistent": (METHODS["lora"][0], PersistentPriming(**FEW, start="mean")),
+    "persistent, one task": (METHODS["adapter"][0], PersistentPriming(**FEW, start="mean", tasks_per_batch=1)),
+    "interpolated": (METHODS["lora"][0], FineTunePriming(**FEW, interpolate=0.5)),
 }
 
 
@@ -75,10 +97,10 @@ def scaled(folder: Path, first: bool) -> None:
     LossScale.suited_to = classmethod(lambda cls, dtype: cls(4.0))
     scales = []
 
-    def accumulate(self, model, episodes, loss_scale=1.0):
-        scales.append(loss_scale)
-        losses = original(self, model, episodes, loss_scale)
-        if loss_scale > 1 and not first:
+    def accumulate(self, model, episodes, step=None):
+        scales.append(step.loss_scale)
+        losses = original(self, model, episodes, step)
+        if step.loss_scale > 1 and not first:
             model.backbone.embeddings.word_embeddings.weight.grad[0, 0] = torch.inf
         return losses
 
@@ -176,10 +198,10 @@ def broken(folder: Path, first: bool) -> None:
     """An error in one process, of a library's."""
     original = MetaPriming.accumulate
 
-    def accumulate(self, model, episodes, loss_scale=1.0):
+    def accumulate(self, model, episodes, step=None):
         if not first:
             raise MemoryError("there is none left")
-        return original(self, model, episodes, loss_scale)
+        return original(self, model, episodes, step)
 
     MetaPriming.accumulate = accumulate
     try:
@@ -193,10 +215,10 @@ def dying(folder: Path, first: bool) -> None:
     """A process that is killed in the middle of a step."""
     original = MetaPriming.accumulate
 
-    def accumulate(self, model, episodes, loss_scale=1.0):
+    def accumulate(self, model, episodes, step=None):
         if not first:
             os.kill(os.getpid(), 9)
-        return original(self, model, episodes, loss_scale)
+        return original(self, model, episodes, step)
 
     MetaPriming.accumulate = accumulate
     prime(tiny(), SOURCES, MetaPriming(**FEW), progress=False)

@@ -31,7 +31,7 @@ from pemeta.estimate.fake import FakeSentences, Shape
 from pemeta.estimate.findings import Memory
 from pemeta.methods import PEMethod
 from pemeta.model.pe_model import PEModel
-from pemeta.priming.algorithms import FineTunePriming, MetaPriming, PrimingAlgorithm
+from pemeta.priming.algorithms import FineTunePriming, MetaPriming, OuterStep, PrimingAlgorithm
 from pemeta.tasks.task import Task
 from pemeta.training.finetuning import FineTuning
 from pemeta.training.optimizer import LossScale, Optimization
@@ -149,7 +149,7 @@ def step_of(case: Case) -> Iterator[tuple[Callable[[], None], int]]:
 
 def _primes(case: Case, model: PEModel, tasks: list[Task]) -> Callable[[float], object]:
     episodes = case.algorithm.sampler(tasks, 0)[0]
-    return lambda scale: case.algorithm.accumulate(model, episodes, scale)
+    return lambda scale: case.algorithm.accumulate(model, episodes, OuterStep(0, scale))
 
 
 def _finetunes(case: Case, model: PEModel, task: Task) -> Callable[[float], object]:

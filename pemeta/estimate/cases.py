@@ -34,22 +34,25 @@ class PrimingCase:
         method: the setting's method.
         algorithm: the setting's priming algorithm.
         tasks: number of source tasks that one process has in the step.
+        sources: number of all source tasks; by default these.
     """
 
     shape: Shape
     method: PEMethod
     algorithm: PrimingAlgorithm
     tasks: int
+    sources: int | None = None
 
     @property
     def key(self) -> str:
         """A key that cases of equal cost share."""
-        return config_digest([self.method.to_config(), _without_rates(self.algorithm.to_config()), self.tasks])
+        algorithm = _without_rates(self.algorithm.to_config())
+        return config_digest([self.method.to_config(), algorithm, self.tasks, self.sources])
 
     @cached_property
     def step(self) -> Step:
         """The step's cost, with validation as a phase: fine-tuning has moments of its own beside priming's."""
-        step = priming_step(self.shape, self.method, self.algorithm, self.tasks)
+        step = priming_step(self.shape, self.method, self.algorithm, self.tasks, self.sources or self.tasks)
         if self.validation is None:
             return step
         own, priming = self.validation.step.memory, step.memory

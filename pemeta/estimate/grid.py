@@ -173,8 +173,9 @@ class _Estimator:
         primer = grid.primer(run.setting)
         if primer is None or primer.priming is None:
             return None
-        tasks = primer.priming.tasks_per_batch or len(grid.sources)
-        return PrimingCase(self.shape, primer.method, primer.priming, -(-tasks // self.world_size))
+        sources = len(grid.sources)
+        tasks = primer.priming.tasks_per_batch or sources
+        return PrimingCase(self.shape, primer.method, primer.priming, -(-tasks // self.world_size), sources)
 
     def _priming(self, group: _Group[PrimingCase]) -> StageEstimate:
         case, step = group.case, group.case.step
@@ -187,6 +188,7 @@ class _Estimator:
         seconds = self._validation(case, self.device.seconds)
         busiest = max(sum(seconds[rank :: self.world_size]) for rank in range(self.world_size))
         copies = FLOAT * step.parameters.whole if validation else 0  # the best values so far
+        copies += FLOAT * step.parameters.theta_p if case.algorithm.interpolate < 1 else 0  # those before priming
         return self._estimate("priming", group, each, steps, flops, [each * steps + busiest] * runs, copies)
 
     def _validation(self, case: PrimingCase, cost: Callable[[Work], float]) -> list[float]:

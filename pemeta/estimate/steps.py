@@ -14,7 +14,7 @@ from pemeta.estimate.findings import Passes, Step
 from pemeta.estimate.monitor import REST, StepMonitor
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
-from pemeta.priming.algorithms import PrimingAlgorithm
+from pemeta.priming.algorithms import OuterStep, PrimingAlgorithm
 from pemeta.training.finetuning_settings import FineTuning
 from pemeta.training.optimizer import LossScale
 from pemeta.typing import Batch
@@ -24,35 +24,40 @@ EVALUATED = 32
 """Sentences in a batch of :func:`pemeta.training.evaluation.predict` and of the hidden-state cache."""
 
 
-def priming_step(shape: Shape, method: PEMethod, algorithm: PrimingAlgorithm, tasks: int) -> Step:
-    """The cost of one outer step on ``tasks`` source tasks.
+def priming_step(shape: Shape, method: PEMethod, algorithm: PrimingAlgorithm, tasks: int, sources: int) -> Step:
+    """The cost of one outer step on ``tasks`` of ``sources`` source tasks; its work is the mean over kinds of steps.
 
-    Tasks that run one after the other cost the same each and free their memory, so two are run and count for all.
+    Tasks that run one after the other cost the same each and free their memory, so two are run and count for all,
+    unless each has much for itself.
 
     Raises:
         ModelError: the method cannot be attached to the backbone, or second order cannot pass through it.
         MissingLearn2LearnError: the algorithm has an inner loop, and learn2learn is not installed.
     """
     algorithm.require()
-    run = tasks if algorithm.joins_tasks else min(tasks, 2)
-    sources = [shape.task(f"source {number}") for number in range(run)]
-    model = shape.model([method], sources)
+    run = tasks if algorithm.joins_tasks or algorithm.grows_with_sources else min(tasks, 2)
+    held = [shape.task(f"source {number}") for number in range(sources if algorithm.grows_with_sources else run)]
+    model = shape.model([method], held)
     with torch.device("meta"):
         algorithm.prepare(model, 0)
+        algorithm.make_heads(model, held, 0)
     # New heads would be made outside of what is counted; they are small.
     one_batch = algorithm.with_carried_heads().model_copy(update={"tasks_per_batch": None})
-    episodes = [replace(episode, seed=None) for episode in one_batch.sampler(sources, 0)[0]]
-    cloned = algorithm.cloned(model, sources[0].name)
+    episodes = [replace(episode, seed=None) for episode in one_batch.sampler(held[:run], 0)[0]]
+    cloned = algorithm.cloned(model, held[0].name)
     monitor = StepMonitor(model, algorithm.trained(model), shape.fused_optimizer, cloned, algorithm.phases)
     with fake_tensors(model), monitor:
         _check_reach(model, shape, algorithm.adapted_method)
         monitor.counter.begin()
-        with monitor.counter.within(REST), observed(monitor.observe):
-            one_batch.accumulate(model, episodes, LossScale.suited_to(model.autocast_dtype).value)
-        each = monitor.counter.take_work()
+        scale, works = LossScale.suited_to(model.autocast_dtype).value, []
+        for number, many in algorithm.kinds_of_steps().items():
+            with monitor.counter.within(REST), observed(monitor.observe):
+                one_batch.accumulate(model, episodes, OuterStep(number, scale))
+            works.append(monitor.counter.take_work().times(tasks * many, run * algorithm.outer_steps))
         monitor.update()
-        work = Work.of(each.times(tasks, run), monitor.counter.take_work())
-        return Step(monitor.parameters(sources[0].name), work, monitor.memory())
+        work, memory = Work.of(*works, monitor.counter.take_work()), monitor.memory()
+        algorithm.release(model)  # what a task has in priming alone is not part of its head
+        return Step(monitor.parameters(held[0].name), work, memory)
 
 
 def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTuning) -> Step:

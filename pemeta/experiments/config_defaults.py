@@ -63,6 +63,12 @@ def _with_defaults(name: str, setting: Any, whole: Mapping[str, Any]) -> Any:
         own = {"name": own} if isinstance(own, str) else own
         if not isinstance(own, Mapping):
             raise ConfigError(f"settings.{name}.{key}: expected a name or a mapping; found {excerpt(own)}")
+        if key == "priming":  # a preset's values go with its name: a setting of another name has none of the default's
+            named = {item: value for item, value in default.items() if item != "name"}
+            own, default = (
+                PrimingAlgorithm.expanded(own),
+                named if "name" in own else PrimingAlgorithm.expanded(default),
+            )
         merged[key] = {**_suitable(key, default, own), **own}
     return merged
 

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from pemeta.data.encoding import Encoded
 from pemeta.data.examples import Examples
+from pemeta.errors import ConfigError
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config import Run
+from pemeta.priming.algorithms import PrimingAlgorithm
+from pemeta.priming.algorithms.primes import BACKBONE
 from pemeta.training.finetuning import check_examples
 
 
@@ -15,13 +18,15 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
     """Read and encode all data of some runs, and report what was truncated.
 
     Raises:
+        ConfigError: ``primes`` lists what a model does not have, or heads cannot be shared.
         DataError: a language is missing, or its data is malformed or too little to prime on.
         ModelError: the backbone cannot be loaded.
         MissingLearn2LearnError: priming needs learn2learn.
     """
     config = builder.config
-    primers = [config.primer(name) for name in dict.fromkeys(run.setting for run in runs)]
-    algorithms = [setting.priming for setting in primers if setting is not None and setting.priming is not None]
+    settings = dict.fromkeys(config.settings[run.setting].primed_as or run.setting for run in runs)
+    found = {name: config.settings[name].priming for name in settings}
+    algorithms = [algorithm for algorithm in found.values() if algorithm is not None]
     for algorithm in algorithms:
         algorithm.require()
     builder.say(f"device {builder.device}; reading data and backbone")
@@ -38,6 +43,9 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
         for task, validation in builder.validation_tasks() if validated else ():
             check_examples(task, validation)
             encoded |= {f"{task.name} train": task.train, f"{task.name} validation": validation}
+    for name, primer in found.items():
+        if primer is not None:
+            _check_primes(builder, name, primer)
     for language, sizes in targets:
         target = builder.target(language, sizes)
         parts = {"train": target.task.train, "validation": target.validation, config.scored_on: target.test}
@@ -52,3 +60,18 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
                 f"{what}: {data.num_truncated} of {len(data)} sentences are longer than {longest} tokens; "
                 f"{data.num_cut_words} words were cut, which count as O in scores"
             )
+
+
+def _check_primes(builder: Builder, setting: str, algorithm: PrimingAlgorithm) -> None:
+    """Check that the model has what a setting primes; the defaults fit every model, so that none is made for them."""
+    usual = type(algorithm)()
+    same_method = algorithm.adapted_method == usual.adapted_method
+    if algorithm.primes == usual.primes and (same_method or algorithm.primes == BACKBONE):
+        return
+    model = builder.model(setting, 0)
+    algorithm.prepare(model, 0)
+    try:
+        algorithm.make_heads(model, builder.sources(), 0)
+        algorithm.trained(model)
+    except ConfigError as error:
+        raise ConfigError(f"settings.{setting}.priming: {error}") from None

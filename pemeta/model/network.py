@@ -30,6 +30,7 @@ class Network(BackboneForward):
         vars(backbone.config).pop(MARK, None)  # saving this model sets it again
         self.heads = nn.ModuleDict()
         self._head_specs: dict[str, HeadSpec] = {}
+        self._shared_heads: dict[str, str] = {}  # tasks without a head of their own, and the task whose head they use
         self._saved_digests: dict[str, str] = {}
         self.tokenizer_digest: str | None = None
         self.method = method
@@ -102,7 +103,9 @@ class Network(BackboneForward):
             raise ModelError("a task needs a name; found an empty one")
         with seeded(seed, "head", task):
             head = make(self.hidden_size)
-        others = {id(p) for name, p in self.named_parameters() if not name.startswith(f"heads.{_key(task)}.")}
+        kept = task in self._shared_heads.values()  # by other tasks
+        replaced = () if kept else (f"heads.{_key(task)}.",)
+        others = {id(p) for name, p in self.named_parameters() if not name.startswith(replaced)}
         if any(id(parameter) in others for parameter in head.parameters()):
             raise ModelError(
                 f"the head of task {task!r} shares a parameter with the backbone or another head, but a parameter must "
@@ -111,16 +114,34 @@ class Network(BackboneForward):
         refuse_running_statistics(head)
         head.check(self.backbone)
         reference = next(self.backbone.parameters())
+        if kept:
+            self.drop_head(task)
         self.heads[_key(task)] = head.to(device=reference.device, dtype=reference.dtype).train(self.training)
         head.start_from(self.backbone)
         self._head_specs.pop(task, None)
+        self._shared_heads.pop(task, None)
         if isinstance(make, HeadSpec):
             self._head_specs[task] = make
 
+    def share_head(self, task: str, owner: str) -> None:
+        """Let a task use the head of another one, in place of one of its own, which is dropped if there is one.
+
+        Raises:
+            ModelError: the owner has no head, or the task no name.
+        """
+        if not task:
+            raise ModelError("a task needs a name; found an empty one")
+        owner = self._shared_heads.get(owner, owner)
+        self.head(owner)
+        if task in self.tasks and task != owner:
+            self.drop_head(task)
+        if task != owner:
+            self._shared_heads[task] = owner
+
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that have a head."""
-        return tuple(map(_task, self.heads))
+        """Names of the tasks that have a head, those that use another task's last."""
+        return (*map(_task, self.heads), *self._shared_heads)
 
     def head(self, task: str) -> Head:
         """The head of a task.
@@ -128,9 +149,10 @@ class Network(BackboneForward):
         Raises:
             ModelError: the task has no head.
         """
-        if _key(task) not in self.heads:
+        key = self._head_key(task)
+        if key not in self.heads:
             raise ModelError(f"{unknown_name('task', task, self.tasks)}; give it a head with add_head")
-        head = self.heads[_key(task)]
+        head = self.heads[key]
         assert isinstance(head, Head)  # only add_head puts one there
         return head
 
@@ -140,13 +162,13 @@ class Network(BackboneForward):
         Raises:
             ModelError: the task has no head, or its head was not made from a :class:`~pemeta.HeadSpec`.
         """
-        head = self.head(task)
-        if task not in self._head_specs:
+        head, owner = self.head(task), self._shared_heads.get(task, task)
+        if owner not in self._head_specs:
             raise ModelError(
                 f"the head of task {task!r} is a {type(head).__name__} that was made by a function, so it cannot be "
                 f"saved; make it from a HeadSpec ({', '.join(HeadSpec.members())}, or your own subclass)"
             )
-        return self._head_specs[task]
+        return self._head_specs[owner]
 
     def drop_head(self, task: str) -> None:
         """Remove one task's head.
@@ -155,13 +177,24 @@ class Network(BackboneForward):
             ModelError: the task has no head.
         """
         self.head(task)
-        del self.heads[_key(task)]
-        self._head_specs.pop(task, None)
+        if self._shared_heads.pop(task, None) is not None:
+            return
+        head, spec = self.heads.pop(_key(task)), self._head_specs.pop(task, None)
+        sharing = [other for other, owner in self._shared_heads.items() if owner == task]
+        if not sharing:
+            return
+        heir, *rest = sharing  # the next task that uses the head owns it from now on
+        del self._shared_heads[heir]
+        self.heads[_key(heir)] = head
+        self._shared_heads.update(dict.fromkeys(rest, heir))
+        if spec is not None:
+            self._head_specs[heir] = spec
 
     def drop_heads(self) -> None:
         """Remove all heads, because a target task starts with its own."""
         self.heads.clear()
         self._head_specs.clear()
+        self._shared_heads.clear()
 
     def head_names(self, task: str) -> tuple[str, ...]:
         """Names of the parameters of one task's head."""
@@ -169,7 +202,11 @@ class Network(BackboneForward):
 
     def head_prefix(self, task: str) -> str:
         """Name of a task's head as a module, with which the names of its parameters begin."""
-        return f"heads.{_key(task)}"
+        return f"heads.{self._head_key(task)}"
+
+    def _head_key(self, task: str) -> str:
+        """The key of the head that a task uses."""
+        return _key(self._shared_heads.get(task, task))
 
     def partition(self, method: PEMethod | None = None) -> Partition:
         """The partition into θ_p, θ_a and θ_h, where ``method`` (by default the fine-tuning method) declares θ_a.

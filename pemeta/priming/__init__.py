@@ -3,8 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from pemeta.priming.algorithms import FineTunePriming as FineTunePriming
+from pemeta.priming.algorithms import InnerLoopPriming as InnerLoopPriming
 from pemeta.priming.algorithms import MetaPriming as MetaPriming
+from pemeta.priming.algorithms import PersistentPriming as PersistentPriming
 from pemeta.priming.algorithms import PrimingAlgorithm as PrimingAlgorithm
+from pemeta.priming.algorithms import ReptilePriming as ReptilePriming
 from pemeta.priming.history import PrimingHistory as PrimingHistory
 from pemeta.priming.outer_loop import prime as prime
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import Optimizer
 from typing_extensions import Self
 
 from pemeta.backbone.architectures import attention_of
@@ -38,10 +39,11 @@ class PrimingLearner(SharingLearner):
         θ_a ← θ_a - α ∇_{θ_a} L        θ_h ← θ_h - α ∇_{θ_h} L
 
     The clone's θ_a stays connected to the original, which therefore receives its meta-gradient from the same
-    backward pass. θ_h receives none (Algorithm 1 assigns an adapted value to it, line 11): a clone starts from its
-    detached values. A clone of a clone starts from the clone's values, and is connected to them. ``clone.module`` is a
-    view of the module with the clone's values. Two clones cannot compute at once. A shallow copy of a clone has values
-    of its own from then on; a deep or pickled copy is a learner on a copy of the module with the clone's values.
+    backward pass, unless it is frozen. θ_h receives none (Algorithm 1 assigns an adapted value to it, line 11): a clone
+    starts from its detached values, without ``head_gradient``. A clone of a clone starts from the clone's values, and
+    is connected to them. ``clone.module`` is a view of the module with the clone's values. Two clones cannot compute at
+    once. A shallow copy of a clone has values of its own from then on; a deep or pickled copy is a learner on a copy of
+    the module with the clone's values.
 
     Args:
         module: a :class:`~pemeta.PEModel`, or any module together with ``partition``.
@@ -54,6 +56,14 @@ class PrimingLearner(SharingLearner):
             kernel in place of its fused kernels, which have no second derivative.
         rule: how an inner step follows from gradients; by default SGD, the paper's.
         loss_scale: factor on the inner losses while their gradients are computed, against underflow in float16.
+        head_gradient: whether the values that heads start with receive a meta-gradient too (ANIL, Raghu et al., 2020).
+        optimizer: the outer optimiser, whose moments a rule may start an inner loop from.
+        keep_path: whether a clone keeps its values after each inner step, as a loss at every step needs.
+
+    Attributes:
+        task: the task that a clone was made for; None for all.
+        losses: of a clone's last :meth:`adapt_to`: the loss before each step.
+        path: a clone's values after each inner step, if they are kept.
 
     Raises:
         ConfigError: ``inner_lr`` is not positive.
@@ -72,6 +82,9 @@ class PrimingLearner(SharingLearner):
         first_order: bool = True,
         rule: InnerRule | None = None,
         loss_scale: float = 1.0,
+        head_gradient: bool = False,
+        optimizer: Optimizer | None = None,
+        keep_path: bool = False,
     ) -> None:
         if not inner_lr > 0:
             raise ConfigError(f"inner_lr must be positive; found {inner_lr}")
@@ -86,8 +99,9 @@ class PrimingLearner(SharingLearner):
         self.method = method
         self.rule = rule or SGD()
         self.loss_scale = loss_scale
-        self._moments: Moments = {}  # of a clone
-        self._steps = 0
+        self.head_gradient = head_gradient
+        self.optimizer = optimizer
+        self.keep_path = keep_path
         self.math_attention = not first_order and isinstance(module, PEModel) and needs_math(module, method)
         self.partition = partition
         self.first_order = first_order
@@ -100,21 +114,24 @@ class PrimingLearner(SharingLearner):
             task: for a ``PEModel``, clone only this task's head and share the others; by default clone all heads.
 
         Raises:
-            ModelError: a parameter of θ_a or θ_p does not require gradients, or was replaced since the learner was
-                made; or another clone, or another thread, computes with the module just now.
+            ModelError: a parameter was replaced since the learner was made, or another clone, or another thread,
+                computes with the module just now.
         """
         theta_a = self.partition.theta_a
         heads = self._owned_heads() if task is None else self.shared.head_names(task)  # type: ignore[operator]
         with self._alone():  # or the parameters would be the values of the clone that computes
             parameters = dict(self.shared.named_parameters())
-        _refuse_frozen("θ_a", theta_a, parameters)
-        _refuse_frozen("θ_p", self.partition.theta_p, parameters)
         start = self.current((*theta_a, *heads), parameters)
+        primed = [name for name in (*theta_a, *(heads if self.head_gradient else ())) if start[name].requires_grad]
         with torch.inference_mode(False), torch.enable_grad():
-            values = dict(zip(theta_a, clone_parameters([start[name] for name in theta_a]), strict=True))
-            values |= {name: start[name].detach().clone().requires_grad_() for name in heads}
+            own = dict(zip(primed, clone_parameters([start[name] for name in primed]), strict=True))
+            values = {n: own[n] if n in own else v.detach().clone().requires_grad_() for n, v in start.items()}
         clone = self.with_values(values)
         clone._owned, clone._one_task = tuple(values), task is not None or self._one_task
+        if self.values is None and self.optimizer is not None:
+            state = self.optimizer.state
+            clone._moments = self.rule.initial({n: state[parameters[n]] for n in start if state.get(parameters[n])})
+        clone.task, clone.losses, clone.path = task or self.task, [], []
         return clone
 
     def with_values(self, values: dict[str, Tensor]) -> Self:
@@ -126,7 +143,11 @@ class PrimingLearner(SharingLearner):
     def as_original(self) -> None:
         """Adapt whatever the partition names, as a learner does that was not cloned."""
         self._owned, self._one_task = self.partition.adapted, False
-        self._moments, self._steps = {}, 0
+        self._moments: Moments = {}  # of a clone
+        self._steps = 0
+        self.task: str | None = None
+        self.losses: list[float] = []
+        self.path: list[dict[str, Tensor]] = []
 
     def loss(self, batch: Batch, task: str) -> Tensor:
         """A task's loss, as a scalar, for a ``PEModel``; for second order, attention is twice differentiable."""
@@ -185,7 +206,8 @@ class PrimingLearner(SharingLearner):
                 loss = self.loss(reused[id(batch)], task)
                 losses.append(loss.detach())
                 self._step(loss)
-            return self._check_finite(losses)
+            self.losses = self._check_finite(losses)
+            return self.losses
 
     @contextmanager
     def _released_on_failure(self) -> Iterator[None]:
@@ -194,7 +216,7 @@ class PrimingLearner(SharingLearner):
             yield
         except BaseException:
             self.values = {name: value.detach() for name, value in self.adapted_parameters().items()}
-            self._moments = {}
+            self._moments, self.path = {}, []
             raise
 
     @contextmanager
@@ -236,6 +258,8 @@ class PrimingLearner(SharingLearner):
             moved = self.rule.step(owned, found, self._moments, self._steps, self.inner_lr)
         self._steps += 1
         self.values = {**owned, **moved}  # the heads of other tasks stay
+        if self.keep_path:
+            self.path = [*self.path, self.values]
 
     def _check_used(self, used: set[str]) -> None:
         """Refuse a loss that does not depend on all parameters that it should adapt."""
@@ -280,14 +304,3 @@ def needs_math(model: PEModel, method: PEMethod | None) -> bool:
             "lacks; load the backbone with attention: sdpa or eager, or set first_order: true"
         )
     return True
-
-
-def _refuse_frozen(what: str, names: Sequence[str], parameters: Mapping[str, Tensor]) -> None:
-    """Refuse frozen parameters, which priming would silently leave unchanged."""
-    frozen = [name for name in names if not parameters[name].requires_grad]
-    if frozen:
-        more = f" and {len(frozen) - 3} more" if len(frozen) > 3 else ""
-        raise ModelError(
-            f"{what} is frozen: {', '.join(frozen[:3])}{more}; call requires_grad_() on it, and keep parameters that "
-            "must not change out of the outer optimiser"
-        )

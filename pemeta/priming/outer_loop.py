@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from torch import nn
 from tqdm.auto import tqdm
 from typing_extensions import Unpack
 
 from pemeta.data.examples import Examples
-from pemeta.errors import ConfigError
+from pemeta.errors import ConfigError, ModelError
 from pemeta.model.pe_model import PEModel
-from pemeta.priming.algorithms import MetaPriming, PrimingAlgorithm, StepLosses
+from pemeta.priming.algorithms import MetaPriming, PrimingAlgorithm
 from pemeta.priming.history import PrimingHistory
+from pemeta.priming.job import PrimingJob
 from pemeta.priming.validation import PrimingValidation
-from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
-from pemeta.training.callbacks.base import StepReport, Validation
-from pemeta.training.checkpoints import prefixed, unprefixed
-from pemeta.training.job import Gradient, Job
 from pemeta.training.loop import Loop, LoopOptions, check_options
-from pemeta.training.optimizer import LossScale, Optimization
-from pemeta.typing import State
 from pemeta.utils.distributed import Processes
-from pemeta.utils.modules import modes_kept, only_trainable, state_digest
+from pemeta.utils.modules import modes_kept, only_trainable, parameter_dict, state_digest
 from pemeta.utils.seeding import seeded
 
 
@@ -61,8 +55,9 @@ def prime(
         TrainingError: A loss is not finite; the step is named.
         OutputError: The checkpoint cannot be written, or belongs to another run, whose difference is named.
         ConfigError: ``not_finite`` or ``checkpoint_every`` is none of the possible values; validation tasks are
-            missing, not asked for, or source tasks; or processes that share the run have different models, data or
-            settings.
+            missing, not asked for, or source tasks; ``primes`` lists what the model does not have; or processes that
+            share the run have different models, data or settings.
+        ModelError: A parameter that priming should move is frozen.
         KeyboardInterrupt: The run was interrupted, between two steps and after saving.
     """
     algorithm = algorithm or MetaPriming()
@@ -71,13 +66,11 @@ def prime(
     sampler, processes = algorithm.sampler(tasks, seed), Processes()
     validation = _validation(model, algorithm, tasks, validation_tasks, seed, processes)
     algorithm.prepare(model, seed)
-    for task in tasks:
-        if task.name not in model.tasks:
-            model.add_head(task.name, task.make_head, seed)
     with (
         modes_kept(model),
+        _heads_made(model, tasks, algorithm, seed),
         seeded(seed, "priming", device=model.device),
-        only_trainable(model, algorithm.trained(model)) as trained,
+        only_trainable(model, _movable(model, algorithm)) as trained,
     ):
         job = PrimingJob(model, sampler, algorithm, seed, trained.values(), validation, processes)
         loop = Loop(job, model.device, options, processes=processes)
@@ -88,6 +81,39 @@ def prime(
     if processes.size > 1:
         processes.check_same(state_digest(model), "primed parameters")
     return job.history()
+
+
+@contextmanager
+def _heads_made(model: PEModel, tasks: Sequence[Task], algorithm: PrimingAlgorithm, seed: int) -> Iterator[None]:
+    """Give each source task what it has for itself; afterwards it keeps its head."""
+    try:
+        algorithm.make_heads(model, tasks, seed)
+        yield
+    finally:
+        algorithm.release(model)
+
+
+def _movable(model: PEModel, algorithm: PrimingAlgorithm) -> tuple[str, ...]:
+    """Names of the parameters that the outer optimiser moves.
+
+    Raises:
+        ConfigError: ``primes`` lists what the model does not have, or nothing that ``interpolate`` has an effect on.
+        ModelError: One is frozen, and would silently be moved.
+    """
+    names = algorithm.trained(model)
+    if algorithm.interpolate < 1 and not set(names).intersection(model.partition().theta_p):
+        raise ConfigError(
+            f"interpolate: {algorithm.interpolate} is between values of θ_p, but priming moves nothing of θ_p; remove "
+            "interpolate, or let primes list a part of θ_p"
+        )
+    frozen = [name for name, one in parameter_dict(model, names).items() if not one.requires_grad]
+    if frozen:
+        more = f" and {len(frozen) - 3} more" if len(frozen) > 3 else ""
+        raise ModelError(
+            f"priming moves {', '.join(frozen[:3])}{more}, but it is frozen; call requires_grad_() on it, or list in "
+            "primes only what priming should move"
+        )
+    return names
 
 
 def _validation(
@@ -113,184 +139,3 @@ def _validation(
     validation = PrimingValidation(tasks, algorithm.validation_finetuning, seed, processes)
     validation.check(sources, model)
     return validation
-
-
-class PrimingJob(Job):
-    """Priming as the training loop sees it.
-
-    Args:
-        model: What is primed.
-        sampler: Of the meta-batches.
-        algorithm: Whose gradients these are.
-        seed: Of the run.
-        trained: The parameters that the outer optimiser updates.
-        validation: What decides which step's values are kept; None keeps the last.
-        processes: Those that prime together.
-    """
-
-    kind: ClassVar[Literal["priming", "fine-tuning"]] = "priming"
-    unit: ClassVar[str] = "step"
-
-    def __init__(
-        self,
-        model: PEModel,
-        sampler: EpisodeSampler,
-        algorithm: PrimingAlgorithm,
-        seed: int,
-        trained: Iterable[nn.Parameter],
-        validation: PrimingValidation | None,
-        processes: Processes,
-    ) -> None:
-        self.model, self.sampler, self.algorithm, self.seed = model, sampler, algorithm, seed
-        self.validation, self.processes = validation, processes
-        self.name, self.total = "priming", algorithm.outer_steps
-        self.losses: list[StepLosses] = []
-        self.sentences = 0
-        self.best: State = {}
-        self._found = StepLosses((), 0.0)
-        self.optimization = Optimization(
-            trained,
-            algorithm.outer_lr,
-            algorithm.outer_steps,
-            algorithm.weight_decay,
-            algorithm.warmup_steps,
-            algorithm.max_grad_norm,
-            LossScale.suited_to(model.autocast_dtype),
-        )
-
-    def history(self) -> PrimingHistory:
-        """What has happened so far."""
-        best = self.state.best
-        return PrimingHistory(
-            losses=self.losses,
-            seconds=self.state.seconds,
-            sentences=self.sentences,
-            skipped=self.state.skipped,
-            validation_scores=[(one.step, one.score) for one in self.state.validations],
-            best_step=None if best is None else best.step,
-        )
-
-    def settings(self) -> dict[str, Any]:
-        """Methods, source tasks, seed and the algorithm's settings."""
-        return {
-            "methods": [method.to_config() for method in self.model.attached],
-            "sources": [task.name for task in self.sampler.tasks],
-            "seed": self.seed,
-            "priming": self.algorithm.to_config(),
-        }
-
-    def identity(self) -> dict[str, Any]:
-        """Everything that the run depends on, the initial values included."""
-        tasks = self.sampler.tasks
-        validated = {} if self.validation is None else {"validation": self.validation.digests()}
-        return {
-            "settings": self.algorithm.to_config(),
-            "methods": [method.to_config() for method in self.model.attached],
-            "data": {task.name: task.train.digest() for task in tasks},
-            "heads": {task.name: task.head_config for task in tasks},
-            "initial values": state_digest(self.model),
-            "seed": self.seed,
-            "precision": str(self.model.autocast_dtype),
-            **validated,
-        }
-
-    def values(self) -> State:
-        """All values now, and the best ones so far."""
-        return prefixed(now=self.model.state(), best=self.best)
-
-    def progress(self) -> dict[str, Any]:
-        """The history."""
-        return self.history().to_json()
-
-    def restore(self, values: State, progress: Mapping[str, Any]) -> None:
-        """Put back values and history."""
-        parts = unprefixed(values, "now", "best")
-        history = PrimingHistory.from_json(progress)
-        self.model.load_state(parts["now"])
-        self.losses, self.sentences, self.best = history.losses, history.sentences, parts["best"]
-
-    def before_step(self) -> State:
-        """The heads, which take their new values with the gradient."""
-        return self.model.state(self.model.partition().theta_h)
-
-    def undo(self, values: State) -> None:
-        """Put the heads back."""
-        self.model.load_state(values)
-
-    def gradient(self, number: int) -> Gradient:
-        """The gradient of a meta-batch."""
-        episodes = self.sampler[number]
-        self._found = self.meta_gradient(episodes)
-        inner = {f"inner/{step}": loss for step, loss in enumerate(self._found.inner, start=1)}
-        return Gradient({**inner, "outer": self._found.outer}, sum(map(len, episodes)), sum(map(_tokens, episodes)))
-
-    def meta_gradient(self, episodes: Sequence[Episode]) -> StepLosses:
-        """Compute meta-gradient and new heads, in every process; each works on its share of the tasks."""
-        own, scale = self.processes.share(episodes), self.optimization.scale.value
-        parts = self.processes.all(
-            lambda: (len(own), self.algorithm.accumulate(self.model, own, scale)) if own else (0, StepLosses((), 0.0))
-        )
-        self.processes.sum_gradients(self.optimization.parameters)
-        self._exchange_heads(episodes)
-        return parts[0][1] if self.processes.size == 1 else _mean(parts, len(episodes))
-
-    def _exchange_heads(self, episodes: Sequence[Episode]) -> None:
-        """Give every process the heads that the inner loops of others have adapted."""
-        if self.processes.size == 1:
-            return
-        trained = set(map(id, self.optimization.parameters))
-        for index, episode in enumerate(episodes):
-            head = self.model.head(episode.task.name).parameters()
-            self.processes.copy_from(self.processes.owner(index), [p for p in head if id(p) not in trained])
-
-    def taken(self, gradient: Gradient) -> None:
-        """Add the step's losses to the history."""
-        self.losses.append(self._found)
-        self.sentences += gradient.examples
-
-    def where(self, number: int) -> str:
-        """The step."""
-        return f"priming, step {number + 1}"
-
-    def summary(self, report: StepReport) -> str:
-        """The first and the last inner loss, the outer loss, and the speed."""
-        if not self.losses:
-            return f"{len(self.state.skipped)} skipped"
-        last, speed = self.losses[-1], report.examples / report.seconds if report.seconds else 0.0
-        inner = f"inner {last.inner[0]:.3f}→{last.inner[-1]:.3f}, " if last.inner else ""
-        return f"{inner}outer {last.outer:.3f}, {speed:.0f} sentences/s"
-
-    def validation_due(self) -> bool:
-        """Every ``validate_every`` steps, and after the last step."""
-        every = self.algorithm.validate_every
-        if self.validation is None or every is None:
-            return False
-        step = self.state.step
-        return len(self.state.validations) < step // every + (step == self.total and step % every != 0)
-
-    def validate(self) -> Validation:
-        """Fine-tune briefly on the validation tasks, and keep the values if they are the best."""
-        assert self.validation is not None  # or none is due
-        found = self.validation.score(self.model, self.state.step)
-        best = self.state.best
-        if best is None or found.score > best.score:
-            self.best = self.model.state()
-        return found
-
-    def end(self) -> None:
-        """The best values, if validation decides and the run has come to its end."""
-        if self.best and self.state.outcome in ("finished", "stopped early"):
-            self.model.load_state(self.best)
-
-
-def _mean(parts: Sequence[tuple[int, StepLosses]], tasks: int) -> StepLosses:
-    """The mean losses of a meta-batch, from the numbers of tasks and the mean losses of each process."""
-    shares = [(size / tasks, losses) for size, losses in parts if size]
-    inner = zip(*([share * loss for loss in losses.inner] for share, losses in shares), strict=True)
-    return StepLosses(tuple(map(sum, inner)), sum(share * losses.outer for share, losses in shares))
-
-
-def _tokens(episode: Episode) -> int:
-    """Tokens of an episode's examples, without padding."""
-    train = episode.task.train
-    return sum(train.length(index) for index in (*episode.support_indices, *episode.query_indices))

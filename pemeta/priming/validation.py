@@ -49,7 +49,8 @@ class PrimingValidation:
         """Refuse a validation task that is a source task too, has a head already, or cannot be fine-tuned.
 
         Raises:
-            ConfigError: One is a source task, or the model has a head for it, which validation would replace.
+            ConfigError: One is a source task, the model has a head for it, which validation would replace, or there
+                will be no head that it could start from.
             DataError: One has no training or validation examples, or they do not fit each other.
         """
         primed_on = {task.name for task in sources}
@@ -59,6 +60,13 @@ class PrimingValidation:
             raise ConfigError(
                 f"the model has a head for validation task {kept[0]!r}, which validation would replace; remove it with "
                 "drop_head, or give the validation task another name"
+            )
+        heads = [task.make_head for task in sources]
+        odd = [task.name for task, _ in self.tasks if task.make_head not in heads]
+        if odd and self.settings.head == "primed":
+            raise ConfigError(
+                f"validation task {odd[0]!r} cannot start from a primed head, because no source task has its labels; "
+                "validate on other tasks, or set validation_finetuning.head: new"
             )
         for task, examples in self.tasks:
             check_examples(task, examples)

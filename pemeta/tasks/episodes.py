@@ -52,6 +52,11 @@ class Episode:
         """The query set (D^ts in the paper), as tensors of first dimension B."""
         return self.task.train.batch(self.query_indices)
 
+    @property
+    def both(self) -> Batch:
+        """The support and the query set as one batch, as tensors of first dimension B."""
+        return self.task.train.batch(self.support_indices + self.query_indices)
+
     def __len__(self) -> int:
         return len(self.support_indices) + len(self.query_indices)
 

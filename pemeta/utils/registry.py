@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from typing_extensions import Self
 
-from pemeta.errors import ConfigError, FieldError, excerpt, sentence, shortened, unknown_name
+from pemeta.errors import ConfigError, FieldError, article, excerpt, sentence, shortened, unknown_name
 
 
 class Frozen(BaseModel):
@@ -55,11 +55,13 @@ class Named(Frozen, ABC):
 
     A direct subclass founds a family and sets ``kind``; a member sets ``name``, which registers it.
     ``Family.parse`` accepts whatever a configuration may hold: a name, a mapping with the key
-    ``name`` and the member's fields, or a member.
+    ``name`` and the member's fields, or a member. ``presets`` are further names: each stands for a mapping, whose
+    fields others override, and leaves no trace in what is parsed.
     """
 
     kind: ClassVar[str]
     name: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     _members: ClassVar[dict[str, type[Named]]]
 
     @classmethod
@@ -76,6 +78,12 @@ class Named(Frozen, ABC):
         return dict(sorted(cls._members.items()))  # type: ignore[arg-type]
 
     @classmethod
+    def expanded(cls, value: Mapping[str, Any]) -> dict[str, Any]:
+        """A mapping in which the name of a preset is replaced by what the preset stands for."""
+        preset = cls.presets.get(str(value.get("name")))
+        return dict(value) if preset is None else {**value, **preset, **{k: v for k, v in value.items() if k != "name"}}
+
+    @classmethod
     def parse(cls, value: object) -> Self:
         """A member from a name, a mapping or a member.
 
@@ -88,13 +96,13 @@ class Named(Frozen, ABC):
             value = {"name": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
             raise ConfigError(
-                f"expected a {cls.kind}: a name, or a mapping with the key 'name'; found {excerpt(value)}. "
-                f"Known: {', '.join(cls.members())}"
+                f"expected {article(cls.kind)}: a name, or a mapping with the key 'name'; found {excerpt(value)}. "
+                f"Known: {', '.join(sorted([*cls.members(), *cls.presets]))}"
             )
-        fields = dict(value)
+        fields = cls.expanded(value)
         name = fields.pop("name")
         if name not in cls.members():
-            raise ConfigError(unknown_name(cls.kind, name, cls.members()))
+            raise ConfigError(unknown_name(cls.kind, name, [*cls.members(), *cls.presets]))
         try:
             return cls.members()[name].model_validate(fields)
         except ValidationError as error:

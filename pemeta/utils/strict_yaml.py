@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from pemeta.errors import ConfigError
+from pemeta.errors import ConfigError, excerpt
 
 MAX_VALUES = 100_000
 """Most values in a configuration with all aliases expanded; far more than the largest grid has."""
@@ -82,3 +82,22 @@ def read_yaml(text: str) -> Any:
     except Exception as error:  # `!!bool perhaps` is a KeyError, `!!timestamp soon` an AttributeError ...
         what = f"a key or tag does not fit its value ({type(error).__name__}: {error})"
         raise ConfigError(" ".join(what.split())) from error
+
+
+def read_value(text: str, what: str, example: str) -> Any:
+    """A name or a YAML mapping from the command line.
+
+    Args:
+        text: what was given.
+        what: what the name is of, for the message.
+        example: a mapping, for the message.
+
+    Raises:
+        ConfigError: it is no YAML.
+    """
+    try:
+        return read_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{excerpt(text)} is neither {what} nor a YAML mapping ({excerpt(str(error), 200)}); try {example!r}"
+        ) from None

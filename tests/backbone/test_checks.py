@@ -87,43 +87,35 @@ def test_a_backbone_that_pemeta_tuned_by_peft_is_accepted():
     PEModel(first.backbone, HeadOnly())
 
 
-# A frozen θ_p
+# Frozen parameters
 
 
-def test_a_wholly_frozen_theta_p_is_refused():
-    model = with_heads(tiny())
-    for name in model.partition().theta_p:
-        model.get_parameter(name).requires_grad_(False)
-    with pytest.raises(ModelError, match=r"θ_p is frozen: backbone\.embeddings\..*, .* and \d+ more; call requires_"):
-        PrimingLearner(model).clone("en")
-
-
-def test_one_frozen_parameter_is_named_with_the_remedy():
-    model = with_heads(tiny())
-    name = "backbone.encoder.layer.0.output.dense.weight"
-    model.get_parameter(name).requires_grad_(False)
-    with pytest.raises(ModelError, match=rf"θ_p is frozen: {name}; call requires_grad_\(\) on it, and keep"):
-        PrimingLearner(model).clone("en")
-    model.get_parameter(name).requires_grad_()
-    PrimingLearner(model).clone("en")
-
-
-def test_priming_sets_and_restores_the_frozen_flags():
-    """A Trainer may have frozen everything before: `prime` sets what is trainable, and restores the flags."""
+def test_priming_refuses_what_is_wholly_frozen():
+    """A Trainer may have frozen everything before."""
     model = tiny()
     model.requires_grad_(False)
-    before = model.state(model.partition().theta_p)
-    prime(model, TASKS, MetaPriming(outer_steps=1, inner_steps=1, support_size=3, query_size=3), progress=False)
-    assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
-    assert any(not torch.equal(value, before[name]) for name, value in model.state(tuple(before)).items())
+    few = MetaPriming(outer_steps=1, inner_steps=1, support_size=3, query_size=3)
+    with pytest.raises(
+        ModelError, match=r"moves backbone\.embeddings\..*, .* and \d+ more, but .* call requires_grad_\(\)"
+    ):
+        prime(model, TASKS, few, progress=False)
+    model.requires_grad_(True)
+    prime(model, TASKS, few, progress=False)
+    assert all(parameter.requires_grad for parameter in model.backbone.parameters())
 
 
-def test_the_learner_of_any_module_refuses_a_frozen_theta_p():
-    module = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
-    module["body"].weight.requires_grad_(False)
-    partition = Partition.of(module, ["body.bias"], ["head.weight", "head.bias"])
-    with pytest.raises(ModelError, match=r"θ_p is frozen: body\.weight; call"):
-        PrimingLearner(module, partition=partition).clone()
+def test_a_clone_adapts_what_is_frozen_and_the_original_gets_no_gradient():
+    model = with_heads(tiny())
+    frozen = {"backbone.encoder.layer.0.output.dense.weight", "backbone.pemeta_adapter.up.weight"}
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    clone = PrimingLearner(model).clone("en")
+    before = clone.adapted_parameters()["backbone.pemeta_adapter.up.weight"]
+    data = TASKS[0].train.batch(range(3))
+    clone.adapt(clone.loss(data, "en"))
+    clone.loss(data, "en").backward()
+    assert not torch.equal(clone.adapted_parameters()["backbone.pemeta_adapter.up.weight"], before)
+    assert {n for n, p in model.backbone.named_parameters(prefix="backbone") if p.grad is None} == frozen
 
 
 def test_batch_normalisation_is_refused():

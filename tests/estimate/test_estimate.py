@@ -33,7 +33,7 @@ from pemeta.estimate.steps import EVALUATED, finetuning_step
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config_file import load_config
 from pemeta.methods import PEMethod
-from pemeta.priming.algorithms import FineTunePriming, MetaPriming
+from pemeta.priming.algorithms import FineTunePriming, MetaPriming, PersistentPriming
 from pemeta.training.finetuning import FineTuning
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +112,39 @@ def test_tasks_one_after_the_other_cost_as_much_as_they_are_and_hold_no_more() -
 
     assert steps[2].work.flops - steps[1].work.flops == steps[1].work.flops - steps[0].work.flops > 0
     assert len({step.memory for step in steps}) == 1
+
+
+def test_theta_a_of_each_task_is_held_for_all_source_tasks() -> None:
+    """θ_a, θ_h and their two moments for every source task, and their gradients for those of a step."""
+    case = replace(SMALL, method="lora", order="plain").priced
+    assert isinstance(case, PrimingCase)
+    few, many = (
+        replace(case, algorithm=PersistentPriming(support_size=4, query_size=4), tasks=tasks, sources=sources).step
+        for tasks, sources in ((2, 3), (4, 8))
+    )
+    each = 4 * (few.parameters.theta_a + few.parameters.theta_h)
+    assert few.parameters.theta_a == case.step.parameters.theta_a
+    assert few.parameters.theta_h == case.step.parameters.theta_h
+    assert many.parameters.trained - few.parameters.trained == 5 * each / 4
+    assert many.memory.weights - few.memory.weights == 5 * each
+    assert many.memory.optimizer - few.memory.optimizer == pytest.approx(10 * each, rel=0.01)  # and step counts
+    updates = [one.phases["optimiser's step"].gradients for one in (few, many)]
+    assert updates[1] - updates[0] == 2 * each
+
+
+def test_plain_steps_among_others_hold_and_cost_what_they_do_alone() -> None:
+    case = replace(SMALL, method="lora", order="first").priced
+    assert isinstance(case, PrimingCase)
+    sizes: dict[str, Any] = {"support_size": 8, "query_size": 8, "outer_steps": 8}
+    meta, hybrid = (
+        replace(case, algorithm=MetaPriming(**sizes, inner_steps=2, hybrid=share)).step for share in (0, 0.25)
+    )
+    plain = replace(case, algorithm=FineTunePriming(**sizes)).step
+    assert hybrid.memory.activations == pytest.approx(plain.memory.activations, rel=0.02)
+    assert hybrid.memory.total > 1.2 * meta.memory.total
+    expected = 0.75 * meta.work.flops + 0.25 * plain.work.flops
+    assert hybrid.work.flops == pytest.approx(expected, rel=0.02)
+    assert abs(meta.work.flops - plain.work.flops) > 0.1 * expected
 
 
 def test_a_fused_optimiser_holds_a_copy_of_all_that_it_moves() -> None:

@@ -310,6 +310,20 @@ def test_top_level_defaults_are_below_what_a_setting_says(load):
     assert config.settings["fine"].finetuning == FineTuning(epochs=6, lr=0.1)
 
 
+def test_a_presets_values_go_with_its_name(load):
+    """Those of a default's preset do not reach a setting that names another algorithm; the default's own keys do."""
+    raw = {**minimal(), "priming": {"name": "maml", "inner_steps": 3}}
+    given = {"meta": "meta", "anil": "anil", "named": {"inner_lr": 1e-3}, "plain": "maml"}
+    raw["settings"] = {name: {"method": "adapter", "priming": priming} for name, priming in given.items()}
+    found = {name: setting.priming for name, setting in load(raw).settings.items()}
+    assert found == {
+        "meta": MetaPriming(inner_steps=3),
+        "anil": PrimingAlgorithm.parse({"name": "anil", "inner_steps": 3}),
+        "named": PrimingAlgorithm.parse({"name": "maml", "inner_steps": 3, "inner_lr": 1e-3}),
+        "plain": PrimingAlgorithm.parse({"name": "maml", "inner_steps": 3}),
+    }
+
+
 def test_empty_defaults_are_none(load):
     assert load({**minimal(), "priming": None, "finetuning": None}) == load(minimal())
 

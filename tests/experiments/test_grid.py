@@ -554,6 +554,18 @@ def test_the_device_of_the_command_line_comes_first(grid: dict[str, Any], refuse
     assert "cuda:7" in refused("run", grid, "--device", "cuda:7")
 
 
+def test_what_a_method_does_not_have_is_found_before_anything_is_trained(
+    grid: dict[str, Any], refused: Callable[..., str]
+) -> None:
+    """Also if ``primes`` has its default, which suits the default method of the inner loop."""
+    grid["settings"]["primed"] |= {
+        "method": "head_only",
+        "priming": {"name": "reptile", "inner_method": None, "query_size": 0},
+    }
+    said = refused("validate", grid, "--load")
+    assert "settings.primed.priming: primes lists theta_a, but the inner loop's method leaves θ_a empty" in said
+
+
 def test_values_of_a_setting(grid: dict[str, Any]) -> None:
     setting = config_of(grid).settings["primed"]
     changed = setting.having({"priming.inner_lr": 0.5, "method.bottleneck": 8, "finetuning.lr": 0.1})
@@ -561,3 +573,7 @@ def test_values_of_a_setting(grid: dict[str, Any]) -> None:
     assert setting.priming.inner_lr == 0.03
     with pytest.raises(ConfigError, match="expected a key"):
         setting.having({"label": "x"})
+    with pytest.raises(
+        ConfigError, match=r"priming\.name: 'maml' is a preset of several keys; write a setting for each"
+    ):
+        setting.having({"priming.name": "maml"})

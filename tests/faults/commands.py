@@ -50,6 +50,12 @@ WORDS: dict[str, tuple[tuple[object, ...], str]] = {
         ("predict", "/no/where", "words"),
         "'?/no/where'? has no pemeta.json|no such",
     ),
+    "algorithms that nobody knows": (("algorithms", "mamla"), "unknown priming algorithm 'mamla'; did you mean 'maml'"),
+    "algorithms that contradict themselves": (
+        ("algorithms", "{name: meta, primes: [theta_h], source_heads: zero}"),
+        "source_heads: zero gives each episode a new head",
+    ),
+    "algorithms that are no YAML": (("algorithms", "{name: meta"), "is neither an algorithm's name nor a YAML mapping"),
     "methods that nobody knows": (("methods", "adaptor"), "unknown PE method 'adaptor'; did you mean 'adapter'"),
     "methods with an unknown field": (
         ("methods", "{name: lora, ranks: 4}"),

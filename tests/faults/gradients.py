@@ -1,60 +1,86 @@
-"""A program that compares meta-gradients with the explicit unroll, in one process or in several started by torchrun.
+"""A program that compares outer gradients with the explicit unroll, in one process or in several started by torchrun.
 
     python gradients.py EVERY
 
-tries every EVERY-th case: methods, architectures, first and second order, with and without gradient checkpointing, in
-float64. It prints a JSON object: the number of cases tried, the largest error by order and by whether the architecture
-computes parts in float32, and the failures.
+tries every EVERY-th case, in float64:
+
+* methods, architectures, first and second order, with and without gradient checkpointing, for the paper's algorithm;
+* inner rules, outer losses, orders and sets that are primed, on BERT;
+* algorithms and presets, architectures, with and without gradient checkpointing.
+
+It prints a JSON object: the number of cases tried, the largest error by order and by whether the architecture computes
+parts in float32, and the failures.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
+from algorithm_cases import OBJECTIVES, OTHERS, PE, RULES, SETS, SMALL, error_of_a_step
 from architectures import ARCHITECTURES, backbone
 from tiny_models import METHODS
-from unroll import FLOAT32, episodes, meta, model_of, unrolled
+from unroll import FLOAT32, meta, model_of
 
-from pemeta import PEModel
+from pemeta import MetaPriming
 from pemeta.errors import ModelError
-from pemeta.priming.algorithms import MetaPriming
-from pemeta.priming.outer_loop import PrimingJob
-from pemeta.utils.distributed import Processes, process_group
-from pemeta.utils.modules import only_trainable
+from pemeta.methods import PEMethod
+from pemeta.priming.algorithms import PrimingAlgorithm
+from pemeta.utils.distributed import process_group
 
-ORDERS = ("first", "second")
-Case = tuple[str, str, str, bool]
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison; ``name`` identifies it in a failure."""
+
+    name: str
+    algorithm: PrimingAlgorithm
+    method: PEMethod
+    architecture: str = "bert"
+    checkpointed: bool = False
+
+    @property
+    def order(self) -> str:
+        return "first" if getattr(self.algorithm, "first_order", True) else "second"
 
 
 def cases(every: int) -> Iterator[Case]:
-    """All combinations of method, architecture, order and checkpointing that the architecture supports."""
-    possible = [(m, a) for m in METHODS for a in ARCHITECTURES if METHODS[m][0].unsupported(backbone(a)) is None]
-    everything = ((m, a, order, on) for (m, a), order, on in itertools.product(possible, ORDERS, (False, True)))
-    return itertools.islice(everything, 0, None, every)
+    """All combinations that their architecture supports."""
+    everything = itertools.chain(of_methods(), of_objectives(), of_algorithms())
+    possible = (case for case in everything if case.method.unsupported(backbone(case.architecture)) is None)
+    return itertools.islice(possible, 0, None, every)
 
 
-def largest_error(model: PEModel, algorithm: MetaPriming, plain: PEModel, architecture: str) -> float:
-    """The largest error of a priming step against the unroll, over gradients and adapted heads."""
-    drawn = episodes(architecture)
-    with only_trainable(model, algorithm.trained(model)) as trained:
-        job = PrimingJob(model, None, algorithm, 0, trained.values(), None, Processes())  # type: ignore[arg-type]
-        job.meta_gradient(drawn)
-        gradients = {name: parameter.grad for name, parameter in trained.items()}
-    expected, heads = unrolled(plain, algorithm, drawn)
-    errors = [0.0]
-    for name, value in expected.items():
-        found = gradients[name]
-        zero = torch.zeros_like(model.get_parameter(name))
-        errors.append(float(((zero if found is None else found) - (zero if value is None else value)).abs().max()))
-    errors += [float((model.get_parameter(name).detach() - value).abs().max()) for name, value in heads.items()]
-    moved = sum(float(value.abs().sum()) for value in expected.values() if value is not None)
-    return max(errors) if moved > 1e-6 else float("inf")  # otherwise zeros would be compared with zeros
+def of_methods() -> Iterator[Case]:
+    for (name, (method, _)), architecture, order, on in itertools.product(
+        METHODS.items(), ARCHITECTURES, ("first", "second"), (False, True)
+    ):
+        yield Case(name, meta(order), method, architecture, on)
+
+
+def of_objectives() -> Iterator[Case]:
+    for (rule, given), (loss, objective), first_order, method in itertools.product(
+        RULES.items(), OBJECTIVES.items(), (True, False), PE.values()
+    ):
+        algorithm = MetaPriming(**SMALL, **objective, inner_rule=given, first_order=first_order)
+        yield Case(f"{rule}, {loss}", algorithm, method)
+    for (primed, primes), (loss, objective), first_order, method in itertools.product(
+        SETS.items(), OBJECTIVES.items(), (True, False), PE.values()
+    ):
+        algorithm = MetaPriming(**SMALL, **objective, **primes, first_order=first_order)
+        yield Case(f"{primed}, {loss}", algorithm, method)
+
+
+def of_algorithms() -> Iterator[Case]:
+    for (name, (algorithm, method)), architecture, on in itertools.product(
+        OTHERS.items(), ARCHITECTURES, (False, True)
+    ):
+        yield Case(name, algorithm, PE[method], architecture, on)
 
 
 def tolerance(order: str, model_type: str) -> float:
@@ -68,21 +94,20 @@ def main() -> None:
     largest: dict[str, float] = {}
     wrong, tried = [], 0
     with process_group() as processes:
-        for method, architecture, order, on in cases(int(sys.argv[1])):
-            model = model_of(METHODS[method][0], architecture)
-            plain = copy.deepcopy(model)
-            if on:
-                try:
-                    model.checkpoint_layers()
-                except ModelError:
-                    continue
-            error = largest_error(model, meta(order), plain, architecture)
+        for case in cases(int(sys.argv[1])):
+            model = model_of(case.method, case.architecture)
+            try:
+                error = error_of_a_step(case.algorithm, model, case.architecture, checkpointed=case.checkpointed)
+            except ModelError as refusal:
+                if not case.checkpointed or "checkpoint" not in str(refusal):
+                    raise
+                continue
             tried += 1
             model_type = model.backbone.config.model_type
-            kind = f"{order} order{' through float32' if model_type in FLOAT32 else ''}"
+            kind = f"{case.order} order{' through float32' if model_type in FLOAT32 else ''}"
             largest[kind] = max(largest.get(kind, 0.0), error)
-            if not error <= tolerance(order, model_type):
-                wrong.append([method, architecture, order, on, error])
+            if not error <= tolerance(case.order, model_type):
+                wrong.append([case.name, case.architecture, case.order, case.checkpointed, error])
         if processes.first:
             print(json.dumps({"tried": tried, "largest": largest, "wrong": wrong}))
 

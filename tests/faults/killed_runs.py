@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 
 import pemeta.cli
 import pemeta.experiments.runner  # so that its dependencies are imported before the fork
-import pemeta.priming.outer_loop
+import pemeta.priming.job
 import pemeta.training.finetuning
 from pemeta.utils import files
 
@@ -80,7 +80,7 @@ class Points:
         self.before(Path, "mkdir", "make a folder")
         self.before(files.shutil, "rmtree", "remove a folder")
         self.before(PreTrainedModel, "save_pretrained", "save a backbone")
-        self.before(pemeta.priming.outer_loop.PrimingJob, "gradient", "step of priming")
+        self.before(pemeta.priming.job.PrimingJob, "gradient", "step of priming")
         self.before(pemeta.training.finetuning.FineTuningJob, "gradient", "step of fine-tuning")
         self.before(pemeta.training.finetuning, "evaluate", "validation")
 

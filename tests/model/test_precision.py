@@ -9,6 +9,7 @@ from tiny_models import TASKS, data, tiny, with_heads
 
 from pemeta import BitFit, EpisodeSampler, FineTunePriming, FineTuning, LoRA, MetaPriming, finetune, prime
 from pemeta.errors import TrainingError
+from pemeta.priming.algorithms import OuterStep
 from pemeta.training.evaluation import predict
 from pemeta.training.optimizer import LossScale, Optimization
 
@@ -32,7 +33,7 @@ def test_a_step_is_near_that_in_single_precision_and_parameters_stay_single(dtyp
         model = with_heads(single(precision, method))
         seen = set()
         model.backbone.encoder.layer[0].output.dense.register_forward_hook(lambda m, i, o, seen=seen: seen.add(o.dtype))
-        algorithm.accumulate(model, EpisodeSampler(TASKS, 3, 4)[0], 2.0**8 if precision else 1.0)
+        algorithm.accumulate(model, EpisodeSampler(TASKS, 3, 4)[0], OuterStep(0, 2.0**8 if precision else 1.0))
         assert seen == {precision or torch.float32}
         assert {p.dtype for p in model.parameters()} == {torch.float32}
         flat = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -59,7 +60,7 @@ def test_the_scale_is_a_factor_on_the_gradient_and_nothing_else(algorithm):
     results = []
     for scale in (1.0, 1024.0):
         model = with_heads(tiny())
-        losses = algorithm.accumulate(model, EpisodeSampler(TASKS, 3, 4)[0], scale)
+        losses = algorithm.accumulate(model, EpisodeSampler(TASKS, 3, 4)[0], OuterStep(0, scale))
         gradients = {n: p.grad / scale for n, p in model.named_parameters() if p.grad is not None}
         results.append((losses, gradients, model.state(model.partition().theta_h)))
     (a, plain, heads), (b, scaled, scaled_heads) = results
@@ -129,12 +130,12 @@ def test_the_scale_grows_after_patience_and_survives_a_checkpoint(tmp_path, monk
     history = prime(whole, TASKS, algorithm, progress=False)
     original, calls, scales = MetaPriming.accumulate, [], []
 
-    def interrupted(self, model, episodes, loss_scale):
+    def interrupted(self, model, episodes, step):
         calls.append(1)
-        scales.append(loss_scale)
+        scales.append(step.loss_scale)
         if len(calls) == 4:
             signal.raise_signal(signal.SIGINT)
-        return original(self, model, episodes, loss_scale)
+        return original(self, model, episodes, step)
 
     monkeypatch.setattr(MetaPriming, "accumulate", interrupted)
     path = tmp_path / "checkpoint.safetensors"

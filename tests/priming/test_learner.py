@@ -178,13 +178,6 @@ def test_a_loss_that_does_not_reach_the_head_of_the_clone_is_an_error():
         every.adapt(model.loss(batch(1), "en"))
 
 
-def test_a_frozen_theta_a_is_reported_by_name():
-    model = tiny_model(ADAPTER)
-    model.get_parameter("backbone.pemeta_adapter.up.weight").requires_grad_(False)
-    with pytest.raises(ModelError, match=r"θ_a is frozen: backbone\.pemeta_adapter\.up\.weight; call"):
-        PrimingLearner(model).clone("en")
-
-
 def test_a_non_finite_loss_is_reported_with_its_step():
     clone = PrimingLearner(tiny_model(ADAPTER), 1e300).clone("en")
     with pytest.raises(TrainingError, match=r"the inner loss of step 2 is (nan|inf); lower inner_lr \(now 1e\+300\)"):

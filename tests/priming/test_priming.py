@@ -18,6 +18,7 @@ from pemeta import (
     HeadOnly,
     MetaPriming,
     PEModel,
+    PrimingLearner,
     Task,
     TokenClassificationHead,
     prime,
@@ -119,12 +120,12 @@ def test_episodes_of_one_s_own_take_the_generators_as_they_are():
 def test_the_heads_of_source_tasks_start_an_episode_as_configured(heads, monkeypatch):
     seen = {task.name: [] for task in TASKS}
 
-    def inner_loop(self, clone, support, task):
-        seen[task].append(clone.module.state(clone.module.head_names(task)))
-        return original(self, clone, support, task)
+    def adapt_to(self, support, task):
+        seen[task].append(self.module.state(self.module.head_names(task)))
+        return original(self, support, task)
 
-    original = MetaPriming._inner_loop
-    monkeypatch.setattr(MetaPriming, "_inner_loop", inner_loop)
+    original = PrimingLearner.adapt_to
+    monkeypatch.setattr(PrimingLearner, "adapt_to", adapt_to)
     model = tiny()
     algorithm = MetaPriming(
         source_heads=heads, outer_steps=3, inner_steps=2, inner_lr=0.1, support_size=3, query_size=3
@@ -256,11 +257,11 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch)
     parts, path = tiny(), tmp_path / "checkpoint.safetensors"
     original, calls = MetaPriming.accumulate, []
 
-    def interrupted(self, model, episodes, loss_scale=1.0):
+    def interrupted(self, model, episodes, step):
         calls.append(1)
         if len(calls) == 4:
             signal.raise_signal(signal.SIGINT)
-        return original(self, model, episodes)
+        return original(self, model, episodes, step)
 
     monkeypatch.setattr(MetaPriming, "accumulate", interrupted)
     with pytest.raises(KeyboardInterrupt, match="priming stopped after step 4 of 6"):
@@ -303,7 +304,7 @@ def test_the_global_generator_and_the_model_are_left_as_they_were():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    prime(model, TASKS, QUICK(), progress=False)
+    prime(model, TASKS, QUICK(primes=("theta_a",)), progress=False)
     assert torch.equal(torch.rand(1), expected)
     assert not model.training
     assert not model.backbone.embeddings.word_embeddings.weight.requires_grad

@@ -8,11 +8,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import Self
 
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
+from pemeta.priming.algorithms.presets import PRESETS
+from pemeta.priming.algorithms.primes import BACKBONE, Primes, primed_names
 from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
 from pemeta.training.finetuning_settings import FineTuning
@@ -32,6 +36,7 @@ _BRIEF = {
     "reuse_trunk": True,
     "bucket_by_length": False,
     "early_stopping": None,
+    "head": "new",
 }
 """The neutral settings of validation's fine-tuning; without validation none of them has an effect."""
 
@@ -47,6 +52,24 @@ class StepLosses:
 
     inner: tuple[float, ...]
     outer: float
+
+
+@dataclass(frozen=True)
+class OuterStep:
+    """What an algorithm is told about the outer step whose gradient it takes.
+
+    Attributes:
+        number: the step, counted from 0.
+        loss_scale: factor on the outer gradient and on all inner gradients, against underflow in float16.
+        optimizer: the outer optimiser; None if there is none yet.
+    """
+
+    number: int = 0
+    loss_scale: float = 1.0
+    optimizer: Optimizer | None = None
+
+
+FIRST = OuterStep()
 
 
 @dataclass(frozen=True)
@@ -74,15 +97,23 @@ class PrimingAlgorithm(Named):
         warmup_steps: first steps, in which the rate rises linearly; 0, our choice.
         max_grad_norm: norm that a larger outer gradient is scaled down to; 1.0, our choice; null leaves it.
         support_size: sentences in a support set; 16, our choice.
-        query_size: sentences in a query set; 16, our choice.
+        query_size: sentences in a query set; 16, our choice; it may be 0 if no loss is that of the query set alone.
         tasks_per_batch: source tasks in a meta-batch; null for all of them, our choice.
         outer_dropout: dropout in the pass whose gradient is the outer gradient; on, our choice.
+        primes: what the outer gradient moves: any of ``theta_p``, ``theta_a`` and ``theta_h`` (the values that heads
+            start with), and patterns of names of backbone parameters, such as ``encoder.layer.11.*``, for a part of
+            θ_p. Everything else keeps its values, and no optimiser state is held for it. θ_p and θ_a, Algorithm 1.
+        interpolate: λ of θ_p ← (1 - λ) θ_p + λ θ_p*, once after priming, between the values before it and after it
+            (Wortsman et al., 2022; SMAT, 2403.08477), for targets unlike the sources. 1, the paper's, leaves θ_p*.
         validate_every: outer steps between two validations, each a brief fine-tuning on the validation tasks; the
             values with the best score are kept. No validation where null, our choice.
         validation_finetuning: settings of that fine-tuning; three epochs of the usual ones, our choice.
     """
 
     kind: ClassVar[str] = "priming algorithm"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    paper: ClassVar[str]
+    """Where the algorithm is from."""
     phases: ClassVar[Mapping[str, PhaseMemory]] = {}
     """Every phase that :meth:`accumulate` marks with :func:`pemeta.utils.phases.phase`."""
 
@@ -92,11 +123,46 @@ class PrimingAlgorithm(Named):
     warmup_steps: int = Field(0, ge=0)
     max_grad_norm: float | None = Field(1.0, gt=0)
     support_size: int = Field(16, gt=0)
-    query_size: int = Field(16, gt=0)
+    query_size: int = Field(16, ge=0)
     tasks_per_batch: int | None = Field(None, gt=0)
     outer_dropout: bool = True
+    primes: Annotated[Primes, Neutral(BACKBONE)] = BACKBONE
+    interpolate: Annotated[float, Field(ge=0, le=1), Neutral(1.0)] = 1.0
     validate_every: Annotated[int | None, Field(gt=0), Neutral(None)] = None
     validation_finetuning: Annotated[FineTuning, Neutral(_BRIEF)] = FineTuning(epochs=3)
+
+    @model_validator(mode="after")
+    def _has_the_examples_it_needs(self) -> Self:
+        if self.query_size == 0 and self.needs_query:
+            raise ValueError(
+                "query_size is 0, but the outer loss is that of the query set; set a query_size of 1 or more, or "
+                "sentences: both"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_head_that_validation_starts_from(self) -> Self:
+        if self.validation_finetuning.head == "primed" and not self.shares_heads:
+            raise ValueError(
+                "validation_finetuning.head: primed needs source_heads: shared, so that there is one head to start "
+                "from; set that (algorithms with an inner loop have it), or head: new"
+            )
+        return self
+
+    @property
+    def shares_heads(self) -> bool:
+        """Whether source tasks with equal labels have one head, from which fine-tuning may start."""
+        return False
+
+    @property
+    def needs_query(self) -> bool:
+        """Whether an outer loss is that of a query set alone."""
+        return True
+
+    @property
+    @abstractmethod
+    def passes(self) -> int:
+        """Forward passes over a batch, for one task in one outer step, if no hidden states are reused."""
 
     def require(self) -> None:
         """Check that the packages that the algorithm needs are installed, before anything that takes time.
@@ -115,6 +181,21 @@ class PrimingAlgorithm(Named):
 
     def prepare(self, model: PEModel, seed: int) -> None:
         """Prepare the model for :meth:`accumulate`, for example by attaching another method."""
+
+    def make_heads(self, model: PEModel, tasks: Sequence[Task], seed: int) -> None:
+        """Give each source task what it has for itself in priming: a head, unless it has one."""
+        for task in tasks:
+            if task.name not in model.tasks:
+                model.add_head(task.name, task.make_head, seed)
+
+    def conclude(self, model: PEModel) -> None:
+        """Put into the model what fine-tuning starts from, where that is not what the outer loop trains.
+
+        It is called before each validation and at the end of priming.
+        """
+
+    def release(self, model: PEModel) -> None:
+        """Remove what source tasks have had for themselves besides heads; called at the end, however priming ends."""
 
     def note(self, model: PEModel) -> str | None:
         """A line on how the algorithm computes with this model, if there is anything that a user should know."""
@@ -139,6 +220,15 @@ class PrimingAlgorithm(Named):
         """Whether the tasks of a meta-batch run as one batch, so that memory grows with their number."""
         return False
 
+    @property
+    def grows_with_sources(self) -> bool:
+        """Whether each source task has more for itself than a head, so that memory grows with their number."""
+        return False
+
+    def kinds_of_steps(self) -> Mapping[int, int]:
+        """The first outer step, counted from 0, of each kind that costs differently, and the number of its kind."""
+        return {0: self.outer_steps}
+
     def cloned(self, model: PEModel, task: str) -> tuple[str, ...]:
         """Names of the parameters that a clone for a task owns; none without an inner loop."""
         return ()
@@ -149,17 +239,21 @@ class PrimingAlgorithm(Named):
 
     def lighter(self) -> Iterator[tuple[str, PrimingAlgorithm]]:
         """Changes after which a step holds less: each as keys of a configuration, with the algorithm that results."""
-        support, query = max(1, self.support_size // 2), max(1, self.query_size // 2)
+        support, query = max(1, self.support_size // 2), self.query_size // 2 or min(1, self.query_size)
         if (support, query) != (self.support_size, self.query_size):
             smaller = self.model_copy(update={"support_size": support, "query_size": query})
             yield f"support_size: {support} and query_size: {query}", smaller
 
-    @abstractmethod
     def trained(self, model: PEModel) -> tuple[str, ...]:
-        """Names of the parameters that the outer optimiser moves."""
+        """Names of the parameters that the outer optimiser moves: those that ``primes`` lists.
+
+        Raises:
+            ConfigError: ``primes`` lists a set that the method does not have, or a pattern that matches nothing.
+        """
+        return primed_names(self.primes, model.partition(self.adapted_method))
 
     @abstractmethod
-    def accumulate(self, model: PEModel, episodes: Sequence[Episode], loss_scale: float = 1.0) -> StepLosses:
+    def accumulate(self, model: PEModel, episodes: Sequence[Episode], step: OuterStep = FIRST) -> StepLosses:
         """Add the outer gradient of a meta-batch, summed over its tasks, to the parameters' ``grad``.
 
         Heads that the algorithm does not train by gradient get their new values here.
@@ -167,14 +261,18 @@ class PrimingAlgorithm(Named):
         Args:
             model: the model that is primed.
             episodes: one for each task of the meta-batch.
-            loss_scale: factor on the outer gradient and on all inner gradients, against underflow in float16.
+            step: the outer step.
 
         Raises:
             NotFiniteError: a loss is not finite; the heads are as they were.
         """
 
-    def _add_gradient(self, loss: Tensor, scale: float) -> float:
-        """Add the gradient of an outer loss, scaled, and return the loss."""
+    def add_gradient(self, loss: Tensor, scale: float) -> float:
+        """Add the gradient of an outer loss to the parameters' ``grad``, scaled, and return the loss.
+
+        Raises:
+            NotFiniteError: the loss is not finite.
+        """
         (loss * scale).backward()
         value = float(loss.item())  # after the backward pass, because it waits for an accelerator
         check_finite(value, "the outer loss", f"lower outer_lr (now {self.outer_lr}) or the inner loop's learning rate")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Literal
 
+from pemeta.model.partition import Partition
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms.base import (
+    FIRST,
+    OuterStep,
     PhaseMemory,
     PrimingAlgorithm,
     StepLosses,
@@ -16,7 +20,6 @@ from pemeta.priming.algorithms.base import (
 )
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 from pemeta.tasks.episodes import Episode
-from pemeta.typing import Batch
 from pemeta.utils.phases import phase
 
 PASSES = "forward and backward pass"
@@ -30,9 +33,11 @@ class FineTunePriming(PrimingAlgorithm):
             meta-priming (without ``fresh_support``), or of the ``query`` half alone, so that θ_p's gradient sees as
             many sentences as in meta-priming. Both, our choice: the paper says "the same data that would have
             constructed the meta dataset".
+        primes: what the gradient moves besides the heads, which it always does.
     """
 
     name: ClassVar[str] = "finetune"
+    paper: ClassVar[str] = "Gheini, Ma and May (2023), §4.3, setting 5"
     phases: ClassVar[Mapping[str, PhaseMemory]] = {PASSES: PhaseMemory(listed=False)}
 
     sentences: Literal["both", "query"] = "both"
@@ -42,24 +47,39 @@ class FineTunePriming(PrimingAlgorithm):
         """Number of examples in one half of an episode, or in both."""
         return self.query_size + (self.support_size if self.sentences == "both" else 0)
 
-    def trained(self, model: PEModel) -> tuple[str, ...]:
-        """Names of all parameters, including the heads."""
-        parts = model.partition()
-        return parts.theta_p + parts.theta_a + parts.theta_h
+    @property
+    def needs_query(self) -> bool:
+        """Whether the gradient is that of the query half alone."""
+        return self.sentences == "query"
 
-    def accumulate(self, model: PEModel, episodes: Sequence[Episode], loss_scale: float = 1.0) -> StepLosses:
+    @property
+    def passes(self) -> int:
+        """1."""
+        return 1
+
+    def trained(self, model: PEModel) -> tuple[str, ...]:
+        """Names of what ``primes`` lists, and of all heads."""
+        names, heads = super().trained(model), model.partition().theta_h
+        return (*(name for name in names if name not in set(heads)), *heads)
+
+    def accumulate(self, model: PEModel, episodes: Sequence[Episode], step: OuterStep = FIRST) -> StepLosses:
         """Add the gradient of the tasks' summed losses."""
         model.train(self.outer_dropout)
-        losses = []
-        with own_generators(model, episodes), sparse_word_gradients(model, self.trained(model)):
+        losses, parts = [], model.partition()
+        values_of = self._values(model, parts)
+        with own_generators(model, episodes), sparse_word_gradients(model, self._model_wide(parts)):
             for episode in episodes:
                 seed_passes(model, episode)
-                with phase(PASSES):
-                    loss = model.loss(model.placed(self._batch(episode)), episode.task.name)
-                    losses.append(self._add_gradient(loss, loss_scale))
+                with phase(PASSES), values_of(episode.task.name):
+                    batch = episode.query if self.sentences == "query" else episode.both
+                    loss = model.loss(model.placed(batch), episode.task.name)
+                    losses.append(self.add_gradient(loss, step.loss_scale))
         return StepLosses((), mean(losses))
 
-    def _batch(self, episode: Episode) -> Batch:
-        if self.sentences == "query":
-            return episode.query
-        return episode.task.train.batch(episode.support_indices + episode.query_indices)
+    def _model_wide(self, parts: Partition) -> tuple[str, ...]:
+        """Names of the backbone's parameters with whose own values all tasks compute: all."""
+        return parts.theta_p + parts.theta_a
+
+    def _values(self, model: PEModel, parts: Partition) -> Callable[[str], AbstractContextManager[None]]:
+        """For a task's name the values that its passes compute with within a block: the model's own."""
+        return lambda task: nullcontext()

@@ -20,7 +20,7 @@ class InnerRule(Named):
     """How an inner step follows from gradients.
 
     Every operation of a rule is differentiable, so that in second order the meta-gradient passes through it, moments
-    included. Moments belong to one clone, and start at zero.
+    included. Moments belong to one clone, and start at zero unless a rule takes them from the outer optimiser.
 
     Attributes:
         max_grad_norm: norm that a larger inner gradient, over θ_a and θ_h together, is scaled down to, as TTT-E2E does
@@ -55,6 +55,14 @@ class InnerRule(Named):
             name: self.update(values[name], gradient, name, moments, number, rate)
             for name, gradient in gradients.items()
         }
+
+    def initial(self, outer: Mapping[str, Mapping[str, Tensor]]) -> Moments:
+        """The moments that a clone starts with; none.
+
+        Args:
+            outer: The outer optimiser's state of each parameter that it has moved, by name.
+        """
+        return {}
 
     @abstractmethod
     def update(self, value: Tensor, gradient: Tensor, name: str, moments: Moments, number: int, rate: float) -> Tensor:
