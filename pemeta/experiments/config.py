@@ -200,7 +200,7 @@ class GridConfig(Frozen):
                 raise ValueError(f"settings.{name}.search: setting {chooser!r} has no candidates of its own")
             values |= other.candidates[0]
         for candidate in [values, *setting.candidates]:
-            setting.having(candidate)
+            setting.having(candidate).check_head(name, self.settings)
 
     def _check_report(self) -> None:
         for what, named, known in (

@@ -110,7 +110,6 @@ class Executor:
                 model, history = self.builder.model(setting, seed), None
             else:
                 model, history = self.primed(setting, seed)
-            model.drop_heads()
             self._start = (setting, seed), (model, model.state(), history)
         return self._start[1]
 
@@ -145,7 +144,9 @@ class Executor:
     def finetune(self, run: Run) -> Record:
         """Fine-tune and test a run, and write its record."""
         model, initial, priming = self.start(run.setting, run.seed)
-        model.drop_heads()
+        for task in model.tasks:  # of earlier runs; a primed head is among the initial values
+            if not initial.keys() >= set(model.head_names(task)):
+                model.drop_head(task)
         model.load_state(initial)
         target = self.builder.target(run.target, self.config.sizes_of(run.setting))
         settings = self.config.settings[run.setting].finetuning

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pydantic_core import PydanticUndefined
 
 from pemeta.backbone.loading import empty_backbone
-from pemeta.errors import ConfigError, ModelError, excerpt
+from pemeta.errors import ModelError
 from pemeta.methods import PEMethod
 from pemeta.utils.modules import count
-from pemeta.utils.strict_yaml import read_yaml
+from pemeta.utils.strict_yaml import read_value
 
 
 def describe_methods(chosen: Sequence[str], model: str | None) -> Iterator[str]:
@@ -25,7 +25,7 @@ def describe_methods(chosen: Sequence[str], model: str | None) -> Iterator[str]:
         ConfigError: a name or a field is unknown.
         ModelError: the model's configuration cannot be read.
     """
-    methods = [PEMethod.parse(_value(text)) for text in chosen]
+    methods = [PEMethod.parse(read_value(text, "a method's name", "{name: lora, rank: 4}")) for text in chosen]
     if model is not None:
         empty_backbone(model)  # a wrong name is found before the first line
     for one in methods or PEMethod.members().values():
@@ -61,13 +61,3 @@ def size(method: PEMethod | type[PEMethod], model: str) -> str:
     share = 100 * adapted / whole
     shown = f"{share:.0f}" if share >= 10 else f"{share:.2g}"
     return f"{adapted:,} of {whole:,} parameters ({shown} %); a task stores these and its head"
-
-
-def _value(text: str) -> object:
-    try:
-        return read_yaml(text)
-    except ConfigError as error:
-        raise ConfigError(
-            f"{excerpt(text)} is neither a method's name nor a YAML mapping ({excerpt(str(error), 200)}); try "
-            "'{name: lora, rank: 4}'"
-        ) from None

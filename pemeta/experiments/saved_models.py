@@ -6,18 +6,22 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pemeta.errors import ModelError, OutputError
+from pemeta.errors import ConfigError, ModelError, OutputError
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config import Run
 from pemeta.experiments.output_folder import PRIMING, OutputFolder
+from pemeta.heads import HeadSpec
 from pemeta.model.manifest import MANIFEST, find_manifest, read_manifest, relative_base
 from pemeta.model.model_files import describe_model, write_model
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.history import PrimingHistory
-from pemeta.utils.files import read_json, replaced_folder, write_json
+from pemeta.utils.files import read_json, read_tensors, replaced_folder, write_json, write_tensors
 
 SMALL_PART, FEW = 0.1, 1_000_000
 """Tasks of at most this part of the model, or of so few parameters (4 MB), are saved without being asked for."""
+
+HEADS = "source_heads.safetensors"
+"""File of a primed model's folder with the heads that its source tasks have in common, if they have any."""
 
 
 class SavedModels:
@@ -46,13 +50,23 @@ class SavedModels:
         }
         with replaced_folder(self._folder.primed_path(setting, seed)) as temporary:
             write_model(model, temporary, describe_model(model, facts=facts), self._builder.tokenizer)
+            self._save_heads(setting, model, temporary)
             write_json(temporary / PRIMING, about)
 
+    def _save_heads(self, setting: str, model: PEModel, folder: Path) -> None:
+        """Save the heads that source tasks have in common, once each; others are of no use to target tasks."""
+        primer = self._config.primer(setting)
+        if primer is None or primer.priming is None or not primer.priming.shares_heads:
+            return
+        owners = {model.head_prefix(task): task for task in reversed(model.tasks)}.values()
+        specs = {task: model.head_spec(task).to_config() for task in owners}
+        write_tensors(folder / HEADS, model.state(model.partition().theta_h), specs)
+
     def load_primed(self, setting: str, seed: int) -> tuple[PEModel, PrimingHistory]:
-        """Load the primed model that a setting's fine-tuning starts from.
+        """Load the primed model that a setting's fine-tuning starts from, with source heads if that starts from one.
 
         Raises:
-            OutputError: the folder holds none, or one of another version.
+            OutputError: the folder holds none, or one of another version, or its heads are missing or damaged.
         """
         folder = self._folder.primed_path(setting, seed)
         about = read_json(folder / PRIMING)
@@ -61,8 +75,10 @@ class SavedModels:
             read_manifest(folder)
         except (KeyError, TypeError, AttributeError, ModelError):
             raise _not_primed(folder) from None
-        method, attention = self._config.settings[setting].method, self._config.backbone.attention
-        model = PEModel.from_pretrained(folder, method, attention=attention)
+        row, attention = self._config.settings[setting], self._config.backbone.attention
+        model = PEModel.from_pretrained(folder, row.method, attention=attention)
+        if row.finetuning.head == "primed":
+            _load_heads(model, folder)
         return self._builder.set_up(model), history
 
     def save_task(self, run: Run, model: PEModel) -> None:
@@ -91,6 +107,19 @@ class SavedModels:
                 with replaced_folder(folder) as temporary:
                     write_json(temporary / MANIFEST, about.model_dump(mode="json"))
         self._described.add(folder)
+
+
+def _load_heads(model: PEModel, folder: Path) -> None:
+    """Give a model the heads that were saved with it, under the names of source tasks."""
+    try:
+        values, specs = read_tensors(folder / HEADS)
+        for task, spec in specs.items():
+            model.add_head(task, HeadSpec.parse(spec))
+        model.load_state(values)
+    except (OutputError, ConfigError, ModelError, AttributeError):
+        raise OutputError(
+            f"{folder / HEADS} does not hold the heads that priming has left; remove {folder} to prime again"
+        ) from None
 
 
 def priming_seconds(folder: Path) -> float:

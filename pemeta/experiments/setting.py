@@ -103,11 +103,32 @@ class Setting(Frozen):
                 raise ConfigError(
                     f"{key!r}: expected a key of this setting below method, priming or finetuning, e.g. finetuning.lr"
                 )
+            if key == "priming.name" and str(value) in PrimingAlgorithm.presets:  # the other keys would override it
+                raise ConfigError(
+                    f"priming.name: {value!r} is a preset of several keys; write a setting for each preset"
+                )
             place[last] = value
         try:
             return type(self).model_validate(raw)
         except ValidationError as error:
             raise FieldError("values", problems(error, type(self))) from None
+
+    def check_head(self, name: str, settings: Mapping[str, Setting]) -> None:
+        """Refuse fine-tuning from a primed head where the priming that it starts from leaves none.
+
+        Args:
+            name: the setting's name.
+            settings: all settings by name, of which ``primed_as`` names one.
+
+        Raises:
+            ValueError: there is no priming, or its source tasks have a head each.
+        """
+        priming = self.priming if self.primed_as is None else settings[self.primed_as].priming
+        if self.finetuning.head == "primed" and (priming is None or not priming.shares_heads):
+            raise ValueError(
+                f"settings.{name}.finetuning.head: primed needs priming with source_heads: shared, so that there is a "
+                "head to start from; set that (algorithms with an inner loop have it), or head: new"
+            )
 
     @property
     def candidates(self) -> list[dict[str, Any]]:

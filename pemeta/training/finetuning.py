@@ -23,6 +23,7 @@ from pemeta.training.callbacks.early_stopping import EarlyStopping
 from pemeta.training.checkpoints import prefixed, unprefixed
 from pemeta.training.evaluation import evaluate
 from pemeta.training.finetuning_settings import FineTuning
+from pemeta.training.head_start import give_head
 from pemeta.training.hidden_state_cache import HiddenStateCache
 from pemeta.training.job import Gradient, Job
 from pemeta.training.loop import Loop, LoopOptions, check_options
@@ -61,7 +62,7 @@ def finetune(
     seed: int = 0,
     **options: Unpack[LoopOptions],
 ) -> FineTuningHistory:
-    """Fine-tune θ_a and a fresh head for a task, in place, and keep the values that are best on validation.
+    """Fine-tune θ_a and a new head for a task, in place, and keep the values that are best on validation.
 
     All other parameters are frozen and keep their values. The layers that θ_a does not reach (all of them if it acts
     on the backbone's output) run once per example and not once per epoch, unless they have dropout
@@ -69,14 +70,16 @@ def finetune(
 
     Args:
         model: Pretrained or primed, on the device to fine-tune on.
-        task: The task with its training examples. It gets a new head, replacing one of the same name.
+        task: The task with its training examples. It gets a new head, replacing one of the same name, which starts as
+            ``settings.head`` says.
         validation: Examples of the same kind, which decide which epoch's values are kept.
         settings: By default :class:`FineTuning`'s own.
         seed: Seed of the head, the order of examples, and dropout.
         options: Checkpoints, progress, callbacks: see :class:`~pemeta.training.loop.LoopOptions`.
 
     Raises:
-        ConfigError: ``not_finite`` or ``checkpoint_every`` is none of the possible values.
+        ConfigError: ``not_finite`` or ``checkpoint_every`` is none of the possible values; or the head is to start from
+            a primed one, and the model has none, or several, with the task's labels.
         DataError: There is no training or no validation example, or they are of different kinds or labels.
         TrainingError: The loss is not finite; the epoch is named.
         OutputError: The checkpoint cannot be written, or belongs to another run, whose difference is named.
@@ -85,7 +88,7 @@ def finetune(
     settings, started = settings or FineTuning(), time.perf_counter()
     check_options(options)
     check_examples(task, validation)
-    model.add_head(task.name, task.make_head, seed)
+    give_head(model, task, settings.head, seed)
     own = [] if settings.early_stopping is None else [EarlyStopping(settings.early_stopping)]
     with (
         HiddenStateCache(model) as cache,

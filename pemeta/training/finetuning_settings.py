@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -37,6 +37,9 @@ class FineTuning(Frozen):
             by default.
         early_stopping: number of epochs in a row without a better validation score after which to stop; null, the
             default, for never.
+        head: what the task's head starts from: newly drawn values (``new``, as in the paper), or those of the head that
+            priming has left for tasks with equal labels (``primed``), such as the one that source tasks have in common
+            with ``source_heads: shared``.
     """
 
     epochs: int = Field(15, gt=0)
@@ -49,6 +52,7 @@ class FineTuning(Frozen):
     reuse_trunk: bool = True
     bucket_by_length: bool = False
     early_stopping: Annotated[int | None, Field(gt=0), Neutral(None)] = None
+    head: Annotated[Literal["new", "primed"], Neutral("new")] = "new"
 
     def steps_per_epoch(self, examples: int) -> int:
         """Number of steps in one pass over this number of training examples."""
