@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pemeta.cli import methods, plan, predict, report, run, setup, validate
+from pemeta.cli import algorithms, methods, plan, predict, report, run, setup, validate
 from pemeta.cli.verbs import Verbs
 
 COMPLETION = "_PEMETA_COMPLETE"
@@ -23,7 +23,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (run.run, report.report, methods.methods, validate.validate, plan.plan, predict.predict):
+for verb in (
+    run.run,
+    report.report,
+    methods.methods,
+    algorithms.algorithms,
+    validate.validate,
+    plan.plan,
+    predict.predict,
+):
     app.command()(verb)
 app.command("setup-learn2learn", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     setup.setup_learn2learn

@@ -20,8 +20,8 @@ from pemeta.experiments.build import Builder
 from pemeta.experiments.config import GridConfig
 from pemeta.experiments.config_file import load_config
 from pemeta.methods import PEMethod
-from pemeta.priming import outer_loop as priming
-from pemeta.priming.algorithms import MetaPriming
+from pemeta.priming import job as priming
+from pemeta.priming.algorithms import MetaPriming, PrimingAlgorithm
 from pemeta.reporting.records import Record, read_record, read_records
 from pemeta.utils.digests import config_digest
 from pemeta.utils.files import read_tensors
@@ -234,6 +234,31 @@ def test_methods_lists_every_method_with_fields_and_paper(pemeta):
         assert method.paper in shown.out
         for field in method.model_fields:
             assert f"    {field} " in shown.out
+
+
+def test_algorithms_lists_every_algorithm_and_preset_with_its_settings(pemeta):
+    shown = pemeta("algorithms")
+    assert (shown.code, shown.err) == (0, "")
+    parts = dict(re.findall(r"^(\S[^:]*): ?(.*(?:\n    .*)*)", shown.out, flags=re.MULTILINE))
+    common = parts.pop("every algorithm")
+    for name, algorithm in PrimingAlgorithm.members().items():
+        assert algorithm.paper in parts[name]
+        for field in algorithm.model_fields:
+            assert f"    {field} = " in parts[name] + common
+    assert set(parts) == {*PrimingAlgorithm.members(), *PrimingAlgorithm.presets}
+    assert "cost: 6 forward passes" in parts["meta"]
+    assert "meta with inner_method: full, inner_lr: 0.0001, first_order: true" in parts["fomaml"]
+    one = pemeta("algorithms", "{name: anil, inner_steps: 2}").out
+    assert "cost: 3 forward passes" in one
+    assert '    primes = ["theta_p", "theta_h"]\n' in one
+
+
+def test_algorithms_that_cannot_be_listed(refused):
+    assert "did you mean 'reptile'" in refused("algorithms", "reptil")
+    assert "unknown key 'inner_step'; did you mean 'inner_steps'" in refused(
+        "algorithms", "{name: meta, inner_step: 2}"
+    )
+    assert "is neither an algorithm's name nor a YAML mapping" in refused("algorithms", "{name: meta")
 
 
 def test_validate_says_what_a_run_would_do_and_does_nothing(pemeta, grid):
