@@ -60,7 +60,10 @@ nitpick_ignore_regex = [
     # Classes of our own that users meet only as the types of arguments that others give.
     (r"py:class", r"pemeta\.(training\.job\.Job|utils\.distributed\.Processes|experiments\.build\.Builder)"),
     # What is imported for type checkers alone, and types with marks that autodoc shows as they are written.
-    (r"py:class", r"GeneralTracker|Path|list\[tuple\[int|Field|gt=0|Neutral|_BRIEF|_SGD"),
+    (
+        r"py:class",
+        r"GeneralTracker|Path|list\[tuple\[int|Field|AfterValidator|[gl][et]=\d|\d\.\d|Neutral|Primes|BACKBONE|_BRIEF|_SGD|_none",
+    ),
     (
         r"py:.*",
         r"(abc|collections|contextlib|pathlib|typing|typing_extensions|learn2learn|numpy|pandas|pd|pydantic|tokenizers|torch|transformers)\..*",
