@@ -83,9 +83,13 @@ def of_algorithms() -> Iterator[Case]:
         yield Case(name, algorithm, PE[method], architecture, on)
 
 
-def tolerance(order: str, model_type: str) -> float:
-    """The tolerance, which is higher if the architecture computes softmax or norms in float32 (see test_fast_paths)."""
-    return 1e-7 if order == "second" and model_type in FLOAT32 else 1e-10
+def tolerance(case: Case, model_type: str) -> float:
+    """The tolerance, which is higher if the architecture computes softmax or norms in float32 (see FLOAT32).
+
+    Its rounding shows where a gradient comes back in several parts: in second order, and with a loss at every step.
+    """
+    in_parts = case.order == "second" or getattr(case.algorithm, "outer_loss", "last") != "last"
+    return 1e-7 if in_parts and model_type in FLOAT32 else 1e-10
 
 
 def main() -> None:
@@ -106,7 +110,7 @@ def main() -> None:
             model_type = model.backbone.config.model_type
             kind = f"{case.order} order{' through float32' if model_type in FLOAT32 else ''}"
             largest[kind] = max(largest.get(kind, 0.0), error)
-            if not error <= tolerance(case.order, model_type):
+            if not error <= tolerance(case, model_type):
                 wrong.append([case.name, case.architecture, case.order, case.checkpointed, error])
         if processes.first:
             print(json.dumps({"tried": tried, "largest": largest, "wrong": wrong}))

@@ -44,20 +44,21 @@ def agrees(algorithm: PrimingAlgorithm, method: str, model: PEModel | None = Non
     assert error_of_a_step(algorithm, model or model_of(PE[method], "bert"), "bert") < 1e-10
 
 
-@pytest.mark.parametrize("method", PE)
+# With LoRA, which reaches into the layers; `make faults` has the adapter too.
+
+
 @pytest.mark.parametrize("first_order", [True, False])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule_order_and_objective(rule: str, objective: str, first_order: bool, method: str) -> None:
-    agrees(MetaPriming(**SMALL, **OBJECTIVES[objective], inner_rule=RULES[rule], first_order=first_order), method)
+def test_every_rule_order_and_objective(rule: str, objective: str, first_order: bool) -> None:
+    agrees(MetaPriming(**SMALL, **OBJECTIVES[objective], inner_rule=RULES[rule], first_order=first_order), "lora")
 
 
-@pytest.mark.parametrize("method", PE)
 @pytest.mark.parametrize("first_order", [True, False])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("primed", SETS)
-def test_every_set_and_objective(primed: str, objective: str, first_order: bool, method: str) -> None:
-    agrees(MetaPriming(**SMALL, **OBJECTIVES[objective], **SETS[primed], first_order=first_order), method)
+def test_every_set_and_objective(primed: str, objective: str, first_order: bool) -> None:
+    agrees(MetaPriming(**SMALL, **OBJECTIVES[objective], **SETS[primed], first_order=first_order), "lora")
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -74,8 +75,8 @@ def test_every_algorithm_and_rule_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.parametrize("method", METHODS)
-def test_every_algorithm_with_every_method(name: str, method: str) -> None:
+@pytest.mark.parametrize("method", ["head_only", "full", "prefix", "prompt", "compose"])
+def test_every_algorithm_with_methods_of_every_kind(name: str, method: str) -> None:
     """Methods without θ_a, with θ_a in the embeddings, with all of it: one step, and nothing that is not finite."""
     algorithm = OTHERS[name][0].model_copy(update={"outer_steps": 1, "support_size": 2, "query_size": 2})
     if algorithm.name == "reptile":
