@@ -98,7 +98,7 @@ class PersistentPriming(FineTunePriming):
 
     @property
     def grows_with_sources(self) -> bool:
-        """Yes: each source task has its own θ_a."""
+        """True, because each source task has its own θ_a."""
         return True
 
     def _model_wide(self, parts: Partition) -> tuple[str, ...]:
