@@ -69,7 +69,7 @@ docs: setup  ## build the documentation into docs/_build/html; a warning is an e
 	@echo "==> sphinx: docs/_build/html"
 	@$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
 
-faults: setup  ## kill runs, feed them broken input, compare gradients with the oracle; prints figures (ten minutes)
+faults: setup  ## kill runs, feed them broken input, compare gradients with the oracle; prints figures (a quarter of an hour)
 	@echo "==> pytest: fault injection, and tests that take long"
 	@$(BIN)/pytest -m "faults or long" tests
 
