@@ -11,6 +11,7 @@ import pytest
 import several_processes
 import torch
 import yaml
+from filelock import FileLock
 from processes import finished
 from several_processes import CASES
 
@@ -37,12 +38,18 @@ def together(folder: Path, *steps: str, **options: int) -> subprocess.CompletedP
     return launch(HERE / "several_processes.py", folder, *steps, **options)
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """What two processes get in all cases."""
-    folder = tmp_path_factory.mktemp("two")
-    outcome = together(folder, "cases", "halves", "float32", "scaled", "requests", "interrupted", "failing_at_the_end")
-    assert outcome.returncode == 0, outcome.stderr
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory, worker_id):
+    """What two processes get in all cases: computed by the first of pytest's workers, and read by all."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "two"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            folder.mkdir()
+            steps = ("cases", "halves", "float32", "scaled", "requests", "interrupted", "failing_at_the_end")
+            outcome = together(folder, *steps)
+            (folder / "errors.txt").write_text(outcome.stderr if outcome.returncode else "")
+    assert not (folder / "errors.txt").read_text()
     return folder
 
 
