@@ -6,6 +6,7 @@ Without a launcher it is the single process that they are compared with.
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -167,7 +168,7 @@ def failing(folder: Path, first: bool) -> None:
     try:
         prime(tiny(), SOURCES, MetaPriming(**FEW), progress=False, callbacks=[Fails()])
     except Exception as error:
-        write_json(folder / f"error-{int(first)}.json", f"{type(error).__name__}: {error}")
+        write_json(folder / f"failing-{int(first)}.json", f"{type(error).__name__}: {error}")
         assert (folder / f"end-{int(first)}.json").exists()
         raise
 
@@ -190,7 +191,7 @@ def different(folder: Path, first: bool) -> None:
     try:
         prime(tiny(), SOURCES, MetaPriming(**FEW), seed=int(first), progress=False)
     except PemetaError as error:
-        write_json(folder / f"error-{int(first)}.json", str(error))
+        write_json(folder / f"different-{int(first)}.json", str(error))
         raise
 
 
@@ -207,8 +208,17 @@ def broken(folder: Path, first: bool) -> None:
     try:
         prime(tiny(), SOURCES, MetaPriming(**FEW), progress=False)
     except Exception as error:
-        write_json(folder / f"error-{int(first)}.json", f"{type(error).__name__}: {error}")
+        write_json(folder / f"broken-{int(first)}.json", f"{type(error).__name__}: {error}")
         raise
+    finally:
+        MetaPriming.accumulate = original
+
+
+def wrong(folder: Path, first: bool) -> None:
+    """Each of the errors above, of which both processes have to hear."""
+    for step in (different, broken, failing):
+        with suppress(Exception):
+            step(folder, first)
 
 
 def dying(folder: Path, first: bool) -> None:

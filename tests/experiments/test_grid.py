@@ -489,6 +489,7 @@ def test_a_process_that_dies_costs_its_stage_only(grid: dict[str, Any], monkeypa
     assert len(read_records(Path(grid["output"]))) == 8
 
 
+@pytest.mark.long  # tests/faults kills runs too, a few of them in every run of the tests
 def test_a_grid_that_is_killed_gives_the_same_records(grid: dict[str, Any], tmp_path: Path) -> None:
     """kill -9 once within priming and once between the runs; then the same command."""
     grid["checkpoint_every"] = 2
