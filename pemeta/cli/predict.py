@@ -9,15 +9,22 @@ from typing import Annotated
 
 import typer
 
+from pemeta.cli.verbs import UsageError
+from pemeta.errors import DataError, excerpt
+
 
 def predict(
+    ctx: typer.Context,
     folder: Annotated[
         Path, typer.Argument(help="A saved model, e.g. OUTPUT/models/SETTING-seed0.", metavar="MODEL_DIR")
     ],
     texts: Annotated[
-        list[str],
-        typer.Argument(help="One or more texts; `-` reads one from each line of standard input.", metavar="TEXT"),
-    ],
+        list[str] | None,
+        typer.Argument(help="One or more texts; `-` reads one from each line of standard input.", metavar="[TEXT]..."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A UTF-8 file with a text on each line, in place of TEXT.", metavar="FILE")
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(help="A task in MODEL_DIR/tasks, or a task's folder; may be omitted if there is only one."),
@@ -29,11 +36,67 @@ def predict(
 ) -> None:
     """Label TEXTs with a fine-tuned task.
 
-    Words are separated by whitespace: put spaces around punctuation where the task's training data had them.
+    Words are separated by whitespace: put spaces around punctuation where the task's training data had them. A task
+    of text pairs takes both texts of a pair with a tab between them.
     """
     from pemeta.deploy.serving import Server, only_task
 
-    given = [line.rstrip("\r\n") for line in sys.stdin] if texts == ["-"] else texts
+    if not texts and file is None:
+        raise UsageError("missing argument 'TEXT...', or --file FILE", ctx)
+    if texts and file is not None:
+        raise UsageError("give TEXT or --file, not both", ctx)
+    given = _lines_of(file) if file is not None else _typed(texts or [])
     server = Server.load(folder, [task or only_task(folder)], device)
-    for prediction in server.predict(server.tasks[0], given):
+    (name,) = server.tasks
+    pairs = server.labels_pairs(name)
+    for prediction in server.predict(name, _pairs(given, name) if pairs else given):
         typer.echo(json.dumps(prediction.to_json(), ensure_ascii=False) if as_json else str(prediction))
+
+
+def _typed(texts: list[str]) -> list[str]:
+    """The texts of the command line, or the lines of standard input."""
+    if texts == ["-"]:
+        try:
+            return [line.rstrip("\r\n") for line in sys.stdin]
+        except UnicodeDecodeError as error:
+            raise DataError(f"standard input is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
+    for text in texts:
+        if _is_file(text):
+            raise DataError(
+                f"{excerpt(text)} is the name of a file; label its lines with --file, or give the text itself on "
+                "standard input, with `-`"
+            )
+    return texts
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for the name of a file
+        return False
+
+
+def _lines_of(file: Path) -> list[str]:
+    """The lines of a file."""
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}; check the path") from None
+    if not text.strip():
+        raise DataError(f"{file} has no text; expected one on each line")
+    # Not splitlines(), which splits at characters that texts contain (U+0085, U+2028).
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def _pairs(texts: list[str], task: str) -> list[tuple[str, ...]]:
+    """Both texts of each pair."""
+    pairs = [tuple(text.split("\t")) for text in texts]
+    for number, pair in enumerate(pairs, 1):
+        if len(pair) != 2:
+            raise DataError(
+                f"task {task!r} labels pairs of texts, but text {number} of {len(texts)} is "
+                f"{excerpt(texts[number - 1])}; put one tab between its two texts"
+            )
+    return pairs

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from pemeta.data.examples import TokenExamples, checked_length
 from pemeta.data.metrics import Scores, entity_scores
 from pemeta.data.sentences import LabelSet, Sentence
+from pemeta.data.words import tokenize_words
 from pemeta.errors import DataError, ModelError
 from pemeta.typing import IGNORE_INDEX, Batch
 
@@ -79,6 +80,11 @@ def encode(
 ) -> Encoded:
     """Encode sentences; the first token of a word carries the word's label (Devlin et al., 2019, §5.3).
 
+    Words become the tokens that they have in running text, whatever the tokenizer: one that marks a word by the space
+    before it is given the words with spaces between them. Languages without spaces have none;
+    :func:`~pemeta.data.words.running_text` says how they are told, and :func:`~pemeta.data.words.tokenize_words` what
+    becomes of a token that would belong to two words.
+
     Args:
         sentences: Words and tags.
         labels: Label set, which must contain every tag.
@@ -94,40 +100,31 @@ def encode(
     if not tokenizer.is_fast:
         raise ModelError(f"{type(tokenizer).__name__} does not align tokens with words; use a fast tokenizer")
     max_length = checked_length(max_length, 3, tokenizer)
-    if not sentences:
-        return Encoded((), labels, (), (), (), tokenizer.pad_token_id or 0, 0, 0)
-    tokens = tokenizer(
-        [list(s.words) for s in sentences], is_split_into_words=True, truncation=True, max_length=max_length
-    )
-    first_tokens = tuple(_first_tokens(tokens.word_ids(i)) for i in range(len(sentences)))
-    # The tokenizer keeps the rest of a truncated sentence as overflow.
-    cut = [bool(encoding.overflowing) for encoding in tokens.encodings]
+    tokens = tokenize_words([s.words for s in sentences], tokenizer, max_length)
+    first_tokens = tuple(one.first_tokens() for one in tokens)
+    at_the_end = getattr(tokenizer, "truncation_side", "right") == "right"
     return Encoded(
         sentences=sentences,
         labels=labels,
-        input_ids=tuple(torch.tensor(ids) for ids in tokens["input_ids"]),
+        input_ids=tuple(torch.tensor(one.ids, dtype=torch.long) for one in tokens),
         label_ids=tuple(
-            _label_ids(s, first, len(ids), labels)
-            for s, first, ids in zip(sentences, first_tokens, tokens["input_ids"], strict=True)
+            _label_ids(s, first, len(one.ids), labels)
+            for s, first, one in zip(sentences, first_tokens, tokens, strict=True)
         ),
         first_tokens=first_tokens,
         pad_id=tokenizer.pad_token_id or 0,
-        num_truncated=sum(cut),
+        num_truncated=sum(one.cut for one in tokens),
         num_cut_words=sum(
-            len(s.words) - 1 - max(first, default=-1)
-            for s, first, c in zip(sentences, first_tokens, cut, strict=True)
-            if c
+            _num_cut(len(s.words), first, at_the_end)
+            for s, first, one in zip(sentences, first_tokens, tokens, strict=True)
+            if one.cut
         ),
     )
 
 
-def _first_tokens(word_ids: list[int | None]) -> dict[int, int]:
-    """A mapping of word indices to the positions of their first tokens."""
-    first: dict[int, int] = {}
-    for position, word in enumerate(word_ids):
-        if word is not None:
-            first.setdefault(word, position)
-    return first
+def _num_cut(words: int, first: dict[int, int], at_the_end: bool) -> int:
+    """The number of words beyond the last one of a truncated sentence, or before the first one."""
+    return words - 1 - max(first, default=-1) if at_the_end else min(first, default=words)
 
 
 def _label_ids(sentence: Sentence, first: dict[int, int], length: int, labels: LabelSet) -> torch.Tensor:

@@ -51,6 +51,8 @@ class Examples(ABC, Generic[Decoded, Scored]):
     """Word for an example in messages."""
     per_position: ClassVar[bool]
     """Whether a head returns logits for each position, (B, T, C), or for each example, (B, C)."""
+    pairs: bool = False
+    """Whether each example is a pair of texts, which a head for single texts would misread, and the reverse."""
 
     num_truncated: int
     """Number of examples that exceeded the maximum length and were truncated."""

@@ -30,6 +30,7 @@ class EncodedTexts(TokenExamples[str, ClassScores]):
         pad_id: Token id that pads shorter texts of a batch.
         num_truncated: Number of texts longer than ``max_length`` tokens.
         trunk: Hidden states (T, D) of each text, if fine-tuning has computed them.
+        pairs: Whether each example is a pair of texts.
     """
 
     kind: ClassVar[str] = "sequence_classification"
@@ -43,6 +44,7 @@ class EncodedTexts(TokenExamples[str, ClassScores]):
     pad_id: int
     num_truncated: int
     trunk: tuple[torch.Tensor, ...] | None = None
+    pairs: bool = False
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -108,6 +110,7 @@ def encode_texts(
         type_ids=None if types is None else tuple(map(torch.tensor, types)),
         pad_id=tokenizer.pad_token_id or 0,
         num_truncated=cut,
+        pairs=pairs is not None,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from pemeta.data.words import running_text
 from pemeta.heads import TokenClassification
 
 
@@ -24,7 +25,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class Tagged:
-    """A text's words, their tags (None for a word that was cut off or has no token), and the entities in them."""
+    """A text's words, their tags (None for a word that has no token), and the entities in them."""
 
     words: tuple[str, ...]
     tags: tuple[str | None, ...]
@@ -47,9 +48,9 @@ class Tagged:
 
 @dataclass(frozen=True)
 class Classified:
-    """A text's label, with its probability as score."""
+    """A label, with its probability as score, and the text, or both texts of a pair."""
 
-    text: str
+    text: str | tuple[str, str]
     label: str
     score: float
 
@@ -58,22 +59,26 @@ class Classified:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.label} {self.score:.2f}  {self.text}"
+        text = self.text if isinstance(self.text, str) else "  |  ".join(self.text)
+        return f"{self.label} {self.score:.2f}  {text}"
 
 
 Prediction: TypeAlias = Tagged | Classified
 
 
-def tagged(
-    words: tuple[str, ...], probabilities: Tensor, word_ids: list[int | None], spec: TokenClassification
-) -> Tagged:
-    """Label each word with the tag of its first token."""
+def tagged(words: tuple[str, ...], probabilities: Mapping[int, Tensor], spec: TokenClassification) -> Tagged:
+    """Label each word with the tag of its first token.
+
+    Args:
+        words: the words of a text.
+        probabilities: label probabilities (C,) at the first token of each word that has one.
+        spec: the task's head.
+    """
     tags: list[str | None] = [None] * len(words)
     scores = [0.0] * len(words)
-    for position, word in reversed(list(enumerate(word_ids))):  # so that the first token of a word is written last
-        if word is not None:
-            score, index = probabilities[position].max(-1)
-            tags[word], scores[word] = spec.labels[int(index)], float(score)
+    for word, row in probabilities.items():
+        score, index = row.max(-1)
+        tags[word], scores[word] = spec.labels[int(index)], float(score)
     return Tagged(words, tuple(tags), tuple(_entities(words, tags, scores)))
 
 
@@ -86,7 +91,7 @@ def _entities(words: Sequence[str], tags: Sequence[str | None], scores: Sequence
         if kind is not None and following == f"I-{kind}":
             continue
         if kind is not None:
-            yield Entity(kind, start, end, " ".join(words[start:end]), sum(scores[start:end]) / (end - start))
+            yield Entity(kind, start, end, running_text(words[start:end]), sum(scores[start:end]) / (end - start))
         start = end
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.backbone.tokenizers import check_tokenizer, load_tokenizer, tokenizer_digest
+from pemeta.data.words import tokenize_words
+from pemeta.deploy.inputs import Text, as_pairs, as_single_texts, as_words, check_batch_size, checked_stride
 from pemeta.deploy.predictions import Classified, Tagged, tagged
-from pemeta.errors import ConfigError, DataError, ModelError, reason, unknown_name
-from pemeta.heads import HeadSpec, SequenceClassification, TokenClassification
+from pemeta.deploy.windows import windows
+from pemeta.errors import DataError, ModelError, reason, unknown_name
+from pemeta.heads import SequenceClassification, TokenClassification
 from pemeta.model.manifest import TASKS, read_manifest, resolve_base
 from pemeta.model.model_files import theta_p_digest
 from pemeta.model.pe_model import PEModel
@@ -125,89 +128,144 @@ class Server:
             ModelError: there is no such task.
         """
         with self._lock:
-            if task not in self._tasks:
-                raise ModelError(f"{unknown_name('task', task, self._tasks)}; add it with add_task")
+            stored = self._stored(task)
             if self._active != task:
                 self._active = None
-                self.model.load_state(self._tasks[task].theta_a)
+                self.model.load_state(stored.theta_a)
                 self._active = task
             yield self.model
 
+    def _stored(self, task: str) -> StoredTask:
+        if not isinstance(task, str) or task not in self._tasks:
+            raise ModelError(f"{unknown_name('task', str(task), self._tasks)}; add it with add_task")
+        return self._tasks[task]
+
     @torch.no_grad()
-    def predict(self, task: str, texts: Sequence[str], batch_size: int = 32) -> list[Tagged] | list[Classified]:
+    def predict(
+        self, task: str, texts: Iterable[Text], batch_size: int = 32, stride: int | None = None
+    ) -> list[Tagged] | list[Classified]:
         """Predictions of a task for each text, in their order.
 
-        Token classification labels words, which are separated by whitespace: put spaces around punctuation wherever
-        the training data had them. Texts longer than the task's ``max_length`` are cut.
+        Token classification labels words, and takes them as lists or as strings: in a string they are separated by
+        whitespace (a no-break space is part of its word), so put spaces around punctuation wherever the training data
+        had them. Words become tokens as in :func:`pemeta.encode`. Texts longer than the task's ``max_length`` are
+        labelled in windows that overlap; each word is labelled in the window where more text is on both sides of it.
+
+        Sequence classification labels single texts or, if it was trained on pairs, pairs ``(first, second)``; texts
+        longer than ``max_length`` are cut.
 
         Args:
             task: name of the task.
             texts: a list of texts, not a single string.
             batch_size: number of texts in a batch, which are of similar length.
+            stride: number of tokens that a window shares with the one before; by default a quarter of ``max_length``,
+                our choice.
 
         Raises:
             ModelError: there is no such task.
-            DataError: ``texts`` is not a list of strings, or a text to be classified is empty.
-            ConfigError: ``batch_size`` is not positive.
+            DataError: ``texts`` is not a list of what the task labels, or a text to be classified is empty.
+            ConfigError: ``batch_size`` is not positive, or ``stride`` is not less than ``max_length``.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise DataError("texts must be a list of strings; put a single one in brackets")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be positive; found {batch_size}")
+        check_batch_size(batch_size)
         with self.using(task) as model:
-            stored = self._tasks[task].manifest
+            stored = self._stored(task).manifest
+            # As in encode and encode_texts.
+            length = min(stored.max_length or 128, self.tokenizer.model_max_length)
             if isinstance(stored.head, TokenClassification):
-                words = [tuple(text.split()) for text in texts]
-                encoded = self._encode([list(one) for one in words if one], stored.max_length, split=True)
-                probabilities = iter(self._probabilities(model, task, encoded["input_ids"], batch_size))
-                encodings = iter(range(len(encoded["input_ids"])))
-                return [
-                    tagged(one, next(probabilities), encoded.word_ids(next(encodings)), stored.head)
-                    if one
-                    else Tagged((), (), ())
-                    for one in words
-                ]
-            return self._classified(model, task, list(texts), stored.head, stored.max_length, batch_size)
+                shared = checked_stride(stride, length)
+                return self._tagged(model, task, as_words(texts), stored.head, batch_size, length, shared)
+            assert isinstance(stored.head, SequenceClassification)  # add_task checks it
+            given = as_pairs(texts, task) if stored.head.pairs else as_single_texts(texts, task)
+            return self._classified(model, task, given, stored.head, batch_size, length)
+
+    def labels_pairs(self, task: str) -> bool:
+        """Whether a task labels pairs of texts.
+
+        Raises:
+            ModelError: there is no such task.
+        """
+        head = self._stored(task).manifest.head
+        return isinstance(head, SequenceClassification) and head.pairs
+
+    def _tagged(
+        self,
+        model: PEModel,
+        task: str,
+        texts: list[tuple[str, ...]],
+        spec: TokenClassification,
+        batch_size: int,
+        length: int,
+        stride: int,
+    ) -> list[Tagged]:
+        tokens = iter(tokenize_words([words for words in texts if words], self.tokenizer))
+        cut = [windows(next(tokens), length, stride) if words else [] for words in texts]
+        ids = [window.ids for text in cut for window in text]
+        rows = iter(self._probabilities(model, task, ids, batch_size))
+        return [
+            tagged(
+                words,
+                {
+                    word: row[i]
+                    for window, row in zip(text, rows, strict=False)
+                    for word, i in window.first_tokens.items()
+                },
+                spec,
+            )
+            for words, text in zip(texts, cut, strict=True)
+        ]
 
     def _classified(
-        self, model: PEModel, task: str, texts: list[str], spec: HeadSpec, max_length: int | None, batch_size: int
+        self,
+        model: PEModel,
+        task: str,
+        texts: list[str] | list[tuple[str, str]],
+        spec: SequenceClassification,
+        batch_size: int,
+        length: int,
     ) -> list[Classified]:
-        assert isinstance(spec, SequenceClassification)  # add_task checks it
-        empty = [i for i, text in enumerate(texts) if not text.strip()]
-        if empty:
-            raise DataError(f"text {empty[0] + 1} of {len(texts)} is empty; remove it")
-        encoded = self._encode(texts, max_length, split=False)
+        if not texts:
+            return []
+        options: dict[str, Any] = {"truncation": True, "max_length": length}
+        first = [text if isinstance(text, str) else text[0] for text in texts]
+        if spec.pairs:
+            options["text_pair"] = [text[1] for text in texts]
+        encoded = self.tokenizer(first, **options)
         unknown = [i for i, ids in enumerate(encoded["input_ids"]) if not ids]
         if unknown:
             raise DataError(f"text {unknown[0] + 1} of {len(texts)} has no token in this vocabulary; remove it")
-        rows = self._probabilities(model, task, encoded["input_ids"], batch_size)
+        types = encoded.get("token_type_ids") if spec.pairs else None
+        rows = self._probabilities(model, task, encoded["input_ids"], batch_size, types)
         best = [(int(row.argmax()), float(row.max())) for row in rows]
         return [Classified(text, spec.labels[i], score) for text, (i, score) in zip(texts, best, strict=True)]
 
-    def _encode(self, texts: list[Any], max_length: int | None, split: bool) -> Any:
-        """Tokenize texts, and cut them like :func:`pemeta.encode`."""
-        limit = min(max_length or 128, self.tokenizer.model_max_length)
-        if not texts:
-            return {"input_ids": []}
-        return self.tokenizer(texts, is_split_into_words=split, truncation=True, max_length=limit)
-
-    def _probabilities(self, model: PEModel, task: str, ids: Sequence[list[int]], batch_size: int) -> list[Tensor]:
+    def _probabilities(
+        self,
+        model: PEModel,
+        task: str,
+        ids: Sequence[list[int]],
+        batch_size: int,
+        types: Sequence[list[int]] | None = None,
+    ) -> list[Tensor]:
         """Label probabilities, on the CPU: (T, C) or (C) for each text."""
-        found: list[Tensor] = [torch.empty(0)] * len(ids)  # empty for a text without a token in this vocabulary
-        order = sorted((i for i in range(len(ids)) if ids[i]), key=lambda i: -len(ids[i]))
+        found: list[Tensor] = [torch.empty(0)] * len(ids)
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            logits = model(self._batch([torch.tensor(ids[i]) for i in chosen]), task)
+            batch = self._batch([ids[i] for i in chosen], None if types is None else [types[i] for i in chosen])
+            logits = model(batch, task)
             for i, row in zip(chosen, logits.float().softmax(-1).cpu(), strict=True):
                 found[i] = row
         return found
 
-    def _batch(self, ids: list[Tensor]) -> Batch:
+    def _batch(self, ids: list[list[int]], types: list[list[int]] | None) -> Batch:
+        rows = [torch.tensor(row) for row in ids]
         pad = self.tokenizer.pad_token_id or 0
         batch = {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad),
-            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+            "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
         }
+        if types is not None:
+            batch["token_type_ids"] = pad_sequence([torch.tensor(row) for row in types], batch_first=True)
         return {key: value.to(self.model.device) for key, value in batch.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import torch
 from pydantic import Field
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pemeta.heads.base import Head, HeadSpec, Labels, mean_cross_entropy, new_linear
 from pemeta.typing import Batch
+from pemeta.utils.neutral import Neutral
 
 Pooling: TypeAlias = Literal["first", "mean", "last"]
 
@@ -82,9 +83,10 @@ class SequenceClassification(HeadSpec):
         labels: Names of the C labels, in the order of their indices.
         pooling: Pooling of a sequence into one vector: ``first``, ``mean`` (our choice) or ``last``.
         dropout: Dropout probability on the pooled vector in training; 0, our choice.
+        pairs: Whether the head labels pairs of texts, which a server then asks for, or single texts.
 
-    >>> SequenceClassification(labels=("bad", "good")).to_config()
-    {'name': 'sequence_classification', 'labels': ['bad', 'good'], 'pooling': 'mean', 'dropout': 0.0}
+    >>> SequenceClassification(labels=("bad", "good"), pooling="last").to_config()["pooling"]
+    'last'
     """
 
     name: ClassVar[str] = "sequence_classification"
@@ -92,6 +94,7 @@ class SequenceClassification(HeadSpec):
     labels: Labels
     pooling: Pooling = "mean"
     dropout: float = Field(0.0, ge=0, lt=1)
+    pairs: Annotated[bool, Neutral(False)] = False
 
     def __call__(self, hidden_size: int) -> SequenceClassificationHead:  # noqa: D102 - inherited
         return SequenceClassificationHead(hidden_size, len(self.labels), self.pooling, self.dropout)

@@ -52,7 +52,8 @@ class Task:
             dropout: dropout probability on that vector in training.
         """
         _check_kind(name, train, SequenceClassification.name)
-        return cls(name, train, SequenceClassification(labels=train.outputs, pooling=pooling, dropout=dropout))
+        head = SequenceClassification(labels=train.outputs, pooling=pooling, dropout=dropout, pairs=train.pairs)
+        return cls(name, train, head)
 
     @classmethod
     def causal_lm(cls, name: str, train: EncodedBlocks, output: Output = "tied") -> Task:

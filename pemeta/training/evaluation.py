@@ -36,7 +36,10 @@ def predict(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_si
 
 
 def _check_labels(model: PEModel, data: Examples[Decoded, Scored], task: str) -> None:
-    """Refuse data with as many labels as the head but different ones, whose indices would be misread."""
+    """Refuse data with as many labels as the head but different ones, whose indices would be misread.
+
+    And pairs of texts for a head that labels single ones, or the reverse.
+    """
     try:
         spec = model.head_spec(task)
     except ModelError:  # the head was made by a function, or is missing, which is reported when it is used
@@ -48,6 +51,16 @@ def _check_labels(model: PEModel, data: Examples[Decoded, Scored], task: str) ->
             f"the head of task {task!r} has the labels {', '.join(labels or ())}, but the data "
             f"{data.describe_outputs()}; encode it with the head's labels, in their order"
         )
+    pairs: bool | None = getattr(spec, "pairs", None)
+    if pairs is not None and spec.name == data.kind and pairs != data.pairs:
+        raise DataError(
+            f"the head of task {task!r} labels {_texts(pairs)}, but the data has {_texts(data.pairs)}; encode it as "
+            f"the training examples were, or make the head with pairs={data.pairs}"
+        )
+
+
+def _texts(pairs: bool) -> str:
+    return "pairs of texts" if pairs else "single texts"
 
 
 def _check_outputs(logits: torch.Tensor, data: Examples[Decoded, Scored], task: str) -> None:

@@ -275,3 +275,8 @@ def check_examples(task: Task, validation: Examples) -> None:
             f"task {task.name!r} is trained on the labels {task.train.describe_outputs()} and validated on "
             f"{validation.describe_outputs()}; encode both with one label set"
         )
+    if validation.pairs != task.train.pairs:
+        pairs, single = ("trained", "validated") if task.train.pairs else ("validated", "trained")
+        raise DataError(
+            f"task {task.name!r} is {pairs} on pairs of texts and {single} on single ones; encode both alike"
+        )
