@@ -20,7 +20,7 @@ def predict(
     ],
     texts: Annotated[
         list[str] | None,
-        typer.Argument(help="One or more texts; `-` reads one from each line of standard input.", metavar="[TEXT]..."),
+        typer.Argument(help="One or more texts; `-` reads one from each line of standard input.", metavar="TEXT"),
     ] = None,
     file: Annotated[
         Path | None, typer.Option(help="A UTF-8 file with a text on each line, in place of TEXT.", metavar="FILE")

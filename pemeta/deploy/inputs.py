@@ -70,10 +70,16 @@ def _listed(texts: Iterable[Text], sequences: str) -> list[Text]:
         raise DataError(f"{wanted}; put a single one in brackets; found {excerpt(texts)}")
     found = list(texts)
     for number, text in enumerate(found, 1):
-        several = isinstance(text, Sequence) and not isinstance(text, bytes)
-        if not several or not all(isinstance(one, str) for one in text):
+        if not _is_text(text):
             raise DataError(f"{wanted}; text {number} of {len(found)} is {excerpt(text)}")
     return found
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is a string or a sequence of strings."""
+    if not isinstance(value, Sequence) or isinstance(value, bytes):
+        return False
+    return all(isinstance(one, str) for one in value)
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -135,7 +135,7 @@ class Server:
                 self._active = task
             yield self.model
 
-    def _stored(self, task: str) -> StoredTask:
+    def _stored(self, task: object) -> StoredTask:
         if not isinstance(task, str) or task not in self._tasks:
             raise ModelError(f"{unknown_name('task', str(task), self._tasks)}; add it with add_task")
         return self._tasks[task]
@@ -218,7 +218,7 @@ class Server:
         self,
         model: PEModel,
         task: str,
-        texts: list[str] | list[tuple[str, str]],
+        texts: Sequence[str | tuple[str, str]],
         spec: SequenceClassification,
         batch_size: int,
         length: int,

@@ -15,8 +15,9 @@ def predict(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_si
     """The model's predictions for all examples, in the order of ``data``.
 
     For sentences, a list of tags, one per word (``O`` for a word that was cut off, or that has no token in the
-    vocabulary); for texts, the name of a class; for blocks of running text, the log-probability of each token after
-    the first. The model is run in evaluation mode, and its mode is restored afterwards.
+    vocabulary; :meth:`pemeta.Server.predict` cuts nothing off); for texts, the name of a class; for blocks of running
+    text, the log-probability of each token after the first. The model is run in evaluation mode, and its mode is
+    restored afterwards.
 
     Raises:
         DataError: the task's head is for another kind of task, other labels, or a vocabulary of another size.

@@ -45,7 +45,14 @@ WORDS: dict[str, tuple[tuple[object, ...], str]] = {
     "report of two folders": (("report", ".", "."), "unexpected extra argument"),
     "report of a folder without records": (("report", "."), "no records in records; run `pemeta run CONFIG`"),
     "predict without a model": (("predict",), "missing argument 'MODEL_DIR'"),
-    "predict without a text": (("predict", "x"), "missing argument 'TEXT"),
+    "predict without a text": (("predict", "x"), "missing argument 'TEXT...', or --file FILE; see `pemeta predict"),
+    "predict with a text and a file": (("predict", "x", "words", "--file", "y"), "give TEXT or --file, not both"),
+    "predict with the name of a file": (
+        ("predict", "x", "/etc/hostname"),
+        "'/etc/hostname' is the name of a file; label its lines with --file",
+    ),
+    "predict with a file that is not there": (("predict", "x", "--file", "no.txt"), "cannot read no.txt: No such file"),
+    "predict with a folder for a file": (("predict", "x", "--file", "/etc"), "cannot read /etc: Is a directory"),
     "predict with a model that is not there": (
         ("predict", "/no/where", "words"),
         "'?/no/where'? has no pemeta.json|no such",
