@@ -117,6 +117,36 @@ def test_a_number_after_a_space_of_its_own_is_labelled_at_its_digits():
     assert one.inner == range(1, 5)
 
 
+PARTS = {
+    "ByteLevel": lambda: pre_tokenizers.ByteLevel(add_prefix_space=False),
+    "ByteLevel with a space": lambda: pre_tokenizers.ByteLevel(add_prefix_space=True),
+    "always": lambda: pre_tokenizers.Metaspace(prepend_scheme="always"),
+    "first": lambda: pre_tokenizers.Metaspace(prepend_scheme="first"),
+    "never": lambda: pre_tokenizers.Metaspace(prepend_scheme="never"),
+    "Split": lambda: pre_tokenizers.Split(" ", "merged_with_next"),
+    "Digits": pre_tokenizers.Digits,
+    "Punctuation": pre_tokenizers.Punctuation,
+    "UnicodeScripts": pre_tokenizers.UnicodeScripts,
+    "Whitespace": pre_tokenizers.Whitespace,
+    "WhitespaceSplit": pre_tokenizers.WhitespaceSplit,
+    "BertPreTokenizer": pre_tokenizers.BertPreTokenizer,
+}
+
+
+@pytest.mark.parametrize("first", PARTS)
+def test_any_two_pre_tokenizers_in_any_order(first):
+    """No list of known tokenizers would hold them all."""
+    letters = sorted({"▁", *pre_tokenizers.ByteLevel.alphabet(), *"".join(CORPUS)})
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *letters])}
+    for second in PARTS:
+        inner = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+        inner.pre_tokenizer = pre_tokenizers.Sequence([PARTS[first](), PARTS[second]()])
+        tokenizer = finished(inner, 512)
+        for one, text in zip(tokenize_words([text.split() for text in SENTENCES], tokenizer), SENTENCES, strict=True):
+            assert one.ids == tokenizer(text)["input_ids"], second
+            assert set(one.first_tokens()) == set(range(len(text.split()))), second
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(

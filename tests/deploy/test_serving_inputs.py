@@ -80,6 +80,14 @@ def evaluated(server: Server, words: list[list[str]], length: int | None = None)
         return [tuple(tags) for tags in predict(model, encode(sentences, LABELS, server.tokenizer, length), "ner")]
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A server of a task of each kind, which tests leave as it is."""
+    tokenizer = tokenizer_of("GPT-2")
+    folder = tmp_path_factory.mktemp("served") / "m"
+    return served(folder, tokenizer, tagging(tokenizer), pair_task(tokenizer), single_task(tokenizer), length=16)
+
+
 # Words
 
 
@@ -149,9 +157,7 @@ def test_words_of_a_long_text_are_labelled_by_their_windows(tmp_path):
 
 
 @pytest.mark.parametrize("stride", [-1, 16, 1.5, True, "4"])
-def test_a_stride_that_leaves_no_step_is_refused(tmp_path, stride):
-    tokenizer = tokenizer_of("GPT-2")
-    server = served(tmp_path / "m", tokenizer, tagging(tokenizer), length=16)
+def test_a_stride_that_leaves_no_step_is_refused(server, stride):
     with pytest.raises(ConfigError, match="stride must be from 0 to 15, less than max_length; found"):
         server.predict("ner", TEXTS, stride=stride)
 
@@ -169,15 +175,13 @@ def test_a_stride_that_leaves_no_step_is_refused(tmp_path, stride):
         ([float("nan")], "text 1 of 1 is nan"),
     ],
 )
-def test_what_is_no_list_of_texts_is_refused(tmp_path, texts, says):
-    tokenizer = tokenizer_of("GPT-2")
-    server = served(tmp_path / "m", tokenizer, tagging(tokenizer))
+def test_what_is_no_list_of_texts_is_refused(server, texts, says):
     with pytest.raises(DataError) as caught:
         server.predict("ner", texts)
     assert str(caught.value) == f"texts must be a list of strings or of lists of words; {says}"
     with pytest.raises(ConfigError, match="batch_size must be positive; found 'many'"):
         server.predict("ner", TEXTS, batch_size="many")  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="unknown task 'None'; Known: ner"):
+    with pytest.raises(ModelError, match="unknown task 'None'; Known: ner, pair, single"):
         server.predict(None, TEXTS)  # type: ignore[arg-type]
 
 
@@ -245,9 +249,7 @@ def test_a_task_of_pairs_is_served_with_pairs(tmp_path, types):
         ("single", [3], "texts must be a list of strings or of pairs of strings; text 1 of 1 is 3"),
     ],
 )
-def test_single_texts_for_a_task_of_pairs_are_refused_and_the_reverse(tmp_path, task, texts, says):
-    tokenizer = tokenizer_of("GPT-2")
-    server = served(tmp_path / "m", tokenizer, pair_task(tokenizer), single_task(tokenizer))
+def test_single_texts_for_a_task_of_pairs_are_refused_and_the_reverse(server, task, texts, says):
     with pytest.raises(DataError) as caught:
         server.predict(task, texts)
     assert says in str(caught.value)
