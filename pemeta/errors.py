@@ -80,7 +80,8 @@ def excerpt(value: object, most: int = 80) -> str:
     >>> excerpt("a" * 100, most=12)
     "'aaaaaaaa..."
     """
-    return shortened(repr(value), most)
+    text = repr(value)
+    return shortened(" ".join(text.split()) if "\n" in text else text, most)  # a table has several lines
 
 
 def shortened(text: str, most: int = 80) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import ClassVar
@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from pemeta.data.examples import TokenExamples, checked_length
 from pemeta.data.metrics import LanguageModelScores, language_model_scores
-from pemeta.errors import DataError
+from pemeta.errors import DataError, excerpt
 from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.utils.arguments import checked_texts
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class EncodedBlocks(TokenExamples[list[float], LanguageModelScores]):
 
 
 def encode_language_model(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, block_length: int | None = None
+    texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, block_length: int | None = None
 ) -> EncodedBlocks:
     """Encode concatenated texts in blocks of equal length, as for the training of GPT-2 (Radford et al., 2019).
 
@@ -78,14 +79,17 @@ def encode_language_model(
 
     Raises:
         ConfigError: ``block_length`` is above the model's limit or below 2.
-        DataError: A text is empty.
+        DataError: A text is empty, missing, or no text at all.
     """
     block_length = checked_length(block_length, 2, tokenizer, "block_length")
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    tokens = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-    for number, (text, ids) in enumerate(zip(texts, tokens, strict=True), 1):
-        if not text.strip() or not ids:
-            raise DataError(f"text {number} of {len(texts)} is empty; remove it")
+    given = checked_texts(texts)
+    tokens = tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"] if given else []
+    for number, (text, ids) in enumerate(zip(given, tokens, strict=True), 1):
+        if not ids:
+            raise DataError(
+                f"text {number} of {len(given)} has no token in this vocabulary; remove it: {excerpt(text)}"
+            )
     running = torch.tensor(list(chain.from_iterable([*ids, *end] for ids in tokens)), dtype=torch.long)
     blocks = tuple(block for block in running.split(block_length) if len(block) > 1)
     return EncodedBlocks(len(tokenizer), blocks, tokenizer.pad_token_id or 0)

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from pemeta.data.examples import TokenExamples, checked_length
 from pemeta.data.metrics import Scores, entity_scores
-from pemeta.data.sentences import LabelSet, Sentence
+from pemeta.data.sentences import LabelSet, Sentence, checked_labels
 from pemeta.data.words import tokenize_words
-from pemeta.errors import DataError, ModelError
+from pemeta.errors import ModelError
 from pemeta.typing import IGNORE_INDEX, Batch
 
 
@@ -95,9 +95,10 @@ def encode(
     Raises:
         ModelError: The tokenizer is not a fast one.
         ConfigError: ``max_length`` is above the limit of the tokenizer's model or below 3.
-        DataError: A tag is not in the label set.
+        DataError: A tag of any word, cut or not, is not in the label set or cannot follow the one before it in IOB2.
     """
-    if not tokenizer.is_fast:
+    sentences = checked_labels(labels).check(sentences)
+    if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{type(tokenizer).__name__} does not align tokens with words; use a fast tokenizer")
     max_length = checked_length(max_length, 3, tokenizer)
     tokens = tokenize_words([s.words for s in sentences], tokenizer, max_length)
@@ -130,8 +131,5 @@ def _num_cut(words: int, first: dict[int, int], at_the_end: bool) -> int:
 def _label_ids(sentence: Sentence, first: dict[int, int], length: int, labels: LabelSet) -> torch.Tensor:
     ids = torch.full((length,), IGNORE_INDEX)
     for word, position in first.items():
-        tag = sentence.tags[word]
-        if tag not in labels.index:
-            raise DataError(f"{labels.problem('O', tag)}; in the sentence {' '.join(sentence.words)[:80]!r}")
-        ids[position] = labels.index[tag]
+        ids[position] = labels.index[sentence.tags[word]]
     return ids

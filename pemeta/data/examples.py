@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import Self, TypeVar
 
 from pemeta.data.metrics import TaskScores
-from pemeta.errors import ConfigError
-from pemeta.typing import Batch
+from pemeta.errors import ConfigError, DataError, excerpt
+from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.utils.arguments import checked_size, whole
 
 Decoded = TypeVar("Decoded", default=Any)
 Scored = TypeVar("Scored", bound=TaskScores, default=Any)
@@ -94,15 +95,31 @@ class Examples(ABC, Generic[Decoded, Scored]):
         """Scores of the decoded predictions for all examples, in order."""
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The examples at ``indices`` as tensors on the CPU, with their ``trunk`` if they have one."""
+        """The examples at ``indices`` as tensors on the CPU, with their ``trunk`` if they have one.
+
+        Raises:
+            DataError: There are no indices.
+        """
+        if not len(indices):
+            raise DataError(f"a batch needs one {self.unit} or more; found none; give their indices")
         batch = self.tensors(indices)
         if self.trunk is not None:
             key = self.trunk.key if isinstance(self.trunk, HiddenStates) else "trunk"
             batch[key] = pad_sequence([self.trunk[i] for i in indices], batch_first=True)
         return batch
 
+    def has_label(self, index: int) -> bool:
+        """Whether the example at ``index`` has a label other than -100; without any it teaches nothing."""
+        labels = self.tensors([index]).get("labels")
+        return labels is None or bool((labels != IGNORE_INDEX).any())
+
     def by_length(self, size: int) -> Iterator[list[int]]:
-        """Indices of all examples in batches of up to ``size`` examples of similar length, longest first."""
+        """Indices of all examples in batches of up to ``size`` examples of similar length, longest first.
+
+        Raises:
+            ConfigError: ``size`` is not a positive whole number.
+        """
+        size = checked_size(size, "the number of examples in a batch")
         order = sorted(range(len(self)), key=lambda i: -self.length(i))
         return (order[start : start + size] for start in range(0, len(order), size))
 
@@ -148,6 +165,9 @@ class TokenExamples(Examples[Decoded, Scored]):
         mask = torch.arange(padded.shape[1]) < lengths[:, None]
         return {"input_ids": padded, "attention_mask": mask.to(padded.dtype)}
 
+    def has_label(self, index: int) -> bool:  # noqa: D102 - inherited
+        return bool((self.gold(index) != IGNORE_INDEX).any())
+
     def digest(self) -> str:
         """A digest of all tokens and labels, as twelve hexadecimal digits."""
         sha = hashlib.sha256()
@@ -162,10 +182,17 @@ def checked_length(length: int | None, least: int, tokenizer: PreTrainedTokenize
     """A valid number of tokens for the tokenizer's model; by default 128, our choice, or the model's limit if less.
 
     Raises:
-        ConfigError: The number is above the model's limit or below ``least``.
+        ConfigError: The number is no whole number, above the model's limit or below ``least``; or no tokenizer.
     """
+    limit = getattr(tokenizer, "model_max_length", None)
+    if limit is None or not callable(tokenizer):
+        raise ConfigError(
+            f"expected the backbone's tokenizer; found {excerpt(tokenizer)}; load it with "
+            "AutoTokenizer.from_pretrained(...)"
+        )
     if length is None:
-        length = min(128, tokenizer.model_max_length)
-    if not least <= length <= tokenizer.model_max_length:
-        raise ConfigError(f"{what} must be from {least} to the model's {tokenizer.model_max_length}; found {length}")
-    return length
+        length = min(128, limit)
+    found = None if isinstance(length, bool) else whole(length)
+    if found is None or not least <= found <= limit:
+        raise ConfigError(f"{what} must be from {least} to the model's {limit}; found {excerpt(length)}")
+    return found

@@ -10,6 +10,8 @@ from functools import partial
 
 from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 
+from pemeta.errors import DataError
+
 
 class TaskScores(ABC):
     """Scores of predictions for one task of any kind."""
@@ -55,9 +57,13 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     An entity is correct if its type and both its boundaries are. A predicted ``I-X`` that continues no entity starts
     one. Scores are 0 if there are no gold entities or no predicted ones.
 
+    Raises:
+        DataError: There is not one predicted tag for each gold tag.
+
     >>> entity_scores([["B-PER", "I-PER", "O"]], [["B-PER", "O", "O"]], ["PER"]).f1
     0.0
     """
+    _check_alike([len(tags) for tags in gold], [len(tags) for tags in predicted], "sentence")
     if not _any(gold, predicted):
         return Scores(0.0, 0.0, 0.0, dict.fromkeys(types, 0.0))
     # Not seqeval's report, which extracts all entities ten times: it would dominate an epoch on cached hidden states.
@@ -95,6 +101,19 @@ def entity_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     )
 
 
+def _check_alike(gold: list[int], predicted: list[int], unit: str) -> None:
+    """Refuse predictions for other data, given the numbers of labels in each text or sentence."""
+    if len(gold) != len(predicted):
+        raise DataError(
+            f"each gold {unit} needs one prediction; found {len(gold)} and {len(predicted)}; predict for the same data"
+        )
+    for number, (one, other) in enumerate(zip(gold, predicted, strict=True), 1):
+        if one != other:
+            raise DataError(
+                f"{unit} {number} of {len(gold)} has {one} gold tags and {other} predicted; predict one for each word"
+            )
+
+
 def _any(*sequences: Sequence[Sequence[str]]) -> bool:
     """Whether there is any entity at all; seqeval fails without one."""
     return any(tag != "O" for tags in sequences for sentence in tags for tag in sentence)
@@ -125,10 +144,14 @@ def class_scores(gold: Sequence[str], predicted: Sequence[str], classes: Sequenc
     Macro-F1 is the mean F1 of the classes that occur in ``gold`` or ``predicted``, as in scikit-learn; any other class
     has an F1 of 0 in ``f1_per_class`` and does not count.
 
+    Raises:
+        DataError: There is not one predicted class for each gold class.
+
     >>> scores = class_scores(["a", "a", "b"], ["a", "b", "b"], ["a", "b", "c"])
     >>> round(scores.accuracy, 3), round(scores.macro_f1, 3)
     (0.667, 0.667)
     """
+    _check_alike([1] * len(gold), [1] * len(predicted), "text")
     pairs = list(zip(gold, predicted, strict=True))
     # F1 = 2 TP / (2 TP + FP + FN); the denominator is the sum of the two counts.
     sizes = {name: list(gold).count(name) + list(predicted).count(name) for name in classes}

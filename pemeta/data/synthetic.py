@@ -196,7 +196,7 @@ class SyntheticWorld(Frozen):
 
     def _say(self, name: str, purpose: str, borrowing: float) -> Iterator[Sentence]:
         if name not in self.languages:
-            raise ConfigError(unknown_name("language", name, self.languages))
+            raise ConfigError(unknown_name("language", str(name), self.languages))
         rng = numpy_generator(self.seed, "sentences", name, purpose)
         speaker = Speaker(language(self.seed, name), trade_language(self.seed), borrowing, rng)
         while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,10 +11,12 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from pemeta.data.classes import class_names, class_of
 from pemeta.data.examples import TokenExamples, checked_length
 from pemeta.data.metrics import ClassScores, class_scores
-from pemeta.errors import ConfigError, DataError, excerpt, unknown_name
+from pemeta.errors import DataError, excerpt
 from pemeta.typing import Batch
+from pemeta.utils.arguments import checked_texts, listed
 
 
 @dataclass(frozen=True)
@@ -72,20 +74,21 @@ class EncodedTexts(TokenExamples[str, ClassScores]):
 
 
 def encode_texts(
-    texts: Sequence[str],
-    labels: Sequence[str],
-    classes: Sequence[str],
+    texts: Iterable[str],
+    labels: Iterable[str | int],
+    classes: Iterable[str | int],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | None = None,
     *,
-    pairs: Sequence[str] | None = None,
+    pairs: Iterable[str] | None = None,
 ) -> EncodedTexts:
     """Encode texts with one label each.
 
     Args:
         texts: Texts to encode.
-        labels: Class of each text.
-        classes: Names of all classes, in the order of their indices.
+        labels: Class of each text, by its name, or by its index in ``classes``, as data sets with a ClassLabel have
+            it. If the classes are integers themselves, a label is one of them.
+        classes: Names of all classes, in the order of their indices; integers are named as they are written.
         tokenizer: Tokenizer of the backbone.
         max_length: Most tokens per text, special tokens included; longer texts are truncated at the end (of a pair,
             the longer one) and counted. By default 128, our choice, or the model's limit if that is less.
@@ -95,37 +98,31 @@ def encode_texts(
         ConfigError: The classes are not two or more different names, or ``max_length`` is above the model's limit or
             below 3.
         DataError: The number of labels, or of second texts, differs from that of texts; a label is not a class; or a
-            text is empty.
+            text is empty, missing, or no text at all.
     """
-    if len(classes) < 2 or len(set(classes)) < len(classes) or isinstance(classes, str):
-        raise ConfigError(f"classes must be two or more different names; found {excerpt(classes)}")
+    names, by_value = class_names(classes)
     max_length = checked_length(max_length, 3, tokenizer)
-    _check(texts, labels, classes, pairs)
-    tokens, cut = _tokens(list(texts), None if pairs is None else list(pairs), tokenizer, max_length)
-    types = tokens.get("token_type_ids") if pairs is not None else None
+    given = listed(labels, "labels", "[0, 1]")
+    first = checked_texts(texts, with_it=" and its label")
+    second = None if pairs is None else checked_texts(pairs, "second text", " and its label")
+    if len(given) != len(first):
+        raise DataError(f"each text needs one label; found {len(first)} texts and {len(given)} labels")
+    if second is not None and len(second) != len(first):
+        raise DataError(f"each text needs one second text; found {len(first)} texts and {len(second)} second texts")
+    named = tuple(
+        class_of(label, names, by_value, f"text {number} of {len(given)}") for number, label in enumerate(given, 1)
+    )
+    tokens, cut = _tokens(first, second, tokenizer, max_length)
+    types = tokens.get("token_type_ids") if second is not None else None
     return EncodedTexts(
-        classes=tuple(classes),
-        labels=tuple(labels),
+        classes=names,
+        labels=named,
         input_ids=tuple(map(torch.tensor, tokens["input_ids"])),
         type_ids=None if types is None else tuple(map(torch.tensor, types)),
         pad_id=tokenizer.pad_token_id or 0,
         num_truncated=cut,
         pairs=pairs is not None,
     )
-
-
-def _check(texts: Sequence[str], labels: Sequence[str], classes: Sequence[str], pairs: Sequence[str] | None) -> None:
-    if len(labels) != len(texts):
-        raise DataError(f"each text needs one label; found {len(texts)} texts and {len(labels)} labels")
-    if pairs is not None and len(pairs) != len(texts):
-        raise DataError(f"each text needs one second text; found {len(texts)} texts and {len(pairs)} second texts")
-    for number, label in enumerate(labels, 1):
-        if label not in classes:
-            raise DataError(f"text {number} of {len(texts)}: {unknown_name('class', str(label), classes)}")
-    for what, given in (("text", texts), ("second text", pairs or ())):
-        for number, text in enumerate(given, 1):
-            if not text.strip():
-                raise DataError(f"{what} {number} of {len(given)} is empty; remove it and its label")
 
 
 def _tokens(

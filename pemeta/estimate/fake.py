@@ -98,6 +98,9 @@ class FakeSentences(Examples[Any, Any]):
         names = ("input_ids", "attention_mask", "labels")
         return {name: torch.zeros(size, dtype=torch.long) for name in names}
 
+    def has_label(self, index: int) -> bool:  # noqa: D102 - inherited
+        return True
+
     def digest(self) -> str:  # noqa: D102 - inherited
         return ""
 

@@ -48,6 +48,7 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
             _check_primes(builder, name, primer)
     for language, sizes in targets:
         target = builder.target(language, sizes)
+        check_examples(target.task, target.validation)
         parts = {"train": target.task.train, "validation": target.validation, config.scored_on: target.test}
         for split, data in parts.items():
             known = encoded.get(f"{language} {split}")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar
 
+import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pemeta.errors import DataError
 from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.utils.arguments import checked_size
 from pemeta.utils.registry import Named
 
 
@@ -77,14 +80,75 @@ Labels = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinc
 """Names of the labels, in the order of their indices."""
 
 
+def labels_of(batch: Batch) -> Tensor:
+    """The labels of a batch.
+
+    Raises:
+        DataError: It has none.
+    """
+    if "labels" not in batch:
+        raise DataError(f"a loss needs labels; found a batch of {', '.join(batch) or 'nothing'}; add batch['labels']")
+    return batch["labels"]
+
+
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of logits (N, C) over the labels (N,) other than -100; 0 if there are none."""
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
-    return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
+    """Mean cross-entropy of logits (..., C) over the labels (...) other than -100.
+
+    It is 0 if there are none and no gradient is asked for. With a gradient, that would be a step that learns nothing,
+    and is refused on the CPU; on another device, to ask would be to wait for it in each step.
+
+    Raises:
+        DataError: The labels are not an index for each logit, or -100; or all are -100.
+    """
+    if labels.shape != logits.shape[:-1]:
+        raise DataError(
+            f"there must be one label for each of the {tuple(logits.shape[:-1])} predictions; found labels of shape "
+            f"{tuple(labels.shape)}; give them the shape of the batch, -100 where there is none"
+        )
+    try:
+        total = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
+    except (IndexError, RuntimeError):
+        problem = _label_problem(labels, logits.shape[-1])
+        if problem is None:
+            raise
+        raise DataError(problem) from None
+    count = (labels != IGNORE_INDEX).sum()
+    if total.requires_grad and _is_zero(count):
+        raise DataError(
+            "no position or example of the batch has a label: all are -100, so that its loss would teach nothing; "
+            "leave the batch out, or give it labels"
+        )
+    return total / count.clamp(min=1)
+
+
+def _is_zero(count: Tensor) -> bool:
+    """Whether a number is 0, as far as is known without waiting for a device, or for a compiled graph."""
+    known = type(count) is Tensor and count.device.type == "cpu" and not torch.compiler.is_compiling()
+    return known and not count
+
+
+def _label_problem(labels: Tensor, classes: int) -> str | None:
+    """The reason why labels are no indices of classes, or None if they are."""
+    if labels.dtype != torch.long:
+        kind = str(labels.dtype).removeprefix("torch.")
+        return f"labels must be of type int64, from 0 to {classes - 1} or -100; found {kind}; convert them with .long()"
+    wrong = labels[((labels < 0) | (labels >= classes)) & (labels != IGNORE_INDEX)]
+    if not wrong.numel():
+        return None
+    return (
+        f"labels must be from 0 to {classes - 1}, or -100 where there is none; found {int(wrong[0])}; encode the data "
+        "with the labels that the head was made for"
+    )
 
 
 def new_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear map with normal weights of standard deviation 0.02 and zero bias, as in BERT's classifiers."""
+    """A linear map with normal weights of standard deviation 0.02 and zero bias, as in BERT's classifiers.
+
+    Raises:
+        ConfigError: A size is not a positive whole number.
+    """
+    inputs = checked_size(inputs, "the width of the hidden states")
+    outputs = checked_size(outputs, "the number of labels")
     linear = nn.Linear(inputs, outputs)
     nn.init.normal_(linear.weight, std=0.02)
     nn.init.zeros_(linear.bias)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pemeta.errors import ModelError, reason
-from pemeta.heads.base import Head, HeadSpec, mean_cross_entropy
+from pemeta.heads.base import Head, HeadSpec, labels_of, mean_cross_entropy
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.modules import modes_kept
 
@@ -45,11 +45,14 @@ class CausalLMHead(Head):
         return F.linear(hidden, weight, self.bias)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy over the labelled tokens of (B, T) after the first; 0 if there are none.
+        """Mean cross-entropy over the labelled tokens of (B, T) after the first; 0 without any, and without a gradient.
 
         ``labels`` are the input ids themselves, -100 for tokens that are not to be predicted.
+
+        Raises:
+            DataError: There is no label to learn from, or a label is no token of the vocabulary.
         """
-        return mean_cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+        return mean_cross_entropy(logits[:, :-1], labels_of(batch)[:, 1:])
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """Natural log-probability (B, T) of each token given those before it, from logits (B, T, V).

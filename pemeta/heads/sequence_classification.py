@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pemeta.heads.base import Head, HeadSpec, Labels, mean_cross_entropy, new_linear
+from pemeta.errors import ConfigError, unknown_name
+from pemeta.heads.base import Head, HeadSpec, Labels, labels_of, mean_cross_entropy, new_linear
 from pemeta.typing import Batch
 from pemeta.utils.neutral import Neutral
 
@@ -27,6 +28,8 @@ def pool(hidden: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
     >>> [pool(hidden, torch.tensor([[1, 1, 0]]), how).item() for how in ("first", "mean", "last")]
     [1.0, 2.0, 3.0]
     """
+    if pooling not in get_args(Pooling):
+        raise ConfigError(unknown_name("pooling", str(pooling), get_args(Pooling)))
     if mask is None:
         mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
     if pooling == "mean":
@@ -58,6 +61,8 @@ class SequenceClassificationHead(Head):
 
     def __init__(self, hidden_size: int, num_labels: int, pooling: Pooling = "mean", dropout: float = 0.0) -> None:
         super().__init__()
+        if pooling not in get_args(Pooling):
+            raise ConfigError(unknown_name("pooling", str(pooling), get_args(Pooling)))
         self.pooling: Pooling = pooling
         self.dropout = nn.Dropout(dropout)
         self.classifier = new_linear(hidden_size, num_labels)
@@ -68,8 +73,12 @@ class SequenceClassificationHead(Head):
         return self.classifier(self.dropout(pooled))  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy over the labelled sequences of the batch (B,); 0 if there are none."""
-        return mean_cross_entropy(logits, batch["labels"])
+        """Mean cross-entropy over the labelled sequences of the batch (B,); 0 without any, and without a gradient.
+
+        Raises:
+            DataError: There is no label to learn from, or a label is not one of the head's.
+        """
+        return mean_cross_entropy(logits, labels_of(batch))
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """Label indices (B,) from logits (B, C)."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from pemeta.heads.base import Head, HeadSpec, Labels, mean_cross_entropy, new_linear
+from pemeta.heads.base import Head, HeadSpec, Labels, labels_of, mean_cross_entropy, new_linear
 from pemeta.typing import Batch
 
 
@@ -32,8 +32,12 @@ class TokenClassificationHead(Head):
         return self.classifier(self.dropout(hidden))  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy over the labelled positions of the batch (B, T); 0 if there are none."""
-        return mean_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+        """Mean cross-entropy over the labelled positions of the batch (B, T); 0 without any, and without a gradient.
+
+        Raises:
+            DataError: There is no label to learn from, or a label is not one of the head's.
+        """
+        return mean_cross_entropy(logits, labels_of(batch))
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """Label indices (B, T) from logits (B, T, C)."""

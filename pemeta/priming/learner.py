@@ -16,7 +16,7 @@ from typing_extensions import Self
 from pemeta.backbone.architectures import attention_of
 from pemeta.backbone.checks import refuse_unfaithful
 from pemeta.backbone.gradient_checkpointing import replace_checkpointing
-from pemeta.errors import ConfigError, ModelError, NotFiniteError
+from pemeta.errors import ConfigError, DataError, ModelError, NotFiniteError
 from pemeta.methods.base import PEMethod
 from pemeta.model.partition import Partition
 from pemeta.model.pe_model import PEModel
@@ -25,7 +25,7 @@ from pemeta.priming.inner_rules.base import InnerRule, Moments
 from pemeta.priming.inner_rules.sgd import SGD
 from pemeta.priming.placing import placed
 from pemeta.priming.sharing import SharingLearner
-from pemeta.typing import Batch
+from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.modules import parameter_dict
 
 
@@ -193,6 +193,7 @@ class PrimingLearner(SharingLearner):
         Raises:
             ConfigError: the module is not a ``PEModel``.
             NotFiniteError: a loss is not finite.
+            DataError: a batch has no label.
             ModelError: a parameter of θ_a, or the task's head, has no gradient.
         """
         shared = self.shared
@@ -207,6 +208,8 @@ class PrimingLearner(SharingLearner):
                 losses.append(loss.detach())
                 self._step(loss)
             self.losses = self._check_finite(losses)
+            if 0.0 in self.losses:  # on the CPU, the loss itself has refused it
+                _refuse_unlabelled(batches[self.losses.index(0.0)])
             return self.losses
 
     @contextmanager
@@ -287,6 +290,13 @@ class PrimingLearner(SharingLearner):
         if self.values is None:
             raise ConfigError("this learner is the original, which does not adapt; call clone() and adapt the clone")
         return dict(self.values)
+
+
+def _refuse_unlabelled(batch: Batch) -> None:
+    """Refuse a support set of which all labels are -100, from which an inner step would learn nothing."""
+    labels = batch.get("labels")
+    if labels is not None and not (labels != IGNORE_INDEX).any():
+        raise DataError("the support set has no label: all are -100; leave it out, or give it labels")
 
 
 def needs_math(model: PEModel, method: PEMethod | None) -> bool:

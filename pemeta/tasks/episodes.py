@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from pemeta.errors import ConfigError, DataError
+import numpy as np
+
+from pemeta.errors import ConfigError, DataError, excerpt
 from pemeta.tasks.task import Task
 from pemeta.typing import Batch
+from pemeta.utils.arguments import checked_size, whole
 from pemeta.utils.seeding import derive_seed, numpy_generator
 
 
@@ -21,12 +25,25 @@ class Episode:
         query_indices: indices of the query set in the task's training examples.
         seed: seed of dropout and new heads in the episode, so that its results depend neither on what was computed
             before nor on which process computes it; None to use PyTorch's generators in their current state.
+
+    Raises:
+        DataError: an index is not one of the task's examples.
     """
 
     task: Task
     support_indices: tuple[int, ...]
     query_indices: tuple[int, ...]
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        size = len(self.task.train)
+        for what, indices in (("support", self.support_indices), ("query", self.query_indices)):
+            wrong = [index for index in indices if not 0 <= index < size]
+            if wrong:
+                raise DataError(
+                    f"a {what} set takes indices of its task's {size} {self.task.train.unit}s, from 0 to {size - 1}; "
+                    f"found {wrong[0]}; draw episodes with an EpisodeSampler"
+                )
 
     @property
     def support(self) -> Batch:
@@ -67,6 +84,9 @@ class EpisodeSampler:
     A resumed run therefore needs no sampler state, and all priming algorithms with the same seed and sizes see the
     same examples in the same order.
 
+    No support or query set is without any label, as sentences may be of which no word has a token: such a draw is
+    repeated.
+
     Args:
         tasks: the source tasks.
         support_size: number of examples in a support set.
@@ -76,26 +96,32 @@ class EpisodeSampler:
         support_batches: number of support sets of that size in an episode, if each inner step has its own.
 
     Raises:
-        ConfigError: there are no tasks, two have the same name, or there are fewer than ``tasks_per_batch``.
-        DataError: a task has fewer examples than a support set and a query set need.
+        ConfigError: there are no tasks, two have the same name, there are fewer than ``tasks_per_batch``, or a size is
+            not a whole number that is large enough.
+        DataError: a task has fewer examples, or labelled ones, than a support set and a query set need.
     """
 
     def __init__(
         self,
-        tasks: Sequence[Task],
+        tasks: Iterable[Task],
         support_size: int = 16,
         query_size: int = 16,
         tasks_per_batch: int | None = None,
         seed: int = 0,
         support_batches: int = 1,
     ) -> None:
+        tasks = _source_tasks(tasks)
+        support_size = checked_size(support_size, "support_size")
+        query_size = checked_size(query_size, "query_size", 0)
+        support_batches = checked_size(support_batches, "support_batches")
         names = [task.name for task in tasks]
         if not tasks or len(set(names)) < len(names):
             raise ConfigError(f"priming needs one or more source tasks with different names; found {names}")
-        if tasks_per_batch is not None and not 1 <= tasks_per_batch <= len(tasks):
+        at_once = len(tasks) if tasks_per_batch is None else whole(tasks_per_batch)
+        if at_once is None or not 1 <= at_once <= len(tasks):
             raise ConfigError(
                 f"tasks_per_batch must be between 1 and the number of source tasks, {len(tasks)}; found "
-                f"{tasks_per_batch}"
+                f"{excerpt(tasks_per_batch)}"
             )
         need = support_size * support_batches + query_size
         several = f" in each of {support_batches} inner steps" if support_batches > 1 else ""
@@ -110,21 +136,69 @@ class EpisodeSampler:
                     f"source {task.name!r} has {len(task.train)} {task.train.unit}s, but an episode needs {need} "
                     f"({support_size} support{several} + {query_size} query); provide more data, or lower the sizes"
                 )
-        self.tasks = tuple(tasks)
+            _check_labelled(task, support_batches + bool(query_size))
+        self.tasks = tasks
+        self.parts = support_batches
         self.support_size = support_size * support_batches
         self.query_size = query_size
-        self.tasks_per_batch = tasks_per_batch or len(tasks)
+        self.tasks_per_batch = at_once
         self.seed = seed
 
     def __getitem__(self, step: int) -> list[Episode]:
-        """The meta-batch of one outer step; with all tasks in it, they keep their given order."""
+        """The meta-batch of one outer step, counted from 0; with all tasks in it, they keep their given order.
+
+        Raises:
+            ConfigError: ``step`` is not a whole number from 0.
+            DataError: there is hardly a draw in which each set has a label.
+        """
+        step = checked_size(step, "an outer step", 0)
         rng = numpy_generator(self.seed, "meta-batch", step)
         chosen: Sequence[int] = range(len(self.tasks))
         if self.tasks_per_batch < len(self.tasks):
             chosen = rng.choice(len(self.tasks), self.tasks_per_batch, replace=False).tolist()
         episodes = []
         for task in (self.tasks[i] for i in chosen):
-            drawn = rng.choice(len(task.train), self.support_size + self.query_size, replace=False).tolist()
-            support, query = tuple(drawn[: self.support_size]), tuple(drawn[self.support_size :])
+            support, query = self._draw(task, rng, step)
             episodes.append(Episode(task, support, query, derive_seed(self.seed, "episode", step, task.name)))
         return episodes
+
+    def _draw(self, task: Task, rng: np.random.Generator, step: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Indices of a support set and a query set, in each of which, and in each inner step's part, is a label."""
+        size, number = self.support_size // self.parts, self.support_size + self.query_size
+        for _ in range(MOST_DRAWS):
+            drawn = rng.choice(len(task.train), number, replace=False).tolist()
+            support, query = tuple(drawn[: self.support_size]), tuple(drawn[self.support_size :])
+            sets = [support[start : start + size] for start in range(0, len(support), size)]
+            if all(any(map(task.train.has_label, one)) for one in (*sets, *([query] if query else ()))):
+                return support, query
+        raise DataError(
+            f"source {task.name!r}: {MOST_DRAWS} draws for step {step + 1} gave a support or query set without any "
+            f"label; remove its {task.train.unit}s without a label, or raise support_size and query_size"
+        )
+
+
+MOST_DRAWS = 1000
+"""Draws of an episode before its source is refused."""
+
+
+def _source_tasks(tasks: object) -> tuple[Task, ...]:
+    found = tuple(tasks) if isinstance(tasks, Iterable) else ()
+    wrong = [task for task in found if not isinstance(task, Task)] if isinstance(tasks, Iterable) else [tasks]
+    if wrong:
+        raise ConfigError(
+            f"priming needs a list of source tasks; found {excerpt(wrong[0])}; make tasks with "
+            "Task.token_classification and its like"
+        )
+    return found
+
+
+def _check_labelled(task: Task, sets: int) -> None:
+    """Refuse a task with fewer labelled examples than there are sets in an episode."""
+    labelled = (index for index in range(len(task.train)) if task.train.has_label(index))
+    found = len(list(islice(labelled, sets)))
+    if found < sets:
+        raise DataError(
+            f"source {task.name!r} has {found} {task.train.unit}{'s' * (found != 1)} with a label, but the {sets} "
+            "sets of an episode need one each; no word of the others has a token in the vocabulary: use a "
+            "backbone with a tokenizer for this language"
+        )

@@ -10,7 +10,7 @@ from pemeta.data.blocks import EncodedBlocks
 from pemeta.data.encoding import Encoded
 from pemeta.data.examples import Examples
 from pemeta.data.texts import EncodedTexts
-from pemeta.errors import DataError
+from pemeta.errors import ConfigError, DataError, excerpt
 from pemeta.heads import CausalLM, Head, HeadSpec, SequenceClassification, TokenClassification
 from pemeta.heads.causal_lm import Output
 from pemeta.heads.sequence_classification import Pooling
@@ -27,11 +27,23 @@ class Task:
         train: training examples, from which priming draws episodes, or on which fine-tuning trains.
         make_head: returns a new head for a given width of the hidden states; a :class:`~pemeta.HeadSpec` or your own
             function.
+
+    Raises:
+        ConfigError: the name is empty or no string, or ``make_head`` cannot be called.
+        DataError: ``train`` is not encoded.
     """
 
     name: str
     train: Examples
     make_head: Callable[[int], Head]
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.train)
+        if not callable(self.make_head):
+            raise ConfigError(
+                f"make_head of task {self.name!r} must be a HeadSpec or a function of the width; found "
+                f"{excerpt(self.make_head)}; Task.token_classification and its like make one that suits the data"
+            )
 
     @classmethod
     def token_classification(cls, name: str, train: Encoded) -> Task:
@@ -73,6 +85,18 @@ class Task:
         return self.make_head.to_config() if isinstance(self.make_head, HeadSpec) else None
 
 
+def _check(name: object, train: object) -> None:
+    """Refuse a task without a name, or without encoded examples."""
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"a task needs a name; found {excerpt(name)}; give it one, such as a language code")
+    if not isinstance(train, Examples):
+        raise DataError(
+            f"task {name!r} needs encoded examples; found a {type(train).__name__}: {excerpt(train)}; encode it first "
+            "with encode, encode_texts or encode_language_model"
+        )
+
+
 def _check_kind(name: str, train: Examples, kind: str) -> None:
+    _check(name, train)
     if train.kind != kind:
         raise DataError(f"the examples of task {name!r} are for {train.kind}, not {kind}; use Task.{train.kind}")

@@ -80,7 +80,8 @@ def finetune(
     Raises:
         ConfigError: ``not_finite`` or ``checkpoint_every`` is none of the possible values; or the head is to start from
             a primed one, and the model has none, or several, with the task's labels.
-        DataError: There is no training or no validation example, or they are of different kinds or labels.
+        DataError: There is no training or no validation example, none to train on has a label, or they are of different
+            kinds or labels.
         TrainingError: The loss is not finite; the epoch is named.
         OutputError: The checkpoint cannot be written, or belongs to another run, whose difference is named.
         KeyboardInterrupt: The run was interrupted, between two steps and after saving.
@@ -204,7 +205,10 @@ class FineTuningJob(Job):
             self.model.train(self.finetuning.dropout)
         indices = self._order[1][index]
         batch = self.model.placed(self.task.train.batch(indices))
-        loss = self.model.loss(batch, self.task.name)
+        if any(self.task.train.has_label(int(i)) for i in indices):
+            loss = self.model.loss(batch, self.task.name)
+        else:  # by chance, only sentences of which no word has a token
+            loss = self.model(batch, self.task.name).sum() * 0.0
         scaled = loss * self.optimization.scale.value
         scaled.backward()  # before the value is asked for: a device would be waited for twice
         value = loss.item()
@@ -261,11 +265,17 @@ def check_examples(task: Task, validation: Examples) -> None:
     """Check that a task can be fine-tuned with its validation examples.
 
     Raises:
-        DataError: There is no training or no validation example, or they are of different kinds or labels.
+        DataError: There is no training or no validation example, none to train on has a label, or they are of different
+            kinds or labels.
     """
     for what, data in (("training", task.train), ("validation", validation)):
         if not len(data):
             raise DataError(f"task {task.name!r} has no {what} {data.unit}; fine-tuning needs some")
+    if not any(map(task.train.has_label, range(len(task.train)))):
+        raise DataError(
+            f"no training {task.train.unit} of task {task.name!r} has a label: none of its words has a token in the "
+            "vocabulary; use a backbone with a tokenizer for this language"
+        )
     if validation.kind != task.train.kind:
         raise DataError(
             f"task {task.name!r} is trained on {task.train.kind} and validated on {validation.kind}; encode both alike"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pemeta.data.conll import read_conll, read_conll_corpus
 from pemeta.data.sentences import LabelSet, Sentence
-from pemeta.errors import DataError
+from pemeta.errors import ConfigError, DataError
 
 LABELS = LabelSet(("PER", "ORG", "LOC"))
 REAL = Path(__file__).parents[3] / "shared" / "data" / "ner"
@@ -38,6 +38,114 @@ ADA = Sentence(("Ada", "slept"), ("B-PER", "O"))
 )
 def test_the_same_sentence_however_it_is_laid_out(tmp_path, text):
     assert read(tmp_path, text) == [ADA]
+
+
+# What is no word
+
+BO = Sentence(("Bo", "ran"), ("B-PER", "O"))
+TWO = "Ada\tB-PER\nslept\tO\n\n{}\nBo\tB-PER\nran\tO\n"
+
+
+@pytest.mark.parametrize(
+    "remark",
+    [
+        "-DOCSTART-\tO\n",
+        "-DOCSTART-",  # no blank line after it
+        "-DOCSTART- -X- -X- O\n",
+        "-DOCSTART-\t-X-\t-X-\tO\n",
+        "-DOCSTART- (1 of 2)\tO\n",
+        "-DOCEND-\tO\n\n-DOCSTART-\tO\n",
+        "-DOCSTART-\tO\r\n\r\n",
+        "# sent_id = d-1\n# text = Bo ran",
+        "# newdoc id = weblog\n\n# global.columns = ID FORM",
+        "# a comment\n",
+        "# text = a\tb",  # a tab in a comment
+        "# translated by hand",
+        "\ufeff",
+        "\ufeff-DOCSTART-\tO\n",
+        "\ufeff# sent_id = 1",
+    ],
+)
+@pytest.mark.parametrize("first", [False, True], ids=["between", "first"])
+def test_markers_comments_and_marks_are_no_words(tmp_path, remark, first):
+    if first:
+        assert read(tmp_path, f"{remark}\nBo\tB-PER\nran\tO\n") == [BO]
+    else:
+        assert read(tmp_path, TWO.format(remark)) == [ADA, BO]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "#\tO",
+        "#\tB-ORG",
+        "#hash\tO",
+        "# \tO",
+        "# of\tO",
+        "##\tO",
+        "#ERROR!\tO",
+        "-DOC\tO",
+        "-DOCSTART-X\tO",
+        "-DOCSTART-\tB-ORG",
+        "DOCSTART\tO",
+        "a\ufeffb\tO",
+        "a\ufeff\tO",
+    ],
+)
+@pytest.mark.parametrize("before", ["", "x\tO\n", "# a comment\n"])
+def test_what_parses_as_a_word_and_a_tag_is_a_word(tmp_path, line, before):
+    word, tag = line.split("\t")
+    assert read(tmp_path, f"{before}{line}\nx\tO\n")[0].words[-2:] == (word, "x")
+    assert read(tmp_path, f"{before}{line}\nx\tO\n")[0].tags[-2] == tag
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        # Neither a word nor clearly a comment
+        ("# O\n", 1, "separated by blanks"),
+        ("# B-PER\n", 1, "separated by blanks"),
+        ("#\n", 1, "put a tab and a tag behind the word"),
+        ("#hash\n", 1, "put a tab and a tag behind the word"),
+        ("#\tB-PRE\n", 1, "unknown tag 'B-PRE'"),
+        ("# x\tB-PRE\n", 1, "unknown tag 'B-PRE'"),
+        ("#\thttp://example.org [2009]\n", 1, "unknown tag 'http"),
+        # Within a sentence
+        ("x\tO\n# text = x y\n", 2, "a comment begins with '# ' and stands before the first word"),
+        ("x\tO\n-DOCSTART-\tO\n", 2, "a document marker needs a blank line before it"),
+        ("x\tO\n-DOCSTART- -X- O O\n", 2, "a document marker needs a blank line before it"),
+        ("x\tO\n\ufeffy\tO\n", 2, "a byte-order mark within a sentence"),
+        ("x\tO\n\ufeff# y = z\n", 2, "a byte-order mark within a sentence"),
+        # Odd characters
+        ("x\0y\tO\n", 1, "a NUL is in binary files and in UTF-16"),
+        ("\u3000\tO\n", 1, "the word is blank; remove the line"),
+        ("x\t\u3000\n", 1, "give the word a tag, or O"),
+        ("x\tO\ufeff\n", 1, "unknown tag"),
+        ("x\tO\ry\tO\r", 1, "lines end with a carriage return alone"),
+    ],
+)
+def test_what_may_be_two_things_is_refused_with_what_to_do(tmp_path, text, line, says):
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path / 'train.conll'}, line {line}: ")
+    assert says in str(caught.value)
+
+
+def test_a_file_of_nothing_but_comments_holds_no_sentence(tmp_path):
+    with pytest.raises(DataError, match="holds no sentence"):
+        read(tmp_path, "# sent_id = 1\n\n-DOCSTART-\tO\n\n# text = x\n")
+
+
+@pytest.mark.parametrize("path", [None, 3, ["a"], b"a", "a\0b"])
+def test_a_path_that_is_none(path):
+    with pytest.raises(DataError, match=r"expected the path of a file; found|cannot read 'a\\x00b'"):
+        read_conll(path, LABELS)
+
+
+@pytest.mark.parametrize("labels", [None, ["PER"], LABELS.tags, "PER"])
+def test_labels_that_are_no_label_set(tmp_path, labels):
+    with pytest.raises(ConfigError, match=r"expected a label set; found .*LabelSet\(\['PER', 'LOC'\]\)"):
+        read_conll(tmp_path / "nothing", labels)
 
 
 @pytest.mark.parametrize("odd", ["a\u0085b", "a\u2028b", "a\rb", "a\x0bb", "a\u200bb", "a b", "\u200b"])
@@ -111,8 +219,8 @@ def test_a_missing_folder_is_refused(tmp_path):
         read_conll_corpus(tmp_path / "nothing", "aa", LABELS)
 
 
-words = st.text(st.characters(exclude_characters="\t\n", exclude_categories=["Cs"]), min_size=1).filter(
-    lambda word: word.strip() and not word.startswith("\ufeff")
+words = st.text(st.characters(exclude_characters="\t\n\0", exclude_categories=["Cs"]), min_size=1).filter(
+    lambda word: word.strip() and not word.startswith(("\ufeff", "-DOCSTART-"))
 )
 entities = st.sampled_from([["O"], ["B-PER"], ["B-PER", "I-PER"], ["B-LOC", "I-LOC", "I-LOC"], ["O", "B-ORG"]])
 

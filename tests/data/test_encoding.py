@@ -25,6 +25,14 @@ def sentence(*pairs: str) -> Sentence:
     return Sentence(tuple(word for word, _, _ in split), tuple(tag or "O" for _, _, tag in split))
 
 
+def well_formed(words: tuple[str, ...], tags: tuple[str, ...]) -> Sentence:
+    """A sentence in which each entity starts with ``B-``."""
+    pairs = zip(("O", *tags), tags, strict=False)
+    return Sentence(
+        words, tuple(f"B{tag[1:]}" if tag[0] == "I" and tag[2:] != last[2:] else tag for last, tag in pairs)
+    )
+
+
 @pytest.fixture(scope="session")
 def byte_tokenizer(conll_dir):
     """A byte-level BPE tokenizer like RoBERTa's: a Cyrillic letter is two tokens, and every word has a token."""
@@ -77,9 +85,7 @@ words = st.one_of(
 )
 tags = st.sampled_from(LABELS.tags)
 sentences_of_words = st.lists(
-    st.lists(st.tuples(words, tags), min_size=1, max_size=14).map(
-        lambda s: Sentence(*map(tuple, zip(*s, strict=True)))
-    ),
+    st.lists(st.tuples(words, tags), min_size=1, max_size=14).map(lambda s: well_formed(*zip(*s, strict=True))),
     min_size=1,
     max_size=4,
 )

@@ -55,6 +55,9 @@ def test_relative_paths(room: Room, pemeta: Any) -> None:
         lambda text: text.replace("Отто\t", "От\u2028то\u0085\t"),
         lambda text: text.replace("\tO\n", "x" * 5000 + "\tO\n", 1),
         lambda text: text + "\n" + "мет\tO\n" * 5000,
+        lambda text: (
+            f"-DOCSTART-\tO\n\n# text = x\n{text}\n\ufeff-DOCSTART- -X- -X- O\n\n# sent_id = 2\n#\tO\n\n\ufeff#\tO\n"
+        ),
     ],
     ids=[
         "CRLF",
@@ -65,6 +68,7 @@ def test_relative_paths(room: Room, pemeta: Any) -> None:
         "other line ends within words",
         "a long word",
         "a long sentence",
+        "document markers, comments and marks of files that were joined",
     ],
 )
 def test_data_files(room: Room, pemeta: Any, change: Callable[[str], str]) -> None:

@@ -12,7 +12,8 @@ from torch import nn
 from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel, T5Config, T5Model, ViTConfig, ViTModel
 
 from pemeta import CausalLM, HeadOnly, HeadSpec, PEModel, Prefix, Prompt, SequenceClassification, TokenClassification
-from pemeta.errors import ConfigError, ModelError
+from pemeta.errors import ConfigError, DataError, ModelError
+from pemeta.heads import SequenceClassificationHead, TokenClassificationHead
 from pemeta.heads.sequence_classification import pool
 
 SPECS = [
@@ -60,7 +61,7 @@ def test_the_loss_and_prediction_of_a_sequence_by_hand():
     assert head.predictions(logits, batch).tolist() == [0, 1]
     one = {**batch, "labels": torch.tensor([-100, 0])}
     assert head.loss(logits, one).item() == pytest.approx(second)
-    assert head.loss(logits, {"labels": torch.tensor([-100, -100])}).item() == 0.0
+    assert head.loss(logits.detach(), {"labels": torch.tensor([-100, -100])}).item() == 0.0
 
 
 def test_the_loss_and_predictions_of_a_language_model_by_hand():
@@ -79,7 +80,56 @@ def test_the_loss_and_predictions_of_a_language_model_by_hand():
     padded = {"labels": torch.tensor([[1, 0, -100]])}
     assert head.loss(logits, padded).item() == pytest.approx(math.log(2))
     assert head.predictions(logits, padded)[0].tolist() == pytest.approx([0.0, math.log(1 / 2), 0.0])
-    assert head.loss(logits, {"labels": torch.full((1, 3), -100)}).item() == 0.0
+    assert head.loss(logits.detach(), {"labels": torch.full((1, 3), -100)}).item() == 0.0
+
+
+@pytest.mark.parametrize(
+    "spec", [TokenClassification(labels=("O", "B-X", "I-X")), CausalLM(vocab_size=3, output="own")]
+)
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda labels: labels.fill_(-100), "no position or example of the batch has a label: all are -100"),
+    (lambda labels: labels.fill_(3), "labels must be from 0 to 2, or -100 where there is none; found 3"),
+    (lambda labels: labels.index_fill_(1, torch.tensor([2]), -1), "labels must be from 0 to 2, .* found -1; encode"),
+    (lambda labels: labels.float(), "labels must be of type int64, from 0 to 2 or -100; found float32; convert them"),
+    (lambda labels: labels.int(), "labels must be of type int64, .* found int32; convert them with .long"),
+    (lambda labels: labels.bool(), "labels must be of type int64, .* found bool"),
+    (lambda labels: labels[:, :-1], "found labels of shape \\(2, [23]\\); give them the shape of the batch"),
+    (lambda labels: labels.T, "there must be one label for each of the \\(2, [34]\\) predictions; found labels of"),
+])  # fmt: skip
+def test_labels_that_a_head_cannot_learn_from(spec, change, says):
+    head = spec(5)
+    logits = head(torch.randn(2, 4, 5), {}, nn.Identity())
+    labels = torch.ones(2, 4, dtype=torch.long)
+    assert head.loss(logits, {"labels": labels}).isfinite()
+    with pytest.raises(DataError, match=says):
+        head.loss(logits, {"labels": change(labels)})
+    with pytest.raises(DataError, match="a loss needs labels; found a batch of input_ids; add batch"):
+        head.loss(logits, {"input_ids": labels})
+
+
+def test_so_it_is_for_labels_of_texts():
+    head = SequenceClassification(labels=("a", "b"))(5)
+    logits = head(torch.randn(3, 4, 5), {}, nn.Identity())
+    for labels, says in (
+        ([-100, -100, -100], "no position or example of the batch has a label"),
+        ([0, 1, 2], "labels must be from 0 to 1, .*; found 2"),
+        ([0, 1], r"one label for each of the \(3,\) predictions; found labels of shape \(2,\)"),
+        ([[0], [1], [0]], r"found labels of shape \(3, 1\)"),
+        ([0.5, 1.0, 0.0], "labels must be of type int64"),
+    ):
+        with pytest.raises(DataError, match=says):
+            head.loss(logits, {"labels": torch.tensor(labels)})
+
+
+def test_sizes_and_poolings_that_are_none():
+    for make in (TokenClassificationHead, SequenceClassificationHead):
+        for sizes in ((0, 2), (8, 0), (8, -1), (8.0, 2), ("8", 2), (True, 2)):
+            with pytest.raises(ConfigError, match="must be a whole number of at least 1; found"):
+                make(*sizes)
+    with pytest.raises(ConfigError, match="unknown pooling 'maen'; did you mean 'mean'"):
+        SequenceClassificationHead(8, 2, pooling="maen")
+    with pytest.raises(ConfigError, match="unknown pooling 'max'"):
+        pool(torch.zeros(1, 2, 3), None, "max")
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=5, max_size=5).filter(any), min_size=1, max_size=3))

@@ -1,0 +1,144 @@
+"""Files of other formats: what they are is named, and the command in the message makes a file that is read."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pemeta.data.conll import read_conll
+from pemeta.data.sentences import LabelSet, Sentence
+from pemeta.errors import DataError
+
+LABELS = LabelSet(("PER", "LOC"))
+TUVA = Sentence(("Tuva", "lo"), ("B-PER", "O"))
+NOVA = Sentence(("Nova", "Scotia", "Tuva"), ("B-LOC", "I-LOC", "B-PER"))
+
+UNER = "# sent_id = d-1\n# text = Tuva lo\n1\tTuva\tB-PER\t-\t-\n2\tlo\tO\t-\t-\n\n"
+CONLL_U = (
+    "# text = Tuvalo\n1-2\tTuvalo\t_\t_\n1\tTuva\tPROPN\tB-PER\n2\tlo\tVERB\tO\n2.1\tx\tVERB\tO\n\n"
+    "1\tNova\tPROPN\tB-LOC\n2\tScotia\tPROPN\tI-LOC\n3\tTuva\tPROPN\tB-PER\n"
+)
+CONLL_2003 = (
+    "-DOCSTART- -X- -X- O\n\nTuva NNP B-NP B-PER\nlo VBD B-VP O\n\n"
+    "Nova NNP B-NP B-LOC\nScotia NNP I-NP I-LOC\nTuva NNP B-NP B-PER\n"
+)
+IOBES = "Tuva\tS-PER\nlo\tO\n\nNova\tB-LOC\nScotia\tE-LOC\nTuva\tS-PER\n"
+IOB1 = "Tuva\tI-PER\nlo\tO\n\nNova\tI-LOC\nScotia\tI-LOC\nTuva\tI-PER\n"
+BOTH = [TUVA, NOVA]
+
+FORMATS = {
+    "Universal NER": (UNER, "5 columns separated by tabs, numbered as in CoNLL-U and Universal NER", [TUVA]),
+    "CoNLL-U": (CONLL_U, "take the word from column 2 and the tag from column 4", BOTH),
+    "CoNLL-2003": (CONLL_2003, "column 1 and the tag from column 4 (tags are in the columns 3, 4)", BOTH),
+    "CoNLL-2003 with tabs": (CONLL_2003.replace(" ", "\t"), "4 columns separated by tabs", BOTH),
+    "a blank for the tab": ("Tuva B-PER\nlo O\n\nNova B-LOC\nScotia I-LOC\nTuva B-PER\n", "2 columns", BOTH),
+    "many blanks": ("Tuva    B-PER\nlo      O\n", "2 columns separated by blanks", [TUVA]),
+    "a word # and a comment": ("# text = # #\n# O\n# B-PER\n", "2 columns", [Sentence(("#", "#"), ("O", "B-PER"))]),
+    "a tab at the end": ("Tuva\tB-PER\t\nlo\tO\t\n", "3 columns separated by tabs", [TUVA]),
+    "a column between": ("Tuva\tNNP\tB-PER\nlo\tVB\tO\n", "tag from column 3", [TUVA]),
+    "the tag first": ("B-PER\tTuva\nO\tlo\n", "the tag stands before the word; swap them", [TUVA]),
+    "IOBES": (IOBES, "its tags are IOBES (also BIOES); make them IOB2", BOTH),
+    "BILOU": (IOBES.replace("S-", "U-").replace("E-", "L-"), "its tags are BILOU; make them IOB2", BOTH),
+    "BMES": (IOBES.replace("lo\tO", "lo\tO\n\nA\tB-LOC\nB\tM-LOC\nC\tE-LOC"), "its tags are BMES", [
+        TUVA, Sentence(("A", "B", "C"), ("B-LOC", "I-LOC", "I-LOC")), NOVA,
+    ]),
+    "IOB1": (IOB1, "its tags are IOB1; let every entity start with B-", BOTH),
+    "IOB1 with neighbours": ("A\tI-PER\nB\tB-PER\nC\tI-PER\n\nD\tI-PER\n", "its tags are IOB1", [
+        Sentence(("A", "B", "C"), ("B-PER", "B-PER", "I-PER")), Sentence(("D",), ("B-PER",)),
+    ]),
+    "neither": ("A\tB-PER\nB\tO\n\nC\tI-PER\n", "neither IOB2 nor IOB1 throughout", [
+        Sentence(("A", "B"), ("B-PER", "O")), Sentence(("C",), ("B-PER",)),
+    ]),
+    "bare types": ("Tuva\tPER\nlo\tO\n\nNova\tLOC\nScotia\tLOC\nTuva\tPER\n", "types without B- and I-", BOTH),
+    "a carriage return alone": ("Tuva\tB-PER\rlo\tO\r", "lines end with a carriage return alone", [TUVA]),
+}  # fmt: skip
+
+
+def refusal(path: Path, labels: LabelSet = LABELS) -> str:
+    with pytest.raises(DataError) as caught:
+        read_conll(path, labels)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 900
+    return message
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_command_in_the_message_makes_a_file_that_is_read(tmp_path, name, ends):
+    text, says, sentences = FORMATS[name]
+    path = tmp_path / "it's a file.conll"
+    path.write_bytes(text.removesuffix("\n").replace("\n", ends).encode())  # no line end at the end
+    message = refusal(path)
+    assert says in message
+    converted(message, tmp_path)
+    assert read_conll(tmp_path / "NEW.conll", LABELS) == sentences
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        ("Tuva\tB-PER\nlo\tO\n".encode("utf-16"), "not UTF-8 at byte 0; convert the file to UTF-8; it is UTF-16"),
+        ("Tuva\tB-PER\nlo\tO\n".encode("utf-16-le"), "a NUL is in binary files and in UTF-16"),
+        (
+            "Tuva\tB-PER\nl\xf6\tO\n".encode("latin-1"),
+            "not UTF-8 at byte 12; convert the file to UTF-8; if it is Latin-1",
+        ),
+    ],
+)
+def test_so_does_that_for_another_encoding(tmp_path, raw, says):
+    (tmp_path / "file.conll").write_bytes(raw)
+    message = refusal(tmp_path / "file.conll")
+    assert says in message
+    converted(message, tmp_path)
+    (sentence,) = read_conll(tmp_path / "NEW.conll", LABELS)
+    assert sentence.words in {("Tuva", "lo"), ("Tuva", "l\xf6")}
+
+
+def converted(message: str, folder: Path) -> None:
+    """Run the command at the end of the message, or before its last clause."""
+    command = re.search(r"(?:awk|iconv|tr) .*?> NEW\.conll", message)
+    assert command, message
+    subprocess.run(["bash", "-c", command[0]], cwd=folder, check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Tuva\tB-MISC\nlo\tB-DATE\nx\tI-DATE\n", "data.types, or in the LabelSet in Python: [PER, LOC, MISC, DATE]"),
+        ("Tuva\tb-per\n", "write B-PER; the entity types are those of data.types"),
+        ("Tuva\t0\n", "write O; the entity types are those of data.types"),
+        ("Tuva\tO \n", "remove the blanks around the tag; the entity types are those of data.types"),
+        ("Tuva\tlo\n", "tags are O, and B-TYPE and I-TYPE for each type in data.types"),
+        ("Tuva\tB-\n", "data.types"),
+        ("Tuva\tE-PER\nx\tI-MISC\n", "its tags are IOBES"),
+        (
+            "1\tTuva\tPROPN\n2\tlo\tVERB\n",
+            "3 columns separated by tabs, numbered as in CoNLL-U and Universal NER, none of",
+        ),
+        ("a\tb\tO\nc\tO\n", "its lines have 2 to 3 columns separated by tabs; write a word, one tab and a tag in each"),
+        ("New York B-LOC\nlo O\n", "its lines have 2 to 3 columns separated by blanks"),
+        ("Tuva,B-PER\n", "put a tab and a tag behind the word"),
+    ],
+)
+def test_what_is_wrong_is_named_where_no_command_mends_it(tmp_path, text, says):
+    (tmp_path / "file.conll").write_text(text, encoding="utf-8")
+    assert says in refusal(tmp_path / "file.conll")
+
+
+def test_the_types_in_the_message_are_those_that_read_the_file(tmp_path):
+    path = tmp_path / "file.conll"
+    path.write_text("Tuva\tB-MISC\nlo\tB-DATE\nx\tI-DATE\n", encoding="utf-8")
+    types = re.search(r"\[(.*)\]", refusal(path))
+    assert types
+    labels = LabelSet(types[1].split(", "))
+    assert read_conll(path, labels)[0].tags == ("B-MISC", "B-DATE", "I-DATE")
+
+
+def test_messages_about_many_types_stay_short(tmp_path):
+    path = tmp_path / "file.conll"
+    path.write_text("x\tB-UNKNOWN\n" + "".join(f"x\tB-LONGTYPE{i}\n" for i in range(500)), encoding="utf-8")
+    refusal(path, LabelSet([f"TYPE{i}" for i in range(500)]))
