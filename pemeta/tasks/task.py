@@ -29,7 +29,7 @@ class Task:
             function.
 
     Raises:
-        ConfigError: the name is empty or no string, or ``make_head`` cannot be called.
+        ConfigError: the name is no string, or ``make_head`` cannot be called.
         DataError: ``train`` is not encoded.
     """
 
@@ -87,8 +87,8 @@ class Task:
 
 def _check(name: object, train: object) -> None:
     """Refuse a task without a name, or without encoded examples."""
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"a task needs a name; found {excerpt(name)}; give it one, such as a language code")
+    if not isinstance(name, str):  # an empty one is refused by the model
+        raise ConfigError(f"a task needs a name; found {excerpt(name)}; give it a string, such as a language code")
     if not isinstance(train, Examples):
         raise DataError(
             f"task {name!r} needs encoded examples; found a {type(train).__name__}: {excerpt(train)}; encode it first "

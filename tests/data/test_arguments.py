@@ -348,7 +348,7 @@ def test_tasks_of_what_is_not_encoded(tokenizer):
             assert "task 'en' needs encoded examples; found a " in refusal(DataError, make, "en", train)
         assert "encode it first with encode" in refusal(DataError, Task, "en", train, lambda width: None)
     encoded = encode(SENTENCES, LABELS, tokenizer)
-    for name in (None, "", 3, ["en"]):
+    for name in (None, 3, ["en"]):
         for make in (makers[0], lambda name, train: Task(name, train, lambda width: None)):
             assert "a task needs a name; found" in refusal(ConfigError, make, name, encoded)
     assert "make_head of task 'en' must be a HeadSpec" in refusal(ConfigError, Task, "en", encoded, 5)
