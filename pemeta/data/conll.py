@@ -36,7 +36,7 @@ def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
     for number, line in enumerate([*text.split("\n"), ""], start=1):
         line = line.removesuffix("\r")
         if line.startswith(BYTE_ORDER_MARK):
-            line = _without_mark(line, f"{path}, line {number}", bool(words))
+            line = _without_mark(line, f"{_shown(path)}, line {number}", bool(words))
         if not line.strip():
             if words:
                 sentences.append(Sentence(tuple(words), tuple(tags)))
@@ -48,15 +48,15 @@ def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
         marker = word.startswith("-DOC") and tag == "O" and MARKER.match(word)  # within a sentence
         if not word.strip() or not tag.strip() or "\t" in tag or "\0" in line or marker:
             advice = about_line(path, text, line)
-            raise DataError(f"{path}, line {number}: expected word<TAB>tag; found {line[:80]!r}; {advice}")
+            raise DataError(f"{_shown(path)}, line {number}: expected word<TAB>tag; found {line[:80]!r}; {advice}")
         problem = labels.problem(tags[-1] if tags else "O", tag)
         if problem:
             advice = about_tag(path, text, labels, word, tag)
-            raise DataError(f"{path}, line {number}: {problem}; the line is {line[:80]!r}; {advice}")
+            raise DataError(f"{_shown(path)}, line {number}: {problem}; the line is {line[:80]!r}; {advice}")
         words.append(word)
         tags.append(tag)
     if not sentences:
-        raise DataError(f"{path} holds no sentence; expected word<TAB>tag lines")
+        raise DataError(f"{_shown(path)} holds no sentence; expected word<TAB>tag lines")
     return sentences
 
 
@@ -65,14 +65,16 @@ def _text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from None
+        raise DataError(f"cannot read {_shown(path)}: {error.strerror}; check the path") from None
     except ValueError as error:  # a NUL in the path
-        raise DataError(f"cannot read {str(path)!r}: {reason(error)}; check the path") from None
+        raise DataError(f"cannot read {_shown(path)}: {reason(error)}; check the path") from None
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
         advice = about_bytes(path, raw)
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file to UTF-8; {advice}") from None
+        raise DataError(
+            f"{_shown(path)}: not UTF-8 at byte {error.start}; convert the file to UTF-8; {advice}"
+        ) from None
 
 
 def _without_mark(line: str, where: str, within: bool) -> str:
@@ -113,6 +115,18 @@ def _path(path: object) -> Path:
         raise DataError(f"expected the path of a file; found {excerpt(path)}; give a string or a Path") from None
 
 
+def _shown(path: Path) -> str:
+    """A path in a message, on one line."""
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that is too long for a file
+        return False
+
+
 def read_conll_corpus(folder: str | Path, language: str, labels: LabelSet, within: str | None = None) -> Corpus:
     """A language's corpus from ``folder/language/{train,validation,test}.conll``.
 
@@ -126,12 +140,15 @@ def read_conll_corpus(folder: str | Path, language: str, labels: LabelSet, withi
         DataError: The folder or the language's folder is missing, or a file is malformed.
     """
     folder = _path(folder)
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; expected one with a folder per language in it")
-    own = folder / str(within or language)
-    if not own.is_dir() and within is not None:
-        raise DataError(f"there is no folder {own} for the language {language!r}; check data.folders")
-    if not own.is_dir():
+    for name in (language, language if within is None else within):
+        if not isinstance(name, str):
+            raise DataError(f"expected the name of a language; found {excerpt(name)}; give a string")
+    if not _is_folder(folder):
+        raise DataError(f"there is no folder {_shown(folder)}; expected one with a folder per language in it")
+    own = folder / (within or language)
+    if not _is_folder(own) and within is not None:
+        raise DataError(f"there is no folder {_shown(own)} for the language {language!r}; check data.folders")
+    if not _is_folder(own):
         known = [child.name for child in folder.iterdir() if (child / "train.conll").is_file()]
-        raise DataError(f"{unknown_name('language', str(language), known)}; expected a folder {own}")
+        raise DataError(f"{unknown_name('language', language, known)}; expected a folder {_shown(own)}")
     return Corpus(language, labels, *(read_conll(own / f"{split}.conll", labels) for split in SPLITS))

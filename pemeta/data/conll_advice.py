@@ -153,7 +153,8 @@ def _awk(script: str, between: str = "") -> str:
 
 
 def _into(command: str, path: Path) -> str:
-    return f"{command} {shlex.quote(str(path))} > NEW.conll"
+    file = shlex.quote(str(path)) if str(path).isprintable() else "FILE"
+    return f"{command} {file} > NEW.conll"
 
 
 def _lines(text: str) -> list[str]:

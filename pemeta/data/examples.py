@@ -17,7 +17,7 @@ from typing_extensions import Self, TypeVar
 from pemeta.data.metrics import TaskScores
 from pemeta.errors import ConfigError, DataError, excerpt
 from pemeta.typing import IGNORE_INDEX, Batch
-from pemeta.utils.arguments import checked_size, whole
+from pemeta.utils.arguments import checked_size, listed, whole
 
 Decoded = TypeVar("Decoded", default=Any)
 Scored = TypeVar("Scored", bound=TaskScores, default=Any)
@@ -100,9 +100,14 @@ class Examples(ABC, Generic[Decoded, Scored]):
         Raises:
             DataError: There are no indices.
         """
-        if not len(indices):
+        if not len(listed(indices, "indices", "[0, 1]")):
             raise DataError(f"a batch needs one {self.unit} or more; found none; give their indices")
-        batch = self.tensors(indices)
+        try:
+            batch = self.tensors(indices)
+        except IndexError as error:
+            raise DataError(
+                f"a batch takes indices of {self.unit}s, from 0 to {len(self) - 1}; found {excerpt(indices)}"
+            ) from error
         if self.trunk is not None:
             key = self.trunk.key if isinstance(self.trunk, HiddenStates) else "trunk"
             batch[key] = pad_sequence([self.trunk[i] for i in indices], batch_first=True)

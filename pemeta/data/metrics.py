@@ -11,6 +11,7 @@ from functools import partial
 from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 
 from pemeta.errors import DataError
+from pemeta.utils.arguments import checked_names, listed
 
 
 class TaskScores(ABC):
@@ -63,6 +64,9 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     >>> entity_scores([["B-PER", "I-PER", "O"]], [["B-PER", "O", "O"]], ["PER"]).f1
     0.0
     """
+    gold = [list(listed(tags, "gold tags", "['O']")) for tags in listed(gold, "sentences' gold tags", "[['O']]")]
+    predicted = [list(listed(tags, "predicted tags", "['O']")) for tags in listed(predicted, "predictions", "[['O']]")]
+    types = checked_names(types, "entity type")
     _check_alike([len(tags) for tags in gold], [len(tags) for tags in predicted], "sentence")
     if not _any(gold, predicted):
         return Scores(0.0, 0.0, 0.0, dict.fromkeys(types, 0.0))
@@ -151,6 +155,8 @@ def class_scores(gold: Sequence[str], predicted: Sequence[str], classes: Sequenc
     >>> round(scores.accuracy, 3), round(scores.macro_f1, 3)
     (0.667, 0.667)
     """
+    gold, predicted = listed(gold, "gold classes", "['good']"), listed(predicted, "predictions", "['good']")
+    classes = checked_names(classes, "class", "classes")
     _check_alike([1] * len(gold), [1] * len(predicted), "text")
     pairs = list(zip(gold, predicted, strict=True))
     # F1 = 2 TP / (2 TP + FP + FN); the denominator is the sum of the two counts.
@@ -188,7 +194,8 @@ def language_model_scores(log_probabilities: Sequence[Sequence[float]]) -> Langu
     >>> language_model_scores([[math.log(0.5)], [math.log(0.5), math.log(0.25)]]).perplexity
     2.519...
     """
-    values = [value for block in log_probabilities for value in block]
+    blocks = listed(log_probabilities, "log-probabilities of blocks", "[[-0.5]]")
+    values = [value for block in blocks for value in listed(block, "log-probabilities", "[-0.5]")]
     loss = -math.fsum(values) / len(values) if values else 0.0
     try:
         perplexity = math.exp(loss)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from pemeta.errors import ConfigError, DataError, excerpt, shortened, unknown_name
-from pemeta.utils.arguments import checked_size, listed, missing, text_problem
+from pemeta.errors import ConfigError, DataError, excerpt, shortened
+from pemeta.utils.arguments import checked_size, known, listed, missing, text_problem
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -196,9 +196,8 @@ class Corpus:
         Raises:
             ConfigError: There is no split of that name.
         """
-        if name not in SPLITS:
-            raise ConfigError(unknown_name("split", str(name), SPLITS))
-        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return splits[known(name, "split", SPLITS)]
 
     def limited(self, **sizes: int | None) -> Corpus:
         """The corpus with the first ``sizes[split]`` sentences of each split, or all if that is None.

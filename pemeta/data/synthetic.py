@@ -19,7 +19,8 @@ from pemeta.data.synthetic_language import (
     language,
     trade_language,
 )
-from pemeta.errors import ConfigError, unknown_name
+from pemeta.errors import unknown_name
+from pemeta.utils.arguments import known
 from pemeta.utils.registry import Frozen
 from pemeta.utils.seeding import numpy_generator
 
@@ -195,8 +196,7 @@ class SyntheticWorld(Frozen):
         return tuple(found)
 
     def _say(self, name: str, purpose: str, borrowing: float) -> Iterator[Sentence]:
-        if name not in self.languages:
-            raise ConfigError(unknown_name("language", str(name), self.languages))
+        known(name, "language", self.languages)
         rng = numpy_generator(self.seed, "sentences", name, purpose)
         speaker = Speaker(language(self.seed, name), trade_language(self.seed), borrowing, rng)
         while True:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pemeta.errors import DataError
+from pemeta.errors import ConfigError, DataError, excerpt
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.arguments import checked_size
 from pemeta.utils.registry import Named
@@ -139,6 +139,17 @@ def _label_problem(labels: Tensor, classes: int) -> str | None:
         f"labels must be from 0 to {classes - 1}, or -100 where there is none; found {int(wrong[0])}; encode the data "
         "with the labels that the head was made for"
     )
+
+
+def new_dropout(probability: object) -> nn.Dropout:
+    """Dropout with a probability from 0 to less than 1.
+
+    Raises:
+        ConfigError: The probability is not.
+    """
+    if not isinstance(probability, int | float) or not 0 <= probability < 1:
+        raise ConfigError(f"dropout must be a number from 0 to less than 1; found {excerpt(probability)}")
+    return nn.Dropout(probability)
 
 
 def new_linear(inputs: int, outputs: int) -> nn.Linear:

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pemeta.errors import ConfigError, unknown_name
-from pemeta.heads.base import Head, HeadSpec, Labels, labels_of, mean_cross_entropy, new_linear
+from pemeta.heads.base import Head, HeadSpec, Labels, labels_of, mean_cross_entropy, new_dropout, new_linear
 from pemeta.typing import Batch
+from pemeta.utils.arguments import known
 from pemeta.utils.neutral import Neutral
 
 Pooling: TypeAlias = Literal["first", "mean", "last"]
@@ -28,8 +28,7 @@ def pool(hidden: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
     >>> [pool(hidden, torch.tensor([[1, 1, 0]]), how).item() for how in ("first", "mean", "last")]
     [1.0, 2.0, 3.0]
     """
-    if pooling not in get_args(Pooling):
-        raise ConfigError(unknown_name("pooling", str(pooling), get_args(Pooling)))
+    known(pooling, "pooling", get_args(Pooling))
     if mask is None:
         mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
     if pooling == "mean":
@@ -61,10 +60,9 @@ class SequenceClassificationHead(Head):
 
     def __init__(self, hidden_size: int, num_labels: int, pooling: Pooling = "mean", dropout: float = 0.0) -> None:
         super().__init__()
-        if pooling not in get_args(Pooling):
-            raise ConfigError(unknown_name("pooling", str(pooling), get_args(Pooling)))
+        known(pooling, "pooling", get_args(Pooling))
         self.pooling: Pooling = pooling
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = new_dropout(dropout)
         self.classifier = new_linear(hidden_size, num_labels)
 
     def forward(self, hidden: Tensor, batch: Batch, backbone: nn.Module) -> Tensor:

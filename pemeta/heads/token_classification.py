@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from pemeta.heads.base import Head, HeadSpec, Labels, labels_of, mean_cross_entropy, new_linear
+from pemeta.heads.base import Head, HeadSpec, Labels, labels_of, mean_cross_entropy, new_dropout, new_linear
 from pemeta.typing import Batch
 
 
@@ -24,7 +24,7 @@ class TokenClassificationHead(Head):
 
     def __init__(self, hidden_size: int, num_labels: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = new_dropout(dropout)
         self.classifier = new_linear(hidden_size, num_labels)
 
     def forward(self, hidden: Tensor, batch: Batch, backbone: nn.Module) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from pemeta.errors import ConfigError, DataError, excerpt
 from pemeta.tasks.task import Task
 from pemeta.typing import Batch
-from pemeta.utils.arguments import checked_size, whole
+from pemeta.utils.arguments import checked_size, listed, whole
 from pemeta.utils.seeding import derive_seed, numpy_generator
 
 
@@ -27,6 +27,7 @@ class Episode:
             before nor on which process computes it; None to use PyTorch's generators in their current state.
 
     Raises:
+        ConfigError: ``task`` is no task.
         DataError: an index is not one of the task's examples.
     """
 
@@ -36,13 +37,16 @@ class Episode:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.task, Task):
+            raise ConfigError(f"an episode needs a Task; found {excerpt(self.task)}; make it with EpisodeSampler")
         size = len(self.task.train)
         for what, indices in (("support", self.support_indices), ("query", self.query_indices)):
-            wrong = [index for index in indices if not 0 <= index < size]
+            given = listed(indices, f"{what} indices", "[0, 1]")
+            wrong = [index for index in given if not 0 <= (-1 if whole(index) is None else index) < size]
             if wrong:
                 raise DataError(
                     f"a {what} set takes indices of its task's {size} {self.task.train.unit}s, from 0 to {size - 1}; "
-                    f"found {wrong[0]}; draw episodes with an EpisodeSampler"
+                    f"found {excerpt(wrong[0])}; draw episodes with an EpisodeSampler"
                 )
 
     @property
@@ -54,8 +58,9 @@ class Episode:
         """The support set in ``parts`` batches of equal size, as tensors of first dimension B.
 
         Raises:
-            ConfigError: its size is not a multiple of ``parts``.
+            ConfigError: its size is not a multiple of ``parts``, or that is not a positive whole number.
         """
+        parts = checked_size(parts, "the number of batches")
         size, rest = divmod(len(self.support_indices), parts)
         if not size or rest:
             raise ConfigError(
@@ -137,6 +142,8 @@ class EpisodeSampler:
                     f"({support_size} support{several} + {query_size} query); provide more data, or lower the sizes"
                 )
             _check_labelled(task, support_batches + bool(query_size))
+        if whole(seed) is None:
+            raise ConfigError(f"seed must be a whole number; found {excerpt(seed)}")
         self.tasks = tasks
         self.parts = support_batches
         self.support_size = support_size * support_batches
@@ -181,14 +188,17 @@ MOST_DRAWS = 1000
 """Draws of an episode before its source is refused."""
 
 
-def _source_tasks(tasks: object) -> tuple[Task, ...]:
-    found = tuple(tasks) if isinstance(tasks, Iterable) else ()
-    wrong = [task for task in found if not isinstance(task, Task)] if isinstance(tasks, Iterable) else [tasks]
-    if wrong:
-        raise ConfigError(
-            f"priming needs a list of source tasks; found {excerpt(wrong[0])}; make tasks with "
-            "Task.token_classification and its like"
-        )
+def _source_tasks(tasks: Iterable[Task]) -> tuple[Task, ...]:
+    try:
+        found = listed(tasks, "source tasks", "[Task.token_classification(...)]")
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    for task in found:
+        if not isinstance(task, Task):
+            raise ConfigError(
+                f"priming needs a list of source tasks; found {excerpt(task)}; make tasks with "
+                "Task.token_classification and its like"
+            )
     return found
 
 

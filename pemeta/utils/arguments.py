@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pemeta.errors import ConfigError, DataError, article, excerpt
+from pemeta.errors import ConfigError, DataError, article, excerpt, reason, unknown_name
 
 T = TypeVar("T")
 
@@ -33,7 +33,10 @@ def listed(values: Iterable[T], what: str, example: str) -> tuple[T, ...]:
     ):
         kind = article(type(values).__name__)
         raise DataError(f"{what} must be a list; found {kind}: {excerpt(values)}{unordered}; give a list: {example}")
-    return tuple(values)
+    try:
+        return tuple(values)
+    except TypeError as error:  # an array of no dimension, or an object that only seems to be a sequence
+        raise DataError(f"{what} must be a list; {reason(error)}; give a list: {example}") from None
 
 
 def whole(value: object) -> int | None:
@@ -53,12 +56,36 @@ def checked_size(value: object, what: str, least: int = 1) -> int:
     """A number of things, as Python's integer.
 
     Raises:
-        ConfigError: It is no whole number, or less than ``least``.
+        ConfigError: It is no whole number, less than ``least``, or of more than 64 bits.
     """
     found = None if isinstance(value, bool) else whole(value)
-    if found is None or found < least:
+    if found is None or found < least or found.bit_length() > 63:
         raise ConfigError(f"{what} must be a whole number of at least {least}; found {excerpt(value)}")
     return found
+
+
+def known(value: object, kind: str, options: Collection[str]) -> str:
+    """One of several names.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
+    if not isinstance(value, str) or value not in options:
+        raise ConfigError(unknown_name(kind, value if isinstance(value, str) else excerpt(value), options))
+    return value
+
+
+def checked_names(values: Iterable[object], what: str, plural: str = "") -> tuple[str, ...]:
+    """Names in an order.
+
+    Raises:
+        DataError: They are no list, or one of them is no string.
+    """
+    given = listed(values, plural or f"{what}s", f"[{what!r}]")
+    for number, value in enumerate(given, 1):
+        if not isinstance(value, str):
+            raise DataError(f"{what} {number} of {len(given)} must be a string; found {excerpt(value)}")
+    return tuple(str(value) for value in given)
 
 
 def missing(value: object) -> bool:

@@ -214,6 +214,23 @@ def test_an_unknown_language_names_the_nearest(conll_dir):
         read_conll_corpus(conll_dir, "CC", LABELS)
 
 
+@pytest.mark.parametrize("name", [None, 3, ["aa"], "a\nb", "a" * 300, "a\0b"])
+def test_a_name_that_is_no_language(conll_dir, name):
+    for arguments in ((name, LABELS), ("aa", LABELS, name)):
+        if arguments[-1] is not None:
+            with pytest.raises(DataError) as caught:
+                read_conll_corpus(conll_dir, *arguments)
+            assert "\n" not in str(caught.value)
+
+
+def test_a_path_of_two_lines_is_one_line_in_messages(tmp_path):
+    (tmp_path / "a\nb").write_text("Ada B-PER\n")
+    for path in ("a\nb", "c\nd"):
+        with pytest.raises(DataError, match=r"[ac]\\n[bd]") as caught:
+            read_conll(tmp_path / path, LABELS)
+        assert "\n" not in str(caught.value)
+
+
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match="there is no folder"):
         read_conll_corpus(tmp_path / "nothing", "aa", LABELS)

@@ -9,6 +9,7 @@ from seqeval.metrics import classification_report
 from sklearn.metrics import accuracy_score, f1_score
 
 from pemeta.data.metrics import class_scores, entity_scores, language_model_scores
+from pemeta.errors import DataError
 
 CLASSES = ("a", "b", "c")
 
@@ -60,3 +61,24 @@ def test_perplexity_by_hand():
 def test_scores_of_no_examples():
     assert class_scores([], [], CLASSES).main == 0.0
     assert language_model_scores([]).loss == 0.0
+
+
+@pytest.mark.parametrize(("gold", "predicted", "says"), [
+    ([["O"]], [], "each gold sentence needs one prediction; found 1 and 0; predict for the same data"),
+    ([["O", "O"], ["O"]], [["O"], ["O", "O"]], "sentence 1 of 2 has 2 gold tags and 1 predicted; predict one for each"),
+    (["O"], [["O"]], "gold tags must be a list; found the single value 'O'"),
+    (None, [["O"]], "sentences' gold tags must be a list; found a NoneType"),
+])  # fmt: skip
+def test_predictions_for_other_data_have_no_score(gold, predicted, says):
+    with pytest.raises(DataError) as caught:
+        entity_scores(gold, predicted, ["PER"])
+    assert says in str(caught.value)
+
+
+def test_nor_have_those_of_classes_and_tokens():
+    with pytest.raises(DataError, match="each gold text needs one prediction; found 2 and 1"):
+        class_scores(["a", "b"], ["a"], CLASSES)
+    with pytest.raises(DataError, match="class 1 of 1 must be a string; found 3"):
+        class_scores(["a"], ["a"], [3])
+    with pytest.raises(DataError, match="log-probabilities must be a list; found a float"):
+        language_model_scores([-0.5])

@@ -86,11 +86,12 @@ def test_fine_tuning_where_nothing_has_a_label_is_refused_and_where_a_batch_has_
     ({"support_batches": 0}, "support_batches must be a whole number of at least 1; found 0"),
     ({"tasks_per_batch": 0}, "tasks_per_batch must be between 1 and the number of source tasks, 2; found 0"),
     ({"tasks_per_batch": "1"}, "tasks_per_batch must be between 1 and the number of source tasks, 2; found '1'"),
-    ({"tasks": TASKS[0]}, "priming needs a list of source tasks; found Task(name='en'"),
-    ({"tasks": None}, "priming needs a list of source tasks; found None"),
-    ({"tasks": ["en"]}, "priming needs a list of source tasks; found 'e"),
-    ({"tasks": "en"}, "priming needs a list of source tasks; found 'e'"),
-    ({"tasks": {"en": TASKS[0]}}, "priming needs a list of source tasks; found 'en'"),
+    ({"tasks": TASKS[0]}, "source tasks must be a list; found a Task: Task(name='en'"),
+    ({"tasks": None}, "source tasks must be a list; found a NoneType: None; give a list"),
+    ({"tasks": ["en"]}, "priming needs a list of source tasks; found 'en'"),
+    ({"tasks": "en"}, "source tasks must be a list; found the single value 'en'"),
+    ({"tasks": {"en": TASKS[0]}}, "source tasks must be a list; found a dict"),
+    ({"seed": "0"}, "seed must be a whole number; found '0'"),
 ])  # fmt: skip
 def test_wrong_arguments_of_a_sampler(change, says):
     with pytest.raises(ConfigError) as caught:
