@@ -25,7 +25,7 @@ def rows_to_parquet(path: Path, rows: list[tuple[list[str], list[int]]], names: 
     columns: dict[str, list[Any]] = {
         "tokens": [tokens for tokens, _ in rows],
         "ner_tags": [tags for _, tags in rows],
-        "langs": [["af"] * len(tokens) for tokens, _ in rows],
+        "langs": [["af"] * len(tokens or ()) for tokens, _ in rows],
         "spans": [[] for _ in rows],
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,10 +53,10 @@ def _sentences(rows: Any, where: str) -> list[Sentence]:
         raise DataError(f"{where}: expected ner_tags with the labels {', '.join(LABELS.tags)}; found {names}")
     sentences = []
     for number, row in enumerate(rows):
-        words, indices = row["tokens"], row["ner_tags"]
+        words, indices = row["tokens"] or [], row["ner_tags"] or []
         problem = _problem(words, indices, names)
         if problem:
-            raise DataError(f"{where}, row {number}: {problem}; the words are {excerpt(' '.join(words))}")
+            raise DataError(f"{where}, row {number}: {problem}; the words are {excerpt(' '.join(map(str, words)))}")
         if words:
             sentences.append(Sentence(tuple(words), tuple(names[index] for index in indices)))
     if not sentences:
@@ -68,6 +68,8 @@ def _problem(words: list[str], indices: list[int], names: list[str]) -> str | No
     """The reason why a row is not a labelled sentence, or None if it is one."""
     if len(words) != len(indices):
         return f"{len(words)} words but {len(indices)} tags"
+    if not all(words):
+        return f"word {[bool(word) for word in words].index(False) + 1} of {len(words)} is missing or empty"
     if not all(index in range(len(names)) for index in indices):  # -1 means a missing label
         return f"a tag's index is not from 0 to {len(names) - 1}: {indices}"
     tags = [names[index] for index in indices]

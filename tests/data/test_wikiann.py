@@ -80,7 +80,7 @@ def test_an_unknown_language_names_the_nearest_and_all(hub):
 
 
 def test_a_sentence_without_words_is_skipped(hub):
-    assert len(read_wikiann("af", hub([([], []), *ROWS])).train) == 3
+    assert len(read_wikiann("af", hub([([], []), (None, None), *ROWS])).train) == 3
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,17 @@ def test_a_sentence_without_words_is_skipped(hub):
         ((["slept", "Ada"], [0, 2]), "tag 'I-PER' follows 'O', but in IOB2 an entity starts with 'B-PER'"),
         ((["Rome", "Ada"], [5, 2]), "tag 'I-PER' follows 'B-LOC'"),
         ((["Ada", "slept"], [1]), "2 words but 1 tags"),
+        ((["Ada", ""], [1, 0]), "word 2 of 2 is missing or empty"),
+        ((["Ada", None], [1, 0]), "word 2 of 2 is missing or empty"),
+        ((["Ada", "slept"], [1, None]), "a tag's index is not from 0 to 6: [1, None]"),
+        ((["Ada", "slept"], None), "2 words but 0 tags"),
         ((["Ada", "slept"], [1, -1]), "a tag's index is not from 0 to 6: [1, -1]"),
     ],
 )
 def test_a_wrong_row_is_named_with_its_words(hub, row, says):
     message = refusal("af", hub([ROWS[0], row]))
     assert f"(af, train), row 1: {says}" in message
-    assert message.endswith(f"the words are '{' '.join(row[0])}'")
+    assert message.endswith(f"the words are '{' '.join(map(str, row[0]))}'")
 
 
 @pytest.mark.parametrize("names", [["O", "B-PER", "I-PER"], [*TAGS[:-1], "I-GPE"]])
