@@ -16,7 +16,7 @@ from pemeta.data.examples import TokenExamples, checked_length
 from pemeta.data.metrics import LanguageModelScores, language_model_scores
 from pemeta.errors import DataError, excerpt
 from pemeta.typing import IGNORE_INDEX, Batch
-from pemeta.utils.arguments import checked_texts
+from pemeta.utils.values import checked_texts
 
 
 @dataclass(frozen=True)

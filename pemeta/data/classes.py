@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pemeta.errors import ConfigError, DataError, excerpt, unknown_name
-from pemeta.utils.arguments import listed, missing, whole
+from pemeta.utils.values import listed, missing, whole
 
 
 def class_names(classes: Iterable[object]) -> tuple[tuple[str, ...], bool]:

@@ -17,7 +17,7 @@ from typing_extensions import Self, TypeVar
 from pemeta.data.metrics import TaskScores
 from pemeta.errors import ConfigError, DataError, excerpt
 from pemeta.typing import IGNORE_INDEX, Batch
-from pemeta.utils.arguments import checked_size, listed, whole
+from pemeta.utils.values import checked_size, listed, whole
 
 Decoded = TypeVar("Decoded", default=Any)
 Scored = TypeVar("Scored", bound=TaskScores, default=Any)

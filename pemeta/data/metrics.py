@@ -11,7 +11,7 @@ from functools import partial
 from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 
 from pemeta.errors import DataError
-from pemeta.utils.arguments import checked_names, listed
+from pemeta.utils.values import checked_names, listed
 
 
 class TaskScores(ABC):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from pemeta.errors import ConfigError, DataError, excerpt, shortened
-from pemeta.utils.arguments import checked_size, known, listed, missing, text_problem
+from pemeta.utils.values import checked_size, known, listed, missing, text_problem
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

@@ -20,9 +20,9 @@ from pemeta.data.synthetic_language import (
     trade_language,
 )
 from pemeta.errors import unknown_name
-from pemeta.utils.arguments import known
 from pemeta.utils.registry import Frozen
 from pemeta.utils.seeding import numpy_generator
+from pemeta.utils.values import known
 
 LABELS = LabelSet(("PER", "ORG", "LOC"))
 

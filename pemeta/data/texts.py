@@ -16,7 +16,7 @@ from pemeta.data.examples import TokenExamples, checked_length
 from pemeta.data.metrics import ClassScores, class_scores
 from pemeta.errors import DataError, excerpt
 from pemeta.typing import Batch
-from pemeta.utils.arguments import checked_texts, listed
+from pemeta.utils.values import checked_texts, listed
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from pemeta.errors import ConfigError, DataError, excerpt
 from pemeta.typing import IGNORE_INDEX, Batch
-from pemeta.utils.arguments import checked_size
 from pemeta.utils.registry import Named
+from pemeta.utils.values import checked_size
 
 
 class Head(nn.Module, ABC):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pemeta.heads.base import Head, HeadSpec, Labels, labels_of, mean_cross_entropy, new_dropout, new_linear
 from pemeta.typing import Batch
-from pemeta.utils.arguments import known
 from pemeta.utils.neutral import Neutral
+from pemeta.utils.values import known
 
 Pooling: TypeAlias = Literal["first", "mean", "last"]
 

@@ -11,8 +11,8 @@ import numpy as np
 from pemeta.errors import ConfigError, DataError, excerpt
 from pemeta.tasks.task import Task
 from pemeta.typing import Batch
-from pemeta.utils.arguments import checked_size, listed, whole
 from pemeta.utils.seeding import derive_seed, numpy_generator
+from pemeta.utils.values import checked_size, listed, whole
 
 
 @dataclass(frozen=True)
