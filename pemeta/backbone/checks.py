@@ -86,8 +86,7 @@ def _refuse_quantised(backbone: nn.Module) -> None:
         return
     found = "according to its configuration" if small is None else f"{small[0]} is stored as {small[1].dtype}"
     raise ModelError(
-        f"this {type(backbone).__name__} is quantised ({found}), so θ_p can take no meta-gradient; load it "
-        "unquantised, in bfloat16 if memory is short"
+        f"this {type(backbone).__name__} is quantised ({found}), so θ_p can take no meta-gradient; load it unquantised"
     )
 
 

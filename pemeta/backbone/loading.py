@@ -159,18 +159,21 @@ def read_configuration(path: str | Path) -> PreTrainedConfig:
         return load_model_config(path)
 
 
-def empty_backbone_of(config: PreTrainedConfig, path: str | Path, attention: str | None = None) -> PreTrainedModel:
-    """A float32 backbone without weights (on the meta device), from a configuration.
+def empty_backbone_of(
+    config: PreTrainedConfig, path: str | Path, attention: str | None = None, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A backbone without weights (on the meta device), from a configuration.
 
     Args:
         config: Configuration of the backbone.
         path: Where the configuration came from, for messages.
         attention: ``eager`` or ``sdpa``; chosen by transformers if None.
+        dtype: Type of the parameters.
 
     Raises:
         ModelError: The configuration is not that of an encoder.
     """
-    options: dict[str, Any] = {"dtype": torch.float32}
+    options: dict[str, Any] = {"dtype": dtype}
     if attention:
         options["attn_implementation"] = attention
     with explained("a configuration", path, CONFIG_REMEDY), quiet(), torch.device("meta"):

@@ -47,7 +47,7 @@ def to_transformers(model: PEModel, task: str) -> PreTrainedModel:
     for method in reversed(model.attached):
         method.merge(plain)
     setattr(shell, shell.base_model_prefix, plain)
-    setattr(shell, name, copy.deepcopy(model.head(task).classifier))
+    setattr(shell, name, copy.deepcopy(model.head(task).classifier).to(next(plain.parameters()).dtype))
     shell.config = copy.deepcopy(plain.config)
     shell.config.id2label = dict(enumerate(spec.labels))
     shell.config.label2id = {label: i for i, label in shell.config.id2label.items()}
@@ -114,7 +114,7 @@ def _check_same_logits(model: PEModel, task: str, exported: PreTrainedModel) -> 
     with modes_kept(model):
         model.eval()
         here, there = model(batch, task).double(), exported(**batch).logits.double()
-    tolerance = {8: 1e-6, 4: 1e-4}.get(next(model.head(task).parameters()).element_size(), 0.1)
+    tolerance = {8: 1e-6, 4: 1e-4}.get(next(exported.parameters()).element_size(), 0.1)
     if not torch.allclose(here, there, rtol=tolerance, atol=tolerance):
         raise ModelError(
             f"the logits of {type(exported).__name__} differ from this model's by up to "

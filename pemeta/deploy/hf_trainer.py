@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,8 @@ from transformers.utils.generic import ModelOutput
 
 from pemeta.errors import ModelError
 from pemeta.model.pe_model import PEModel
+from pemeta.utils.modules import parameter_dict
+from pemeta.utils.precision import HALF
 
 
 @dataclass
@@ -39,7 +41,7 @@ class TaskModel(nn.Module):
         task: name of the task.
 
     Raises:
-        ModelError: the task has no head.
+        ModelError: the task has no head, or θ_a is in half precision, where Trainer's optimiser loses most updates.
     """
 
     def __init__(self, model: PEModel, task: str) -> None:
@@ -49,6 +51,7 @@ class TaskModel(nn.Module):
         self.accepts_loss_kwargs = False  # the loss is already a mean; Trainer divides by its accumulation steps
         self._names = model.stored_names(task)
         self._before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+        _refuse_half_precision(model, self._names)
         trained = set(self._names)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trained)
@@ -113,3 +116,14 @@ class TaskModel(nn.Module):
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(self._before.get(name, True))
         return self.model
+
+
+def _refuse_half_precision(model: PEModel, names: Sequence[str]) -> None:
+    """Refuse to train parameters that are in half precision, of which this package's own loops keep float32 values."""
+    half = next(((n, p.dtype) for n, p in parameter_dict(model, names).items() if p.dtype in HALF), None)
+    if half is not None:
+        raise ModelError(
+            f"{half[0]} is a part of θ_a in {str(half[1]).removeprefix('torch.')}, in which Trainer's optimiser would "
+            "lose most updates; load the backbone in float32 (Trainer computes in half precision with bf16=True), or "
+            "use finetune"
+        )

@@ -33,6 +33,7 @@ class Shape:
         labels: number of labels of each task.
         attention: ``eager`` or ``sdpa``; None for transformers' choice.
         precision: as in a configuration.
+        dtype: type of the backbone's parameters.
         checkpoint_layers: as in a configuration.
         fused_optimizer: AdamW moves all parameters in one operation, as it does on a GPU, with a copy of them all.
     """
@@ -44,6 +45,7 @@ class Shape:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpoint_layers: bool = False
     fused_optimizer: bool = False
+    dtype: torch.dtype = torch.float32
 
     def task(self, name: str) -> Task:
         """A task with an unlimited number of sentences."""
@@ -60,7 +62,7 @@ class Shape:
         """
         where = type(self.backbone).__name__
         with torch.device("meta"):
-            model = PEModel(empty_backbone_of(self.backbone, where, self.attention), methods[0])
+            model = PEModel(empty_backbone_of(self.backbone, where, self.attention, self.dtype), methods[0])
             for method in methods[1:]:
                 model.attach(method)
             for task in tasks:

@@ -13,7 +13,7 @@ class Memory:
 
     Attributes:
         weights: all parameters.
-        optimizer: AdamW's two moments of the parameters that it moves.
+        optimizer: AdamW's two moments of the parameters that it moves, and float32 values of those in half precision.
         gradients: gradients of these parameters.
         clone: the inner loop's own θ_a and θ_h.
         kept: hidden states that all inner steps share, in exact second order with their graph.

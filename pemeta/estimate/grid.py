@@ -122,6 +122,7 @@ def estimate_grid(
         precision=config.precision,
         checkpoint_layers=config.checkpoint_layers,
         fused_optimizer=found.type == "cuda",
+        dtype=config.backbone.torch_dtype,
     )
     estimator = _Estimator(grids, shape, found, world_size)
     return GridEstimate(found, world_size, shape.length, length is not None, tuple(estimator.stages()))

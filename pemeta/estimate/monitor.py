@@ -14,6 +14,7 @@ from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms import PhaseMemory
 from pemeta.training.optimizer import Optimization
 from pemeta.utils.modules import count, only_trainable, parameter_dict
+from pemeta.utils.precision import wide_dtype
 
 REST = "passes and gradients"
 """What an algorithm does outside of its listed phases."""
@@ -96,7 +97,8 @@ class StepMonitor:
         gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
         found = self.counter.alive_at(gradients, peak)
         inside = self._of(phase).cloned
-        clone = sum(p.nbytes for p in parameter_dict(self.model, self.cloned).values()) if inside else 0
+        cloned = parameter_dict(self.model, self.cloned).values() if inside else ()
+        clone = sum(p.numel() * wide_dtype(p.dtype).itemsize for p in cloned)
         kept = self.kept if inside else 0
         rest = peak.held - self.weights - self.moments - found - clone - kept
         return Memory(self.weights, self.moments, found, clone, kept, rest)

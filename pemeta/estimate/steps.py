@@ -49,7 +49,7 @@ def priming_step(shape: Shape, method: PEMethod, algorithm: PrimingAlgorithm, ta
     with fake_tensors(model), monitor:
         _check_reach(model, shape, algorithm.adapted_method)
         monitor.counter.begin()
-        scale, works = LossScale.suited_to(model.autocast_dtype).value, []
+        scale, works = LossScale.suited_to(model.compute_dtype).value, []
         for number, many in algorithm.kinds_of_steps().items():
             with monitor.counter.within(REST), observed(monitor.observe):
                 one_batch.accumulate(model, episodes, OuterStep(number, scale))
@@ -83,7 +83,7 @@ def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTun
         model.train(settings.dropout)
         monitor.counter.begin()
         with monitor.counter.within("training step"):
-            scale = LossScale.suited_to(model.autocast_dtype).value
+            scale = LossScale.suited_to(model.compute_dtype).value
             (model.loss(batch, task.name) * scale).backward()
         monitor.update()
         return Step(monitor.parameters(task.name), monitor.counter.take_work(), monitor.memory())

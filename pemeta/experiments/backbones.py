@@ -6,8 +6,9 @@ import importlib
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,7 +20,7 @@ from pemeta.training.pretraining import TinyTransformer, pretrain
 from pemeta.utils.digests import config_digest
 from pemeta.utils.files import replaced_folder
 from pemeta.utils.hub import quiet
-from pemeta.utils.neutral import without_neutral
+from pemeta.utils.neutral import Neutral, without_neutral
 from pemeta.utils.registry import Named
 
 Say = Callable[[str], None]
@@ -32,11 +33,19 @@ class Backbone(Named):
     Attributes:
         attention: ``sdpa`` or ``eager``; chosen by transformers if null. Second order through the backbone works with
             both; with ``sdpa`` the inner loop uses PyTorch's math kernel.
+        dtype: type of the backbone's parameters; ``float32``. ``bfloat16`` and ``float16`` halve the memory of those
+            that stay as they are, and of no others: what moves is kept in float32 beside them, and rounded at the end.
     """
 
     kind: ClassVar[str] = "backbone"
 
     attention: Literal["sdpa", "eager"] | None = None
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], Neutral("float32")] = "float32"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """``dtype`` as PyTorch has it."""
+        return getattr(torch, self.dtype)  # type: ignore[no-any-return]
 
     def prepare(self, data: DataSource, folder: Path, say: Say = print, progress: bool = True) -> None:
         """Create what :meth:`location` points to, if that is needed; done once per output folder."""
@@ -63,7 +72,7 @@ class Backbone(Named):
         Raises:
             ModelError: it cannot be loaded.
         """
-        return load_backbone(self.location(folder), self.attention)
+        return load_backbone(self.location(folder), self.attention, self.torch_dtype)
 
     def tokenizer(self, folder: Path) -> PreTrainedTokenizerBase:
         """The backbone's tokenizer; its ``model_max_length`` is at most the model's number of positions.

@@ -13,6 +13,7 @@ from pemeta.errors import ModelError, reason
 from pemeta.heads.base import Head, HeadSpec, labels_of, mean_cross_entropy
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.modules import modes_kept
+from pemeta.utils.precision import HALF, casts_itself
 
 Output: TypeAlias = Literal["tied", "own"]
 
@@ -42,6 +43,8 @@ class CausalLMHead(Head):
     def forward(self, hidden: Tensor, batch: Batch, backbone: nn.Module) -> Tensor:
         """Logits (B, T, V) from hidden states (B, T, D); those at a position are for the token that comes next."""
         weight = _embedding(backbone)[: len(self.bias)] if self.weight is None else self.weight
+        if weight.dtype in HALF and not casts_itself(hidden):  # an embedding in half precision; b is in float32
+            return F.linear(hidden.to(weight.dtype), weight) + self.bias
         return F.linear(hidden, weight, self.bias)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:

@@ -13,6 +13,7 @@ from transformers.activations import ACT2FN
 from pemeta.backbone.architectures import architecture_of, layer_names, linear_sizes
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
+from pemeta.utils.precision import as_held
 
 
 class Bottleneck(nn.Module):
@@ -127,7 +128,10 @@ class Adapter(Inserted):
 
     def transform(self, backbone: nn.Module, hidden: Tensor) -> Tensor:
         """Apply the adapter at the output; the other placements act within the layers."""
-        return hidden + getattr(backbone, self.child)(hidden) if self.output_only else hidden
+        if not self.output_only:
+            return hidden
+        added = getattr(backbone, self.child)
+        return hidden + added(as_held(hidden, added.down.weight))  # type: ignore[no-any-return]
 
 
 def hidden_size(backbone: nn.Module) -> int:

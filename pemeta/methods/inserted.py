@@ -11,6 +11,7 @@ from torch import nn
 
 from pemeta.errors import ModelError
 from pemeta.methods.base import PEMethod
+from pemeta.utils.precision import HALF, casts_itself, first_half, narrowed, wide_dtype, widened
 
 HookFunction = Callable[..., Any]
 
@@ -38,7 +39,8 @@ class Insertion:
 class Hook:
     """A forward hook that finds the added module in the part that it is called with.
 
-    A copy of the backbone shares the hooks of its original, and this way still uses its own module.
+    A copy of the backbone shares the hooks of its original, and this way still uses its own module. In a backbone in
+    half precision the function gets float32 in place of it, as the added module is, and its result is rounded.
     """
 
     child: str
@@ -46,7 +48,11 @@ class Hook:
 
     def __call__(self, part: nn.Module, *rest: Any) -> Any:
         """Call the function with the added module of ``part``."""
-        return self.function(part._modules[self.child], *rest)
+        added = part._modules[self.child]
+        half = first_half(rest)
+        if half is None or casts_itself(half) or next(added.parameters()).dtype in HALF:
+            return self.function(added, *rest)
+        return narrowed(self.function(added, *widened(rest)), rest[-1])
 
 
 class Inserted(PEMethod):
@@ -82,12 +88,13 @@ class Inserted(PEMethod):
         return None
 
     def attach(self, backbone: nn.Module) -> None:
-        """Insert the modules, with the backbone's device and dtype."""
+        """Insert the modules, with the backbone's device and dtype; in float32 if that is half precision."""
         self.require(backbone)
         reference = next(backbone.parameters())
+        dtype = wide_dtype(reference.dtype)
         for one in self.insertions(backbone):
             part = backbone.get_submodule(one.path)
-            part.add_module(self.child, one.make().to(device=reference.device, dtype=reference.dtype))
+            part.add_module(self.child, one.make().to(device=reference.device, dtype=dtype))
             if one.after is not None:
                 part.register_forward_hook(Hook(self.child, one.after))
             if one.before is not None:

@@ -31,6 +31,7 @@ from pemeta.methods.base import PEMethod
 from pemeta.typing import Batch
 from pemeta.utils.devices import to_device
 from pemeta.utils.modules import parameter_dict
+from pemeta.utils.precision import as_held
 
 
 class BackboneForward(nn.Module):
@@ -51,6 +52,11 @@ class BackboneForward(nn.Module):
         """The device of the parameters."""
         return next(self.parameters()).device
 
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The type that the backbone computes in, which is autocast's, or that of its parameters."""
+        return self.autocast_dtype or next(self.backbone.parameters()).dtype
+
     def placed(self, batch: Batch) -> Batch:
         """Move a batch to the model's device.
 
@@ -70,8 +76,12 @@ class BackboneForward(nn.Module):
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         check_token_ids(self.backbone, batch)
+        inputs = {
+            key: as_held(value, next(self.backbone.parameters())) if value.is_floating_point() else value
+            for key, value in inputs_of(batch).items()
+        }
         # A decoder would keep its keys and values for generation.
-        return {**inputs_of(batch), **({"use_cache": False} if self._has_cache else {})}
+        return {**inputs, **({"use_cache": False} if self._has_cache else {})}
 
     def reuses_hidden_states(self, method: PEMethod | None = None) -> bool:
         """Whether :meth:`hidden_states` do not depend on the θ_a of ``method`` (by default the fine-tuning method)."""

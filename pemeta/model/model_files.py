@@ -209,7 +209,8 @@ def _load_on_base(
             f"the base {str(base)!r} of {str(path)!r} itself refers to another base; give the folder with the weights"
         )
     its_own = manifest.methods[manifest.finetuning]
-    model = load_model(make, base, method or its_own, seed, attention, dtype, trust_remote_code)
+    here = dtype or (getattr(torch, manifest.dtype) if primed is None else None)
+    model = load_model(make, base, method or its_own, seed, attention, here, trust_remote_code)
     if primed is None and method in (None, its_own) and dtype not in (None, getattr(torch, manifest.dtype)):
         # A plain backbone has no manifest with its digest.
         model.record_saved_digest(values_digest(model), manifest.theta_p_digest)

@@ -7,17 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from typing_extensions import Self
 
 from pemeta.backbone.checks import check_backbone, refuse_running_statistics
 from pemeta.backbone.layer_reuse import is_compiled
 from pemeta.errors import ModelError, reason, shortened, unknown_name
 from pemeta.heads import Head, HeadSpec
-from pemeta.methods.base import PEMethod
+from pemeta.methods.base import PEMethod, is_added
 from pemeta.model.forward import BackboneForward
 from pemeta.model.manifest import MARK
 from pemeta.model.partition import Partition
 from pemeta.typing import Batch, State
 from pemeta.utils.modules import count
+from pemeta.utils.precision import casts_itself, kept_wide, wide, wide_dtype
 from pemeta.utils.seeding import seeded
 
 
@@ -116,7 +118,7 @@ class Network(BackboneForward):
         reference = next(self.backbone.parameters())
         if kept:
             self.drop_head(task)
-        self.heads[_key(task)] = head.to(device=reference.device, dtype=reference.dtype).train(self.training)
+        self.heads[_key(task)] = head.to(reference.device, wide_dtype(reference.dtype)).train(self.training)
         head.start_from(self.backbone)
         self._head_specs.pop(task, None)
         self._shared_heads.pop(task, None)
@@ -239,11 +241,13 @@ class Network(BackboneForward):
         """Logits of a task: (B, T, C) for token, (B, C) for sequence classification, (B, T, V) for language models."""
         hidden = self.hidden_states(batch)
         with self._autocast():
+            if not casts_itself(hidden):  # methods and heads are in float32, also if the backbone is not
+                hidden = wide(hidden)
             for method in self.attached:
                 hidden = method.transform(self.backbone, hidden)
             logits = self.head(task)(hidden, batch, self.backbone)
         assert isinstance(logits, Tensor)
-        return logits if self.autocast_dtype is None else logits.float()
+        return wide(logits) if self.autocast_dtype is None else logits.float()
 
     def loss(self, batch: Batch, task: str) -> Tensor:
         """The task's loss on a batch, as a scalar."""
@@ -258,6 +262,12 @@ class Network(BackboneForward):
             for name, parameter in self.named_parameters()
             if wanted is None or name in wanted
         }
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert all parameters; of a model in half precision, added ones and heads stay in float32."""
+        own = [name for name, _ in self.named_parameters() if name.startswith("heads.") or is_added(name)]
+        with kept_wide(self, own):
+            return super()._apply(fn, recurse)
 
     def load_state(self, state: State) -> None:
         """Copy values into the parameters with the same names.

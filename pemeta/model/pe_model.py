@@ -55,8 +55,9 @@ class PEModel(Network):
                 attached to the saved backbone, without the parameters that the saved methods added.
             seed: seed of the parameters of a newly attached method.
             attention: ``eager`` or ``sdpa``; by default transformers chooses.
-            dtype: dtype of the parameters; by default the saved one, and float32 for an encoder that pemeta did not
-                save.
+            dtype: dtype of the backbone's parameters; by default the saved one, and float32 for an encoder that pemeta
+                did not save. In half precision θ_a and heads are in float32 all the same; prime in float32, with
+                ``autocast_dtype`` for speed, because what priming has moved is rounded to this type at its end.
             trust_remote_code: run Python code that comes with a model whose architecture is not part of transformers.
 
         Raises:

@@ -19,6 +19,7 @@ from pemeta.training.optimizer import LossScale, Optimization
 from pemeta.typing import State
 from pemeta.utils.distributed import Processes
 from pemeta.utils.modules import parameter_dict, state_digest
+from pemeta.utils.precision import wide
 
 
 class PrimingJob(Job):
@@ -62,7 +63,7 @@ class PrimingJob(Job):
             algorithm.weight_decay,
             algorithm.warmup_steps,
             algorithm.max_grad_norm,
-            LossScale.suited_to(model.autocast_dtype),
+            LossScale.suited_to(model.compute_dtype),
         )
         moved = set(map(id, self.optimization.parameters))
         heads = parameter_dict(model, model.partition().theta_h)
@@ -196,7 +197,8 @@ class PrimingJob(Job):
         self.model.load_state(self.best)
         self.algorithm.conclude(self.model)
         share, primed = self.algorithm.interpolate, self.model.state(tuple(self._unprimed))
-        self.model.load_state({name: before.lerp(primed[name], share) for name, before in self._unprimed.items()})
+        between = {name: wide(before).lerp(wide(primed[name]), share) for name, before in self._unprimed.items()}
+        self.model.load_state(between)
 
 
 def _mean(parts: Sequence[tuple[int, StepLosses]], tasks: int) -> StepLosses:

@@ -25,8 +25,10 @@ from pemeta.priming.inner_rules.base import InnerRule, Moments
 from pemeta.priming.inner_rules.sgd import SGD
 from pemeta.priming.placing import placed
 from pemeta.priming.sharing import SharingLearner
+from pemeta.training.master_values import moments_of
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.modules import parameter_dict
+from pemeta.utils.precision import wide
 
 
 class PrimingLearner(SharingLearner):
@@ -41,9 +43,10 @@ class PrimingLearner(SharingLearner):
     The clone's θ_a stays connected to the original, which therefore receives its meta-gradient from the same
     backward pass, unless it is frozen. θ_h receives none (Algorithm 1 assigns an adapted value to it, line 11): a clone
     starts from its detached values, without ``head_gradient``. A clone of a clone starts from the clone's values, and
-    is connected to them. ``clone.module`` is a view of the module with the clone's values. Two clones cannot compute at
-    once. A shallow copy of a clone has values of its own from then on; a deep or pickled copy is a learner on a copy of
-    the module with the clone's values.
+    is connected to them. Values of parameters in half precision are in float32, where no small update is lost, and are
+    rounded for each pass. ``clone.module`` is a view of the module with the clone's values. Two clones cannot compute
+    at once. A shallow copy of a clone has values of its own from then on; a deep or pickled copy is a learner on a copy
+    of the module with the clone's values.
 
     Args:
         module: a :class:`~pemeta.PEModel`, or any module together with ``partition``.
@@ -124,13 +127,14 @@ class PrimingLearner(SharingLearner):
         start = self.current((*theta_a, *heads), parameters)
         primed = [name for name in (*theta_a, *(heads if self.head_gradient else ())) if start[name].requires_grad]
         with torch.inference_mode(False), torch.enable_grad():
-            own = dict(zip(primed, clone_parameters([start[name] for name in primed]), strict=True))
-            values = {n: own[n] if n in own else v.detach().clone().requires_grad_() for n, v in start.items()}
+            cloned = clone_parameters([start[name] for name in primed])
+            own = {name: wide(value) for name, value in zip(primed, cloned, strict=True)}
+            values = {n: own[n] if n in own else wide(v.detach().clone()).requires_grad_() for n, v in start.items()}
         clone = self.with_values(values)
         clone._owned, clone._one_task = tuple(values), task is not None or self._one_task
         if self.values is None and self.optimizer is not None:
-            state = self.optimizer.state
-            clone._moments = self.rule.initial({n: state[parameters[n]] for n in start if state.get(parameters[n])})
+            moments = {name: moments_of(self.optimizer, parameters[name]) for name in start}
+            clone._moments = self.rule.initial({name: state for name, state in moments.items() if state})
         clone.task, clone.losses, clone.path = task or self.task, [], []
         return clone
 
@@ -151,7 +155,7 @@ class PrimingLearner(SharingLearner):
 
     def loss(self, batch: Batch, task: str) -> Tensor:
         """A task's loss, as a scalar, for a ``PEModel``; for second order, attention is twice differentiable."""
-        with self._attention(), self.placed(), torch.inference_mode(False), torch.enable_grad():
+        with self._attention(), torch.inference_mode(False), torch.enable_grad(), self.placed():
             own = {key: value.clone() if value.is_inference() else value for key, value in batch.items()}
             return self.shared.loss(own, task)  # type: ignore[operator,no-any-return]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from torch import nn
 from tqdm.auto import tqdm
 from typing_extensions import Unpack
 
@@ -20,6 +21,7 @@ from pemeta.tasks.task import Task
 from pemeta.training.loop import Loop, LoopOptions, check_options
 from pemeta.utils.distributed import Processes
 from pemeta.utils.modules import modes_kept, only_trainable, parameter_dict, state_digest
+from pemeta.utils.precision import HALF
 from pemeta.utils.seeding import seeded
 
 
@@ -74,13 +76,26 @@ def prime(
     ):
         job = PrimingJob(model, sampler, algorithm, seed, trained.values(), validation, processes)
         loop = Loop(job, model.device, options, processes=processes)
-        note = algorithm.note(model)
-        if note is not None and options.get("progress", True) and processes.first:
-            tqdm.write(note, file=sys.stderr)
+        for note in (algorithm.note(model), _rounding(trained.values())):
+            if note is not None and options.get("progress", True) and processes.first:
+                tqdm.write(note, file=sys.stderr)
         loop.run()
     if processes.size > 1:
         processes.check_same(state_digest(model), "primed parameters")
     return job.history()
+
+
+def _rounding(trained: Iterable[nn.Parameter]) -> str | None:
+    """A note that what is primed will be rounded to half precision, if it will be."""
+    half = next((parameter.dtype for parameter in trained if parameter.dtype in HALF), None)
+    if half is None:
+        return None
+    name = str(half).removeprefix("torch.")
+    return (
+        f"priming moves parameters in {name}: their values are kept in float32 until it ends and rounded to {name} "
+        "then, which undoes small moves; load the backbone in float32 and compute in lower precision "
+        "(precision: bf16, or autocast_dtype of the model) to keep them"
+    )
 
 
 @contextmanager

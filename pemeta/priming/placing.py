@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from pemeta.errors import ModelError
+from pemeta.utils.precision import as_held
 
 
 class Place(NamedTuple):
@@ -59,7 +60,7 @@ def placed(module: nn.Module, owner: object, places: Collection[Place], values: 
         module: The module that the places are in.
         owner: Whose values they are. A block may be within another one of the same owner.
         places: All places of the values; none, to keep others from computing with the module.
-        values: By first name.
+        values: By first name; in place of a parameter in half precision, a pass computes with the value so rounded.
 
     Raises:
         ModelError: Another owner or thread computes with the module just now.
@@ -76,8 +77,11 @@ def placed(module: nn.Module, owner: object, places: Collection[Place], values: 
     before: list[Any] = []
     try:
         before += [parameters[key] for parameters, key, _ in places]
-        for parameters, key, name in places:
-            parameters[key] = values[name]
+        fitting: dict[str, Tensor] = {}  # one tensor for all places of a tied parameter
+        for (parameters, key, name), held in zip(places, before, strict=True):
+            if name not in fitting:
+                fitting[name] = as_held(values[name], held)
+            parameters[key] = fitting[name]
         yield
     finally:
         for (parameters, key, _), value in zip(places, before, strict=False):  # none if a place is gone

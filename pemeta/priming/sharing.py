@@ -114,9 +114,10 @@ class SharingLearner(BaseLearner):  # type: ignore[misc]
         return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        if self.values is not None:  # what else is copied by this memo has the module's own values
-            memo = memo | {id(value): nn.Parameter(value.detach().clone()) for value in self.values.values()}
         with self.placed():
+            if self.values is not None:  # what else is copied by this memo has the module's own values
+                there = [held[key] for held, key, _ in self._all_places()]
+                memo = memo | {id(value): nn.Parameter(value.detach().clone()) for value in there}
             module = copy.deepcopy(self.shared, memo)
         made = self.with_values({})
         made._modules["module"], made.values, made._places = module, None, None

@@ -61,6 +61,8 @@ class Checkpoint:
         whole: State = {f"value.{name}": value for name, value in tensors.items()}
         for index, state in found["state"].items():
             whole.update({f"optimizer.{index}.{key}": value.detach().cpu() for key, value in state.items()})
+        masters = optimization.optimizer.master_values()
+        whole.update({f"master.{place}": value.cpu() for place, value in masters.items()})
         whole.update({f"random.{kind}": value for kind, value in generator_states(self.device).items()})
         beside = {
             "identity": self.identity,
@@ -127,6 +129,7 @@ class Checkpoint:
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = value
         optimization.load_moments(state, beside["groups"])
+        optimization.optimizer.load_master_values(_under("master", tensors))
         optimization.scheduler.load_state_dict(beside["schedule"])
         optimization.scale.value, optimization.scale.good_steps = beside["loss_scale"]
         restore_generators(_under("random", tensors), self.device)

@@ -159,7 +159,7 @@ class FineTuningJob(Job):
             settings.weight_decay,
             settings.warmup_steps,
             settings.max_grad_norm,
-            LossScale.suited_to(model.autocast_dtype),
+            LossScale.suited_to(model.compute_dtype),
         )
 
     def settings(self) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
-from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_linear_schedule_with_warmup
 
 from pemeta.errors import ConfigError, NotFiniteError
+from pemeta.training.master_values import MasterAdamW
 from pemeta.typing import State
 
 NotFinite: TypeAlias = Literal["stop", "skip"]
@@ -40,7 +40,7 @@ class LossScale:
 
     @classmethod
     def suited_to(cls, dtype: torch.dtype | None) -> LossScale:
-        """For losses computed in a type: a factor for float16 only."""
+        """For gradients that are computed, or held, in a type: a factor for float16 only."""
         return cls(2.0**16) if dtype is torch.float16 else cls()
 
     def lower(self) -> bool:
@@ -61,6 +61,8 @@ class LossScale:
 
 class Optimization:
     """AdamW (Loshchilov and Hutter, 2019) whose learning rate falls linearly to zero.
+
+    Parameters in half precision are moved by way of float32 values (:class:`MasterAdamW`).
 
     Args:
         parameters: what is optimised.
@@ -85,7 +87,7 @@ class Optimization:
         self.parameters = list(parameters)
         self.max_grad_norm = max_grad_norm
         self.scale = scale or LossScale()
-        self.optimizer = AdamW(self.parameters, lr=lr, weight_decay=weight_decay)
+        self.optimizer = MasterAdamW(self.parameters, lr, weight_decay)
         self.scheduler: LRScheduler = get_linear_schedule_with_warmup(self.optimizer, warmup_steps, steps)
 
     def zero_grad(self) -> None:
@@ -118,13 +120,13 @@ class Optimization:
         Raises:
             NotFiniteError: the gradient is not finite; the parameters are as they were.
         """
-        if self.scale.value != 1:
-            for gradient in (p.grad for p in self.parameters if p.grad is not None):
-                gradient.div_(self.scale.value)
+        self.optimizer.take_gradients(self.scale.value)
         most = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(self.parameters, most).item()
+        norm = nn.utils.clip_grad_norm_(self.optimizer.moved, most).item()
         check_finite(norm, "the gradient's norm", f"lower the learning rate (now {self.optimizer.defaults['lr']})")
+        self.optimizer.take_values()
         self.optimizer.step()
+        self.optimizer.give_values()
         self.scheduler.step()
         self.scale.succeeded()
         return norm

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pemeta import errors
 from pemeta.errors import ConfigError, NotFiniteError, PemetaError, TrainingError, reason
+from pemeta.utils.precision import wide
 
 T = TypeVar("T")
 
@@ -110,7 +111,7 @@ class Processes:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         for bucket in _buckets([parameter.grad for parameter in reduced if parameter.grad is not None]):
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            flat = torch.cat([wide(gradient).flatten() for gradient in bucket])
             dist.all_reduce(flat)
             _write_back(flat, bucket)
 
@@ -119,7 +120,7 @@ class Processes:
         if self.size == 1 or not parameters:
             return
         for bucket in _buckets([parameter.detach() for parameter in parameters]):
-            flat = torch.cat([value.flatten() for value in bucket])
+            flat = torch.cat([wide(value).flatten() for value in bucket])
             dist.broadcast(flat, rank)
             _write_back(flat, bucket)
 

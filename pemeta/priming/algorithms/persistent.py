@@ -19,6 +19,7 @@ from pemeta.priming.algorithms.finetune import FineTunePriming
 from pemeta.priming.placing import find_places, placed
 from pemeta.tasks.task import Task
 from pemeta.utils.modules import parameter_dict
+from pemeta.utils.precision import wide
 
 OWN = "theta_a"
 """Name, in a task's head, of the list of the task's own θ_a."""
@@ -73,7 +74,7 @@ class PersistentPriming(FineTunePriming):
         for task in tasks:
             head = model.head(task.name)
             if not hasattr(head, OWN):
-                setattr(head, OWN, nn.ParameterList([p.detach().clone() for p in shared]))
+                setattr(head, OWN, nn.ParameterList([wide(p.detach().clone()) for p in shared]))
 
     def conclude(self, model: PEModel) -> None:
         """Set θ_a to the mean of the tasks' own, if fine-tuning is to start from it."""

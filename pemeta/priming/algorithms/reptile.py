@@ -12,6 +12,7 @@ from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms.inner_loop import InnerLoopPriming, Query
 from pemeta.priming.algorithms.primes import Primes
 from pemeta.tasks.episodes import Episode
+from pemeta.utils.precision import as_held
 
 if TYPE_CHECKING:
     from pemeta.priming.learner import PrimingLearner  # needs learn2learn
@@ -65,6 +66,7 @@ class ReptilePriming(InnerLoopPriming):
             parameter = parameters[name]
             if parameter.requires_grad and (self.primes_heads or name in theta_a):
                 way = (parameter.detach() - value.detach()) * (query.step.loss_scale / self.inner_lr)
+                way = as_held(way, parameter)
                 parameter.grad = way if parameter.grad is None else parameter.grad.add_(way)
         return clone.losses[-1]
 
