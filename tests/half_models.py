@@ -46,7 +46,7 @@ def outer_steps(model, algorithm, steps, architecture="bert", lr=1e-3):
 
 
 def moved(before, model, names, dtype=None):
-    """The share of the named parameters' entries that are no longer what they were, rounded to a type if there is one."""
+    """The share of the named parameters' entries that are no longer what they were, rounded if a type is given."""
     after = model.state(tuple(names))
     pairs = [(before[name].to(dtype), after[name].to(dtype)) for name in names]
     return sum(int((a != b).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs)

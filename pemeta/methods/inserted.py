@@ -50,7 +50,7 @@ class Hook:
         """Call the function with the added module of ``part``."""
         added = part._modules[self.child]
         half = first_half(rest)
-        if half is None or casts_itself(half) or next(added.parameters()).dtype in HALF:
+        if half is None or casts_itself(half) or next(added.parameters()).dtype in HALF:  # type: ignore[union-attr]
             return self.function(added, *rest)
         return narrowed(self.function(added, *widened(rest)), rest[-1])
 

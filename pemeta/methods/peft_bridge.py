@@ -84,7 +84,8 @@ class Peft(PEMethod):
             with warnings.catch_warnings():  # PEFT corrects that flag itself
                 warnings.filterwarnings("ignore", "fan_in_fan_out is set to False but the target module is `Conv1D`")
                 # `inject_adapter_in_model` would refuse tuners with shared state (VeRA), although their layers hold it.
-                PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](backbone, config, ADAPTER)
+                tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](backbone, config, ADAPTER)
+                tuner._cast_adapter_dtype(ADAPTER, autocast_adapter_dtype=True)  # from half precision to float32
         except Exception as error:  # PEFT raises nearly anything here
             self.detach(backbone)
             raise ModelError(

@@ -267,7 +267,8 @@ class Network(BackboneForward):
         """Move or convert all parameters; of a model in half precision, added ones and heads stay in float32."""
         own = [name for name, _ in self.named_parameters() if name.startswith("heads.") or is_added(name)]
         with kept_wide(self, own):
-            return super()._apply(fn, recurse)
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def load_state(self, state: State) -> None:
         """Copy values into the parameters with the same names.

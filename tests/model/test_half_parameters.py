@@ -11,9 +11,10 @@ from tiny_models import METHODS, TASKS, tiny, with_heads
 from torch import nn
 from transformers import AutoModel
 
-from pemeta import PEModel, Prefix
+from pemeta import PEModel, Prefix, TaskModel, to_transformers
+from pemeta.errors import ModelError
 from pemeta.heads import CausalLM, TokenClassification
-from pemeta.methods import LoRA, Peft
+from pemeta.methods import BitFit, LoRA, Peft
 from pemeta.training.optimizer import LossScale
 
 each_dtype = pytest.mark.parametrize("dtype", HALF, ids=["bf16", "fp16"])
@@ -150,7 +151,6 @@ TUNERS = [
     {"peft_type": "OFT", "oft_block_size": 2, "target_modules": ["query"]},
     {"peft_type": "LOHA", "r": 2, "target_modules": ["query"]},
     {"peft_type": "LOKR", "r": 2, "target_modules": ["query"]},
-    {"peft_type": "BOFT", "boft_block_size": 2, "target_modules": ["query"]},
     {"peft_type": "IA3"},
 ]
 
@@ -164,3 +164,19 @@ def test_tuners_of_the_peft_package_are_in_float32(config):
     assert (logits - expected).norm() < 0.05 * expected.norm()
     model.loss(data, "en").backward()
     assert all(model.get_parameter(name).grad is not None for name in model.partition().theta_a)
+
+
+def test_an_exported_model_is_in_the_backbone_s_type(tmp_path):
+    model = half_model(LoRA(rank=2))
+    exported = to_transformers(model, "en")
+    assert {p.dtype for p in exported.parameters()} == {torch.bfloat16}
+    data = batch("bert")
+    logits = exported(input_ids=data["input_ids"], attention_mask=data["attention_mask"]).logits
+    assert (logits - model(data, "en"))[data["attention_mask"] == 1].abs().max() < 0.1
+
+
+def test_the_trainer_of_transformers_is_refused_a_theta_a_that_it_would_not_move():
+    with pytest.raises(ModelError, match=r"bias is a part of θ_a in bfloat16, .*; load the backbone in float32"):
+        TaskModel(half_model(BitFit()), "en")
+    TaskModel(half_model(BitFit()).float(), "en")
+    TaskModel(half_model(LoRA(rank=2)), "en")

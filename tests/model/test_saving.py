@@ -120,7 +120,9 @@ def test_other_precisions_are_kept(tiny_bert_dir, tmp_path, dtype):
     again = PEModel.from_pretrained(tmp_path / "m").eval()
     theta_a = set(model.partition().theta_a)
     assert {p.dtype for name, p in again.named_parameters() if name not in theta_a} == {dtype}
-    assert {again.get_parameter(name).dtype for name in theta_a} == {wide_dtype(dtype)}
+    assert {again.get_parameter(name).dtype for name in theta_a} == {
+        torch.float64 if dtype is torch.float64 else torch.float32
+    }
     assert all(torch.equal(value, again.state()[name]) for name, value in model.state().items())
     if dtype != torch.float64:
         assert theta_p_digest(PEModel.from_pretrained(tmp_path / "m", dtype=torch.float32)) == theta_p_digest(model)
