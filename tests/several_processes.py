@@ -253,6 +253,19 @@ def float32(folder: Path, first: bool) -> None:
         write_tensors(folder / "float32.safetensors", model.state())
 
 
+def half_precision(folder: Path, first: bool) -> None:
+    """Twenty steps with parameters in bfloat16, and the same in two parts: states are equal, or priming would end."""
+    path, method = folder / "half.safetensors", METHODS["bitfit"][0]
+    models = []
+    for options in ({"checkpoint": path, "checkpoint_every": 9}, {"checkpoint": path}):
+        model = shaken(tiny(method)).to(torch.bfloat16)
+        prime(model, SOURCES, MetaPriming(**STEPS), seed=3, progress=False, **options)
+        models.append(model)
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+    if first:
+        write_tensors(folder / "bfloat16.safetensors", model.state())
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with process_group() as processes:

@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig
+from transformers import BertConfig, BertModel
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "plan"))
 
@@ -33,8 +33,10 @@ from pemeta.estimate.steps import EVALUATED, finetuning_step
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config_file import load_config
 from pemeta.methods import PEMethod
+from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms import FineTunePriming, MetaPriming, PersistentPriming
 from pemeta.training.finetuning import FineTuning
+from pemeta.training.optimizer import Optimization
 
 ROOT = Path(__file__).parents[2]
 ORDERS = ("first", "second", "plain", "finetuning")
@@ -168,6 +170,46 @@ def test_parts_of_the_memory_are_what_the_parameters_make_them() -> None:
     buffers = 2 * 512 * 8  # BERT's numbers of positions, and of segments
     assert memory.weights == (n.theta_p + n.theta_a) * 4 + 2 * one_head + buffers
     assert memory.total <= step.memory.total
+
+
+@pytest.mark.parametrize("method", ["lora", "bitfit"])
+def test_parameters_in_half_precision_have_float32_values_beside_them(method: str) -> None:
+    """Of what moves: two bytes of the parameter and two of its gradient, eight of the moments, four of the value."""
+    case = replace(SMALL, method="lora").priced
+    assert isinstance(case, PrimingCase)
+    shape = replace(case.shape, dtype=torch.bfloat16)
+    step = replace(case, shape=shape, method=PEMethod.parse(method)).step
+    n, memory = step.parameters, step.phases["query pass"]
+    added, own = (n.theta_a, n.theta_p) if method == "lora" else (0, n.theta_p + n.theta_a)
+    buffers = 2 * 512 * 8
+
+    assert memory.weights == 2 * own + 4 * added + 2 * 4 * n.theta_h + buffers
+    assert memory.gradients == 2 * own + 4 * added
+    assert memory.optimizer == pytest.approx(4 * own + 8 * (own + added), rel=0.01)
+    assert memory.clone == 4 * (n.theta_a + n.theta_h)
+
+    with torch.random.fork_rng():
+        model = PEModel(BertModel(shape.backbone, add_pooling_layer=False).bfloat16(), PEMethod.parse(method))
+    moved = [model.get_parameter(name) for name in case.algorithm.trained(model)]
+    optimization = Optimization(moved, 1e-3, 10)
+    for parameter in moved:
+        parameter.grad = torch.zeros_like(parameter)
+    optimization.step()
+    held = [value for state in optimization.optimizer.state.values() for value in state.values()]
+    held += optimization.optimizer.master_values().values()
+    assert memory.optimizer == sum(value.nbytes for value in held)
+
+
+def test_a_configuration_says_what_type_the_backbone_has(run_config: dict[str, Any], tmp_path: Path) -> None:
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        config = {**run_config, "backbone": {**run_config["backbone"], "dtype": dtype}}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        found.append(estimate_grid(load_config(tmp_path / "config.yaml"), "t4").stages)
+    for single, half in zip(*found, strict=True):
+        n = single.parameters
+        assert single.memory.weights - half.memory.weights == 2 * n.theta_p
+        assert half.memory.optimizer - single.memory.optimizer == (4 * n.theta_p if half.kind == "priming" else 0)
 
 
 def test_the_counter_counts_what_lives_and_what_moves() -> None:

@@ -46,8 +46,17 @@ def shared(tmp_path_factory, worker_id):
     with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
             folder.mkdir()
-            steps = ("cases", "halves", "float32", "scaled", "requests", "interrupted", "failing_at_the_end")
-            outcome = together(folder, *steps)
+            steps = (
+                "cases",
+                "halves",
+                "float32",
+                "half_precision",
+                "scaled",
+                "requests",
+                "interrupted",
+                "failing_at_the_end",
+            )
+            outcome = together(folder, *steps, "failing_at_the_end")
             (folder / "errors.txt").write_text(outcome.stderr if outcome.returncode else "")
     assert not (folder / "errors.txt").read_text()
     return folder
@@ -72,6 +81,19 @@ def test_in_single_precision_too(shared, tmp_path):
     several_processes.float32(tmp_path, True)
     found, expected = (read_tensors(folder / "float32.safetensors")[0] for folder in (shared, tmp_path))
     assert max((found[name] - expected[name]).abs().max().item() for name in expected) < 1e-6
+
+
+@pytest.mark.slow
+def test_parameters_in_half_precision_end_where_those_of_one_process_do(shared, tmp_path):
+    """Up to the rounding of sums of gradients, which AdamW makes as large as the gradient where that is near zero."""
+    several_processes.half_precision(tmp_path, True)
+    found, expected = (read_tensors(folder / "bfloat16.safetensors")[0] for folder in (shared, tmp_path))
+    start = several_processes.shaken(several_processes.tiny(several_processes.METHODS["bitfit"][0])).state()
+    ways = [
+        torch.cat([(end[name].double() - start[name]).flatten() for name in start if not name.startswith("heads.")])
+        for end in (found, expected)
+    ]
+    assert torch.nn.functional.cosine_similarity(*ways, dim=0) > 0.97
 
 
 @pytest.mark.slow
