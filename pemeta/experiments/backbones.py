@@ -33,19 +33,16 @@ class Backbone(Named):
     Attributes:
         attention: ``sdpa`` or ``eager``; chosen by transformers if null. Second order through the backbone works with
             both; with ``sdpa`` the inner loop uses PyTorch's math kernel.
-        dtype: type of the backbone's parameters; ``float32``. ``bfloat16`` and ``float16`` halve the memory of those
-            that stay as they are, and of no others: what moves is kept in float32 beside them, and rounded at the end.
     """
 
     kind: ClassVar[str] = "backbone"
 
     attention: Literal["sdpa", "eager"] | None = None
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], Neutral("float32")] = "float32"
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """``dtype`` as PyTorch has it."""
-        return getattr(torch, self.dtype)  # type: ignore[no-any-return]
+        """The type of the backbone's parameters."""
+        return torch.float32
 
     def prepare(self, data: DataSource, folder: Path, say: Say = print, progress: bool = True) -> None:
         """Create what :meth:`location` points to, if that is needed; done once per output folder."""
@@ -83,7 +80,23 @@ class Backbone(Named):
         return load_tokenizer(self.location(folder))
 
 
-class PretrainedBackbone(Backbone):
+class LoadedBackbone(Backbone):
+    """A model that was pretrained elsewhere.
+
+    Attributes:
+        dtype: type of the backbone's parameters; ``float32``. ``bfloat16`` and ``float16`` halve the memory of those
+            that stay as they are, and of no others: what moves is kept in float32 beside them, and rounded at the end.
+    """
+
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], Neutral("float32")] = "float32"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """``dtype`` as PyTorch has it."""
+        return getattr(torch, self.dtype)  # type: ignore[no-any-return]
+
+
+class PretrainedBackbone(LoadedBackbone):
     """A model from a folder or the Hugging Face hub.
 
     Attributes:
@@ -99,7 +112,7 @@ class PretrainedBackbone(Backbone):
         return self.path
 
 
-class PackagedBackbone(Backbone):
+class PackagedBackbone(LoadedBackbone):
     """A model within an installed Python package, for machines without a hub.
 
     Attributes:
