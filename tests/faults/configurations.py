@@ -125,6 +125,7 @@ TYPES = {
     "backbone=pretrained": "backbone.path: this key is required",
     "backbone.path=''": "backbone.path: ",
     "backbone.attention=flash": "backbone.attention: input should be 'sdpa' or 'eager'",
+    "backbone.dtype=bf16": "backbone.dtype: input should be 'float32', 'bfloat16' or 'float16'",
     "backbone={name: package, package: no_such_package}": "cannot import the package 'no_such_package'",
     "backbone={name: package, package: os, attribute: nothing}": "the package 'os' has no nothing",
     "backbone={name: tiny, transformer: {heads: 3}}": "heads must divide hidden_size",
