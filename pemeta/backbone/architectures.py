@@ -242,6 +242,34 @@ def linear_sizes(linear: nn.Module) -> tuple[int, int]:
     return (rows, columns) if transposed(linear) else (columns, rows)
 
 
+def key_width(backbone: nn.Module, layer: str) -> int:
+    """Width of a layer's keys, and of its values, over all heads; less than that of its queries if queries share them.
+
+    Args:
+        backbone: A backbone with an entry in the table.
+        layer: Name of the layer.
+
+    Raises:
+        ModelError: One map makes queries and keys, and its width is not that of whole heads.
+    """
+    parts = architecture_of(backbone)
+    out = linear_sizes(backbone.get_submodule(f"{layer}.{parts.key}"))[1]
+    both = 2 if parts.value == parts.key else 1  # keys and values
+    if not parts.fused:
+        return out // both
+    attention, config = backbone.get_submodule(f"{layer}.{parts.attention}"), backbone.config
+    heads: int = config.num_attention_heads  # type: ignore[union-attr,assignment]
+    sizes = (getattr(where, "head_dim", None) for where in (attention, config))
+    size: int = next((size for size in sizes if isinstance(size, int)), config.hidden_size // heads)  # type: ignore[union-attr,operator]
+    rest = out - heads * size
+    if rest <= 0 or rest % (both * size):
+        raise ModelError(
+            f"{parts.key} of {type(backbone).__name__} has {out} outputs, which are not {heads} queries of {size} and "
+            "whole heads of keys and values; use lora, adapter or prompt"
+        )
+    return rest // both
+
+
 def transposed(linear: nn.Module) -> bool:
     """Whether the weight is (in, out), as in transformers' ``Conv1D``, rather than (out, in)."""
     return type(linear).__name__ == "Conv1D"

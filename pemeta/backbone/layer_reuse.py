@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -102,7 +101,7 @@ def skip_layers_below(backbone: nn.Module, batch: Batch) -> Iterator[None]:
         layers.update(before)
 
 
-_RANDOM = ("drop", "jitter")
+_RANDOM = ("drop", "jitter", "mask_time_prob", "mask_feature_prob")
 """Parts of the names under which a configuration holds rates of randomness in training mode."""
 _HEAD_PREFIXES = ("classifier_", "seq_classif_", "qa_", "summary_", "pooler_")
 """Prefixes of the names of rates that only transformers' own heads use, not a backbone."""
@@ -158,48 +157,6 @@ def inputs_of(batch: Batch) -> Batch:
 def has_states(batch: Batch) -> bool:
     """Whether a batch holds hidden states computed earlier."""
     return inputs_of(batch).keys() < batch.keys() - {"labels"}
-
-
-def concatenate(batches: Sequence[Batch], padding: int) -> Batch | None:
-    """The inputs of several batches as one batch, padded to the longest; None if they do not fit together.
-
-    Args:
-        batches: Batches with equal keys and, except for lengths that an attention mask covers, equal shapes.
-        padding: Token id that pads shorter examples.
-    """
-    inputs = [inputs_of(batch) for batch in batches]
-    keys = inputs[0].keys()
-    if any(one.keys() != keys for one in inputs) or any(_size(one) is None for one in inputs):
-        return None
-    masked = "attention_mask" in keys
-    lengths = [one["attention_mask"].shape[-1] for one in inputs] if masked else [0] * len(inputs)
-    whole: Batch = {}
-    for key in keys:
-        tensors = [one[key] for one in inputs]
-        if masked and all(t.ndim == 2 and t.shape[1] == n for t, n in zip(tensors, lengths, strict=True)):
-            value = padding if key == "input_ids" else 0
-            tensors = [F.pad(t, (0, max(lengths) - t.shape[1]), value=value) for t in tensors]
-        if any(t.shape[1:] != tensors[0].shape[1:] or t.dtype != tensors[0].dtype for t in tensors):
-            return None
-        whole[key] = torch.cat(tensors)
-    return whole
-
-
-def _size(inputs: Batch) -> int | None:
-    """Number of examples, or None if the tensors differ in their number of rows."""
-    sizes = {value.shape[0] if value.ndim else None for value in inputs.values()}
-    return sizes.pop() if len(sizes) == 1 else None
-
-
-def split_hidden(hidden: Tensor, batches: Sequence[Batch]) -> list[Tensor]:
-    """Split the hidden states of batches joined by :func:`concatenate`, without the padding to the longest batch.
-
-    A prompt before the sequences is kept.
-    """
-    sizes = [next(iter(inputs_of(batch).values())).shape[0] for batch in batches]  # as _size, never None here
-    lengths = [batch["attention_mask"].shape[-1] if "attention_mask" in batch else 0 for batch in batches]
-    parts = zip(hidden.split(sizes), lengths, strict=True)
-    return [part[:, : part.shape[1] - (max(lengths) - length)] for part, length in parts]
 
 
 class SharedGraph:

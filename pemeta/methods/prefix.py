@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -16,10 +17,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from pemeta.backbone.architectures import PREFIXED, architecture_of, attention_of, layer_names, linear_sizes
+from pemeta.backbone.architectures import PREFIXED, architecture_of, attention_of, key_width, layer_names
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import HookFunction, Inserted, Insertion
-from pemeta.methods.positions import position_ids, rotary
+from pemeta.methods.positions import PaddingLast, named_arguments, position_ids, rotary, takes_positions
 
 CHILD = "pemeta_prefix"
 
@@ -89,11 +90,10 @@ def _prefixed(
     """
     if CHILD not in module._modules:
         return attend(module, query, key, value, mask, **kwargs)
-    batch, heads, length, size = key.shape
-    keys, values = (x.view(-1, heads, size).transpose(0, 1) for x in getattr(module, CHILD)())
-    prefix = keys.shape[1]
-    key = torch.cat([keys.to(key.dtype).expand(batch, -1, -1, -1), key], dim=2)
-    value = torch.cat([values.to(value.dtype).expand(batch, -1, -1, -1), value], dim=2)
+    keys, values = getattr(module, CHILD)()
+    prefix, length = len(keys), key.shape[2]
+    key = torch.cat([_as_heads(module, keys, key), key], dim=2)
+    value = torch.cat([_as_heads(module, values, value), value], dim=2)
     causal = kwargs.get("is_causal")
     if mask is None and (getattr(module, "is_causal", True) if causal is None else causal) and query.shape[2] > 1:
         # The causal mask that `attend` would apply by a flag, which does not account for a prefix.
@@ -104,6 +104,21 @@ def _prefixed(
     if kwargs.get("position_bias") is not None:  # T5 adds it to the scores
         kwargs["position_bias"] = F.pad(kwargs["position_bias"], (prefix, 0))
     return attend(module, query, key, value, mask, **kwargs)
+
+
+def _as_heads(module: nn.Module, vectors: Tensor, like: Tensor) -> Tensor:
+    """A prefix's keys or values (P, W) as those of the sequence, (B, heads, P, d).
+
+    Raises:
+        ModelError: attention has keys or values of another width than W.
+    """
+    batch, heads, _, size = like.shape
+    if vectors.shape[1] != heads * size:  # a view as that many heads could have another length
+        raise ModelError(
+            f"{type(module).__name__} attends to keys and values of width {heads * size} ({heads} heads of {size}), "
+            f"but by the maps that make them the prefix has a width of {vectors.shape[1]}; use lora, adapter or prompt"
+        )
+    return vectors.view(-1, heads, size).transpose(0, 1).to(like.dtype).expand(batch, -1, -1, -1)
 
 
 def _prefixed_sdpa(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -197,12 +212,10 @@ class Prefix(Inserted):
                 shared.append(SharedEmbeddings(self.length, backbone.config.hidden_size, self.reparametrize))  # type: ignore[union-attr,arg-type]
             return Reparametrised(shared[0], width, self.reparametrize)
 
-        found = []
-        for layer in layer_names(backbone, self.top_layers):
-            out = linear_sizes(backbone.get_submodule(f"{layer}.{parts.key}"))[1]
-            make_here = partial(make, out // 3 if parts.fused else out)
-            found.append(Insertion(f"{layer}.{parts.attention}", make_here))
-        return found
+        return [
+            Insertion(f"{layer}.{parts.attention}", partial(make, key_width(backbone, layer)))
+            for layer in layer_names(backbone, self.top_layers)
+        ]
 
     def attach(self, backbone: nn.Module) -> None:
         """Insert the keys and values, and make the backbone attend to them."""
@@ -210,29 +223,57 @@ class Prefix(Inserted):
         _own_configuration(backbone)
         _set_attention(backbone, PREFIXED + attention_of(backbone))
         backbone.register_forward_pre_hook(_before, with_kwargs=True)
+        backbone.register_forward_hook(_after)
 
     def detach(self, backbone: nn.Module) -> None:
         """Remove the keys and values, and restore the backbone's attention."""
         super().detach(backbone)
         _set_attention(backbone, attention_of(backbone))
-        for key in [key for key, hook in backbone._forward_pre_hooks.items() if hook is _before]:
-            del backbone._forward_pre_hooks[key]
-            backbone._forward_pre_hooks_with_kwargs.pop(key, None)
+        for hooks, own in ((backbone._forward_hooks, _after), (backbone._forward_pre_hooks, _before)):
+            for key in [key for key, hook in hooks.items() if hook is own]:
+                del hooks[key]
+                backbone._forward_pre_hooks_with_kwargs.pop(key, None)
+
+
+PADDING_LAST = PaddingLast("prefix")
 
 
 def _before(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Refuse attention that would silently ignore the prefix, and make rotary positions skip padding."""
+    """Refuse attention that would silently ignore the prefix, and keep padding from coming between it and a sentence.
+
+    Keys of a prefix have no position. Where positions rotate keys, those of the sentence must be what they are without
+    padding: by ``position_ids`` that skip it, or by moving it to the right.
+    """
     if not str(backbone.config._attn_implementation).startswith(PREFIXED):  # type: ignore[union-attr]
         raise ModelError(
             f"the backbone's attention was set to {attention_of(backbone)!r} after a prefix was attached, and ignores "
             "the prefix; detach the prefix, set the attention, and attach it again"
         )
-    mask = kwargs.get("attention_mask")
-    # If positions counted padding, padding on the left would put distance between the prefix and the sequence.
-    given = kwargs.get("position_ids") is not None or kwargs.get("past_key_values") is not None
-    if rotary(backbone) and mask is not None and mask.ndim == 2 and not given:
-        return arguments, {**kwargs, **position_ids(backbone, mask)}
-    return None
+    PADDING_LAST.leave()
+    given = named_arguments(backbone, arguments, kwargs)
+    mask = given.get("attention_mask")
+    if mask is None or mask.ndim != 2 or given.get("past_key_values") is not None:
+        return None
+    if rotary(backbone) and takes_positions(backbone):
+        return None if given.get("position_ids") is not None else ((), {**given, **position_ids(backbone, mask)})
+    moved = PADDING_LAST.before(given)
+    if moved is given:
+        return None
+    if _keeps_cache(backbone, given):  # later passes would not find the keys where they were moved to
+        PADDING_LAST.leave()
+        return None
+    return (), moved
+
+
+def _keeps_cache(backbone: nn.Module, given: dict[str, Any]) -> bool:
+    """Whether a pass returns its keys and values for later passes."""
+    takes = "use_cache" in inspect.signature(backbone.forward).parameters
+    return takes and bool(given.get("use_cache", getattr(backbone.config, "use_cache", False)))
+
+
+def _after(backbone: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
+    """Move hidden states back, if padding was moved."""
+    return PADDING_LAST.after(output)
 
 
 def _own_configuration(backbone: nn.Module) -> None:

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
-from pemeta.methods.positions import first_position, position_ids
+from pemeta.methods.positions import (
+    PaddingLast,
+    has_positions,
+    named_arguments,
+    position_ids,
+    position_limit,
+)
 
 CHILD = "pemeta_prompt"
 
@@ -29,25 +35,50 @@ class SoftTokens(nn.Module):
         return torch.cat([self.tokens.to(embedded.dtype).expand(len(embedded), -1, -1), embedded], dim=1)
 
 
+PADDING_LAST = PaddingLast("prompt")
+
+
 def _embed(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Embed the backbone's input, prepend the prompt to it, and extend mask and token types (a forward pre-hook)."""
-    given: dict[str, Any] = dict(inspect.signature(backbone.forward).bind_partial(*arguments, **kwargs).arguments)
-    given |= given.pop("kwargs", {})  # arguments that the signature does not name
+    given = named_arguments(backbone, arguments, kwargs)
+    _check_arguments(given)
+    given = PADDING_LAST.before(given)
     ids, embedded = given.pop("input_ids", None), given.pop("inputs_embeds", None)
     if embedded is None:
         embedded = backbone.get_input_embeddings()(ids)  # type: ignore[operator]
-    given["inputs_embeds"] = widened = getattr(backbone, CHILD)(embedded)
+    widened = getattr(backbone, CHILD)(embedded)
     prompt = widened.shape[1] - embedded.shape[1]
     _check_length(backbone, widened.shape[1], prompt)
-    for key, value in (("attention_mask", 1), ("token_type_ids", 0)):
-        if given.get(key) is not None:
-            given[key] = nn.functional.pad(given[key], (prompt, 0), value=value)
-    if given.get("position_ids") is not None:
-        raise ModelError("a prompt shifts positions, so position_ids cannot be given; omit them")
+    for key, value in given.items():
+        if key in ("attention_mask", "token_type_ids") or has_positions(value, embedded.shape[:2]):
+            given[key] = _extended(value, prompt, int(key == "attention_mask"))
+    given["inputs_embeds"] = widened
     mask = given.get("attention_mask")
     if mask is not None:
         given |= position_ids(backbone, mask)
     return (), given
+
+
+def _check_arguments(given: dict[str, Any]) -> None:
+    """Refuse what a prompt would silently make wrong."""
+    if given.get("position_ids") is not None:
+        raise ModelError("a prompt shifts positions, so position_ids cannot be given; omit them")
+    if given.get("past_key_values") is not None:
+        raise ModelError(
+            "a prompt is prepended in each pass, so keys and values of an earlier one cannot be given; run the whole "
+            "sequence in one pass (use_cache=False)"
+        )
+    mask = given.get("attention_mask")
+    if mask is not None and mask.ndim != 2:
+        raise ModelError(
+            f"a prompt extends the attention mask, which must have one row for each sentence; found the shape "
+            f"{tuple(mask.shape)}; give the mask as (sentences, tokens)"
+        )
+
+
+def _extended(value: Tensor | None, prompt: int, fill: int) -> Tensor | None:
+    """An argument (B, T, ...) with entries for the prompt before its own."""
+    return None if value is None else nn.functional.pad(value, (0, 0) * (value.ndim - 2) + (prompt, 0), value=fill)
 
 
 def _strip(backbone: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
@@ -55,7 +86,7 @@ def _strip(backbone: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
     holder = backbone if CHILD in backbone._modules else backbone.get_submodule("embeddings")
     prompt = getattr(holder, CHILD).tokens.shape[0]
     output.last_hidden_state = output.last_hidden_state[:, prompt:]
-    return output
+    return PADDING_LAST.after(output) if holder is backbone else output
 
 
 def _prepend(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -65,23 +96,23 @@ def _prepend(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Te
 
 def _check_length(backbone: nn.Module, length: int, prompt: int) -> None:
     """Refuse a sequence that exceeds the table of positions, which PyTorch would report as an index error."""
-    for name, table in backbone.named_parameters():
-        if name.endswith(("position_embeddings.weight", "wpe.weight")):
-            limit = table.shape[0] - first_position(backbone)
-            if length > limit:
-                room = limit - prompt
-                raise ModelError(
-                    f"{length - prompt} tokens and a prompt of {prompt} do not fit the backbone's {limit} "
-                    f"positions; {f'lower max_length to {room}' if room > 2 else 'shorten the prompt'}"
-                )
+    limit = position_limit(backbone)
+    if limit is not None and length > limit:
+        room = limit - prompt
+        raise ModelError(
+            f"{length - prompt} tokens and a prompt of {prompt} do not fit the backbone's {limit} positions; "
+            f"{f'lower max_length to {room}' if room > 2 else 'shorten the prompt'}"
+        )
 
 
 class Prompt(Inserted):
     """Prompt tuning: P learned vectors before the embedded tokens; their hidden states are dropped at the end.
 
-    Positions shift by P, so a sequence must be P tokens shorter. For images (ViT) the vectors are prepended to the
-    embedded patches (Jia et al., 2022, Visual Prompt Tuning). θ_a has ``P E`` parameters, where E is the width of
-    the embeddings.
+    Positions shift by P, so a sequence must be P tokens shorter. Padding may be on either side: the vectors are next to
+    a sentence's first token in both cases. They are tokens to the backbone: in layers with a sliding window only the
+    tokens nearby see them, and those further away through the layers between. For images (ViT) the vectors are
+    prepended to the embedded patches (Jia et al., 2022, Visual Prompt Tuning). θ_a has ``P E`` parameters, where E is
+    the width of the embeddings.
 
     Attributes:
         length: P; 16, our choice (Lester et al. use 1 to 150).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,18 +14,18 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from typing_extensions import Self
 
+from pemeta.backbone.architectures import attention_of
 from pemeta.backbone.checks import check_token_ids
 from pemeta.backbone.gradient_checkpointing import checkpoint_layers
+from pemeta.backbone.joined_batches import JoinedPasses, concatenate, split_hidden
 from pemeta.backbone.layer_reuse import (
     INPUT_OF_LAYER,
-    concatenate,
     has_states,
     inputs_of,
     is_stochastic,
     run_below,
     separable,
     skip_layers_below,
-    split_hidden,
 )
 from pemeta.errors import ModelError
 from pemeta.methods.base import PEMethod
@@ -38,6 +39,7 @@ class BackboneForward(nn.Module):
     """A backbone and the ways to run it: a :class:`~pemeta.PEModel` without the methods' transforms and the heads."""
 
     method: PEMethod
+    attached: tuple[PEMethod, ...]
 
     def __init__(self, backbone: PreTrainedModel) -> None:
         super().__init__()
@@ -45,6 +47,7 @@ class BackboneForward(nn.Module):
         self.autocast_dtype: torch.dtype | None = None
         self._checkpoints = False
         self._verified: list[PEMethod] = []  # methods whose θ_a was seen not to affect the layers below it
+        self._joined = JoinedPasses()
         self._has_cache = "use_cache" in inspect.signature(backbone.forward).parameters
 
     @property
@@ -113,8 +116,9 @@ class BackboneForward(nn.Module):
         """The batches, together with the hidden states that do not change as long as only θ_a and the heads do.
 
         Passes over the returned batches run only the part of the backbone that θ_a affects: none of it for a method
-        that acts on the output. The rest runs here, for all batches at once if they can be concatenated. Nothing is
-        added if dropout would make each pass different, or if θ_a affects the first layer.
+        that acts on the output. The rest runs here, for all batches at once if they can be concatenated and
+        :meth:`joins` finds that this changes nothing. Nothing is added if dropout would make each pass different, or if
+        θ_a affects the first layer.
 
         Args:
             batches: batches on the model's device; those that already have hidden states are returned unchanged.
@@ -128,12 +132,40 @@ class BackboneForward(nn.Module):
         key = self._hidden_states_key(first, method)
         if key is None:
             return list(batches)
-        padding = getattr(self.backbone.config, "pad_token_id", None) or 0
-        whole = concatenate(batches, padding) if len(batches) > 1 else None
+        whole = self._whole(batches, first) if len(batches) > 1 else None
         if whole is None:
             return [{**batch, key: self._below(batch, first, method)} for batch in batches]
         parts = split_hidden(self._below(whole, first, method), batches)
         return [{**batch, key: part} for batch, part in zip(batches, parts, strict=True)]
+
+    def joins(self, batches: Sequence[Batch], method: PEMethod | None = None) -> bool:
+        """Whether batches can run as one, padded to the longest, with the hidden states that each has by itself.
+
+        This is verified by comparing the two, once for the backbone with its methods, for equal and different lengths,
+        and again for batches twice as long. It fails if padding changes what a backbone computes, or if its hidden
+        states are not one for each position of the attention mask.
+
+        Args:
+            batches: batches on the model's device.
+            method: the method whose θ_a changes; by default the fine-tuning method.
+        """
+        return self._whole(batches, self.first_layer(method)) is not None
+
+    def _whole(self, batches: Sequence[Batch], first: int) -> Batch | None:
+        """The batches as one, if they can run so up to layer ``first``, or as a whole if that is zero."""
+        whole = concatenate(batches, getattr(self.backbone.config, "pad_token_id", None) or 0)
+        kind = (first, self.attached, attention_of(self.backbone), self.backbone.dtype)
+        if whole is None:
+            return None
+        states = partial(self._run, first=first)
+        same = self._joined.same(self, batches, whole, states=states, autocast=self._autocast, kind=kind)
+        return whole if same else None
+
+    def _run(self, batch: Batch, first: int) -> Tensor:
+        """The input of layer ``first``, or the last hidden states if it is zero."""
+        if first:
+            return run_below(self.backbone, self._inputs(batch), first)
+        return self.backbone(**self._inputs(batch)).last_hidden_state  # type: ignore[no-any-return]
 
     def _below(self, batch: Batch, first: int, method: PEMethod) -> Tensor:
         """The input of layer ``first``, the lowest that θ_a affects; the last hidden states if ``first`` is zero.

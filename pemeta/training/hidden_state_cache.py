@@ -55,20 +55,23 @@ class HiddenStateCache:
     def hold(self, data: Examples[Decoded, Scored]) -> Examples[Decoded, Scored]:
         """The data with its hidden states; without any if all of them depend on θ_a, or there is not enough space.
 
-        Insufficient space is reported by a warning, once.
+        Also without any if they depend on what a sentence is padded to, or are not one for each position. Insufficient
+        space is reported by a warning, once.
         """
         if not keeps(self.model, data):
             return data.holding(None)
         size = hidden_state_bytes(self.model, data)
-        if size <= self._left:
-            held = _with_hidden_states_in_memory(self.model, data)
-            self._left -= size
-        else:
-            try:
+        try:
+            if size <= self._left:
+                held = _with_hidden_states_in_memory(self.model, data)
+                self._left -= size
+            else:
                 held = _with_hidden_states_in_file(self.model, data, size)
-            except OSError as error:
-                self._warn(size, error)
-                return data.holding(None)
+        except _OtherPositionsError:
+            return data.holding(None)
+        except OSError as error:
+            self._warn(size, error)
+            return data.holding(None)
         self._held.append(held)
         return held
 
@@ -94,9 +97,16 @@ def with_hidden_states(
 
     For use within one fine-tuning run, because they are those of the model in its current state. They are computed in
     evaluation mode, hence for passes without dropout, and equal the recomputed ones up to rounding: an example may be
-    padded to a different length.
+    padded to a different length. There are none for a backbone that computes something else then.
     """
-    return _with_hidden_states_in_memory(model, data, batch_size) if keeps(model, data) else data.holding(None)
+    try:
+        return _with_hidden_states_in_memory(model, data, batch_size) if keeps(model, data) else data.holding(None)
+    except _OtherPositionsError:
+        return data.holding(None)
+
+
+class _OtherPositionsError(Exception):
+    """There is not one hidden state for each position of an example."""
 
 
 def _with_hidden_states_in_memory(
@@ -145,6 +155,8 @@ def _hidden_states(model: PEModel, data: Examples, batch_size: int) -> Iterator[
         model.eval()
         for indices in data.by_length(batch_size):
             hidden = _of_batch(model, data, indices).cpu()
+            if hidden.shape[1] != max(map(data.length, indices)):
+                raise _OtherPositionsError
             yield from ((i, row[: data.length(i)]) for i, row in zip(indices, hidden, strict=True))
 
 
@@ -154,15 +166,26 @@ def _of_batch(model: PEModel, data: Examples, indices: Sequence[int]) -> Tensor:
     return model.reusing([model.placed(data.batch(indices))])[0][key]
 
 
-@torch.no_grad()
 def keeps(model: PEModel, data: Examples) -> bool:
-    """Whether some hidden states do not depend on θ_a, with exactly one for each position of an example.
+    """Whether some hidden states do not depend on θ_a, nor on what an example is padded to.
 
-    There are more inside the backbone if another attached method prepends a prompt to the sequence.
+    There are more than one for each position inside the backbone if another attached method prepends a prompt.
     """
     key = model.unchanging()
-    if key is None or key == "trunk" or not len(data):
-        return key is not None and len(data) > 0
-    with modes_kept(model):
-        model.eval()
-        return _of_batch(model, data.holding(None), [0]).shape[1] == data.length(0)
+    if key is None or not len(data):
+        return False
+    if key != "trunk" and any(method.extra_positions for method in model.attached):
+        return False
+    data = data.holding(None)
+    batches = [model.placed(data.batch([index])) for index in _spread(data)]
+    return len(batches) == 1 or model.joins(batches)
+
+
+def _spread(data: Examples) -> list[int]:
+    """Up to four examples, from the shortest to the longest; two if all are equally long."""
+    by_length = {data.length(index): index for index in range(len(data))}
+    lengths = sorted(by_length)
+    if len(lengths) == 1:
+        return list(range(min(2, len(data))))
+    chosen = {lengths[part * (len(lengths) - 1) // 3] for part in range(4)}
+    return [by_length[length] for length in sorted(chosen)]
