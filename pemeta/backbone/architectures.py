@@ -260,7 +260,7 @@ def key_width(backbone: nn.Module, layer: str) -> int:
     attention, config = backbone.get_submodule(f"{layer}.{parts.attention}"), backbone.config
     heads: int = config.num_attention_heads  # type: ignore[union-attr,assignment]
     sizes = (getattr(where, "head_dim", None) for where in (attention, config))
-    size: int = next((size for size in sizes if isinstance(size, int)), config.hidden_size // heads)  # type: ignore[union-attr,operator]
+    size = next((size for size in sizes if isinstance(size, int)), int(config.hidden_size) // heads)  # type: ignore[union-attr,arg-type]
     rest = out - heads * size
     if rest <= 0 or rest % (both * size):
         raise ModelError(

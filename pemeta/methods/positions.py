@@ -32,9 +32,10 @@ class PaddingLast:
         """The arguments of a pass, with the padding of all that has positions on the right."""
         mask = given.get("attention_mask")
         left = _padding_on_the_left(mask)
-        self._moved.set(None if left is None else (left, mask.shape[1]))
-        if left is None:
+        if mask is None or left is None:
+            self.leave()
             return given
+        self._moved.set((left, mask.shape[1]))
         moved = {key: _rotated(value, left) for key, value in given.items() if has_positions(value, mask.shape)}
         return given | moved
 

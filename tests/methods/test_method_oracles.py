@@ -185,8 +185,7 @@ def test_a_prompt_in_xlm_roberta_counts_positions_over_what_is_not_padding():
 COUNTING = ("bert", "xlm-roberta", "gpt2", "llama", "qwen2", "modernbert")
 BOTH = Compose(methods=(Prefix(length=3), Prompt(length=3)))
 PADDED_LEFT = [(method, architecture) for architecture in COUNTING for method in (Prompt(length=3), BOTH)]
-# BERT and GPT-2 themselves count padding; where positions rotate keys, only a prefix would notice.
-PADDED_LEFT += [(Prefix(length=3), architecture) for architecture in COUNTING if architecture not in ("bert", "gpt2")]
+PADDED_LEFT += [(Prefix(length=3), architecture) for architecture in COUNTING]
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -201,15 +200,6 @@ def test_padding_on_the_left_adds_no_distance(method, architecture, attention):
     found = model.hidden_states({"input_ids": padded, "attention_mask": mask})[:, 3:]
     expected = model.hidden_states({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("architecture", ["t5", "deberta-v2"])
-def test_padding_on_the_left_that_would_add_distance_is_refused(architecture):
-    model = attached(Prompt(length=3), architecture)
-    ids, mask = torch.tensor([[0, 0, 7, 8]]), torch.tensor([[0, 0, 1, 1]])
-    with pytest.raises(ModelError, match="counts padding as positions, so this method needs padding on the right"):
-        model.hidden_states({"input_ids": ids, "attention_mask": mask})
-    model.hidden_states({"input_ids": ids.flip(1), "attention_mask": mask.flip(1)})
 
 
 def test_a_prompt_refuses_positions():

@@ -128,7 +128,8 @@ def test_tasks_and_steps_as_one_batch(architecture, name, fresh, order):
     passes = left_out(model)
     assert_equal_to_the_unroll(model, meta(order, fresh_support=fresh, batch_tasks=True), drawn)
     whole = architecture in NEVER_LEFT_OUT and name != "output"
-    assert len(passes) == 6 + (6 if whole else 2)  # all supports, all queries
+    compared = 1 + 2 * (2 if fresh else 1)  # once, the supports as one with each by itself
+    assert len(passes) == 6 + (6 if whole else 2 + compared)  # all supports, all queries
 
 
 @each_order
@@ -137,7 +138,7 @@ def test_a_support_set_for_each_step_runs_as_one_batch(name, order):
     model = model_of(OUTPUT if name == "output" else TOP["lora"], "bert")
     passes = left_out(model)
     assert_equal_to_the_unroll(model, meta(order, fresh_support=True), episodes("bert", supports=2))
-    assert len(passes) == 6 + 2 * 2
+    assert len(passes) == 6 + 2 * 2 + 3  # compared once, each by itself and as one
 
 
 def test_a_support_set_for_each_step_is_drawn():
