@@ -45,7 +45,7 @@ def _embed(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, An
     given = PADDING_LAST.before(given)
     ids, embedded = given.pop("input_ids", None), given.pop("inputs_embeds", None)
     if embedded is None:
-        embedded = backbone.get_input_embeddings()(ids)  # type: ignore[operator]
+        embedded = _embedded(backbone, ids)
     widened = getattr(backbone, CHILD)(embedded)
     prompt = widened.shape[1] - embedded.shape[1]
     _check_length(backbone, widened.shape[1], prompt)
@@ -57,6 +57,19 @@ def _embed(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, An
     if mask is not None:
         given |= position_ids(backbone, mask)
     return (), given
+
+
+def _embedded(backbone: nn.Module, ids: Tensor) -> Tensor:
+    """The embeddings (B, T, E) of token ids."""
+    found = backbone.get_input_embeddings()(ids)  # type: ignore[operator]
+    if not isinstance(found, tuple):
+        return found  # type: ignore[no-any-return]
+    if any(other is not None for other in found[1:]):  # I-BERT's, which are integers with a scale
+        raise ModelError(
+            f"{type(backbone).__name__} embeds tokens as quantised vectors, which a prompt cannot be prepended to; "
+            "load it with quant_mode=False"
+        )
+    return found[0]  # type: ignore[no-any-return]
 
 
 def _check_arguments(given: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ from pemeta.typing import Batch
 from pemeta.utils.devices import to_device
 from pemeta.utils.modules import parameter_dict
 from pemeta.utils.precision import as_held
+from pemeta.utils.seeding import generator_states
 
 
 class BackboneForward(nn.Module):
@@ -48,6 +49,7 @@ class BackboneForward(nn.Module):
         self._checkpoints = False
         self._verified: list[PEMethod] = []  # methods whose θ_a was seen not to affect the layers below it
         self._joined = JoinedPasses()
+        self._draws: bool | None = None  # whether a pass was seen to draw random numbers without dropout
         self._has_cache = "use_cache" in inspect.signature(backbone.forward).parameters
 
     @property
@@ -117,8 +119,8 @@ class BackboneForward(nn.Module):
 
         Passes over the returned batches run only the part of the backbone that θ_a affects: none of it for a method
         that acts on the output. The rest runs here, for all batches at once if they can be concatenated and
-        :meth:`joins` finds that this changes nothing. Nothing is added if dropout would make each pass different, or if
-        θ_a affects the first layer.
+        :meth:`joins` finds that this changes nothing. Nothing is added if each pass would be different, through dropout
+        or other random numbers, or if θ_a affects the first layer.
 
         Args:
             batches: batches on the model's device; those that already have hidden states are returned unchanged.
@@ -126,7 +128,7 @@ class BackboneForward(nn.Module):
             once: whether each batch is used for one pass only, so that the hidden states may include dropout.
         """
         method = method or self.method
-        if (is_stochastic(self.backbone) and not once) or all(map(has_states, batches)):
+        if ((self._draws or is_stochastic(self.backbone)) and not once) or all(map(has_states, batches)):
             return list(batches)
         first = self.first_layer(method)
         key = self._hidden_states_key(first, method)
@@ -134,8 +136,11 @@ class BackboneForward(nn.Module):
             return list(batches)
         whole = self._whole(batches, first) if len(batches) > 1 else None
         if whole is None:
-            return [{**batch, key: self._below(batch, first, method)} for batch in batches]
-        parts = split_hidden(self._below(whole, first, method), batches)
+            parts = [self._below(batch, first, method) for batch in batches]
+        else:
+            parts = split_hidden(self._below(whole, first, method), batches)
+        if self._draws and not once:
+            return list(batches)
         return [{**batch, key: part} for batch, part in zip(batches, parts, strict=True)]
 
     def joins(self, batches: Sequence[Batch], method: PEMethod | None = None) -> bool:
@@ -175,11 +180,26 @@ class BackboneForward(nn.Module):
         """
         graph = torch.is_grad_enabled()
         verify = method not in self._verified
-        with torch.set_grad_enabled(graph or verify), self._autocast():
+        with self._seen_drawing(batch), torch.set_grad_enabled(graph or verify), self._autocast():
             hidden = run_below(self.backbone, self._inputs(batch), first) if first else self.hidden_states(batch)
         if verify:
             self._refuse_dependence(hidden, first, method)
         return hidden if graph else hidden.detach()
+
+    @contextmanager
+    def _seen_drawing(self, batch: Batch) -> Iterator[None]:
+        """Find out, in the first pass without dropout, whether passes draw random numbers all the same.
+
+        They do in masked autoencoders and with attention by random hashes.
+        """
+        counts = any(type(value) is not Tensor for value in batch.values())  # tensors without values
+        if self._draws is not None or counts or is_stochastic(self.backbone):
+            yield
+            return
+        before = generator_states(self.device)
+        yield
+        after = generator_states(self.device)
+        self._draws = any(not torch.equal(state, after[kind]) for kind, state in before.items())
 
     def _refuse_dependence(self, hidden: Tensor, first: int, method: PEMethod) -> None:
         declared: dict[str, Tensor] = {**parameter_dict(self.backbone, method.theta_a(self.backbone))}

@@ -67,7 +67,7 @@ class HiddenStateCache:
                 self._left -= size
             else:
                 held = _with_hidden_states_in_file(self.model, data, size)
-        except _OtherPositionsError:
+        except _NotKeptError:
             return data.holding(None)
         except OSError as error:
             self._warn(size, error)
@@ -101,12 +101,12 @@ def with_hidden_states(
     """
     try:
         return _with_hidden_states_in_memory(model, data, batch_size) if keeps(model, data) else data.holding(None)
-    except _OtherPositionsError:
+    except _NotKeptError:
         return data.holding(None)
 
 
-class _OtherPositionsError(Exception):
-    """There is not one hidden state for each position of an example."""
+class _NotKeptError(Exception):
+    """There is not one hidden state for each position of an example, or another one in each pass."""
 
 
 def _with_hidden_states_in_memory(
@@ -156,14 +156,17 @@ def _hidden_states(model: PEModel, data: Examples, batch_size: int) -> Iterator[
         for indices in data.by_length(batch_size):
             hidden = _of_batch(model, data, indices).cpu()
             if hidden.shape[1] != max(map(data.length, indices)):
-                raise _OtherPositionsError
+                raise _NotKeptError
             yield from ((i, row[: data.length(i)]) for i, row in zip(indices, hidden, strict=True))
 
 
 def _of_batch(model: PEModel, data: Examples, indices: Sequence[int]) -> Tensor:
     key = model.unchanging()
     assert key is not None  # keeps() has checked it
-    return model.reusing([model.placed(data.batch(indices))])[0][key]
+    [batch] = model.reusing([model.placed(data.batch(indices))])
+    if key not in batch:  # passes draw random numbers without dropout
+        raise _NotKeptError
+    return batch[key]
 
 
 def keeps(model: PEModel, data: Examples) -> bool:

@@ -94,6 +94,18 @@ def test_a_passs_padding_is_forgotten_after_it():
     assert torch.equal(mistral.hidden_states(sentences("mistral", 5, right=2)), expected)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch._dynamo looks at it
+@pytest.mark.parametrize("method", [Prompt(length=3), Prefix(length=3)], ids=lambda method: method.name)
+def test_padding_of_a_compiled_backbone(method):
+    torch._dynamo.reset()
+    model = shaken(PEModel(made("bert"), method))
+    data = sentences("bert", 7, 4, left=2), sentences("bert", 7, 4, right=2), sentences("bert", 5, left=1)
+    expected = [model.hidden_states(one) for one in data]
+    model.backbone.compile(backend="eager")
+    for one, hidden in zip((*data, *data), (*expected, *expected), strict=True):
+        close(model.hidden_states(one), hidden)
+
+
 def test_gradients_do_not_depend_on_padding():
     gradients = []
     for left in (0, 3):
@@ -138,6 +150,16 @@ def test_what_a_prompt_cannot_extend_is_refused():
     mask = torch.ones(1, 1, 5, 5)
     with pytest.raises(ModelError, match=r"found the shape \(1, 1, 5, 5\); give the mask as \(sentences, tokens\)"):
         model.backbone(data["input_ids"], attention_mask=mask)
+
+
+def test_embeddings_that_come_with_a_scale():
+    config = t.IBertConfig(**ABSOLUTE["xlm-roberta"][2], quant_mode=False)
+    model = shaken(PEModel(t.IBertModel(config, add_pooling_layer=False).eval(), Prompt(length=3)))
+    check_padding(model, "xlm-roberta")
+    scaled = PEModel(t.IBertModel(config, add_pooling_layer=False).eval(), Prompt(length=3))
+    scaled.backbone.embeddings.word_embeddings.quant_mode = True
+    with pytest.raises(ModelError, match=r"embeds tokens as quantised vectors.*load it with quant_mode=False"):
+        scaled.hidden_states(sentences("xlm-roberta", 5))
 
 
 def test_a_prefix_stays_where_it_was_for_a_later_pass():

@@ -1,6 +1,7 @@
 """Several batches as one: only where each has the hidden states that it has by itself, which is found by comparing."""
 
 import copy
+import dataclasses
 import pickle
 
 import pytest
@@ -207,6 +208,20 @@ def test_sentences_that_depend_on_the_others_of_their_batch_run_apart():
     batches = [sentences("bert", 6, 6), sentences("bert", 6, 6, seed=1)]
     for one, reused in zip(batches, model.reusing(batches), strict=True):
         assert torch.equal(reused["trunk"], model.hidden_states(one))
+
+
+def test_a_backbone_that_draws_random_numbers_without_dropout_runs_in_each_pass():
+    """As masked autoencoders and attention by random hashes do."""
+    model = PEModel(made("bert"), OUTPUT).eval()
+    model.add_head("en", HEAD)
+    model.backbone.embeddings.register_forward_hook(lambda part, inputs, output: output + torch.randn(output.shape))
+    batches = [sentences("bert", 6, 4), sentences("bert", 9, seed=1)]
+    for _ in range(2):
+        assert all("trunk" not in one for one in model.reusing(batches))
+    assert all("trunk" in one for one in model.reusing(batches, once=True))
+    assert with_hidden_states(model, data(7)).trunk is None
+    same = dataclasses.replace(data(7), input_ids=data(7).input_ids[:1], sentences=data(7).sentences[:1])
+    assert with_hidden_states(model, same).trunk is None
 
 
 @pytest.mark.parametrize("once", [False, True])
