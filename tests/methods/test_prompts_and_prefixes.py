@@ -96,6 +96,7 @@ def test_a_passs_padding_is_forgotten_after_it():
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch._dynamo looks at it
 @pytest.mark.parametrize("method", [Prompt(length=3), Prefix(length=3)], ids=lambda method: method.name)
+@pytest.mark.long
 def test_padding_of_a_compiled_backbone(method):
     torch._dynamo.reset()
     model = shaken(PEModel(made("bert"), method))
