@@ -279,6 +279,8 @@ class DropBlock(nn.Module):
         (nn.Linear(2, 2), {"text_config": {"attention_dropout": 0.1}}, True),
         (nn.Linear(2, 2), {"drop_path_rates": [0.0, 0.1]}, True),
         (nn.Linear(2, 2), {"router_jitter_noise": 0.01}, True),
+        (nn.Linear(2, 2), {"mask_time_prob": 0.05}, True),
+        (nn.Linear(2, 2), {"mask_time_prob": 0.0, "mask_time_length": 10}, False),
     ],
 )
 def test_what_counts_as_dropout(part, config, expected):
