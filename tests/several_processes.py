@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_models import METHODS, TASKS, data, shaken, tiny
+from torch import nn
 
 from pemeta import (
+    Adapter,
     FineTunePriming,
     FineTuning,
     Full,
@@ -25,7 +27,7 @@ from pemeta import (
     Task,
     prime,
 )
-from pemeta.errors import PemetaError
+from pemeta.errors import ModelError, PemetaError
 from pemeta.experiments.config_file import load_config
 from pemeta.experiments.runner import Runner
 from pemeta.training import finetuning
@@ -110,6 +112,24 @@ def scaled(folder: Path, first: bool) -> None:
     assert scales == [4, 2, 1, 1, 1, 1], scales
     if first:
         write_tensors(folder / "scaled.safetensors", model.state())
+
+
+class Apart(Adapter):
+    """Takes the backbone's output out of the graph."""
+
+    def transform(self, backbone, hidden):
+        return super().transform(backbone, hidden.detach())
+
+
+def unreached(folder: Path, first: bool) -> None:
+    """Parameters that no gradient reaches: both processes keep them, or end if that is all of θ_p."""
+    with pytest.raises(ModelError, match="θ_p without a gradient"):
+        prime(tiny(Apart(bottleneck=4)), SOURCES, MetaPriming(**FEW), progress=False)
+    model = tiny(METHODS["bitfit"][0])
+    model.backbone.register_parameter("pooled_bias", nn.Parameter(torch.ones(3, dtype=torch.float64)))
+    prime(model, SOURCES, MetaPriming(**FEW), seed=3, progress=False)
+    if first:
+        write_tensors(folder / "unreached.safetensors", model.state())
 
 
 def requests(folder: Path, first: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -12,6 +12,9 @@ from torch import nn
 
 from pemeta.errors import ConfigError, ModelError, excerpt, reason
 from pemeta.methods.base import PEMethod
+from pemeta.methods.peft_probe import forgets, one_of_each_kind, strays, try_layer
+from pemeta.utils.messages import warn
+from pemeta.utils.modules import Structure
 
 ADAPTER = "pemeta_peft"
 """Name of PEFT's adapter, which the name of each of its parameters contains; it begins with ``pemeta_``."""
@@ -21,6 +24,16 @@ OTHER_MODULES = ("modules_to_save", "trainable_token_indices", "layer_replicatio
 """Fields that make PEFT replace or repeat modules other than those that it tunes."""
 PLAIN_INITIALISATIONS = (True, False, None, "gaussian", "orthogonal")
 """Initialisations of LoRA that do not change the backbone's own weights; PiSSA, OLoRA, CorDA and LoftQ do."""
+_CHANGED = (
+    "changed the backbone's own parameters, so that it cannot be detached; reload the backbone, and choose an "
+    "initialisation that does not change them"
+)
+_SURROGATE = (
+    "the tuner {} treats a part of what it computes as constant, as its authors chose, so that its gradients, in "
+    "priming too, are not those of finite differences"
+)
+_OTHERS = "use another tuner of that package, or one of pemeta's own methods"
+_FREEZE = ", or freeze the backbone before if only θ_a is to move"
 
 
 class Peft(PEMethod):
@@ -72,38 +85,101 @@ class Peft(PEMethod):
         return None
 
     def attach(self, backbone: nn.Module) -> None:
-        """Let PEFT insert its layers; parameters that required gradients before still do."""
+        """Let PEFT insert its layers; parameters that required gradients before still do.
+
+        Raises:
+            ModelError: PEFT refuses, or θ_p could not be primed with this tuner, as a trial of its layers shows; the
+                backbone is then unchanged, unless PEFT has changed its parameters, which the message says.
+        """
         self.require(backbone)
         from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
-        config = self._peft_config()
-        before = {id(parameter): parameter.requires_grad for parameter in backbone.parameters()}
+        config, before = self._peft_config(), Structure(backbone)
+        own = {id(parameter): parameter.requires_grad for parameter in backbone.parameters()}
         sums = {id(parameter): _sum(parameter) for parameter in backbone.parameters()}
         mode = backbone.training
         try:
             with warnings.catch_warnings():  # PEFT corrects that flag itself
                 warnings.filterwarnings("ignore", "fan_in_fan_out is set to False but the target module is `Conv1D`")
+                if not self.config.keys() & {"rank_pattern", "alpha_pattern"}:  # PEFT makes some for fused experts
+                    warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match")
                 # `inject_adapter_in_model` would refuse tuners with shared state (VeRA), although their layers hold it.
                 tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](backbone, config, ADAPTER)
                 tuner._cast_adapter_dtype(ADAPTER, autocast_adapter_dtype=True)  # from half precision to float32
-        except Exception as error:  # PEFT raises nearly anything here
-            self.detach(backbone)
+            trained = {name for name in self.theta_a(backbone) if backbone.get_parameter(name).requires_grad}
+            constant = {id(p) for n, p in backbone.named_parameters() if id(p) not in own and n not in trained}
+            for parameter in backbone.parameters():  # PEFT freezes θ_p, which priming trains
+                parameter.requires_grad_(own.get(id(parameter), True))
+            backbone.train(mode)
+            changed = sums.items() - {id(parameter): _sum(parameter) for parameter in backbone.parameters()}.items()
+            fault = _CHANGED if changed else self._fault(backbone, tuner, before, own, constant)
+        except Exception as error:  # PEFT raises nearly anything
+            before.restore()
             raise ModelError(
                 f"peft cannot be attached to {type(backbone).__name__}: {reason(error)}; change the method's config"
             ) from None
-        finally:
-            for parameter in backbone.parameters():  # PEFT freezes θ_p, which priming trains
-                parameter.requires_grad_(before.get(id(parameter), True))
-            backbone.train(mode)
-        if sums.items() - {id(parameter): _sum(parameter) for parameter in backbone.parameters()}.items():
-            raise ModelError(
-                f"the tuner {self.config['peft_type']} changed the backbone's own parameters, so that it cannot be "
-                "detached; reload the backbone, and choose an initialisation that does not change them"
-            )
+        if fault is not None:
+            before.restore()
+            raise ModelError(f"the tuner {self.config['peft_type']} {fault}")
+        for _, layer in _tuned(backbone):
+            if hasattr(layer, "parameter_name"):
+                layer.pemeta_order = list(layer.get_base_layer()._parameters)
+                layer.register_forward_hook(_put_in_order, always_call=True)
+
+    def _fault(
+        self, backbone: nn.Module, tuner: nn.Module, before: Structure, own: dict[int, bool], constant: set[int]
+    ) -> str | None:
+        """Why the tuner cannot be used, of those reasons that show once it is attached; None if there is none.
+
+        Args:
+            backbone: With the tuner's layers.
+            tuner: PEFT's object, which pemeta does not keep.
+            before: What the backbone was before.
+            own: Whether each of the backbone's own parameters, by identity, is to move.
+            constant: The parameters, by identity, that PEFT has added and does not train.
+        """
+        stray = next(strays(tuner, backbone), None)
+        if stray is not None:
+            return f"keeps parameters outside of the backbone ({stray}), which no inner loop adapts; {_OTHERS}"
+        if before.hooked():
+            return f"puts hooks on the backbone, of which detaching would leave a rest; {_OTHERS}"
+        for name, parameter in list(backbone.named_parameters()):
+            if id(parameter) in constant and not _fix(backbone, name, parameter):
+                return f"does not train {name}, whose random values no saved task would hold; {_OTHERS}"
+            if parameter._backward_hooks and id(parameter) not in own:
+                return f"changes the gradient of {name} by a hook, which the inner loop's clones do not have; {_OTHERS}"
+        return self._fault_of_layers(backbone, lambda parameter: not own.get(id(parameter), True))
+
+    def _fault_of_layers(self, backbone: nn.Module, frozen: Callable[[nn.Parameter], bool]) -> str | None:
+        """Why one of the tuner's layers cannot be used, as a trial shows; None if all can."""
+        for name, layer in one_of_each_kind(_tuned(backbone)):
+            base, found = layer.get_base_layer(), try_layer(layer, frozen)
+            if found.fault is not None:
+                return f"cannot be primed: {name} {found.fault}; {_OTHERS}{_FREEZE if found.theta_p else ''}"
+            moves = not all(map(frozen, base.parameters()))
+            if forgets(base, self._insert, moves):
+                remedy = _FREEZE if moves and not forgets(base, self._insert, False) else ""
+                return (
+                    f"keeps values beside its parameters in {name}, which are drawn at random or computed of the "
+                    f"backbone's weights as they are now, so that a saved model would lose them; {_OTHERS}{remedy}"
+                )
+            if found.surrogate:
+                warn(_SURROGATE.format(self.config["peft_type"]), once=True)
+        return None
+
+    def _insert(self, module: nn.Module) -> None:
+        """Put the tuner's layer around a module's child ``part``."""
+        from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+        config = self._peft_config()
+        config.target_modules = {"part"}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](module, config, ADAPTER)
 
     def detach(self, backbone: nn.Module) -> None:
-        """Put each tuned map back into its place."""
-        for name, layer in list(_tuned(backbone)):
+        """Put each tuned part back into its place, the innermost first: PEFT nests layers around fused experts."""
+        for name, layer in reversed(list(_tuned(backbone))):
             parent, _, child = name.rpartition(".")
             setattr(backbone.get_submodule(parent), child, layer.get_base_layer())
         vars(backbone).pop("peft_config", None)
@@ -127,9 +203,13 @@ class Peft(PEMethod):
         try:
             from peft import PeftConfig
             from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+            from peft.tuners.tuners_utils import BaseTuner
         except ImportError:
             raise ConfigError("the package peft is not installed; run `pip install 'pemeta[peft]'`") from None
-        tuners = sorted(str(getattr(kind, "value", kind)) for kind in PEFT_TYPE_TO_TUNER_MAPPING)
+        # The others, such as prompt tuning, do not insert layers.
+        kinds: dict[Any, Any] = PEFT_TYPE_TO_TUNER_MAPPING
+        inserting = [kind for kind, tuner in kinds.items() if issubclass(tuner, BaseTuner)]
+        tuners = sorted(str(getattr(kind, "value", kind)) for kind in inserting)
         kind = self.config.get("peft_type")
         if kind not in tuners:
             raise ConfigError(
@@ -165,3 +245,27 @@ def _tuned(backbone: nn.Module) -> Iterator[tuple[str, Any]]:
     except ImportError:
         return
     yield from ((name, module) for name, module in backbone.named_modules() if isinstance(module, BaseTunerLayer))
+
+
+def _fix(backbone: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    """Make a constant of a parameter that PEFT does not train; False if it holds values that were drawn at random."""
+    value = parameter.detach()
+    if not value.is_meta and bool((value != value.flatten()[:1]).any()):
+        return False
+    parent, _, key = name.rpartition(".")
+    part = backbone.get_submodule(parent)
+    del part._parameters[key]
+    part.register_buffer(key, value)
+    return True
+
+
+def _put_in_order(layer: Any, *_: Any) -> None:
+    """Put the parameters of a part back in order: for a pass PEFT takes out those that it tunes, and then appends them.
+
+    Digests and optimisers go by the order. A clone's value, which is not a parameter, would even come back as a buffer.
+    """
+    part = layer.get_base_layer()
+    back = {key: part._buffers.pop(key) for key in layer.pemeta_order if key in part._buffers}
+    found = {**part._parameters, **back}
+    part._parameters.clear()
+    part._parameters.update({key: found[key] for key in layer.pemeta_order if key in found})

@@ -16,6 +16,7 @@ from pemeta.training.callbacks.base import StepReport, Validation
 from pemeta.training.checkpoints import prefixed, unprefixed
 from pemeta.training.job import Gradient, Job
 from pemeta.training.optimizer import LossScale, Optimization
+from pemeta.training.reach import check_theta_a, check_theta_p
 from pemeta.typing import State
 from pemeta.utils.distributed import Processes
 from pemeta.utils.modules import parameter_dict, state_digest
@@ -65,9 +66,10 @@ class PrimingJob(Job):
             algorithm.max_grad_norm,
             LossScale.suited_to(model.compute_dtype),
         )
-        moved = set(map(id, self.optimization.parameters))
+        self._moved = set(map(id, self.optimization.parameters))
+        self._reach_checked = False
         heads = parameter_dict(model, model.partition().theta_h)
-        self._adapted = tuple(name for name, parameter in heads.items() if id(parameter) not in moved)
+        self._adapted = tuple(name for name, parameter in heads.items() if id(parameter) not in self._moved)
 
     def history(self) -> PrimingHistory:
         """What has happened so far."""
@@ -132,6 +134,8 @@ class PrimingJob(Job):
         """The gradient of a meta-batch."""
         episodes = self.sampler[number]
         self._found = self.meta_gradient(episodes, number)
+        if not self._reach_checked:
+            self._check_reach()
         inner = {f"inner/{step}": loss for step, loss in enumerate(self._found.inner, start=1)}
         return Gradient({**inner, "outer": self._found.outer}, sum(map(len, episodes)), sum(map(_tokens, episodes)))
 
@@ -145,6 +149,20 @@ class PrimingJob(Job):
         self.processes.sum_gradients(self.optimization.parameters)
         self._exchange_heads(episodes)
         return parts[0][1] if self.processes.size == 1 else _mean(parts, len(episodes))
+
+    def _check_reach(self) -> None:
+        """Check, once in a session, that a gradient has reached what the run should move; alike in all processes.
+
+        Raises:
+            ModelError: None has reached θ_p, θ_a, or what a method has added to a part in use.
+        """
+        parts = self.model.partition(self.algorithm.adapted_method)
+        for names, check in ((parts.theta_a, check_theta_a), (parts.theta_p, check_theta_p)):
+            tensors = self.algorithm.tensors_of(self.model, names)
+            moved = {name: own for name, own in tensors.items() if any(id(tensor) in self._moved for tensor in own)}
+            unreached = [name for name, own in moved.items() if all(tensor.grad is None for tensor in own)]
+            check(self.model, tuple(moved), unreached)
+        self._reach_checked = True
 
     def _exchange_heads(self, episodes: Sequence[Episode]) -> None:
         """Give every process the heads that the inner loops of others have adapted."""

@@ -26,6 +26,7 @@ from pemeta.priming.inner_rules.sgd import SGD
 from pemeta.priming.placing import placed
 from pemeta.priming.sharing import SharingLearner
 from pemeta.training.master_values import moments_of
+from pemeta.training.reach import check_theta_a
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.modules import parameter_dict
 from pemeta.utils.precision import wide
@@ -67,6 +68,7 @@ class PrimingLearner(SharingLearner):
         task: the task that a clone was made for; None for all.
         losses: of a clone's last :meth:`adapt_to`: the loss before each step.
         path: a clone's values after each inner step, if they are kept.
+        reached: names of the parameters that a gradient has reached in a clone's steps.
 
     Raises:
         ConfigError: ``inner_lr`` is not positive.
@@ -135,7 +137,7 @@ class PrimingLearner(SharingLearner):
         if self.values is None and self.optimizer is not None:
             moments = {name: moments_of(self.optimizer, parameters[name]) for name in start}
             clone._moments = self.rule.initial({name: state for name, state in moments.items() if state})
-        clone.task, clone.losses, clone.path = task or self.task, [], []
+        clone.task, clone.losses, clone.path, clone.reached = task or self.task, [], [], frozenset()
         return clone
 
     def with_values(self, values: dict[str, Tensor]) -> Self:
@@ -152,6 +154,7 @@ class PrimingLearner(SharingLearner):
         self.task: str | None = None
         self.losses: list[float] = []
         self.path: list[dict[str, Tensor]] = []
+        self.reached: frozenset[str] = frozenset()
 
     def loss(self, batch: Batch, task: str) -> Tensor:
         """A task's loss, as a scalar, for a ``PEModel``; for second order, attention is twice differentiable."""
@@ -175,7 +178,7 @@ class PrimingLearner(SharingLearner):
 
         Raises:
             NotFiniteError: the loss is not finite.
-            ModelError: a parameter of θ_a, or the task's head, has no gradient.
+            ModelError: what a method has added, all of θ_a, or a parameter of the task's head has no gradient.
         """
         self._check_finite([loss.detach()])
         self._step(loss)
@@ -198,7 +201,7 @@ class PrimingLearner(SharingLearner):
             ConfigError: the module is not a ``PEModel``.
             NotFiniteError: a loss is not finite.
             DataError: a batch has no label.
-            ModelError: a parameter of θ_a, or the task's head, has no gradient.
+            ModelError: what a method has added, all of θ_a, or a parameter of the task's head has no gradient.
         """
         shared = self.shared
         if not isinstance(shared, PEModel):
@@ -260,6 +263,7 @@ class PrimingLearner(SharingLearner):
             )
             found = {name: grad for name, grad in zip(owned, gradients, strict=True) if grad is not None}
             self._check_used(set(found))
+            self.reached |= found.keys()
             if self.loss_scale != 1:
                 found = {name: gradient / self.loss_scale for name, gradient in found.items()}
             moved = self.rule.step(owned, found, self._moments, self._steps, self.inner_lr)
@@ -270,11 +274,13 @@ class PrimingLearner(SharingLearner):
 
     def _check_used(self, used: set[str]) -> None:
         """Refuse a loss that does not depend on all parameters that it should adapt."""
-        unused = [name for name in self.partition.theta_a if name not in used]
-        if unused:
+        theta_a, shared = self.partition.theta_a, self.shared
+        unused = [name for name in theta_a if name not in used]
+        if unused and isinstance(shared, PEModel):
+            check_theta_a(shared, theta_a, unused)
+        elif unused:
             raise ModelError(
-                f"θ_a without a gradient: {', '.join(unused)}; the loss does not depend on it, so remove it from θ_a "
-                "or load the backbone without its unused parts (e.g. a pooler)"
+                f"θ_a without a gradient: {', '.join(unused)}; the loss does not depend on it, so remove it from θ_a"
             )
         heads = self._owned_heads()
         # A clone with all tasks' heads adapts those that the loss uses; a clone for one task adapts that task's.

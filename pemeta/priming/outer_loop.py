@@ -59,7 +59,8 @@ def prime(
         ConfigError: ``not_finite`` or ``checkpoint_every`` is none of the possible values; validation tasks are
             missing, not asked for, or source tasks; ``primes`` lists what the model does not have; or processes that
             share the run have different models, data or settings.
-        ModelError: A parameter that priming should move is frozen.
+        ModelError: A parameter that priming should move is frozen; or no gradient reaches anything of θ_p or of θ_a, or
+            what a method has added, as the first step shows.
         KeyboardInterrupt: The run was interrupted, between two steps and after saving.
     """
     algorithm = algorithm or MetaPriming()

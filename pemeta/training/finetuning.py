@@ -28,6 +28,7 @@ from pemeta.training.hidden_state_cache import HiddenStateCache
 from pemeta.training.job import Gradient, Job
 from pemeta.training.loop import Loop, LoopOptions, check_options
 from pemeta.training.optimizer import LossScale, Optimization, check_finite
+from pemeta.training.reach import check_theta_a, without_gradient
 from pemeta.typing import State
 from pemeta.utils.modules import modes_kept, only_trainable, state_digest
 from pemeta.utils.seeding import seeded
@@ -82,6 +83,7 @@ def finetune(
             a primed one, and the model has none, or several, with the task's labels.
         DataError: There is no training or no validation example, none to train on has a label, or they are of different
             kinds or labels.
+        ModelError: No gradient reaches anything of θ_a, or what a method has added, as the first batch shows.
         TrainingError: The loss is not finite; the epoch is named.
         OutputError: The checkpoint cannot be written, or belongs to another run, whose difference is named.
         KeyboardInterrupt: The run was interrupted, between two steps and after saving.
@@ -149,6 +151,7 @@ class FineTuningJob(Job):
         self.per_epoch = settings.steps_per_epoch(len(task.train))
         self.name, self.total = f"fine-tuning {task.name}", settings.epochs * self.per_epoch
         self.names = model.stored_names(task.name)
+        self._theta_a, self._reach_checked = model.partition().theta_a, False
         self.best: State = model.state(self.names)
         self.at = _Epochs()
         self._order: tuple[int, list[np.ndarray]] = (-1, [])  # an epoch's batches
@@ -211,6 +214,9 @@ class FineTuningJob(Job):
             loss = self.model(batch, self.task.name).sum() * 0.0
         scaled = loss * self.optimization.scale.value
         scaled.backward()  # before the value is asked for: a device would be waited for twice
+        if not self._reach_checked:
+            check_theta_a(self.model, self._theta_a, without_gradient(self.model, self._theta_a))
+            self._reach_checked = True
         value = loss.item()
         check_finite(value, "the loss", f"lower lr (now {self.finetuning.lr})")
         return Gradient({"train": value}, len(indices), sum(self.task.train.length(int(i)) for i in indices))

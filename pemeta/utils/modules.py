@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,3 +54,45 @@ def modes_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for part in module.modules():
             part.training = before.get(part, module.training)
+
+
+class Structure:
+    """What a module is made of: its parts, their parameters, hooks, modes and flags, to be put back as they were.
+
+    Values are not copied.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module, self._attributes = module, set(vars(module))
+        self._parts = [(part, part.training, _contents(part)) for part in module.modules()]
+        self._flags = {parameter: parameter.requires_grad for parameter in module.parameters()}
+
+    def restore(self) -> None:
+        """Put everything back; what was added is removed."""
+        for part, mode, contents in self._parts:
+            part.training = mode
+            for name, content in contents.items():
+                vars(part)[name].clear()
+                vars(part)[name].update(content)
+        for parameter, required in self._flags.items():
+            parameter.requires_grad_(required)
+        for name in set(vars(self._module)) - self._attributes:
+            delattr(self._module, name)
+
+    def hooked(self) -> bool:
+        """Whether hooks have been added since that run with a pass of one of the parts."""
+        return any(
+            not vars(part)[name].keys() <= content.keys()
+            for part, _, contents in self._parts
+            for name, content in contents.items()
+            if "hooks" in name
+        )
+
+
+def _contents(part: nn.Module) -> dict[str, dict[Any, Any]]:
+    """Copies of the dictionaries in which a module keeps its parts, parameters, buffers and hooks."""
+    kept = {name: value for name, value in vars(part).items() if isinstance(value, dict)}
+    return {name: dict(value) for name, value in kept.items() if name in _OWN or "_hooks" in name}
+
+
+_OWN = ("_modules", "_parameters", "_buffers")

@@ -52,11 +52,12 @@ def shared(tmp_path_factory, worker_id):
                 "float32",
                 "half_precision",
                 "scaled",
+                "unreached",
                 "requests",
                 "interrupted",
                 "failing_at_the_end",
             )
-            outcome = together(folder, *steps, "failing_at_the_end")
+            outcome = together(folder, *steps)
             (folder / "errors.txt").write_text(outcome.stderr if outcome.returncode else "")
     assert not (folder / "errors.txt").read_text()
     return folder
@@ -94,6 +95,15 @@ def test_parameters_in_half_precision_end_where_those_of_one_process_do(shared, 
         for end in (found, expected)
     ]
     assert torch.nn.functional.cosine_similarity(*ways, dim=0) > 0.97
+
+
+@pytest.mark.slow
+def test_what_no_gradient_reaches_is_kept_by_all(shared, tmp_path):
+    several_processes.unreached(tmp_path, True)
+    found, expected = (read_tensors(folder / "unreached.safetensors")[0] for folder in (shared, tmp_path))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-9, msg=name)
+    assert found["backbone.pooled_bias"].tolist() == [1, 1, 1]
 
 
 @pytest.mark.slow

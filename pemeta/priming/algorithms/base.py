@@ -21,6 +21,7 @@ from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
 from pemeta.training.finetuning_settings import FineTuning
 from pemeta.training.optimizer import check_finite
+from pemeta.utils.modules import parameter_dict
 from pemeta.utils.neutral import Neutral
 from pemeta.utils.registry import Named
 from pemeta.utils.seeding import derive_seed, generators_kept, seed_generators
@@ -251,6 +252,10 @@ class PrimingAlgorithm(Named):
             ConfigError: ``primes`` lists a set that the method does not have, or a pattern that matches nothing.
         """
         return primed_names(self.primes, model.partition(self.adapted_method))
+
+    def tensors_of(self, model: PEModel, names: Sequence[str]) -> Mapping[str, Sequence[Tensor]]:
+        """The tensors that take the gradient of each named parameter of θ_p and θ_a: by default the model's own."""
+        return {name: [parameter] for name, parameter in parameter_dict(model, names).items()}
 
     @abstractmethod
     def accumulate(self, model: PEModel, episodes: Sequence[Episode], step: OuterStep = FIRST) -> StepLosses:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import ClassVar, Literal
 
@@ -96,6 +96,12 @@ class PersistentPriming(FineTunePriming):
         """Names of what ``primes`` lists of θ_p, and of all tasks' own θ_a and θ_h."""
         theta_a = set(model.partition().theta_a)
         return tuple(name for name in super().trained(model) if name not in theta_a)
+
+    def tensors_of(self, model: PEModel, names: Sequence[str]) -> Mapping[str, Sequence[Tensor]]:
+        """The model's own, and for θ_a those of all tasks that have one of their own."""
+        own = [_own(model, task) for task in model.tasks if hasattr(model.head(task), OWN)]
+        of_tasks = dict(zip(model.partition().theta_a, zip(*own, strict=True), strict=True))
+        return {name: of_tasks.get(name, values) for name, values in super().tensors_of(model, names).items()}
 
     @property
     def grows_with_sources(self) -> bool:

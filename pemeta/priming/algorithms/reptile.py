@@ -64,7 +64,7 @@ class ReptilePriming(InnerLoopPriming):
         parameters, theta_a = dict(original.shared.named_parameters()), set(clone.partition.theta_a)
         for name, value in clone.adapted_parameters().items():
             parameter = parameters[name]
-            if parameter.requires_grad and (self.primes_heads or name in theta_a):
+            if parameter.requires_grad and name in clone.reached and (self.primes_heads or name in theta_a):
                 way = (parameter.detach() - value.detach()) * (query.step.loss_scale / self.inner_lr)
                 way = as_held(way, parameter)
                 parameter.grad = way if parameter.grad is None else parameter.grad.add_(way)
