@@ -6,6 +6,7 @@ code that comes with a model runs only if the caller allows it.
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def load_backbone(
     attention: str | None = None,
     dtype: torch.dtype = torch.float32,
     trust_remote_code: bool = False,
+    own_class: bool = False,
 ) -> PreTrainedModel:
     """A pretrained encoder without a pooler, which token tasks do not use and which would get no gradient.
 
@@ -37,6 +39,8 @@ def load_backbone(
         attention: ``eager`` or ``sdpa``; chosen by transformers if None.
         dtype: Type of the parameters.
         trust_remote_code: Run Python code that comes with the model, if its architecture is not part of transformers.
+        own_class: Load the class that ``config.json`` names, which saved the model, and not the one of ``AutoModel``:
+            a Whisper encoder without its decoder.
 
     Raises:
         ModelError: There is no model at ``path``, it cannot be loaded, or it needs Python code of its own.
@@ -47,7 +51,8 @@ def load_backbone(
         options["attn_implementation"] = attention
     remedy = "give a folder with config.json and model.safetensors, or a name on the Hugging Face hub"
     with explained("a model", path, remedy), quiet():
-        auto = auto_class(load_model_config(path, trust_remote_code))
+        config = load_model_config(path, trust_remote_code)
+        auto = (_saving_class(config) if own_class else None) or auto_class(config)
         _refuse_unreadable(path)
         try:
             model, info = auto.from_pretrained(path, add_pooling_layer=False, **options)
@@ -58,6 +63,18 @@ def load_backbone(
         _check_values(model, info)
     assert isinstance(model, PreTrainedModel)
     return model
+
+
+def _saving_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
+    """The class of transformers that saved a configuration; None if it is not one of this architecture's."""
+    name = type(config).__module__.replace(".configuration_", ".modeling_")
+    if not name.startswith("transformers.models."):
+        return None
+    try:
+        found = getattr(importlib.import_module(name), (config.architectures or [""])[0], None)
+    except ImportError:
+        return None
+    return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
 
 
 def load_model_config(path: str | Path, trust_remote_code: bool = False) -> PreTrainedConfig:

@@ -1,22 +1,25 @@
-"""Reading and writing LoRA and IA³ in the file format of the ``peft`` package, without that package."""
+"""Reading and writing adapters in the file format of the ``peft`` package: LoRA and IA³ without that package."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pemeta.deploy.export import token_classification, token_classifier
-from pemeta.errors import ConfigError, ModelError, OutputError, reason, unknown_name
-from pemeta.heads import TokenClassification
+from pemeta.deploy.peft_check import check_in_peft
+from pemeta.deploy.task_classes import CLASSES, Shell, check_same_logits, class_of, linear_of, shell_for
+from pemeta.errors import ConfigError, ModelError, OutputError, PemetaError, reason
+from pemeta.heads import CausalLM, CausalLMHead, TokenClassification
 from pemeta.methods.base import PEMethod
 from pemeta.model.model_files import check_replaceable
 from pemeta.model.pe_model import PEModel
 from pemeta.typing import State
 from pemeta.utils.files import read_json, read_tensors, replaced_folder, write_json, write_tensors
+from pemeta.utils.modules import modes_kept
 
 CONFIG = "adapter_config.json"
 VALUES = "adapter_model.safetensors"
@@ -24,23 +27,62 @@ WITHIN = "base_model.model."
 """Prefix of every name in PEFT's files."""
 
 
-def save_peft(model: PEModel, folder: str | Path, task: str | None = None, base: str | Path | None = None) -> None:
+def save_peft(
+    model: PEModel,
+    folder: str | Path,
+    task: str | None = None,
+    base: str | Path | None = None,
+    task_type: Literal["FEATURE_EXTRACTION", "CAUSAL_LM"] | None = None,
+) -> None:
     """Write θ_a, and optionally a task's head, to a folder that ``peft.PeftModel.from_pretrained`` loads.
 
-    PEFT needs the θ_p that it was trained with: save it with ``save_pretrained``, and load it with ``AutoModel``, or
-    with ``AutoModelForTokenClassification`` if a task is written.
+    PEFT needs the θ_p that it was trained with: save it with ``save_pretrained``, and load it with the class that the
+    adapter is for: ``AutoModelForTokenClassification``, ``AutoModelForSequenceClassification`` or
+    ``AutoModelForCausalLM`` by the task's head; without a task ``AutoModel``, or ``AutoModelForCausalLM`` for a
+    language model. Where the package is installed, PEFT loads the files before the folder appears, and its outputs
+    are compared.
 
     Args:
         model: a model whose method PEFT supports too (``lora``, ``ia3``).
         folder: the folder, written completely or not at all; an earlier PEFT adapter in it is replaced.
-        task: a task with a token-classification head; by default only θ_a is written.
+        task: a task whose head transformers' own class has too; by default only θ_a is written.
         base: location of θ_p, for PEFT's automatic loading.
+        task_type: the class that θ_a alone is for: of ``AutoModel``, or ``AutoModelForCausalLM``; by default the
+            latter if all of the model's tasks are language models.
 
     Raises:
-        ModelError: PEFT does not support the method or head, or several methods are attached.
+        ModelError: PEFT does not support the method or head, several methods are attached, or PEFT's outputs differ.
         OutputError: the folder holds something else, or cannot be written.
     """
     folder = Path(folder)
+    config = _configuration(model)
+    if task is not None and task_type is not None:
+        raise ModelError(f"task_type {task_type!r} is for θ_a alone, but the task {task!r} was given too; omit one")
+    kind, shell, head = _place(model, task, task_type)
+    names = model.method.peft_names(model.backbone)
+    own = dict(model.backbone.named_parameters())
+    within = "" if shell is None else f"{shell.prefix}."
+    tensors = {
+        f"{within}{theirs}": _as_theirs(theirs, own[ours].detach().cpu(), config) for ours, theirs in names.items()
+    }
+    config |= {
+        "base_model_name_or_path": None if base is None else str(base),
+        "inference_mode": True,
+        "task_type": kind,
+    }
+    tied = task is not None and all(parameter.dim() < 2 for parameter in model.head(task).parameters())
+    if shell is not None and head is not None and not tied:
+        config["modules_to_save"] = [shell.head]
+        tensors |= {f"{shell.head}.{name}": value.detach().cpu() for name, value in head.named_parameters()}
+    check_replaceable(folder, CONFIG, "an adapter of PEFT")
+    with replaced_folder(folder) as temporary:
+        write_tensors(temporary / VALUES, {WITHIN + name: value for name, value in tensors.items()})
+        write_json(temporary / CONFIG, config)
+        check_in_peft(model, temporary, shell, head, task, from_file=not tied)
+
+
+def _configuration(model: PEModel) -> dict[str, Any]:
+    """The content of ``adapter_config.json`` for the model's method."""
     config = model.method.peft_config(model.backbone)
     if config is None:
         known = [name for name, kind in PEMethod.members().items() if kind.peft_config is not PEMethod.peft_config]
@@ -51,25 +93,32 @@ def save_peft(model: PEModel, folder: str | Path, task: str | None = None, base:
     if len(model.attached) > 1:
         others = ", ".join(method.name for method in model.attached if method != model.method)
         raise ModelError(f"{others} is attached too, which PEFT's files cannot represent; detach it, or use save_task")
-    names = model.method.peft_names(model.backbone)
-    own = dict(model.backbone.named_parameters())
-    tensors = {theirs: _as_theirs(theirs, own[ours].detach().cpu(), config) for ours, theirs in names.items()}
-    config |= {
-        "base_model_name_or_path": None if base is None else str(base),
-        "inference_mode": True,
-        "task_type": None,
-    }
-    if task is not None:
-        token_classification(model, task)
-        shell, head = token_classifier(model)
-        config |= {"task_type": "TOKEN_CLS", "modules_to_save": [head]}
-        tensors = {f"{shell.base_model_prefix}.{name}": value for name, value in tensors.items()}
-        for name, parameter in model.head(task).classifier.named_parameters():  # type: ignore[union-attr]
-            tensors[f"{head}.{name}"] = parameter.detach().cpu()
-    check_replaceable(folder, CONFIG, "an adapter of PEFT")
-    with replaced_folder(folder) as temporary:
-        write_tensors(temporary / VALUES, {WITHIN + name: value for name, value in tensors.items()})
-        write_json(temporary / CONFIG, config)
+    return config
+
+
+def _place(
+    model: PEModel, task: str | None, task_type: str | None
+) -> tuple[str | None, Shell | None, nn.Linear | None]:
+    """PEFT's name of the kind of task, the class that users load (None for the backbone's own), and the head for it."""
+    if task is None:
+        language = bool(model.tasks) and all(isinstance(model.head(one), CausalLMHead) for one in model.tasks)
+        if task_type == "CAUSAL_LM" or (task_type is None and language):
+            return "CAUSAL_LM", shell_for(model.backbone, CLASSES[CausalLM]), None
+        reads_tokens = getattr(model.backbone, "main_input_name", "input_ids") == "input_ids"
+        return "FEATURE_EXTRACTION" if reads_tokens else None, None, None
+    spec = model.head_spec(task)
+    wanted = class_of(spec)
+    if wanted is None:
+        raise ModelError(
+            f"task {task!r} has the head {spec.name!r}, of which transformers has no equal; omit task to write θ_a "
+            "alone, or use save_task"
+        )
+    labels = getattr(spec, "labels", None)
+    shell = shell_for(model.backbone, wanted, None if labels is None else len(labels))
+    head = linear_of(model, task, shell)
+    with modes_kept(model):
+        check_same_logits(model, task, shell.fill(model.backbone, head))
+    return wanted.task_type, shell, head
 
 
 def load_peft(
@@ -82,13 +131,16 @@ def load_peft(
 
     Args:
         folder: a folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
-        backbone: the backbone that the adapter was trained on; it is changed in place.
+        backbone: the backbone that the adapter was trained on; it is changed in place. The method is ``lora`` or
+            ``ia3`` where these can represent the adapter, and else ``peft``, for which that package must be
+            installed.
         task: a name for the token-classification head in the files; by default a head is ignored.
         labels: labels of that head, in the order of their indices; by default ``LABEL_0``, ``LABEL_1`` ..., as in
             transformers.
 
     Raises:
-        ModelError: the files are incomplete, or use a feature that pemeta's methods cannot represent, which is named.
+        ModelError: the files are incomplete, or hold more than an adapter and a head, or belong
+            to a backbone whose own weights PEFT's initialisation changed.
     """
     folder = Path(folder)
     config, tensors = _read(folder)
@@ -100,29 +152,24 @@ def load_peft(
     method = _method(config, backbone)
     model = PEModel(backbone, method)
     try:
-        ours = {theirs: name for name, theirs in method.peft_names(backbone).items()}
-        state, rest = {}, {}
-        own = dict(backbone.named_parameters())
-        for key, value in tensors.items():
-            name = _within_backbone(key, backbone)
-            if name in ours:
-                state[f"backbone.{ours[name]}"] = value.reshape(own[ours[name]].shape)
-            else:
-                rest[name] = value
-        missing = [name for name, our in ours.items() if f"backbone.{our}" not in state]
-        if missing:
-            raise ModelError(
-                f"{folder / VALUES} lacks {len(missing)} of the adapter's parameters, e.g. {missing[0]}; save or copy "
-                "the adapter again"
-            )
-        head = _head(rest, config, folder, own)
-        model.load_state(state)
+        rest = _load_values(method, backbone, folder, tensors)
+        head = _head(rest, config, folder, {name for name, _ in backbone.named_parameters()})
         if task is not None:
             _add_head(model, task, head, labels, folder)
-    except (ModelError, RuntimeError) as error:  # RuntimeError: wrong number of values
+    except ModelError:
         model.detach(method)
-        raise error if isinstance(error, ModelError) else ModelError(f"cannot load {folder}: {reason(error)}") from None
+        raise
     return model
+
+
+def _load_values(method: PEMethod, backbone: PreTrainedModel, folder: Path, tensors: State) -> State:
+    """Load θ_a from the file's tensors, and return those that are not of the adapter."""
+    try:
+        return method.load_peft(backbone, {_within_backbone(key, backbone): value for key, value in tensors.items()})
+    except ModelError as error:
+        raise ModelError(f"{folder / VALUES} {error}; save or copy the adapter again") from None
+    except RuntimeError as error:  # wrong number of values
+        raise ModelError(f"cannot load {folder}: {reason(error)}; save or copy the adapter again") from None
 
 
 def _as_theirs(name: str, value: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -150,28 +197,23 @@ def _read(folder: Path) -> tuple[dict[str, Any], State]:
 
 
 def _method(config: Mapping[str, Any], backbone: PreTrainedModel) -> PEMethod:
-    """The method that a configuration describes."""
-    start = str(config.get("init_lora_weights", "")).lower()
-    if start.startswith(("pissa", "olora", "corda", "loftq", "lora_ga")):
-        raise ModelError(
-            f"the PEFT configuration sets init_lora_weights to {start!r}, which changes the backbone's own weights; "
-            "convert it to a plain LoRA when saving in PEFT, with path_initial_model_for_weight_conversion"
-        )
-    known = []
-    try:
-        for name, kind in PEMethod.members().items():
-            if kind.peft_config is not PEMethod.peft_config:
-                known.append(name)
-                found = kind.from_peft(config, backbone)
-                if found is not None:
-                    return found
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"invalid value in {CONFIG}: {reason(error)}") from None
-    raise ModelError(
-        f"{unknown_name('PEFT tuner', config['peft_type'].lower(), known)}; attach the method peft instead"
-    )
+    """The method that a configuration describes: one of pemeta's own if possible, and else the bridge to PEFT."""
+    refusal: Exception | None = None
+    kinds = [kind for kind in PEMethod.members().values() if "from_peft" in vars(kind)]
+    for kind in sorted(kinds, key=lambda kind: kind.peft_config is PEMethod.peft_config):  # the bridge last
+        try:
+            found = kind.from_peft(config, backbone)
+        except PemetaError as error:
+            refusal = error
+        except (KeyError, TypeError, ValueError) as error:
+            refusal = ModelError(f"invalid value in {CONFIG}: {reason(error)}")
+        else:
+            if found is not None:
+                return found
+    what = str(refusal or f"pemeta's own methods are not of PEFT's type {config['peft_type']}")
+    if find_spec("peft") is None:
+        what += "; install the package peft, which may load it (`pip install 'pemeta[peft]'`)"
+    raise ModelError(what)
 
 
 def _within_backbone(key: str, backbone: PreTrainedModel) -> str:
@@ -179,7 +221,7 @@ def _within_backbone(key: str, backbone: PreTrainedModel) -> str:
     return key.removeprefix(WITHIN).removeprefix(f"{backbone.base_model_prefix}.")
 
 
-def _head(rest: State, config: Mapping[str, Any], folder: Path, own: Mapping[str, Any]) -> State:
+def _head(rest: State, config: Mapping[str, Any], folder: Path, own: Collection[str]) -> State:
     """Weight and bias of a linear head among the values that are not the adapter's; refuse any other value."""
     modules = tuple(config.get("modules_to_save") or ())
     head = {name.rpartition(".")[2]: value for name, value in rest.items() if name.rpartition(".")[0] in modules}
@@ -187,7 +229,7 @@ def _head(rest: State, config: Mapping[str, Any], folder: Path, own: Mapping[str
     if odd or len(head) < len(rest):
         raise ModelError(
             f"{folder / VALUES} holds {(odd or list(rest))[0]}, which belongs neither to the adapter nor to a linear "
-            "head; give files of a LoRA or IA³ only"
+            "head; give files of an adapter and a linear head only"
         )
     return head
 

@@ -18,7 +18,7 @@ from pemeta.data.sources import DataSource
 from pemeta.errors import ModelError, reason
 from pemeta.training.pretraining import TinyTransformer, pretrain
 from pemeta.utils.digests import config_digest
-from pemeta.utils.files import replaced_folder
+from pemeta.utils.files import follow_umask, replaced_folder
 from pemeta.utils.hub import quiet
 from pemeta.utils.neutral import Neutral, without_neutral
 from pemeta.utils.registry import Named
@@ -164,6 +164,7 @@ class TinyBackbone(Backbone):
             with quiet():
                 model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
+            follow_umask(temporary)
             (temporary / "digest.txt").write_text(digest, encoding="utf-8")
 
     def location(self, folder: Path) -> str:

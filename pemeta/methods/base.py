@@ -6,12 +6,14 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import PlainSerializer, PlainValidator
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from pemeta.backbone.architectures import first_layer
 from pemeta.errors import ModelError
+from pemeta.typing import State
 from pemeta.utils.registry import Named
 
 
@@ -129,6 +131,23 @@ class PEMethod(Named):
     def peft_names(self, backbone: nn.Module) -> dict[str, str]:
         """Mapping from the name of each parameter of θ_a to its name in PEFT's files, both within the backbone."""
         return {}
+
+    def load_peft(self, backbone: nn.Module, values: State) -> State:
+        """Load the values in PEFT's files, by their names within the backbone, and return those that are not θ_a's.
+
+        Raises:
+            ModelError: a parameter of θ_a is missing; the message begins with the verb, since it is the file's fault.
+            RuntimeError: a value has another number of elements; some may be loaded already.
+        """
+        ours, rest = {theirs: name for name, theirs in self.peft_names(backbone).items()}, dict(values)
+        missing = sorted(ours.keys() - rest.keys())
+        if missing:
+            raise ModelError(f"lacks {len(missing)} of the adapter's parameters, e.g. {missing[0]}")
+        with torch.no_grad():
+            for theirs, name in ours.items():
+                parameter = backbone.get_parameter(name)
+                parameter.copy_(rest.pop(theirs).reshape(parameter.shape))
+        return rest
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], backbone: nn.Module) -> Self | None:

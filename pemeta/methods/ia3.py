@@ -124,6 +124,6 @@ class IA3(Inserted):
         ):
             raise ModelError(
                 "the PEFT configuration scales parts other than keys, values and the feed-forward blocks' inner "
-                "activations; use the method peft instead"
+                "activations"
             )
         return found

@@ -8,13 +8,22 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from pemeta.backbone.architectures import Part, architecture_of, layer_names, linear_sizes, transposed
+from pemeta.backbone.architectures import linear_sizes, transposed
+from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
-from pemeta.methods.peft_targets import matched_modules, parts_and_layers, refuse_unknown_settings
+from pemeta.methods.peft_targets import (
+    INITIALISATIONS,
+    is_linear,
+    matched_modules,
+    parts_and_layers,
+    refuse_changed_base,
+    refuse_unknown_settings,
+    targeted_maps,
+)
 
 CHILD = "pemeta_lora"
 
@@ -53,7 +62,9 @@ class LoRA(Inserted):
     Attributes:
         rank: r; 8, our choice (Hu et al. use 1 to 64).
         alpha: numerator of s, which is ``alpha / r``, or ``alpha / √r`` with ``rslora``; 16, our choice.
-        targets: the maps to adapt; query and value (Hu et al., 2022, §4.2 and Table 5).
+        targets: the maps to adapt: parts of each layer (``query``, ``key``, ``value``, ``attention_output``, ``ffn_up``,
+            ``ffn_down``), names of maps or ends of names as in PEFT (``q_proj``), or ``all-linear``; query and value
+            (Hu et al., 2022, §4.2 and Table 5).
         dropout: dropout probability on the input of A in training; 0, our choice.
         rslora: whether to use rank-stabilised scaling (Kalajdzievski, 2023).
         top_layers: number of layers to adapt, counted from the top; null for all.
@@ -67,10 +78,15 @@ class LoRA(Inserted):
 
     rank: int = Field(8, gt=0)
     alpha: float = Field(16, gt=0)
-    targets: tuple[Part, ...] = Field(("query", "value"), min_length=1)
+    targets: tuple[str, ...] = Field(("query", "value"), min_length=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     rslora: bool = False
     top_layers: int | None = Field(None, gt=0)
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _as_tuple(cls, targets: Any) -> Any:
+        return (targets,) if isinstance(targets, str) else targets
 
     @property
     def child(self) -> str:
@@ -84,14 +100,11 @@ class LoRA(Inserted):
 
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
         """A low-rank pair for each chosen map."""
-        parts = architecture_of(backbone)
-        names = dict.fromkeys(name for target in self.targets for name in parts.part(target))
         found = []
-        for layer in layer_names(backbone, self.top_layers):
-            for name in names:
-                width, out = linear_sizes(backbone.get_submodule(f"{layer}.{name}"))
-                make = partial(LowRank, width, out, self.rank, self.scaling, self.dropout)
-                found.append(Insertion(f"{layer}.{name}", make, after=_add))
+        for name in targeted_maps(backbone, self.targets, self.top_layers):
+            width, out = linear_sizes(backbone.get_submodule(name))
+            make = partial(LowRank, width, out, self.rank, self.scaling, self.dropout)
+            found.append(Insertion(name, make, after=_add))
         return found
 
     @property
@@ -133,8 +146,9 @@ class LoRA(Inserted):
         if config.get("peft_type") != "LORA":
             return None
         known = ("r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "fan_in_fan_out")
-        refuse_unknown_settings(config, known, ("init_lora_weights",))
-        targets, top = parts_and_layers(matched_modules(backbone, config), backbone)
+        refuse_changed_base(config)
+        refuse_unknown_settings(config, known, INITIALISATIONS)
+        targets, top = _targets(matched_modules(backbone, config), backbone)
         return cls(
             rank=config["r"],
             alpha=config["lora_alpha"],
@@ -143,3 +157,13 @@ class LoRA(Inserted):
             rslora=config.get("use_rslora", False),
             top_layers=top,
         )
+
+
+def _targets(names: Sequence[str], backbone: nn.Module) -> tuple[tuple[str, ...], int | None]:
+    """Parts and number of top layers, or the names themselves where these are not the same in each layer."""
+    try:
+        return parts_and_layers(names, backbone)
+    except ModelError:
+        if not all(is_linear(backbone.get_submodule(name)) for name in names):
+            raise
+        return tuple(names), None

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
+import torch
 from pydantic import Field, field_validator
 from torch import nn
+from typing_extensions import Self
 
 from pemeta.errors import ConfigError, ModelError, excerpt, reason
 from pemeta.methods.base import PEMethod
 from pemeta.methods.peft_probe import forgets, one_of_each_kind, strays, try_layer
+from pemeta.methods.peft_targets import changes_base
+from pemeta.methods.peft_values import fields_of, saved_values, without
+from pemeta.typing import State
 from pemeta.utils.messages import warn
 from pemeta.utils.modules import Structure
 
@@ -194,6 +200,25 @@ class Peft(PEMethod):
             raise ModelError("peft is not attached to this backbone; attach it first")
         return names
 
+    def load_peft(self, backbone: nn.Module, values: State) -> State:
+        """Load what PEFT itself makes of the values, buffers included."""
+        state, rest = saved_values(without(backbone, self.detach), self._peft_config(), ADAPTER, values)
+        every = (*backbone.named_parameters(remove_duplicate=False), *backbone.named_buffers(remove_duplicate=False))
+        own = {name: tensor for name, tensor in every if ADAPTER in name.split(".")}
+        if own.keys() - state.keys():
+            raise ModelError(f"has no value for {min(own.keys() - state.keys())}")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+        return rest
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], backbone: nn.Module) -> Self | None:
+        """The tuner of any configuration that selects modules of the backbone; None if peft is not installed."""
+        if find_spec("peft") is None:
+            return None
+        return cls(config=fields_of(config, backbone))
+
     def _peft_config(self) -> Any:
         """PEFT's own configuration object.
 
@@ -222,9 +247,12 @@ class Peft(PEMethod):
                 "support; remove it, or compose with bitfit or layer_norm to adapt biases or norms"
             )
         if self.config.get("init_lora_weights") not in PLAIN_INITIALISATIONS:
+            fault = "changes the backbone's own weights, so the tuner could not be detached"
+            if not changes_base(self.config):
+                fault = "takes more than the backbone, such as data, which only PEFT's own functions give it"
             raise ConfigError(
-                f"config.init_lora_weights {self.config['init_lora_weights']!r} changes the backbone's own weights, so "
-                "the tuner could not be detached; use true, gaussian or orthogonal"
+                f"config.init_lora_weights {self.config['init_lora_weights']!r} {fault}; use true, gaussian or "
+                "orthogonal, or load_peft for an adapter that PEFT saved"
             )
         try:
             return PeftConfig.from_peft_type(**self.config)  # type: ignore[no-untyped-call]

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from pemeta.backbone.architectures import PARTS, Part, architecture_of, layer_names
-from pemeta.errors import ModelError
+from pemeta.backbone.architectures import PARTS, Part, architecture_of, layer_names, transposed
+from pemeta.errors import ModelError, excerpt
+from pemeta.methods.base import is_added
 
 # Keys that do not affect the computation.
-_METADATA = (
+METADATA = (
     "peft_type",
     "peft_version",
     "task_type",
@@ -22,6 +23,9 @@ _METADATA = (
     "auto_mapping",
     "modules_to_save",
 )
+INITIALISATIONS = ("init_lora_weights", "eva_config", "corda_config", "lora_ga_config", "loftq_config")
+"""Keys of LoRA's initial values, which do not matter once values are loaded."""
+ALL_LINEAR = "all-linear"
 
 
 def refuse_unknown_settings(config: Mapping[str, Any], known: Sequence[str], harmless: Sequence[str]) -> None:
@@ -35,24 +39,102 @@ def refuse_unknown_settings(config: Mapping[str, Any], known: Sequence[str], har
     Raises:
         ModelError: such a key is set; it is named.
     """
-    unset: tuple[Any, ...] = (None, False, 0, 0.0, "none", {}, [])
     for key, value in config.items():
-        if key not in (*_METADATA, *known, *harmless) and value not in unset:
+        unset = value is None or value is False or value in ("none", {}, [])  # 0 may be a layer's index
+        if key not in (*METADATA, *known, *harmless) and not unset:
             if key in _DEFAULTS and value == _DEFAULTS[key]:
                 continue
             raise ModelError(
-                f"the PEFT configuration sets {key} to {value!r}, which pemeta's own method cannot represent; "
-                "use the method peft, which accepts any configuration of that package"
+                f"the PEFT configuration sets {key} to {excerpt(value)}, which pemeta's own method cannot represent"
             )
 
 
 _DEFAULTS = {
-    "loftq_config": {},
     "megatron_core": "megatron.core",
     "qalora_group_size": 16,
     "runtime_config": {"ephemeral_gpu_offload": False},
 }
 """Values that PEFT writes into every file, and that have no effect."""
+
+
+CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Starts of LoRA's initialisations that change the backbone's own weights."""
+
+
+def changes_base(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration of LoRA has an initialisation that changes the backbone's own weights."""
+    return str(config.get("init_lora_weights", "")).lower().startswith(CHANGING)
+
+
+def refuse_changed_base(config: Mapping[str, Any]) -> None:
+    """Refuse an adapter that belongs to a backbone whose own weights its initialisation changed.
+
+    Raises:
+        ModelError: it has such an initialisation.
+    """
+    if changes_base(config):
+        start = str(config["init_lora_weights"])
+        plain = "save it in PEFT as a plain LoRA, with path_initial_model_for_weight_conversion, or "
+        raise ModelError(
+            f"the PEFT configuration sets init_lora_weights to {start!r}, with which PEFT changes the backbone's own "
+            f"weights; {'' if start.lower().startswith('loftq') else plain}give the changed backbone (unload() in "
+            "PEFT returns it), and set init_lora_weights to true in adapter_config.json"
+        )
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear map: ``nn.Linear``, or the transposed ``Conv1D`` of GPT-2."""
+    return isinstance(module, nn.Linear) or transposed(module)
+
+
+def targeted_maps(backbone: nn.Module, targets: Sequence[str], top_layers: int | None) -> list[str]:
+    """Names of the linear maps that targets select, each a part, a name, the end of a name or a pattern of names.
+
+    Args:
+        backbone: the backbone.
+        targets: parts of each layer, PEFT's names, or ``all-linear``.
+        top_layers: number of layers in which to look, counted from the top; None for all of the backbone.
+
+    Raises:
+        ModelError: a target selects nothing, or is a part of an architecture without an entry in the table.
+    """
+    layers = None if top_layers is None else tuple(f"{layer}." for layer in layer_names(backbone, top_layers))
+    if set(targets) <= set(PARTS):
+        parts = architecture_of(backbone)
+        names = dict.fromkeys(name for target in targets for name in parts.part(_part(target)))
+        return [f"{layer}.{name}" for layer in layer_names(backbone, top_layers) for name in names]
+    every = [name for name, module in backbone.named_modules() if is_linear(module) and not is_added(name)]
+    maps = [name for name in every if layers is None or name.startswith(layers)]
+    found: set[str] = set()
+    for target in targets:
+        chosen = _selected(backbone, target, maps)
+        if not chosen:
+            ends = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in maps))
+            raise ModelError(
+                f"targets has {target!r}, which is neither a part ({', '.join(PARTS)}) nor the name of a linear map of "
+                f"{type(backbone).__name__} ({ends}); give one of these, or all-linear"
+            )
+        found.update(chosen)
+    return [name for name in maps if name in found]
+
+
+def _selected(backbone: nn.Module, target: str, maps: Sequence[str]) -> list[str]:
+    """The maps that one target selects."""
+    if target.lower() == ALL_LINEAR:
+        return list(maps)
+    if target in PARTS:
+        names = tuple(f".{name}" for name in architecture_of(backbone).part(_part(target)))
+        inside = tuple(f"{layer}." for layer in layer_names(backbone))
+        return [name for name in maps if name.startswith(inside) and name.endswith(names)]
+    named = [name for name in maps if name == target or name.endswith(f".{target}")]
+    try:
+        return named or [name for name in maps if re.fullmatch(target, name)]
+    except re.error:
+        return []
+
+
+def _part(target: str) -> Part:
+    return next(part for part in PARTS if part == target)
 
 
 def matched_modules(backbone: nn.Module, config: Mapping[str, Any], key: str = "target_modules") -> list[str]:
@@ -64,14 +146,15 @@ def matched_modules(backbone: nn.Module, config: Mapping[str, Any], key: str = "
     wanted = config.get(key)
     names = [name for name, module in backbone.named_modules() if name and getattr(module, "weight", None) is not None]
     if isinstance(wanted, str):
-        # PEFT's names are relative to the model that it wraps, in which the backbone may be called "model".
-        found = [name for name in names if re.fullmatch(wanted, name) or re.fullmatch(wanted, f"model.{name}")]
+        # PEFT's names are relative to the model that it wraps, in which the backbone has a name of its own.
+        prefixes = {"", "model.", f"{getattr(backbone, 'base_model_prefix', '')}."}
+        found = [name for name in names if any(re.fullmatch(wanted, f"{prefix}{name}") for prefix in prefixes)]
     else:
         found = [n for n in names if any(n == w or n.endswith(f".{w}") or w.endswith(f".{n}") for w in wanted or ())]
     if not found:
         raise ModelError(
-            f"the PEFT configuration's {key} ({wanted!r}) matches no module of {type(backbone).__name__}; load the "
-            "backbone that it was trained on"
+            f"the PEFT configuration's {key} ({excerpt(wanted)}) matches no module of {type(backbone).__name__}; load "
+            "the backbone that it was trained on"
         )
     return found
 
@@ -92,6 +175,6 @@ def parts_and_layers(names: Sequence[str], backbone: nn.Module) -> tuple[tuple[P
         odd = sorted(covered ^ wanted)
         raise ModelError(
             f"the PEFT configuration selects {len(wanted)} modules that are not the same parts in each of the top "
-            f"layers (e.g. {odd[0] if odd else touched[0]}); use the method peft instead"
+            f"layers (e.g. {odd[0] if odd else touched[0]})"
         )
     return chosen, None if len(touched) == len(layers) else len(touched)

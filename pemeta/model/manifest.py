@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError, model_validator
 from transformers.utils.hub import cached_file
@@ -24,6 +24,7 @@ THETA_A = "theta_a.safetensors"
 TASKS = "tasks"
 MARK = "pemeta_format"
 """A key in ``config.json`` which shows that the folder holds more than a backbone."""
+DType: TypeAlias = Literal["float32", "float64", "bfloat16", "float16"]
 
 
 class Manifest(Frozen):
@@ -40,6 +41,8 @@ class Manifest(Frozen):
             it.
         tokenizer_digest: digest of the tokenizer that the model's data is encoded with; None if unknown.
         dtype: dtype of the backbone's parameters.
+        dtypes: dtype of each of the backbone's parameters and buffers that has another one; None if an earlier version
+            wrote it.
         base: location of the backbone, if not in this folder: a folder (relative to this one if it begins with a dot)
             or a name on the hub.
         facts: how the model was made.
@@ -50,10 +53,11 @@ class Manifest(Frozen):
     methods: tuple[AnyMethod, ...] = Field(min_length=1)
     finetuning: int = Field(0, ge=0)
     theta_p_digest: str
-    values_digest: str | None = None
+    values_digest: str |    dtypes: dict[str, DType] | None = None
     theta_a_digest: str | None = None
     tokenizer_digest: str | None = None
-    dtype: str = Field("float32", pattern="^(float32|float64|bfloat16|float16)$")
+    dtype: DType = "float32"
+    dtypes: dict[str, str] | None = None
     base: str | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)

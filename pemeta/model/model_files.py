@@ -19,6 +19,7 @@ from pemeta.backbone.loading import load_backbone
 from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
 from pemeta.errors import ModelError, OutputError, reason
 from pemeta.methods.base import PEMethod
+from pemeta.model.dtypes import restore_dtypes, unusual_dtypes
 from pemeta.model.manifest import (
     FORMAT,
     MANIFEST,
@@ -35,7 +36,7 @@ from pemeta.model.manifest import (
 )
 from pemeta.model.model_card import model_card
 from pemeta.model.network import Network
-from pemeta.utils.files import read_tensors, replaced_folder, write_json, write_tensors, write_text
+from pemeta.utils.files import follow_umask, read_tensors, replaced_folder, write_json, write_tensors, write_text
 from pemeta.utils.hub import quiet
 from pemeta.utils.provenance import package_versions
 
@@ -55,11 +56,15 @@ def describe_model(model: Network, base: str | None = None, facts: Mapping[str, 
         theta_p_digest=theta_p,
         values_digest=None if values == theta_p else values,
         tokenizer_digest=model.tokenizer_digest if base is None else None,
-        dtype=str(next(model.backbone.parameters()).dtype).removeprefix("torch."),
+        dtype=_name_of(next(model.backbone.parameters()).dtype),
         base=base,
         facts=dict(facts or {}),
         packages=package_versions(),
     )
+
+
+def _name_of(dtype: torch.dtype) -> Any:
+    return str(dtype).removeprefix("torch.")
 
 
 def save_model(
@@ -115,9 +120,11 @@ def write_model(
     setattr(plain.config, MARK, FORMAT)  # of the copy only
     with quiet():
         plain.save_pretrained(folder)
+    manifest = manifest.model_copy(update={"dtypes": unusual_dtypes(plain, manifest.dtype)})
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
         manifest = manifest.model_copy(update={"tokenizer_digest": tokenizer_digest(tokenizer)})
+    follow_umask(folder)
     if added:
         write_tensors(folder / THETA_A, added)
         manifest = manifest.model_copy(update={"theta_a_digest": file_digest(folder / THETA_A)})
@@ -152,21 +159,13 @@ def load_model(
     """
     manifest = find_manifest(path)
     if manifest is None:
-        if method is None:
-            raise ModelError(
-                f"{str(path)!r} has no {MANIFEST}, so it is not a model saved by pemeta; give the method to attach, or "
-                "a folder written by save_pretrained or `pemeta run`"
-            )
-        backbone = load_backbone(path, attention, dtype or torch.float32, trust_remote_code)
-        if hasattr(backbone.config, MARK):
-            raise ModelError(
-                f"config.json of {str(path)!r} shows that pemeta saved this model, but {MANIFEST} is missing; download "
-                "the whole repository, or load it with AutoModel to drop its θ_a"
-            )
-        return make(backbone, method, seed=seed)
+        return make(_load_plain(path, method, attention, dtype, trust_remote_code), method, seed=seed)
     if manifest.base is not None:
         return _load_on_base(make, path, manifest, method, seed, attention, dtype, trust_remote_code)
-    backbone = load_backbone(path, attention, dtype or getattr(torch, manifest.dtype), trust_remote_code)
+    wanted = dtype or getattr(torch, manifest.dtype)
+    exact = wanted == getattr(torch, manifest.dtype)  # not converted to another dtype now
+    backbone = load_backbone(path, attention, wanted, trust_remote_code, True)
+    restore_dtypes(backbone, path, _name_of(wanted), manifest.dtypes if exact else None)
     if method is not None and method not in manifest.methods:
         model = make(backbone, method, seed=seed)
         model.tokenizer_digest = manifest.tokenizer_digest
@@ -176,11 +175,9 @@ def load_model(
     for other in manifest.methods[1:]:
         model.attach(other)
     model.method = manifest.methods[manifest.finetuning]
-    _load_added(model, path, manifest)
+    _load_added(model, path, manifest, keep=exact)
     values = values_digest(model)
-    if dtype in (None, getattr(torch, manifest.dtype)) and values != (
-        manifest.values_digest or manifest.theta_p_digest
-    ):
+    if exact and values != (manifest.values_digest or manifest.theta_p_digest):
         raise ModelError(
             f"θ_p in {str(path)!r} does not match {MANIFEST} beside it: one of the files was changed or belongs to "
             "another model; save it again"
@@ -189,6 +186,25 @@ def load_model(
         model.record_saved_digest(values, manifest.theta_p_digest)
     model.method = method or model.method
     return model
+
+
+def _load_plain(
+    path: str | Path, method: PEMethod | None, attention: str | None, dtype: torch.dtype | None, trust_remote_code: bool
+) -> PreTrainedModel:
+    """Load a backbone that pemeta did not save, for a new method."""
+    if method is None:
+        raise ModelError(
+            f"{str(path)!r} has no {MANIFEST}, so it is not a model saved by pemeta; give the method to attach, or "
+            "a folder written by save_pretrained or `pemeta run`"
+        )
+    backbone = load_backbone(path, attention, dtype or torch.float32, trust_remote_code)
+    restore_dtypes(backbone, path, _name_of(dtype or torch.float32), None)
+    if hasattr(backbone.config, MARK):
+        raise ModelError(
+            f"config.json of {str(path)!r} shows that pemeta saved this model, but {MANIFEST} is missing; download "
+            "the whole repository, or load it with AutoModel to drop its θ_a"
+        )
+    return backbone
 
 
 def _load_on_base(
@@ -217,8 +233,8 @@ def _load_on_base(
     return model
 
 
-def _load_added(model: Network, path: str | Path, manifest: Manifest) -> None:
-    """Load the saved values of the parameters that the methods added."""
+def _load_added(model: Network, path: str | Path, manifest: Manifest, keep: bool) -> None:
+    """Load the saved values of the parameters that the methods added, and their dtypes too if ``keep``."""
     own = {id(parameter) for parameter in without_methods(model).parameters()}
     expected = {name for name, p in model.backbone.named_parameters() if id(p) not in own}
     file = find_file(path, THETA_A)
@@ -234,6 +250,9 @@ def _load_added(model: Network, path: str | Path, manifest: Manifest) -> None:
         )
     if file is not None:
         check_file(file, manifest.theta_a_digest, MANIFEST)
+    for name, value in found.items() if keep else ():
+        parameter = model.backbone.get_parameter(name)
+        parameter.data = parameter.data.to(value.dtype)
     model.load_state({f"backbone.{name}": value for name, value in found.items()})
 
 

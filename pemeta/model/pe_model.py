@@ -80,7 +80,8 @@ class PEModel(Network):
             folder: the folder, written completely or not at all. An earlier model in it is replaced. All other files
                 are kept; tasks must belong to this θ_p and method.
             tokenizer: saved with the model, because ``pemeta predict`` needs it.
-            facts: how the model was made, for its model card.
+            facts: how the model was made, for its model card; keys of the hub's front matter (``license``,
+                ``language``, ``datasets``, ``metrics``, ``tags``, ``base_model``) go there.
 
         Raises:
             ModelError: the tokenizer is not the one that the model's data was encoded with.

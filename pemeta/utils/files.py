@@ -148,6 +148,17 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)  # already renamed on success
 
 
+def follow_umask(folder: Path, pattern: str = "*") -> None:
+    """Give all files in a folder the mode of a new file; safetensors makes its own readable by their owner only."""
+    files = [file for file in folder.rglob(pattern) if file.is_file() and not file.is_symlink()]
+    probe = folder / ".pemeta-mode"
+    probe.touch()
+    mode = probe.stat().st_mode
+    remove(probe)
+    for file in files:
+        file.chmod(mode)
+
+
 def check_writable(folder: Path) -> None:
     """Create the folder and a probe file in it, to find out now and not after hours of work; the file is removed.
 

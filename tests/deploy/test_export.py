@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from transformers import (
@@ -147,3 +149,30 @@ def test_logits_that_are_slightly_off_are_refused(tiny_bert_dir, monkeypatch, dt
     monkeypatch.setattr(type(model.method), "merge", merge)
     with pytest.raises(ModelError, match=r"the logits of .* differ from this model's"):
         to_transformers(model, "nl")
+
+
+def test_an_exported_folder_has_its_tokenizer(tiny_bert_dir, tmp_path, tokenizer, capsys):
+    trained(load_backbone(tiny_bert_dir), "lora").save_pretrained(tmp_path / "m", tokenizer)
+    model = PEModel.from_pretrained(tmp_path / "m")
+    model.add_head("nl", TokenClassification(labels=LABELS))
+    plain = to_transformers(model, "nl")
+    for number, one in enumerate((plain, copy.deepcopy(plain))):
+        one.save_pretrained(tmp_path / f"plain{number}")
+        tag = pipeline("token-classification", model=str(tmp_path / f"plain{number}"), device="cpu")
+        assert tag.tokenizer.get_vocab() == tokenizer.get_vocab()
+        assert tag("Anna Otto", ignore_labels=[])
+    modes = {file.stat().st_mode for file in (tmp_path / "plain0").iterdir()}
+    assert len(modes) == 1
+    assert "no tokenizer" not in capsys.readouterr().err
+
+
+def test_an_export_without_a_tokenizer_says_so(tiny_bert_dir, tmp_path, tokenizer, capsys):
+    model = trained(load_backbone(tiny_bert_dir), "lora")
+    model.backbone.config._name_or_path = ""
+    to_transformers(model, "nl").save_pretrained(tmp_path / "a")
+    assert "has no tokenizer, and transformers would make an empty one in its place" in capsys.readouterr().err
+    to_transformers(model, "nl", tokenizer).save_pretrained(tmp_path / "b")
+    assert AutoTokenizer.from_pretrained(tmp_path / "b").get_vocab() == tokenizer.get_vocab()
+    model.tokenizer_digest = "0" * 12
+    with pytest.raises(ModelError, match="was made with another tokenizer"):
+        to_transformers(model, "nl", tokenizer)

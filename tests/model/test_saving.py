@@ -467,3 +467,96 @@ def test_files_get_the_usual_permissions(tiny_bert_dir, tmp_path):
     saved(tiny_bert_dir, tmp_path / "m")
     modes = {file.name: file.stat().st_mode for file in (tmp_path / "m").iterdir()}
     assert modes["theta_a.safetensors"] == modes["pemeta.json"]
+
+
+def test_every_file_follows_the_umask(tiny_bert_dir, tmp_path, tokenizer):
+    model = saved(tiny_bert_dir, tmp_path / "m", tokenizer=tokenizer)
+    model.add_head("nl", TokenClassification(labels=("O", "B-X", "I-X")))
+    model.save_task(tmp_path / "m" / "tasks" / "nl", "nl")
+    (tmp_path / "m" / "private").write_text("mine")
+    (tmp_path / "m" / "private").chmod(0o600)
+    model.save_pretrained(tmp_path / "m")
+    (tmp_path / "new").touch()
+    usual = (tmp_path / "new").stat().st_mode
+    modes = {file.name: file.stat().st_mode for file in (tmp_path / "m").rglob("*") if file.is_file()}
+    assert modes.pop("private") & 0o777 == 0o600
+    assert "model.safetensors" in modes
+    assert set(modes.values()) == {usual}, modes
+
+
+ROUNDED = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+
+
+def whisper_encoder() -> Any:
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    sizes = {"d_model": 8, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 8, "vocab_size": 30}
+    sizes |= {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 8, "num_mel_bins": 4}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    return WhisperEncoder(WhisperConfig(**sizes, **tokens, max_source_positions=6))
+
+
+def deberta() -> Any:
+    """Its biases are float32 in every precision, as transformers makes them."""
+    from transformers import DebertaConfig, DebertaModel
+
+    return DebertaModel(DebertaConfig(**ROUNDED, relative_attention=True, pos_att_type=["c2p", "p2c"]))
+
+
+def xlnet() -> Any:
+    from transformers import XLNetConfig, XLNetModel
+
+    return XLNetModel(XLNetConfig(vocab_size=30, d_model=8, n_layer=1, n_head=2, d_inner=8))
+
+
+def llama() -> Any:
+    """Its rotary frequencies are a buffer that is not saved."""
+    from transformers import LlamaConfig, LlamaModel
+
+    return LlamaModel(LlamaConfig(**ROUNDED))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("make", [whisper_encoder, deberta, xlnet, llama])
+def test_values_and_dtypes_come_back_whatever_transformers_makes_of_them(make, dtype, tmp_path):
+    torch.manual_seed(0)
+    backbone = make()
+    if make is xlnet and dtype == torch.bfloat16:  # one parameter of another dtype
+        backbone.word_embedding.to(torch.float32)
+    model = shaken(PEModel(backbone, PEMethod.parse("head_only")).to(dtype))
+    model.save_pretrained(tmp_path / "m")
+    again = PEModel.from_pretrained(tmp_path / "m").eval()
+    assert type(again.backbone) is type(model.backbone)
+    for theirs, ours in ((again.named_parameters(), model.named_parameters()),) + (
+        (again.named_buffers(), model.named_buffers()),
+    ):
+        found, expected = dict(theirs), dict(ours)
+        assert found.keys() == expected.keys()
+        assert all(found[n].dtype == expected[n].dtype and torch.equal(found[n], expected[n]) for n in expected)
+    sound = {"input_features": torch.randn(1, 4, 12, dtype=dtype)}
+    batch = sound if make is whisper_encoder else BATCH
+    with torch.no_grad():
+        assert torch.equal(again.hidden_states(batch), model.hidden_states(batch))
+    assert ("WhisperEncoder" in (tmp_path / "m" / "README.md").read_text()) == (make is whisper_encoder)
+
+
+def test_a_parameter_in_another_dtype_than_the_rest(tiny_bert_dir, tmp_path):
+    model = PEModel(load_backbone(tiny_bert_dir, dtype=torch.bfloat16), PEMethod.parse({"name": "lora", "rank": 2}))
+    for name in ("backbone.embeddings.LayerNorm.weight", model.partition().theta_a[0]):
+        parameter = model.get_parameter(name)
+        parameter.data = parameter.data.float() + 1e-5
+    model.save_pretrained(tmp_path / "m")
+    for dtype in (None, torch.bfloat16):
+        again = PEModel.from_pretrained(tmp_path / "m", dtype=dtype)
+        assert all(p.dtype == model.get_parameter(n).dtype for n, p in again.named_parameters())
+        assert all(torch.equal(value, again.state()[name]) for name, value in model.state().items())
+
+
+def test_a_manifest_of_an_earlier_version_loads(tiny_bert_dir, tmp_path):
+    model = saved(tiny_bert_dir, tmp_path / "m")
+    file = tmp_path / "m" / "pemeta.json"
+    manifest = json.loads(file.read_text())
+    assert manifest.pop("dtypes") == {}
+    file.write_text(json.dumps(manifest))
+    assert torch.equal(hidden(PEModel.from_pretrained(tmp_path / "m").eval()), hidden(model))

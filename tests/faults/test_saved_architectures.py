@@ -1,0 +1,44 @@
+"""Every architecture saves and loads with equal outputs, in each precision; its adapter acts in transformers' class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, backbone, batch
+from more_architectures import MORE, more_backbone, more_batch
+
+from pemeta import PEMethod, PEModel
+from pemeta.errors import ModelError
+from pemeta.model.model_files import values_digest
+
+pytestmark = [
+    pytest.mark.faults("architectures saved and loaded with equal outputs, or refused"),
+    pytest.mark.filterwarnings("ignore"),
+]
+KNOWN = ["bert", "t5", "gpt2", "modernbert", "qwen3", "vit"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", [*MORE, *KNOWN])
+def test_what_is_saved_loads_with_equal_outputs(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    assert set(KNOWN) <= set(ARCHITECTURES)
+    whole = (more_backbone(name) if name in MORE else backbone(name)).to(dtype)
+    inputs = more_batch(name, dtype) if name in MORE else batch(name)
+    inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items() if k != "labels"}
+    try:
+        model = PEModel(whole, PEMethod.parse("head_only")).eval()
+        with torch.no_grad():
+            before = model.hidden_states(inputs)
+    except (ModelError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and dtype != torch.bfloat16:
+            raise
+        pytest.skip(f"not a backbone of this dtype: {error}")  # batch normalisation
+    model.save_pretrained(tmp_path / "m")
+    again = PEModel.from_pretrained(tmp_path / "m", attention="eager").eval()
+    assert type(again.backbone) is type(whole)
+    assert values_digest(again) == values_digest(model)
+    assert {n: p.dtype for n, p in again.named_parameters()} == {n: p.dtype for n, p in model.named_parameters()}
+    with torch.no_grad():
+        assert torch.equal(again.hidden_states(inputs), before)
