@@ -52,7 +52,7 @@ def load_backbone(
     remedy = "give a folder with config.json and model.safetensors, or a name on the Hugging Face hub"
     with explained("a model", path, remedy), quiet():
         config = load_model_config(path, trust_remote_code)
-        auto = (_saving_class(config) if own_class else None) or auto_class(config)
+        auto: Any = (_saving_class(config) if own_class else None) or auto_class(config)
         _refuse_unreadable(path)
         try:
             model, info = auto.from_pretrained(path, add_pooling_layer=False, **options)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 from pemeta.deploy.task_classes import CLASSES, check_same_logits, shell_for
 from pemeta.errors import ModelError
@@ -31,7 +32,9 @@ class _Output(nn.Module):
         return model.head(task)(hidden, {}, model.backbone)  # type: ignore[no-any-return]
 
 
-def generate(model: PEModel, task: str, inputs: Tensor | None, options: Mapping[str, Any]) -> Any:
+def generate(
+    model: PEModel, task: str, inputs: Tensor | None, defaults: GenerationConfig, options: Mapping[str, Any]
+) -> Any:
     """Continue sequences with a task that is a language model.
 
     Keys and values are cached only if θ_a acts on each token alone.
@@ -40,6 +43,7 @@ def generate(model: PEModel, task: str, inputs: Tensor | None, options: Mapping[
         model: the model.
         task: the task.
         inputs: token ids (B, T), or None if ``options`` has ``input_ids``.
+        defaults: what holds where ``options`` say nothing.
         options: all other arguments of transformers' ``generate``; ``labels`` are ignored.
 
     Raises:
@@ -59,4 +63,23 @@ def generate(model: PEModel, task: str, inputs: Tensor | None, options: Mapping[
     with modes_kept(model), nullcontext() if dtype is None else torch.autocast(model.device.type, dtype):
         whole = shell.fill(model.backbone, _Output(model, task))
         check_same_logits(model, task, whole)
-        return whole.generate(inputs, **rest)  # type: ignore[operator]
+        whole.generation_config = defaults
+        with _own_positions(model):
+            return whole.generate(inputs, **rest)  # type: ignore[operator]
+
+
+@contextmanager
+def _own_positions(model: PEModel) -> Iterator[None]:
+    """Leave positions to the backbone, as in the model's own passes, if a method adds some in front."""
+    if not any(method.extra_positions for method in model.attached):
+        yield
+        return
+
+    def drop(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return arguments, {key: value for key, value in named.items() if key != "position_ids"}
+
+    hook = model.backbone.register_forward_pre_hook(drop, prepend=True, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()

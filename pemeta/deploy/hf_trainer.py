@@ -181,8 +181,7 @@ class TaskModel(nn.Module):
         Raises:
             ModelError: the task is not a language model, or transformers' class for it computes other logits.
         """
-        options = {"generation_config": self.generation_config, **options}
-        return generate(self.model, self.task, inputs, options)
+        return generate(self.model, self.task, inputs, self.generation_config, options)
 
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:
         """Write θ_a and the head as a task's folder, by :meth:`pemeta.PEModel.save_task`.

@@ -73,7 +73,7 @@ def _difference(
     whole: nn.Module = without_methods(model)
     if shell is not None:
         whole = shell.fill(whole, getattr(shell.model, shell.head) if head is None else head)
-    theirs = PeftModel.from_pretrained(whole, folder).eval()  # type: ignore[arg-type]
+    theirs = PeftModel.from_pretrained(whole, folder).eval()
     batch = example(model)
     if batch is None:
         return None

@@ -72,7 +72,8 @@ class Shell:
         """The model in evaluation mode, with this backbone and this head."""
         setattr(self.model, self.prefix, backbone)
         setattr(self.model, self.head, head)
-        return self.model.eval()
+        self.model.eval()
+        return self.model
 
 
 def class_of(spec: HeadSpec) -> TaskClass | None:
@@ -118,12 +119,11 @@ def linear_of(model: PEModel, task: str, shell: Shell) -> nn.Linear:
         ModelError: the class has no bias, and the task's is not zero.
     """
     head = model.head(task)
-    own = getattr(head, "classifier", head)
-    weight = getattr(own, "weight", None)
+    own: Any = getattr(head, "classifier", head)
+    weight, bias = getattr(own, "weight", None), getattr(own, "bias", None)
     if weight is None:  # tied to the word embedding
-        rows = len(own.bias)
-        weight = model.backbone.get_input_embeddings().weight[:rows]
-    bias = getattr(own, "bias", None)
+        embeddings: Any = model.backbone.get_input_embeddings()
+        weight = embeddings.weight[: len(own.bias)]
     takes_bias = getattr(shell.model, shell.head).bias is not None
     if not takes_bias and bias is not None and bool(bias.any()):
         raise ModelError(
@@ -180,7 +180,9 @@ def check_same_logits(model: PEModel, task: str, exported: PreTrainedModel) -> N
         try:
             there = exported(**batch).logits
         except Exception as error:  # such as a class that needs a pooler
-            raise ModelError(f"{type(exported).__name__} does not run on this backbone ({reason(error)}); {REMEDY}") from None
+            raise ModelError(
+                f"{type(exported).__name__} does not run on this backbone ({reason(error)}); {REMEDY}"
+            ) from None
     difference = differ(here, there)
     if difference is not None:
         raise ModelError(

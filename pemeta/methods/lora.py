@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from pemeta.backbone.architectures import linear_sizes, transposed
+from pemeta.backbone.architectures import PARTS, linear_sizes, transposed
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
 from pemeta.methods.peft_targets import (
@@ -62,9 +63,9 @@ class LoRA(Inserted):
     Attributes:
         rank: r; 8, our choice (Hu et al. use 1 to 64).
         alpha: numerator of s, which is ``alpha / r``, or ``alpha / √r`` with ``rslora``; 16, our choice.
-        targets: the maps to adapt: parts of each layer (``query``, ``key``, ``value``, ``attention_output``, ``ffn_up``,
-            ``ffn_down``), names of maps or ends of names as in PEFT (``q_proj``), or ``all-linear``; query and value
-            (Hu et al., 2022, §4.2 and Table 5).
+        targets: the maps to adapt: parts of each layer (``query``, ``key``, ``value``, ``attention_output``,
+            ``ffn_up``, ``ffn_down``), names of maps or ends of names as in PEFT (``q_proj``), or ``all-linear``;
+            query and value (Hu et al., 2022, §4.2 and Table 5).
         dropout: dropout probability on the input of A in training; 0, our choice.
         rslora: whether to use rank-stabilised scaling (Kalajdzievski, 2023).
         top_layers: number of layers to adapt, counted from the top; null for all.
@@ -87,6 +88,15 @@ class LoRA(Inserted):
     @classmethod
     def _as_tuple(cls, targets: Any) -> Any:
         return (targets,) if isinstance(targets, str) else targets
+
+    @field_validator("targets")
+    @classmethod
+    def _no_misspelt_part(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        for target in targets:
+            near = difflib.get_close_matches(target, PARTS, 1, 0.9)
+            if near and target not in PARTS and not target.endswith("s"):
+                raise ValueError(f"unknown target {target!r}; did you mean {near[0]!r}? Parts: {', '.join(PARTS)}")
+        return targets
 
     @property
     def child(self) -> str:

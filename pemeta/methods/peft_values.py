@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pemeta.errors import ModelError, reason
+from pemeta.errors import ModelError, reason, unknown_name
 from pemeta.methods.peft_targets import INITIALISATIONS, METADATA, refuse_changed_base
 from pemeta.typing import State
 
@@ -29,12 +30,15 @@ def fields_of(config: Mapping[str, Any], backbone: nn.Module) -> dict[str, Any]:
         ModelError: the tuner changed the backbone's own weights, or selects none of its modules.
     """
     from peft import PeftConfig
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.tuners.tuners_utils import check_target_module_exists
 
     refuse_changed_base(config)
     kind = str(config["peft_type"])
-    default = PeftConfig.from_peft_type(peft_type=kind).to_dict()  # type: ignore[no-untyped-call]
-    unset = {key: value for key, value in config.items() if key in default and _plain(default[key]) == _plain(value)}
+    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise ModelError(unknown_name("PEFT tuner", kind, [str(key.value) for key in PEFT_TYPE_TO_CONFIG_MAPPING]))
+    default = {field.name: _default(field) for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])}
+    unset = [key for key, value in config.items() if key in default and default[key] == value]
     fields = {key: value for key, value in config.items() if key not in (*METADATA, *INITIALISATIONS, *unset)}
     if not fields.get("target_modules"):
         return {"peft_type": kind, **fields}
@@ -58,7 +62,11 @@ def fields_of(config: Mapping[str, Any], backbone: nn.Module) -> dict[str, Any]:
     return {"peft_type": kind, **fields}
 
 
-def _plain(value: Any) -> Any:
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """The default of a field of PEFT's configurations, as JSON has it."""
+    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
     return sorted(value) if isinstance(value, (set, frozenset)) else value
 
 
@@ -97,7 +105,7 @@ def saved_values(plain: nn.Module, config: Any, adapter: str, values: State) -> 
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             theirs = PeftModel(plain, config, adapter, autocast_adapter_dtype=False)
-            result = set_peft_model_state_dict(theirs, given, adapter_name=adapter)
+            result: Any = set_peft_model_state_dict(theirs, given, adapter_name=adapter)
     except Exception as error:  # PEFT raises nearly anything here
         raise ModelError(f"cannot be loaded by peft ({reason(error)})") from None
     finally:

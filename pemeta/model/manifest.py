@@ -53,11 +53,11 @@ class Manifest(Frozen):
     methods: tuple[AnyMethod, ...] = Field(min_length=1)
     finetuning: int = Field(0, ge=0)
     theta_p_digest: str
-    values_digest: str |    dtypes: dict[str, DType] | None = None
+    values_digest: str | None = None
     theta_a_digest: str | None = None
     tokenizer_digest: str | None = None
     dtype: DType = "float32"
-    dtypes: dict[str, str] | None = None
+    dtypes: dict[str, DType] | None = None
     base: str | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)

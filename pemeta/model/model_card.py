@@ -18,8 +18,13 @@ MATTER = ("license", "license_name", "license_link", "language", "datasets", "me
 """Keys of the hub's front matter that the facts of a model may give."""
 INHERITED = ("license", "license_name", "license_link", "language")
 """Keys that a model has from its base, where the facts do not give them."""
-LANGUAGES = frozenset(
-    ["aa", "ab", "ae", "af", "ak", "am", "an", "ar", "as", "av", "ay", "az", "ba", "be", "bg", "bi", "bm", "bn", "bo", "br", "bs", "ca", "ce", "ch", "co", "cr", "cs", "cu", "cv", "cy", "da", "de", "dv", "dz", "ee", "el", "en", "eo", "es", "et", "eu", "fa", "ff", "fi", "fj", "fo", "fr", "fy", "ga", "gd", "gl", "gn", "gu", "gv", "ha", "he", "hi", "ho", "hr", "ht", "hu", "hy", "hz", "ia", "id", "ie", "ig", "ii", "ik", "io", "is", "it", "iu", "ja", "jv", "ka", "kg", "ki", "kj", "kk", "kl", "km", "kn", "ko", "kr", "ks", "ku", "kv", "kw", "ky", "la", "lb", "lg", "li", "ln", "lo", "lt", "lu", "lv", "mg", "mh", "mi", "mk", "ml", "mn", "mr", "ms", "mt", "my", "na", "nb", "nd", "ne", "ng", "nl", "nn", "no", "nr", "nv", "ny", "oc", "oj", "om", "or", "os", "pa", "pi", "pl", "ps", "pt", "qu", "rm", "rn", "ro", "ru", "rw", "sa", "sc", "sd", "se", "sg", "si", "sk", "sl", "sm", "sn", "so", "sq", "sr", "ss", "st", "su", "sv", "sw", "ta", "te", "tg", "th", "ti", "tk", "tl", "tn", "to", "tr", "ts", "tt", "tw", "ty", "ug", "uk", "ur", "uz", "ve", "vi", "vo", "wa", "wo", "xh", "yi", "yo", "za", "zh", "zu"]
+LANGUAGES = (
+    "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el "
+    "en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it "
+    "iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt "
+    "my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl "
+    "sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo "
+    "za zh zu"
 )
 """Codes of ISO 639-1, which the hub takes for languages."""
 
@@ -70,9 +75,7 @@ def base_model(backbone: PreTrainedModel) -> str | None:
     return name if re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name) and not Path(name).exists() else None
 
 
-def _front_matter(
-    backbone: PreTrainedModel, methods: Sequence[PEMethod], facts: Mapping[str, Any]
-) -> dict[str, Any]:
+def _front_matter(backbone: PreTrainedModel, methods: Sequence[PEMethod], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The hub's front matter: what is known from the facts and from the base's own card, and nothing else."""
     tags = ["pemeta", "parameter-efficient", "priming", *(method.name for method in methods)]
     matter: dict[str, Any] = {"library_name": "transformers", "tags": tags}
@@ -82,7 +85,7 @@ def _front_matter(
     if base:
         matter["base_model"] = base
     languages = facts.get("sources")
-    if isinstance(languages, (list, tuple)) and languages and LANGUAGES.issuperset(map(str, languages)):
+    if isinstance(languages, (list, tuple)) and languages and set(map(str, languages)) <= set(LANGUAGES.split()):
         matter["language"] = list(languages)
     for key in MATTER:
         value = facts.get(key)
@@ -118,7 +121,7 @@ def _loading_class(backbone: PreTrainedModel) -> tuple[str, str]:
     """Module and name of the class that loads a backbone in transformers."""
     kind = type(backbone)
     for auto, mapping in (("AutoModel", MODEL_MAPPING), ("AutoModelForTextEncoding", MODEL_FOR_TEXT_ENCODING_MAPPING)):
-        known = mapping.get(type(backbone.config), ())
+        known: Any = mapping.get(type(backbone.config), ())
         if kind in (known if isinstance(known, tuple) else (known,)):
             return "transformers", auto
     return kind.__module__, kind.__name__

@@ -131,7 +131,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("options", ARGUMENTS.values(), ids=ARGUMENTS)
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_trainer_s_arguments(tiny_bert_dir, data, tokenizer, tmp_path, options, capsys):
     model = new(tiny_bert_dir, data)
     before, stored = model.state(), set(model.stored_names("aa"))
@@ -167,7 +167,9 @@ def test_checkpointing_changes_no_value_and_noise_does(tiny_bert_dir, data, toke
     assert not all(torch.allclose(plain[name], noisy[name], atol=1e-6) for name in plain)
 
 
-@pytest.mark.parametrize("options", [{"every_n_layers": 2}, {"offload": True}, {"activation": 1}, {"use_reentrant": True}])
+@pytest.mark.parametrize(
+    "options", [{"every_n_layers": 2}, {"offload": True}, {"activation": 1}, {"use_reentrant": True}]
+)
 def test_other_checkpointing_is_refused(tiny_bert_dir, data, options):
     with pytest.raises(ModelError, match=f"but {next(iter(options))} is"):
         TaskModel(new(tiny_bert_dir, data), "aa").gradient_checkpointing_enable(options)
@@ -175,7 +177,9 @@ def test_other_checkpointing_is_refused(tiny_bert_dir, data, options):
 
 def language_model(method="lora") -> PEModel:
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=30, n_embd=8, n_layer=2, n_head=2, n_positions=32, bos_token_id=1, eos_token_id=2)
+    config = GPT2Config(
+        vocab_size=30, n_embd=8, n_layer=2, n_head=2, n_positions=32, bos_token_id=1, eos_token_id=2, pad_token_id=0
+    )
     model = PEModel(GPT2Model(config).eval(), PEMethod.parse(method))
     model.add_head("lm", CausalLM(vocab_size=30))
     with torch.no_grad():
@@ -195,7 +199,9 @@ def test_labels_of_a_language_model_are_smoothed_after_the_shift(tmp_path):
     assert torch.allclose(found, 0.8 * nll - 0.2 * log_p.mean())
 
 
-@pytest.mark.parametrize("method", ["lora", {"name": "prompt", "length": 2}, {"name": "prefix", "length": 2}, "adapter"])
+@pytest.mark.parametrize(
+    "method", ["lora", {"name": "prompt", "length": 2}, {"name": "prefix", "length": 2}, "adapter"]
+)
 def test_generation_is_that_of_the_task(method):
     model = language_model(method)
     model.train()
@@ -230,8 +236,9 @@ def test_evaluation_by_generation(tmp_path):
         str(tmp_path), use_cpu=True, report_to="none", predict_with_generate=True, generation_max_length=6
     )
     found = Seq2SeqTrainer(TaskModel(language_model(), "lm"), arguments).predict(rows)
-    assert found.predictions.shape == (4, 6)
     assert (found.predictions[:, :3] == [5, 6, 7]).all()
+    assert found.predictions[:, 3:6].any()
+    assert not found.predictions[:, 6:].any()  # padding
 
 
 @pytest.mark.long

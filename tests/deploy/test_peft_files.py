@@ -86,8 +86,9 @@ def test_peft_loads_what_pemeta_writes(tmp_path, backbone, method):
         assert same(theirs(**BATCH).last_hidden_state, hidden(model))
         assert not same(plain(**BATCH).last_hidden_state, hidden(model))
     again = load_peft(tmp_path / "peft", PEModel.from_pretrained(tmp_path / "m", PEMethod.parse("head_only")).backbone)
-    # GPT-2's fused map is query, key and value at once, so there the description may name more of them.
-    assert again.method == model.method or backbone is gpt2
+    # Names of maps come back as parts; GPT-2's fused map is query, key and value at once, so that there may be more.
+    named = isinstance(method, dict) and method.get("targets") == "all-linear"
+    assert again.method == model.method or backbone is gpt2 or named
     assert again.partition().theta_a == model.partition().theta_a
     assert torch.equal(hidden(again.eval()), hidden(model))
 
@@ -243,7 +244,7 @@ def test_a_language_model_s_adapter_acts_in_the_class_that_users_load(tmp_path, 
     model.add_head("lm", CausalLM(vocab_size=30, output=output))
     shaken(model).save_pretrained(tmp_path / "m")
     if task is not None:
-        with pytest.raises(ModelError, match="has a bias .* which lm_head of .* has no place for"):
+        with pytest.raises(ModelError, match=r"has a bias .* which lm_head of .* has no place for"):
             save_peft(model, tmp_path / "peft", task)
     with torch.no_grad():
         model.head("lm").bias.zero_()
@@ -311,31 +312,33 @@ def test_files_that_do_not_act_in_peft_are_not_left(tmp_path, monkeypatch):
     model = shaken(PEModel(bert(), PEMethod.parse("lora")))
     names = type(model.method).peft_names
     monkeypatch.setattr(type(model.method), "peft_names", lambda *a: {k: f"model.{v}" for k, v in names(*a).items()})
-    with pytest.raises(ModelError, match="peft does not find all of θ_a|peft computes other outputs"):
+    with pytest.raises(ModelError, match=r"peft does not find all of θ_a|peft computes other outputs"):
         save_peft(model, tmp_path / "peft")
     assert not list(tmp_path.iterdir())
 
 
-DOWN = r".*\d\.output\.dense"
 TUNERS = {
-    "lora at embeddings": peft.LoraConfig(r=2, target_modules=["query", "word_embeddings"]),
-    "dora": peft.LoraConfig(r=2, use_dora=True, target_modules=["query"]),
-    "lora of patterns": peft.LoraConfig(
-        r=2, target_modules=["query"], rank_pattern={"layer.0.attention.self.query": 4}, alpha_pattern={r".*\.1\..*": 9}
-    ),
-    "lora of layer 0": peft.LoraConfig(r=2, target_modules=["query"], layers_to_transform=0),
-    "lora but a layer": peft.LoraConfig(r=2, target_modules=["query"], exclude_modules=r".*layer\.0.*"),
-    "ia3": peft.IA3Config(target_modules=["query"], feedforward_modules=[]),
-    "loha": peft.LoHaConfig(r=2, target_modules=["query"]),
-    "lokr": peft.LoKrConfig(r=2, target_modules=["query"]),
-    "vera": peft.VeraConfig(r=2, target_modules=["query"]),
-    "vera without its projection": peft.VeraConfig(r=2, target_modules=["query"], save_projection=False),
-    "oft": peft.OFTConfig(r=0, oft_block_size=2, target_modules=DOWN),
+    "lora at embeddings": {"target_modules": ["query", "word_embeddings"]},
+    "dora": {"use_dora": True, "target_modules": ["query"]},
+    "lora of patterns": {
+        "target_modules": ["query"],
+        "rank_pattern": {"layer.0.attention.self.query": 4},
+        "alpha_pattern": {r".*\.1\..*": 9},
+    },
+    "lora of layer 0": {"target_modules": ["query"], "layers_to_transform": 0},
+    "lora but a layer": {"target_modules": ["query"], "exclude_modules": r".*layer\.0.*"},
+    "ia3": {"peft_type": "IA3", "target_modules": ["value"], "feedforward_modules": []},
+    "loha": {"peft_type": "LOHA", "target_modules": ["query"]},
+    "lokr": {"peft_type": "LOKR", "target_modules": ["query"]},
+    "vera": {"peft_type": "VERA", "target_modules": ["query"]},
+    "vera without its projection": {"peft_type": "VERA", "target_modules": ["query"], "save_projection": False},
+    "oft": {"peft_type": "OFT", "r": 0, "oft_block_size": 2, "target_modules": r".*\d\.output\.dense"},
 }
 
 
-@pytest.mark.parametrize("config", TUNERS.values(), ids=TUNERS)
-def test_any_tuner_s_saved_values_load(tmp_path, config):
+@pytest.mark.parametrize("fields", TUNERS.values(), ids=TUNERS)
+def test_any_tuner_s_saved_values_load(tmp_path, fields):
+    config = peft.PeftConfig.from_peft_type(**{"peft_type": "LORA", **fields})
     theirs = shaken(peft.get_peft_model(bert(), config), 0.5)
     theirs.save_pretrained(tmp_path)
     torch.manual_seed(5)
@@ -368,7 +371,9 @@ def test_names_within_the_class_that_was_trained(tmp_path, names):
 
 
 def test_a_lora_that_eva_initialised_is_a_plain_one(tmp_path):
-    config = peft.LoraConfig(r=4, target_modules=["query", "value"], init_lora_weights="eva", eva_config=peft.EvaConfig())
+    config = peft.LoraConfig(
+        r=4, target_modules=["query", "value"], init_lora_weights="eva", eva_config=peft.EvaConfig()
+    )
     theirs = shaken(peft.get_peft_model(bert(), config), 0.5)
     theirs.save_pretrained(tmp_path)
     model = load_peft(tmp_path, bert()).eval()
@@ -376,7 +381,7 @@ def test_a_lora_that_eva_initialised_is_a_plain_one(tmp_path):
     with torch.no_grad():
         assert same(theirs(**BATCH).last_hidden_state, hidden(model))
     new = {"peft_type": "LORA", "target_modules": ["query"], "init_lora_weights": "eva"}
-    with pytest.raises(ModelError, match="takes more than the backbone, such as data.*or load_peft for an adapter"):
+    with pytest.raises(ModelError, match=r"takes more than the backbone, such as data.*or load_peft for an adapter"):
         PEModel(bert(), PEMethod.parse({"name": "peft", "config": new}))
 
 
@@ -387,7 +392,9 @@ def test_the_remedies_for_a_changed_backbone_work(tmp_path, start):
     shaken(theirs, 0.5).save_pretrained(tmp_path / "changed")
     with torch.no_grad():
         expected = theirs(**BATCH).last_hidden_state
-    with pytest.raises(ModelError, match="save it in PEFT as a plain LoRA, with path_initial_model_for_weight_conversion"):
+    with pytest.raises(
+        ModelError, match="save it in PEFT as a plain LoRA, with path_initial_model_for_weight_conversion"
+    ):
         load_peft(tmp_path / "changed", bert())
     theirs.save_pretrained(tmp_path / "plain", path_initial_model_for_weight_conversion=str(tmp_path / "start"))
     assert same(hidden(load_peft(tmp_path / "plain", bert()).eval()), expected)
@@ -409,19 +416,43 @@ def test_without_peft_the_package_is_named(tmp_path, monkeypatch):
         load_peft(tmp_path, bert())
 
 
+SMALL = {
+    "ADALORA": {"total_step": 10},
+    "BOFT": {"boft_block_size": 2},
+    "C3A": {"block_size": 4},
+    "FOURIERFT": {"n_frequency": 8},
+    "WAVEFT": {"n_frequency": 8},
+    "IA3": {"feedforward_modules": []},
+    "OFT": {"oft_block_size": 2, "r": 0},
+    "ROAD": {"group_size": 4},
+    "SHIRA": {"r": 2},
+    "VBLORA": {"vector_length": 4, "num_vectors": 8},
+    "VERA": {"r": 2},
+    "PVERA": {"r": 2},
+    "PSOFT": {"r": 2},
+    "OSF": {"effective_rank": 2},
+}
+REFUSED = {}
+
+
 @pytest.mark.faults("PEFT's tuners: saved values load, or are refused")
 @pytest.mark.parametrize("kind", sorted(str(kind.value) for kind in peft.mapping.PEFT_TYPE_TO_TUNER_MAPPING))
 def test_every_tuner_of_the_installed_peft(tmp_path, kind):
     try:
-        config = peft.PeftConfig.from_peft_type(peft_type=kind, target_modules=["query"])
-        theirs = peft.get_peft_model(bert(), config)
+        config = peft.PeftConfig.from_peft_type(peft_type=kind, target_modules=["query"], **SMALL.get(kind, {}))
+        theirs = shaken(peft.get_peft_model(bert(), config), 0.1)
+        with torch.no_grad():
+            expected = theirs(**BATCH).last_hidden_state
+        theirs.save_pretrained(tmp_path)
+        peft.PeftModel.from_pretrained(bert(), tmp_path)
     except Exception as error:
-        pytest.skip(f"peft itself does not build it on BERT: {error}")
-    shaken(theirs, 0.1).save_pretrained(tmp_path)
+        pytest.skip(f"peft itself does not build, run or load it on BERT: {type(error).__name__}: {error}")
     try:
         model = load_peft(tmp_path, bert()).eval()
-    except ModelError as error:
-        assert len(str(error).splitlines()) == 1
+    except ModelError as refusal:
+        message = str(refusal)
+    else:
+        assert same(expected, hidden(model))
         return
-    with torch.no_grad():
-        assert same(theirs(**BATCH).last_hidden_state, hidden(model))
+    assert kind in REFUSED, message
+    assert "\n" not in message

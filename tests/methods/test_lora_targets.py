@@ -33,7 +33,9 @@ def maps(backbone: torch.nn.Module, method: LoRA, before: PEMethod | None = None
 
 
 @pytest.mark.parametrize("backbone", [llama, gpt2, bert])
-@pytest.mark.parametrize("targets", ["all-linear", ["o_proj", "c_attn", "dense"], r".*(q_proj|c_fc|intermediate\.dense)"])
+@pytest.mark.parametrize(
+    "targets", ["all-linear", ["o_proj", "c_attn", "dense"], r".*(q_proj|c_fc|intermediate\.dense)"]
+)
 def test_targets_select_what_peft_selects(backbone, targets):
     model = backbone()
     names = [n for n, _ in model.named_modules()]
@@ -63,7 +65,9 @@ def test_one_name_is_a_list_of_one():
 
 @pytest.mark.parametrize("target", ["qury", "", "layers", "embed_tokens", "norm", "(", "top"])
 def test_a_target_that_selects_nothing_names_what_there_is(target):
-    with pytest.raises(ModelError, match="is neither a part .*query, key.* nor the name of a linear map .*q_proj, k_proj"):
+    with pytest.raises(
+        ModelError, match=r"is neither a part .*query, key.* nor the name of a linear map .*q_proj, k_proj"
+    ):
         PEModel(llama(), LoRA(targets=(target,)))
 
 
