@@ -1,4 +1,4 @@
-"""The dtype of each tensor of a saved backbone, which transformers does not restore for all of them."""
+"""The dtypes and the buffers of a saved backbone, which transformers does not restore for all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from pemeta.model.manifest import find_file
+from pemeta.errors import ModelError, OutputError
+from pemeta.model.manifest import MANIFEST, check_file, file_digest, find_file
+from pemeta.utils.files import read_tensors, write_tensors
+
+BUFFERS = "buffers.safetensors"
 
 
 def unusual_dtypes(backbone: nn.Module, dtype: str) -> dict[str, str]:
@@ -40,6 +44,41 @@ def restore_dtypes(backbone: nn.Module, path: str | Path, dtype: str, unusual: M
             continue
         stored = read(name) if rounded else None
         value.data = (value.data if stored is None else stored).to(device=value.device, dtype=wanted)
+
+
+def write_buffers(backbone: nn.Module, folder: Path) -> str | None:
+    """Write the floating-point buffers that transformers computes anew, such as frequencies, and return a digest.
+
+    What it computes depends on the dtype that a model is made in, and not only on the one that it has.
+    """
+    saved = backbone.state_dict().keys()
+    values = {name: buffer.detach().cpu() for name, buffer in backbone.named_buffers() if name not in saved}
+    values = {name: value for name, value in values.items() if value.is_floating_point()}
+    if not values:
+        return None
+    write_tensors(folder / BUFFERS, values)
+    return file_digest(folder / BUFFERS)
+
+
+def restore_buffers(backbone: nn.Module, path: str | Path, digest: str | None) -> None:
+    """Restore what :func:`write_buffers` wrote; nothing if it gave no digest.
+
+    Raises:
+        ModelError: the file is missing or damaged, or belongs to another model.
+    """
+    if digest is None:
+        return
+    file = find_file(path, BUFFERS)
+    if file is None:
+        raise ModelError(f"{str(path)!r} has no {BUFFERS}, although {MANIFEST} names it; save or download it again")
+    check_file(file, digest, MANIFEST)
+    try:
+        values, _ = read_tensors(file)
+    except OutputError as error:
+        raise ModelError(f"{error.args[0].rpartition(';')[0]}; save or download the model again") from None
+    for name, value in values.items():
+        buffer = backbone.get_buffer(name)
+        buffer.data = value.to(buffer.device)
 
 
 def _tensors(backbone: nn.Module) -> list[tuple[str, Tensor]]:

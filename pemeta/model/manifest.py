@@ -43,6 +43,7 @@ class Manifest(Frozen):
         dtype: dtype of the backbone's parameters.
         dtypes: dtype of each of the backbone's parameters and buffers that has another one; None if an earlier version
             wrote it.
+        buffers_digest: digest of ``buffers.safetensors``; None if there is no such file.
         base: location of the backbone, if not in this folder: a folder (relative to this one if it begins with a dot)
             or a name on the hub.
         facts: how the model was made.
@@ -58,6 +59,7 @@ class Manifest(Frozen):
     tokenizer_digest: str | None = None
     dtype: DType = "float32"
     dtypes: dict[str, DType] | None = None
+    buffers_digest: str | None = None
     base: str | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)

@@ -19,7 +19,7 @@ from pemeta.backbone.loading import load_backbone
 from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
 from pemeta.errors import ModelError, OutputError, reason
 from pemeta.methods.base import PEMethod
-from pemeta.model.dtypes import restore_dtypes, unusual_dtypes
+from pemeta.model.dtypes import BUFFERS, restore_buffers, restore_dtypes, unusual_dtypes, write_buffers
 from pemeta.model.manifest import (
     FORMAT,
     MANIFEST,
@@ -42,7 +42,7 @@ from pemeta.utils.provenance import package_versions
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
-WEIGHTS = re.compile(rf"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|{re.escape(THETA_A)}")
+WEIGHTS = re.compile(rf"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|{re.escape(THETA_A)}|{re.escape(BUFFERS)}")
 """Files that only some models have, so that those of an earlier model must not remain."""
 
 
@@ -120,7 +120,8 @@ def write_model(
     setattr(plain.config, MARK, FORMAT)  # of the copy only
     with quiet():
         plain.save_pretrained(folder)
-    manifest = manifest.model_copy(update={"dtypes": unusual_dtypes(plain, manifest.dtype)})
+    beside = {"dtypes": unusual_dtypes(plain, manifest.dtype), "buffers_digest": write_buffers(plain, folder)}
+    manifest = manifest.model_copy(update=beside)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
         manifest = manifest.model_copy(update={"tokenizer_digest": tokenizer_digest(tokenizer)})
@@ -166,6 +167,7 @@ def load_model(
     exact = wanted == getattr(torch, manifest.dtype)  # not converted to another dtype now
     backbone = load_backbone(path, attention, wanted, trust_remote_code, True)
     restore_dtypes(backbone, path, _name_of(wanted), manifest.dtypes if exact else None)
+    restore_buffers(backbone, path, manifest.buffers_digest if exact else None)
     if method is not None and method not in manifest.methods:
         model = make(backbone, method, seed=seed)
         model.tokenizer_digest = manifest.tokenizer_digest
