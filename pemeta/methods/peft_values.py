@@ -35,9 +35,10 @@ def fields_of(config: Mapping[str, Any], backbone: nn.Module) -> dict[str, Any]:
 
     refuse_changed_base(config)
     kind = str(config["peft_type"])
-    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
-        raise ModelError(unknown_name("PEFT tuner", kind, [str(key.value) for key in PEFT_TYPE_TO_CONFIG_MAPPING]))
-    default = {field.name: _default(field) for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])}
+    known: Mapping[Any, Any] = PEFT_TYPE_TO_CONFIG_MAPPING
+    if kind not in known:
+        raise ModelError(unknown_name("PEFT tuner", kind, [str(key.value) for key in known]))
+    default = {field.name: _default(field) for field in dataclasses.fields(known[kind])}
     unset = [key for key, value in config.items() if key in default and default[key] == value]
     fields = {key: value for key, value in config.items() if key not in (*METADATA, *INITIALISATIONS, *unset)}
     if not fields.get("target_modules"):
@@ -113,8 +114,9 @@ def saved_values(plain: nn.Module, config: Any, adapter: str, values: State) -> 
             parameter.requires_grad_(required)
     state = theirs.state_dict()
     loaded = {value.data_ptr() for name, value in state.items() if name not in result.missing_keys}
-    own = {name for name, _ in theirs.named_parameters(remove_duplicate=False) if adapter in name.split(".")}
-    missing = sorted(name for name in own & set(result.missing_keys) if state[name].data_ptr() not in loaded)
+    own = {name for name, parameter in theirs.named_parameters(remove_duplicate=False) if parameter.requires_grad}
+    trained = {name for name in own if adapter in name.split(".")}  # PEFT saves no others
+    missing = sorted(name for name in trained & set(result.missing_keys) if state[name].data_ptr() not in loaded)
     if missing:
         raise ModelError(f"lacks {len(missing)} of the adapter's parameters, e.g. {_inner(missing[0])}")
     rest |= {_inner(name): given[name] for name in result.unexpected_keys if name in given}
