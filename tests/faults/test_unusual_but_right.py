@@ -138,3 +138,11 @@ def test_what_others_put_in_a_run_folder(room: Room, pemeta: Any) -> None:
     works(room, pemeta, room.config)
     assert "2 of 2 runs are done" in pemeta("run", room.config).out
     assert yaml.safe_load((out / "config.yaml").read_text())["targets"] == ["cc"]
+
+
+def test_every_file_of_a_run_has_the_mode_of_a_new_one(finished_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    usual = (tmp_path / "new").stat().st_mode
+    modes = {str(file): file.stat().st_mode for file in finished_run.rglob("*") if file.is_file()}
+    assert len(modes) > 10
+    assert {file for file, mode in modes.items() if mode != usual} == set()
