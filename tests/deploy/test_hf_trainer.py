@@ -100,32 +100,37 @@ def test_the_state_within_another_module(tiny_bert_dir, data):
 
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "activation checkpointing": {"gradient_checkpointing": True},
-    "its arguments": {
+    "activation checkpointing": {
         "gradient_checkpointing": True,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
     },
-    "neftune": {"neftune_noise_alpha": 5.0},
-    "bf16": {"bf16": True},
-    "bf16 in evaluation": {"bf16_full_eval": True, "eval_strategy": "epoch"},
-    "label smoothing": {"label_smoothing_factor": 0.1},
-    "label names": {"label_names": ["labels"]},
-    "by length": {"train_sampling_strategy": "group_by_length"},
-    "batch size": {"auto_find_batch_size": True},
-    "evaluation": {"eval_strategy": "steps", "eval_steps": 2, "eval_do_concat_batches": False},
-    "metrics": {"eval_strategy": "epoch", "include_for_metrics": ["inputs", "loss"], "eval_accumulation_steps": 1},
+    "neftune": {"neftune_noise_alpha": 5.0, "use_cache": True},
+    "bf16": {"bf16": True, "label_names": ["labels"], "include_num_input_tokens_seen": "all"},
+    "bf16 in evaluation": {"bf16_full_eval": True, "eval_strategy": "epoch", "full_determinism": True, "data_seed": 4},
+    "label smoothing": {"label_smoothing_factor": 0.1, "train_sampling_strategy": "group_by_length"},
+    "batch size": {"auto_find_batch_size": True, "remove_unused_columns": False, "dataloader_drop_last": True},
+    "evaluation": {
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "eval_do_concat_batches": False,
+        "include_for_metrics": ["inputs", "loss"],
+        "eval_accumulation_steps": 1,
+    },
     "the best": {
         "eval_strategy": "steps",
-        "eval_steps": 3,
+        "eval_steps": 1,
+        "save_steps": 1,
         "load_best_model_at_end": True,
         "metric_for_best_model": "loss",
     },
-    "accumulation": {"gradient_accumulation_steps": 2, "max_grad_norm": 0.1},
-    "optimiser": {"optim": "adafactor", "weight_decay": 0.1, "lr_scheduler_type": "cosine", "warmup_steps": 1},
-    "tokens": {"include_num_input_tokens_seen": "all", "skip_memory_metrics": False},
-    "cache": {"use_cache": True},
-    "columns": {"remove_unused_columns": False, "dataloader_drop_last": True},
-    "determinism": {"full_determinism": True, "seed": 3, "data_seed": 4},
+    "optimiser": {
+        "optim": "adafactor",
+        "weight_decay": 0.1,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 1,
+        "gradient_accumulation_steps": 2,
+        "max_grad_norm": 0.1,
+    },
 }
 """Arguments of Trainer that touch the model, the data or the precision; docs/howto/save-and-serve.md lists them."""
 
@@ -136,7 +141,7 @@ def test_trainer_s_arguments(tiny_bert_dir, data, tokenizer, tmp_path, options, 
     model = new(tiny_bert_dir, data)
     before, stored = model.state(), set(model.stored_names("aa"))
     torch.use_deterministic_algorithms(False)
-    training = trainer(TaskModel(model, "aa"), data, tokenizer, tmp_path, **{"num_train_epochs": 1, **options})
+    training = trainer(TaskModel(model, "aa"), data, tokenizer, tmp_path, **{"max_steps": 2, **options})
     try:
         training.train()
     finally:
@@ -160,7 +165,7 @@ def test_checkpointing_changes_no_value_and_noise_does(tiny_bert_dir, data, toke
     found = []
     for options in ({}, {"gradient_checkpointing": True}, {"neftune_noise_alpha": 5.0}):
         model = new(tiny_bert_dir, data, {"name": "lora", "rank": 2})
-        trainer(TaskModel(model, "aa"), data, tokenizer, tmp_path, num_train_epochs=1, **options).train()
+        trainer(TaskModel(model, "aa"), data, tokenizer, tmp_path, max_steps=2, **options).train()
         found.append(model.state())
     plain, checkpointed, noisy = found
     assert all(torch.allclose(plain[name], checkpointed[name], atol=1e-6) for name in plain)
