@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pemeta.deploy.task_classes import Shell, differ, example
+from pemeta.deploy.task_classes import Shell, differ, example, same_draws
 from pemeta.errors import ModelError, reason
 from pemeta.model.model_files import without_methods
 from pemeta.model.pe_model import PEModel
@@ -38,7 +38,13 @@ def check_in_peft(
         return
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
-        with warnings.catch_warnings(record=True) as said, quiet(), torch.no_grad(), modes_kept(model):
+        with (
+            warnings.catch_warnings(record=True) as said,
+            quiet(),
+            torch.no_grad(),
+            modes_kept(model),
+            same_draws(model.device),
+        ):
             warnings.simplefilter("always")
             model.eval()
             found = _difference(model, folder, shell, _emptied(head) if from_file else head, task)
@@ -77,8 +83,10 @@ def _difference(
     batch = example(model)
     if batch is None:
         return None
-    if task is not None:
-        return differ(model(batch, task), theirs(**batch).logits)
     inner = theirs.get_base_model()
     backbone = inner if shell is None else getattr(inner, shell.prefix)
-    return differ(model.hidden_states(batch), backbone(**batch).last_hidden_state)
+    with same_draws(model.device):
+        here = model.hidden_states(batch) if task is None else model(batch, task)
+    with same_draws(model.device):
+        there = backbone(**batch).last_hidden_state if task is None else theirs(**batch).logits
+    return differ(here, there)

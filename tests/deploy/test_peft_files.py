@@ -301,7 +301,9 @@ def test_saving_leaves_the_model_as_it_was(tmp_path):
     model.train()
     model.get_parameter("backbone.embeddings.LayerNorm.bias").requires_grad_(False)
     before = {name: (p.requires_grad, p.clone()) for name, p in model.named_parameters()}
+    state = torch.random.get_rng_state()
     save_peft(model, tmp_path / "peft", "nl")
+    assert torch.equal(torch.random.get_rng_state(), state)
     assert all(part.training for part in model.modules())
     after = dict(model.named_parameters())
     assert after.keys() == before.keys()

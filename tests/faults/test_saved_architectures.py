@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from architectures import ARCHITECTURES, backbone, batch
 from more_architectures import MORE, more_backbone, more_batch
 
-from pemeta import PEMethod, PEModel
+from pemeta import LoRA, PEMethod, PEModel, load_peft, save_peft
 from pemeta.errors import ModelError
 from pemeta.model.model_files import values_digest
 
@@ -52,3 +53,31 @@ def test_what_is_saved_loads_with_equal_outputs(name: str, dtype: torch.dtype, t
     # Kernels differ in their last digit by where a tensor lies in memory.
     eps = torch.finfo(dtype).eps
     assert torch.allclose(hidden(again, inputs), before, rtol=8 * eps, atol=8 * eps)
+
+
+NO_LORA = {"ibert": "nor the name of a linear map", "resnet": "running statistics"}
+NOT_IN_PEFT = {"mamba": "is incompatible with Mamba", "mamba2": "is incompatible with Mamba"}
+DECODERS = (
+    "gemma gemma2 gemma3 phi3 phi olmo2 smollm3 granite gptneox gptj opt opt350 bloom falcon qwen3moe mixtral "
+    "starcoder2 stablelm cohere"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, None) for name in MORE), *((name, "CAUSAL_LM") for name in DECODERS.split())]
+)
+def test_a_lora_acts_in_transformers_class(name: str, kind: str | None, tmp_path: Path) -> None:
+    """``save_peft`` itself compares the outputs in peft."""
+    pytest.importorskip("peft")
+    reason = {**NO_LORA, **NOT_IN_PEFT}.get(name)
+    with pytest.raises(ModelError, match=reason) if reason else nullcontext():
+        whole = more_backbone(name)
+        whole.config._experts_implementation = "eager"
+        model = PEModel(whole, LoRA(rank=2, targets="all-linear"))
+        with torch.no_grad():
+            for parameter in map(model.get_parameter, model.partition().theta_a):
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        save_peft(model, tmp_path / "peft", task_type=kind)
+        again = load_peft(tmp_path / "peft", more_backbone(name)).state()
+        assert all(torch.equal(value, again[name]) for name, value in model.state().items())
+    assert (tmp_path / "peft").exists() == (reason is None)
