@@ -132,7 +132,7 @@ def linear_of(model: PEModel, task: str, shell: Shell) -> nn.Linear:
             f"{type(shell.model).__name__} has no place for; {REMEDY}"
         )
     outputs, inputs = weight.shape
-    linear = torch.nn.utils.skip_init(  # which draws no random numbers
+    linear: nn.Linear = torch.nn.utils.skip_init(  # which draws no random numbers
         nn.Linear, inputs, outputs, bias=takes_bias, device=weight.device, dtype=weight.dtype
     )
     with torch.no_grad():

@@ -46,22 +46,34 @@ def restore_dtypes(backbone: nn.Module, path: str | Path, dtype: str, unusual: M
         value.data = (value.data if stored is None else stored).to(device=value.device, dtype=wanted)
 
 
-def write_buffers(backbone: nn.Module, folder: Path) -> str | None:
-    """Write the floating-point buffers that transformers computes anew, such as frequencies, and return a digest.
+def write_buffers(plain: nn.Module, whole: nn.Module, folder: Path) -> str | None:
+    """Write the buffers that are not in a backbone's own files, and return a digest; None if there are none.
 
-    What it computes depends on the dtype that a model is made in, and not only on the one that it has.
+    These are the floating-point ones that transformers computes anew, such as frequencies, since what it computes
+    depends on the dtype that a model is made in, and those that methods add, such as VeRA's random projections.
+
+    Args:
+        plain: the backbone without methods.
+        whole: the backbone with methods.
+        folder: the model's folder.
     """
-    saved = backbone.state_dict().keys()
-    values = {name: buffer.detach().cpu() for name, buffer in backbone.named_buffers() if name not in saved}
-    values = {name: value for name, value in values.items() if value.is_floating_point()}
+    saved = plain.state_dict().keys()
+    values = {name: value for name, value in plain.named_buffers() if name not in saved and value.is_floating_point()}
+    values |= added_buffers(plain, whole)
     if not values:
         return None
-    write_tensors(folder / BUFFERS, values)
+    write_tensors(folder / BUFFERS, {name: value.detach().cpu() for name, value in values.items()})
     return file_digest(folder / BUFFERS)
 
 
-def restore_buffers(backbone: nn.Module, path: str | Path, digest: str | None) -> None:
-    """Restore what :func:`write_buffers` wrote; nothing if it gave no digest.
+def added_buffers(plain: nn.Module, whole: nn.Module) -> dict[str, Tensor]:
+    """The buffers, by name, that methods have added to a backbone; ``plain`` shares all others with ``whole``."""
+    own = {id(buffer) for buffer in plain.buffers()}
+    return {name: buffer for name, buffer in whole.named_buffers() if id(buffer) not in own}
+
+
+def restore_buffers(buffers: Mapping[str, Tensor], path: str | Path, digest: str | None) -> None:
+    """Restore those of the given buffers that :func:`write_buffers` wrote; nothing if it gave no digest.
 
     Raises:
         ModelError: the file is missing or damaged, or belongs to another model.
@@ -76,9 +88,9 @@ def restore_buffers(backbone: nn.Module, path: str | Path, digest: str | None) -
         values, _ = read_tensors(file)
     except OutputError as error:
         raise ModelError(f"{error.args[0].rpartition(';')[0]}; save or download the model again") from None
-    for name, value in values.items():
-        buffer = backbone.get_buffer(name)
-        buffer.data = value.to(buffer.device)
+    for name, buffer in buffers.items():
+        if name in values:
+            buffer.data = values[name].to(buffer.device)
 
 
 def _tensors(backbone: nn.Module) -> list[tuple[str, Tensor]]:

@@ -19,7 +19,7 @@ from pemeta.backbone.loading import load_backbone
 from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
 from pemeta.errors import ModelError, OutputError, reason
 from pemeta.methods.base import PEMethod
-from pemeta.model.dtypes import BUFFERS, restore_buffers, restore_dtypes, unusual_dtypes, write_buffers
+from pemeta.model.dtypes import BUFFERS, added_buffers, restore_buffers, restore_dtypes, unusual_dtypes, write_buffers
 from pemeta.model.manifest import (
     FORMAT,
     MANIFEST,
@@ -120,7 +120,10 @@ def write_model(
     setattr(plain.config, MARK, FORMAT)  # of the copy only
     with quiet():
         plain.save_pretrained(folder)
-    beside = {"dtypes": unusual_dtypes(plain, manifest.dtype), "buffers_digest": write_buffers(plain, folder)}
+    beside = {
+        "dtypes": unusual_dtypes(plain, manifest.dtype),
+        "buffers_digest": write_buffers(plain, model.backbone, folder),
+    }
     manifest = manifest.model_copy(update=beside)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
@@ -167,7 +170,7 @@ def load_model(
     exact = wanted == getattr(torch, manifest.dtype)  # not converted to another dtype now
     backbone = load_backbone(path, attention, wanted, trust_remote_code, True)
     restore_dtypes(backbone, path, _name_of(wanted), manifest.dtypes if exact else None)
-    restore_buffers(backbone, path, manifest.buffers_digest if exact else None)
+    restore_buffers(dict(backbone.named_buffers()), path, manifest.buffers_digest if exact else None)
     if method is not None and method not in manifest.methods:
         model = make(backbone, method, seed=seed)
         model.tokenizer_digest = manifest.tokenizer_digest
@@ -237,7 +240,9 @@ def _load_on_base(
 
 def _load_added(model: Network, path: str | Path, manifest: Manifest, keep: bool) -> None:
     """Load the saved values of the parameters that the methods added, and their dtypes too if ``keep``."""
-    own = {id(parameter) for parameter in without_methods(model).parameters()}
+    plain = without_methods(model)
+    restore_buffers(added_buffers(plain, model.backbone), path, manifest.buffers_digest)
+    own = {id(parameter) for parameter in plain.parameters()}
     expected = {name for name, p in model.backbone.named_parameters() if id(p) not in own}
     file = find_file(path, THETA_A)
     try:

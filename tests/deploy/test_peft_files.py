@@ -142,12 +142,13 @@ def test_pemeta_loads_what_peft_trained(tmp_path, backbone, config):
         assert not same(backbone()(**BATCH).last_hidden_state, hidden(model))
 
 
-def test_a_task_that_peft_trained(tmp_path):
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_task_that_peft_trained(tmp_path, dora):
     from transformers import BertForTokenClassification
 
     base = BertForTokenClassification(BertConfig(**{**bert().config.to_dict(), "num_labels": 3}))
     base.bert.load_state_dict(bert().state_dict())
-    config = peft.LoraConfig(task_type="TOKEN_CLS", r=2, target_modules=["query"])
+    config = peft.LoraConfig(task_type="TOKEN_CLS", r=2, target_modules=["query"], use_dora=dora)
     theirs = shaken(peft.get_peft_model(base, config), 0.5)
     theirs.save_pretrained(tmp_path)
     with torch.no_grad():
@@ -155,6 +156,7 @@ def test_a_task_that_peft_trained(tmp_path):
         assert model.head_spec("nl").labels == ("LABEL_0", "LABEL_1", "LABEL_2")
         assert same(model(BATCH, "nl"), theirs(**BATCH).logits)
     assert load_peft(tmp_path, bert()).tasks == ()
+    assert model.method.name == ("peft" if dora else "lora")
     with pytest.raises(ModelError, match="has 3 labels, but 2 were given"):
         load_peft(tmp_path, bert(), "nl", ("O", "B"))
 

@@ -556,3 +556,23 @@ def test_a_manifest_of_an_earlier_version_loads(tiny_bert_dir, tmp_path):
     assert manifest.pop("dtypes") == {}
     file.write_text(json.dumps(manifest))
     assert torch.equal(hidden(PEModel.from_pretrained(tmp_path / "m").eval()), hidden(model))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("config", [{"peft_type": "SHIRA", "r": 1}, {"peft_type": "VERA", "r": 2}], ids=str)
+def test_random_buffers_of_a_tuner_come_back(tiny_bert_dir, tmp_path, config):
+    """SHiRA's mask and VeRA's projections are drawn when they are attached."""
+    pytest.importorskip("peft")
+    method = PEMethod.parse({"name": "peft", "config": {**config, "target_modules": ["query", "value"]}})
+    try:
+        model = PEModel(load_backbone(tiny_bert_dir), method, seed=3)
+    except ModelError:
+        pytest.skip("this tuner is refused")
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if "pemeta_peft" in name and buffer.is_floating_point():
+                buffer.add_(torch.rand_like(buffer))
+    shaken(model).save_pretrained(tmp_path / "m")
+    again = PEModel.from_pretrained(tmp_path / "m").eval()
+    assert torch.equal(hidden(again), hidden(model))
+    assert not torch.equal(hidden(PEModel(load_backbone(tmp_path / "m"), method, seed=3).eval()), hidden(model))
