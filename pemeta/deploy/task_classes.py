@@ -114,7 +114,7 @@ def shell_for(backbone: PreTrainedModel, wanted: TaskClass, labels: int | None =
 
 
 def linear_of(model: PEModel, task: str, shell: Shell) -> nn.Linear:
-    """A copy of a task's linear map, in the form that the class has.
+    """A copy of a task's linear map, in the form that the class has and in the backbone's dtype.
 
     Raises:
         ModelError: the class has no bias, and the task's is not zero.
@@ -133,7 +133,7 @@ def linear_of(model: PEModel, task: str, shell: Shell) -> nn.Linear:
         )
     outputs, inputs = weight.shape
     linear: nn.Linear = torch.nn.utils.skip_init(  # which draws no random numbers
-        nn.Linear, inputs, outputs, bias=takes_bias, device=weight.device, dtype=weight.dtype
+        nn.Linear, inputs, outputs, bias=takes_bias, device=weight.device, dtype=next(model.backbone.parameters()).dtype
     )
     with torch.no_grad():
         linear.weight.copy_(weight)
