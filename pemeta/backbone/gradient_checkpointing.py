@@ -9,7 +9,7 @@ first pass.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
@@ -130,8 +130,9 @@ def checkpoint_layers(backbone: nn.Module, enable: bool = True) -> None:
             part._gradient_checkpointing_func = checkpointed  # type: ignore[assignment]
 
 
-def replace_checkpointing(module: nn.Module) -> None:
-    """Use :func:`checkpointed` wherever gradient checkpointing has been turned on by other code."""
-    for part in module.modules():
-        if getattr(part, "gradient_checkpointing", False):
+def replace_checkpointing(parts: Iterable[nn.Module]) -> None:
+    """Use :func:`checkpointed` in all parts in which other code has turned gradient checkpointing on."""
+    for part in parts:
+        used = vars(part).get("_gradient_checkpointing_func")
+        if getattr(part, "gradient_checkpointing", False) and used is not checkpointed:
             part._gradient_checkpointing_func = checkpointed  # type: ignore[assignment]

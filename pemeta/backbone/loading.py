@@ -126,7 +126,7 @@ def _is_finite(value: torch.Tensor) -> bool:
 def _refuse_unreadable(path: str | Path) -> None:
     """Refuse a folder whose weights are pickles, or quantised ones that transformers would take at face value."""
     folder = Path(path)
-    names = _weights_in(folder) if folder.is_dir() else []
+    names = weight_files(folder) if folder.is_dir() else []
     odd = [name for name in names if not name.endswith(".safetensors")]
     if odd:
         raise ModelError(
@@ -142,7 +142,7 @@ def _refuse_unreadable(path: str | Path) -> None:
                     raise ValueError(f"its weights are quantised: {parameter} is stored as {kind}")
 
 
-def _weights_in(folder: Path) -> list[str]:
+def weight_files(folder: Path) -> list[str]:
     """Names of the files that weights would be read from; pickles only if there are no other files."""
     index = folder / SAFE_WEIGHTS_INDEX_NAME
     if (folder / SAFE_WEIGHTS_NAME).exists():

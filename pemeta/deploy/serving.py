@@ -20,6 +20,7 @@ from pemeta.deploy.predictions import Classified, Tagged, tagged
 from pemeta.deploy.windows import windows
 from pemeta.errors import DataError, ModelError, reason, unknown_name
 from pemeta.heads import SequenceClassification, TokenClassification
+from pemeta.model.given import require_model
 from pemeta.model.manifest import TASKS, read_manifest, resolve_base
 from pemeta.model.model_files import theta_p_digest
 from pemeta.model.pe_model import PEModel
@@ -47,6 +48,7 @@ class Server:
     """
 
     def __init__(self, model: PEModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        require_model(model, "Server")
         if not tokenizer.is_fast:
             raise ModelError(f"{type(tokenizer).__name__} does not align tokens with words; use a fast tokenizer")
         digest = tokenizer_digest(tokenizer)

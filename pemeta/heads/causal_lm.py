@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pemeta.backbone.output_matrix import why_not_tied
 from pemeta.errors import ModelError, reason
 from pemeta.heads.base import Head, HeadSpec, labels_of, mean_cross_entropy
 from pemeta.typing import IGNORE_INDEX, Batch
@@ -23,11 +24,13 @@ class CausalLMHead(Head):
 
     With ``tied`` output, W is the backbone's word embedding, as in GPT-2. It stays in θ_p (or in θ_a, if a method
     puts it there), is shared by all tasks, and gets its meta-gradient through the backbone as well as from here; the
-    head itself is b: ``V`` parameters, 50 257 for GPT-2. With ``own`` output, W belongs to the head, for backbones
-    whose output matrix differs from the embedding (Llama's): ``V D + V`` parameters, 38.6 million for GPT-2's width.
-    It starts as a copy of the embedding; copy a pretrained output matrix into ``weight`` to start from that instead.
+    head itself is b: ``V`` parameters, 50 257 for GPT-2. That is refused where transformers' own language model has
+    another output matrix (most of Llama's kind), or scales, caps or maps its logits further (Gemma 2, Granite, Cohere).
+    With ``own`` output, W belongs to the head: ``V D + V`` parameters, 38.6 million for GPT-2's width. It starts as a
+    copy of the embedding where that is the output matrix, and else at random; copy a pretrained output matrix into
+    ``weight`` to start from that instead, in logits without any scaling or cap.
 
-    b starts at zero. A model's own scaling or capping of logits is not applied here.
+    b starts at zero.
 
     Args:
         hidden_size: Width D of the hidden states.
@@ -71,7 +74,8 @@ class CausalLMHead(Head):
 
         Raises:
             ModelError: There is no word embedding, it has fewer than V rows or another width than the hidden
-                states, or the hidden state of a token depends on a later one.
+                states, it is not the output matrix that it is to be, or the hidden state of a token depends on a later
+                one.
         """
         rows, width = _embedding(backbone).shape
         if rows < len(self.bias):
@@ -80,18 +84,28 @@ class CausalLMHead(Head):
                 f"{rows} rows; encode with the tokenizer of this backbone"
             )
         if self.bias.is_meta or _embedding(backbone).is_meta:
-            return  # without values there is nothing to test
+            self._refuse_other_output(backbone)
+            return  # without values there is nothing else to test
         hidden = _hidden_states_without_future(backbone, rows)
         if self.weight is None and hidden.shape[-1] != width:
             raise ModelError(
                 f"the word embedding of {type(backbone).__name__} is {width} wide but its hidden states are "
                 f"{hidden.shape[-1]} wide, so it cannot serve as the output matrix; use a head with output='own'"
             )
+        self._refuse_other_output(backbone)
+
+    def _refuse_other_output(self, backbone: nn.Module) -> None:
+        """Refuse logits that are not those of the pretrained language model."""
+        if self.weight is None and (why := why_not_tied(backbone)):
+            raise ModelError(
+                f"output='tied' takes the word embedding as the output matrix, but {why}; use output='own', a matrix "
+                "of the task's own"
+            )
 
     def start_from(self, backbone: nn.Module) -> None:
-        """Copy the embedding into W, if the head has its own W and the shapes agree."""
+        """Copy the embedding into W, if the head has its own W and the embedding is the pretrained output matrix."""
         embedding = _embedding(backbone)[: len(self.bias)]
-        if self.weight is not None and embedding.shape == self.weight.shape:
+        if self.weight is not None and embedding.shape == self.weight.shape and not why_not_tied(backbone):
             with torch.no_grad():
                 self.weight.copy_(embedding)
 

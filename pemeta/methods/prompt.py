@@ -19,6 +19,7 @@ from pemeta.methods.positions import (
     position_ids,
     position_limit,
 )
+from pemeta.utils.modules import modes_kept
 
 CHILD = "pemeta_prompt"
 
@@ -107,6 +108,32 @@ def _prepend(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Te
     return added(output)  # type: ignore[no-any-return]
 
 
+def _refuse_no_patches(backbone: nn.Module, width: int) -> None:
+    """Refuse a backbone whose ``embeddings`` are not those of an image's patches, by running them on a blank one.
+
+    Raises:
+        ModelError: it takes something other than images, or embeds them as something other than (B, T, width).
+    """
+    name, config = type(backbone).__name__, backbone.config
+    embeddings = backbone.get_submodule("embeddings")
+    sizes = getattr(config, "image_size", None)
+    if getattr(backbone, "main_input_name", None) != "pixel_values" or sizes is None:
+        raise ModelError(
+            f"a prompt needs vectors in place of tokens, which {name} does not take (inputs_embeds); use another method"
+        )
+    height, columns = (sizes, sizes) if isinstance(sizes, int) else tuple(sizes)
+    reference = next(embeddings.parameters())
+    blank = reference.new_zeros(1, getattr(config, "num_channels", 3), height, columns)
+    with modes_kept(embeddings), torch.no_grad():
+        embeddings.eval()  # dropout would draw numbers
+        found = embeddings(blank)
+    if not isinstance(found, Tensor) or found.dim() != 3 or found.shape[-1] != width:
+        raise ModelError(
+            f"a prompt needs an image's patches as one sequence of vectors of width {width}, but "
+            f"{type(embeddings).__name__} gives something else; use another method"
+        )
+
+
 def _check_length(backbone: nn.Module, length: int, prompt: int) -> None:
     """Refuse a sequence that exceeds the table of positions, which PyTorch would report as an index error."""
     limit = position_limit(backbone)
@@ -169,6 +196,7 @@ class Prompt(Inserted):
                 "a prompt needs a backbone that takes inputs_embeds, or embeds patches in .embeddings; use another "
                 "method"
             )
+        _refuse_no_patches(backbone, width)
         return [
             Insertion("embeddings", lambda: SoftTokens(torch.randn(self.length, width) * self.init_std), after=_prepend)
         ]

@@ -16,6 +16,7 @@ from typing_extensions import Self
 
 from pemeta.backbone.architectures import attention_of
 from pemeta.backbone.checks import check_token_ids
+from pemeta.backbone.given import other_hidden_states
 from pemeta.backbone.gradient_checkpointing import checkpoint_layers
 from pemeta.backbone.joined_batches import JoinedPasses, concatenate, split_hidden
 from pemeta.backbone.layer_reuse import (
@@ -73,11 +74,20 @@ class BackboneForward(nn.Module):
         return to_device(batch, self.device)
 
     def hidden_states(self, batch: Batch) -> Tensor:
-        """The backbone's last hidden states (B, T, D), before any method transforms them."""
+        """The backbone's last hidden states (B, T, D), before any method transforms them.
+
+        Raises:
+            ModelError: the backbone gives something else.
+        """
         if "trunk" in batch:
             return batch["trunk"]
         with self._autocast(), skip_layers_below(self.backbone, batch):
-            return self.backbone(**self._inputs(batch)).last_hidden_state  # type: ignore[no-any-return]
+            found: Any = getattr(self.backbone(**self._inputs(batch)), "last_hidden_state", None)
+        width = self.backbone.config.hidden_size
+        if not isinstance(found, Tensor) or found.dim() != 3 or found.shape[-1] != width:
+            what = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else "not in its output"
+            raise other_hidden_states(type(self.backbone).__name__, what, width)
+        return found
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         check_token_ids(self.backbone, batch)

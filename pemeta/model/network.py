@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from typing_extensions import Self
 
-from pemeta.backbone.checks import check_backbone, refuse_running_statistics
+from pemeta.backbone.checks import check_backbone
 from pemeta.backbone.layer_reuse import is_compiled
 from pemeta.errors import ModelError, reason, shortened, unknown_name
 from pemeta.heads import Head, HeadSpec
+from pemeta.heads.making import head_maker, made_head, require_task_name
 from pemeta.methods.base import PEMethod, is_added
 from pemeta.model.forward import BackboneForward
 from pemeta.model.manifest import MARK
+from pemeta.model.ownership import claim, require_free
 from pemeta.model.partition import Partition
 from pemeta.typing import Batch, State
 from pemeta.utils.modules import count
@@ -28,6 +31,8 @@ class Network(BackboneForward):
 
     def __init__(self, backbone: PreTrainedModel, method: PEMethod, *, seed: int = 0) -> None:
         check_backbone(backbone)
+        method = PEMethod.parse(method)
+        require_free(backbone)
         super().__init__(backbone)
         vars(backbone.config).pop(MARK, None)  # saving this model sets it again
         self.heads = nn.ModuleDict()
@@ -46,9 +51,12 @@ class Network(BackboneForward):
         A method that is already attached is left unchanged.
 
         Raises:
-            ModelError: the method cannot be attached to this backbone, or the backbone is compiled.
+            ModelError: the method cannot be attached to this backbone, the backbone is compiled, or it has got another
+                model.
         """
+        method = PEMethod.parse(method)
         if method not in self.attached:
+            require_free(self.backbone, self)
             self._refuse_compiled(method)
             try:
                 with seeded(seed, "theta_a", method.name):
@@ -59,6 +67,7 @@ class Network(BackboneForward):
                     f"parameters ({shortened(reason(error))}); configure it with fewer"
                 ) from None
             self.attached += (method,)
+            claim(self.backbone, self)
             self.train(self.training)
 
     def detach(self, method: PEMethod) -> None:
@@ -71,6 +80,11 @@ class Network(BackboneForward):
         self._refuse_compiled(method)
         method.detach(self.backbone)
         self.attached = tuple(other for other in self.attached if other != method)
+        claim(self.backbone, self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call] # of a copy, or of what was pickled
+        claim(self.backbone, self)
 
     def _check_attached(self, method: PEMethod) -> None:
         if method not in self.attached:
@@ -99,12 +113,13 @@ class Network(BackboneForward):
             seed: seed of the head's initial values; the same seed and task give the same head.
 
         Raises:
+            ConfigError: ``make`` is no function, and no description of a head.
             ModelError: the head does not work with this backbone, shares a parameter, or has batch normalisation.
         """
-        if not task:
-            raise ModelError("a task needs a name; found an empty one")
+        require_task_name(task)
+        make = head_maker(make)
         with seeded(seed, "head", task):
-            head = make(self.hidden_size)
+            head = made_head(task, make, self.hidden_size)
         kept = task in self._shared_heads.values()  # by other tasks
         replaced = () if kept else (f"heads.{_key(task)}.",)
         others = {id(p) for name, p in self.named_parameters() if not name.startswith(replaced)}
@@ -113,7 +128,6 @@ class Network(BackboneForward):
                 f"the head of task {task!r} shares a parameter with the backbone or another head, but a parameter must "
                 "belong to only one of θ_p, θ_a and the heads; create a separate head for each task"
             )
-        refuse_running_statistics(head)
         head.check(self.backbone)
         reference = next(self.backbone.parameters())
         if kept:
@@ -131,8 +145,7 @@ class Network(BackboneForward):
         Raises:
             ModelError: the owner has no head, or the task no name.
         """
-        if not task:
-            raise ModelError("a task needs a name; found an empty one")
+        require_task_name(task)
         owner = self._shared_heads.get(owner, owner)
         self.head(owner)
         if task in self.tasks and task != owner:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from pemeta.backbone.given import require_location
 from pemeta.methods.base import PEMethod
 from pemeta.model.model_files import load_model, push_model, save_model
 from pemeta.model.network import Network
@@ -19,7 +20,8 @@ class PEModel(Network):
     """``h(g(f(x; θ_p); θ_a); θ_h)``: backbone f, PE method g, and a head h for each task (paper, §4).
 
     Args:
-        backbone: a Hugging Face encoder, without a pooler if possible; it is changed in place.
+        backbone: a Hugging Face encoder, without a head, and without a pooler if possible; it is changed in place, and
+            has this one model. If it had one that no longer exists, that one's methods are detached.
         method: the method that fine-tuning uses; it is attached to the backbone.
         seed: seed of the method's new parameters.
 
@@ -31,8 +33,9 @@ class PEModel(Network):
             None if unknown. Saved tasks record it, and models with another one refuse them. Set it to enable this.
 
     Raises:
-        ModelError: the method cannot be attached to this backbone, or the backbone has a pooler, is quantised, is
-            spread over devices, or already has a tuner of the peft package.
+        ModelError: the method cannot be attached to this backbone, or the backbone is the one of another model, is no
+            bare model of transformers, has a pooler, is quantised, is spread over devices, or already has a tuner of
+            the peft package.
     """
 
     @classmethod
@@ -64,6 +67,8 @@ class PEModel(Network):
             ModelError: there is no model at ``path``, it cannot be loaded, or pemeta did not save it and ``method`` is
                 not given.
         """
+        require_location(path, "PEModel.from_pretrained")
+        method = None if method is None else PEMethod.parse(method)
         return load_model(cls, path, method, seed, attention, dtype, trust_remote_code)
 
     def save_pretrained(

@@ -13,22 +13,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 from typing_extensions import Self
 
-from pemeta.backbone.architectures import attention_of
 from pemeta.backbone.checks import refuse_unfaithful
-from pemeta.backbone.gradient_checkpointing import replace_checkpointing
-from pemeta.errors import ConfigError, DataError, ModelError, NotFiniteError
+from pemeta.errors import ConfigError, ModelError, NotFiniteError
 from pemeta.methods.base import PEMethod
+from pemeta.model.given import require_module
 from pemeta.model.partition import Partition
 from pemeta.model.pe_model import PEModel
 from pemeta.priming._learn2learn import clone_parameters
+from pemeta.priming.inner_checks import check_loss, check_rate, check_used, needs_math, refuse_unlabelled
 from pemeta.priming.inner_rules.base import InnerRule, Moments
 from pemeta.priming.inner_rules.sgd import SGD
+from pemeta.priming.layout import facts
 from pemeta.priming.placing import placed
 from pemeta.priming.sharing import SharingLearner
 from pemeta.training.master_values import moments_of
-from pemeta.training.reach import check_theta_a
-from pemeta.typing import IGNORE_INDEX, Batch
-from pemeta.utils.modules import parameter_dict
+from pemeta.typing import Batch
 from pemeta.utils.precision import wide
 
 
@@ -48,6 +47,11 @@ class PrimingLearner(SharingLearner):
     rounded for each pass. ``clone.module`` is a view of the module with the clone's values. Two clones cannot compute
     at once. A shallow copy of a clone has values of its own from then on; a deep or pickled copy is a learner on a copy
     of the module with the clone's values.
+
+    A learner belongs to the parameters that the module has when the learner is made. Clones, and passes of clones, are
+    refused once one of them was added, removed or replaced (by a new head, a method that was attached or detached, or
+    resized embeddings); passes also once θ_a or the heads were converted, moved, frozen or thawed after the clone was
+    made. Attention and gradient checkpointing may change at any time, as may the values: a clone keeps its own.
 
     Args:
         module: a :class:`~pemeta.PEModel`, or any module together with ``partition``.
@@ -71,9 +75,10 @@ class PrimingLearner(SharingLearner):
         reached: names of the parameters that a gradient has reached in a clone's steps.
 
     Raises:
-        ConfigError: ``inner_lr`` is not positive.
-        ModelError: the module cannot be cloned faithfully (accelerate hooks, parameters spread over devices), or second
-            order would need to pass through attention that has no second derivative.
+        ConfigError: ``inner_lr`` is not a positive number, or the module has no θ_a and no partition is given.
+        ModelError: the module cannot be cloned faithfully (accelerate hooks, parameters spread over devices), it has
+            other parameters than the partition, or second order would need to pass through attention that has no
+            second derivative.
         MissingLearn2LearnError: on import, if learn2learn is not installed.
     """
 
@@ -91,15 +96,20 @@ class PrimingLearner(SharingLearner):
         optimizer: Optimizer | None = None,
         keep_path: bool = False,
     ) -> None:
-        if not inner_lr > 0:
-            raise ConfigError(f"inner_lr must be positive; found {inner_lr}")
+        check_rate(inner_lr)
+        require_module(module, type(self).__name__)
         if partition is None:
             if not isinstance(module, PEModel):
                 raise ConfigError(f"a {type(module).__name__} does not declare θ_a; give partition=Partition.of(...)")
             partition = module.partition(method)
-        super().__init__(module, partition.adapted)
         refuse_unfaithful(module)
-        replace_checkpointing(module)
+        super().__init__(module, partition.adapted)
+        self.layout.check()
+        if unknown := [n for n in (*partition.theta_p, *partition.adapted) if n not in self.layout.parameters]:
+            raise ModelError(
+                f"{unknown[0]} is in the partition, but it is not the first name of a parameter of the module; make "
+                "the partition with Partition.of(module, ...)"
+            )
         self.inner_lr = inner_lr
         self.method = method
         self.rule = rule or SGD()
@@ -107,9 +117,9 @@ class PrimingLearner(SharingLearner):
         self.head_gradient = head_gradient
         self.optimizer = optimizer
         self.keep_path = keep_path
-        self.math_attention = not first_order and isinstance(module, PEModel) and needs_math(module, method)
         self.partition = partition
         self.first_order = first_order
+        _ = self.math_attention  # refuses attention without a second derivative
         self.as_original()
 
     def clone(self, task: str | None = None) -> PrimingLearner:
@@ -119,21 +129,25 @@ class PrimingLearner(SharingLearner):
             task: for a ``PEModel``, clone only this task's head and share the others; by default clone all heads.
 
         Raises:
-            ModelError: a parameter was replaced since the learner was made, or another clone, or another thread,
-                computes with the module just now.
+            ConfigError: ``task`` is given, but the module has no tasks.
+            ModelError: the task has no head, the module's parameters are not those that it had when the learner was
+                made, or another clone, or another thread, computes with the module just now.
         """
-        theta_a = self.partition.theta_a
-        heads = self._owned_heads() if task is None else self.shared.head_names(task)  # type: ignore[operator]
-        with self._alone():  # or the parameters would be the values of the clone that computes
-            parameters = dict(self.shared.named_parameters())
-        start = self.current((*theta_a, *heads), parameters)
-        primed = [name for name in (*theta_a, *(heads if self.head_gradient else ())) if start[name].requires_grad]
+        theta_a, parameters = self.partition.theta_a, self.layout.parameters
+        heads = self._owned_heads() if task is None else self._with_tasks().head_names(task)
+        with placed(self.shared, self, (), {}, lambda: self.layout.check(heads)):
+            start = {name: (self.values or {}).get(name, parameters[name]) for name in (*theta_a, *heads)}
+        if unknown := sorted({*heads} - {*self.names}):
+            raise ModelError(f"{unknown[0]} is not in this learner's partition; make a new learner")
+        connected = (*theta_a, *(heads if self.head_gradient else ()))
+        primed = [name for name in connected if start[name].requires_grad]
         with torch.inference_mode(False), torch.enable_grad():
             cloned = clone_parameters([start[name] for name in primed])
             own = {name: wide(value) for name, value in zip(primed, cloned, strict=True)}
             values = {n: own[n] if n in own else wide(v.detach().clone()).requires_grad_() for n, v in start.items()}
         clone = self.with_values(values)
         clone._owned, clone._one_task = tuple(values), task is not None or self._one_task
+        clone._facts = {name: facts(parameters[name], name in connected) for name in values}
         if self.values is None and self.optimizer is not None:
             moments = {name: moments_of(self.optimizer, parameters[name]) for name in start}
             clone._moments = self.rule.initial({name: state for name, state in moments.items() if state})
@@ -158,14 +172,20 @@ class PrimingLearner(SharingLearner):
 
     def loss(self, batch: Batch, task: str) -> Tensor:
         """A task's loss, as a scalar, for a ``PEModel``; for second order, attention is twice differentiable."""
+        model = self._with_tasks()
         with self._attention(), torch.inference_mode(False), torch.enable_grad(), self.placed():
             own = {key: value.clone() if value.is_inference() else value for key, value in batch.items()}
-            return self.shared.loss(own, task)  # type: ignore[operator,no-any-return]
+            return model.loss(own, task)
 
     def forward(self, *arguments: Any, **kwargs: Any) -> Any:
         """Compute the module's output; for second order, attention is twice differentiable."""
         with self._attention(), self.placed():
             return self.shared(*arguments, **kwargs)
+
+    @property
+    def math_attention(self) -> bool:
+        """Whether passes use PyTorch's math kernel for SDPA; the backbone's attention may be set at any time."""
+        return not self.first_order and isinstance(self.shared, PEModel) and needs_math(self.shared, self.method)
 
     def _attention(self) -> AbstractContextManager[None]:
         return sdpa_kernel(SDPBackend.MATH) if self.math_attention else nullcontext()
@@ -177,9 +197,13 @@ class PrimingLearner(SharingLearner):
             loss: a scalar computed with this clone.
 
         Raises:
+            ConfigError: this is the original, which does not adapt.
             NotFiniteError: the loss is not finite.
-            ModelError: what a method has added, all of θ_a, or a parameter of the task's head has no gradient.
+            ModelError: the loss is not a scalar with a graph, or what a method has added, all of θ_a, or a parameter of
+                the task's head has no gradient.
         """
+        self._refuse_original()
+        check_loss(loss)
         self._check_finite([loss.detach()])
         self._step(loss)
 
@@ -198,14 +222,14 @@ class PrimingLearner(SharingLearner):
             The loss on each batch, before its step.
 
         Raises:
-            ConfigError: the module is not a ``PEModel``.
+            ConfigError: the module is not a ``PEModel``, or this is the original, which does not adapt.
             NotFiniteError: a loss is not finite.
             DataError: a batch has no label.
-            ModelError: what a method has added, all of θ_a, or a parameter of the task's head has no gradient.
+            ModelError: what a method has added, all of θ_a, or a parameter of the task's head has no gradient; or the
+                module has changed.
         """
-        shared = self.shared
-        if not isinstance(shared, PEModel):
-            raise ConfigError(f"a {type(shared).__name__} has no tasks; call adapt with a loss for each step")
+        self._refuse_original()
+        shared = self._with_tasks()
         losses: list[Tensor] = []
         with self._released_on_failure(), self._theta_p_constant() if self.first_order else nullcontext():
             different = {id(batch): batch for batch in batches}
@@ -216,7 +240,7 @@ class PrimingLearner(SharingLearner):
                 self._step(loss)
             self.losses = self._check_finite(losses)
             if 0.0 in self.losses:  # on the CPU, the loss itself has refused it
-                _refuse_unlabelled(batches[self.losses.index(0.0)])
+                refuse_unlabelled(batches[self.losses.index(0.0)])
             return self.losses
 
     @contextmanager
@@ -233,7 +257,8 @@ class PrimingLearner(SharingLearner):
     def _theta_p_constant(self) -> Iterator[None]:
         """Disable gradients of θ_p, which the original shares, for the duration of the block."""
         with self._alone():  # another thread's query pass would lose the gradient
-            shared = [p for p in parameter_dict(self.shared, self.partition.theta_p).values() if p.requires_grad]
+            named = self.layout.parameters
+            shared = [named[name] for name in self.partition.theta_p if named[name].requires_grad]
             try:
                 for parameter in shared:
                     parameter.requires_grad_(False)
@@ -244,7 +269,7 @@ class PrimingLearner(SharingLearner):
 
     def _alone(self) -> AbstractContextManager[None]:
         """Refuse passes of other clones, and of this one in other threads, within the block."""
-        return placed(self.shared, self, (), {})
+        return placed(self.shared, self, (), {}, self.verify)
 
     def _check_finite(self, losses: Sequence[Tensor]) -> list[float]:
         """The losses as numbers, after checking them; this is the only place that synchronizes with the device."""
@@ -262,7 +287,7 @@ class PrimingLearner(SharingLearner):
                 loss * self.loss_scale, list(owned.values()), create_graph=not self.first_order, allow_unused=True
             )
             found = {name: grad for name, grad in zip(owned, gradients, strict=True) if grad is not None}
-            self._check_used(set(found))
+            check_used(set(found), self.partition.theta_a, self._owned_heads(), self._one_task, self.shared)
             self.reached |= found.keys()
             if self.loss_scale != 1:
                 found = {name: gradient / self.loss_scale for name, gradient in found.items()}
@@ -272,24 +297,6 @@ class PrimingLearner(SharingLearner):
         if self.keep_path:
             self.path = [*self.path, self.values]
 
-    def _check_used(self, used: set[str]) -> None:
-        """Refuse a loss that does not depend on all parameters that it should adapt."""
-        theta_a, shared = self.partition.theta_a, self.shared
-        unused = [name for name in theta_a if name not in used]
-        if unused and isinstance(shared, PEModel):
-            check_theta_a(shared, theta_a, unused)
-        elif unused:
-            raise ModelError(
-                f"θ_a without a gradient: {', '.join(unused)}; the loss does not depend on it, so remove it from θ_a"
-            )
-        heads = self._owned_heads()
-        # A clone with all tasks' heads adapts those that the loss uses; a clone for one task adapts that task's.
-        if heads and (not used.intersection(heads) or (self._one_task and not used.issuperset(heads))):
-            raise ModelError(
-                f"the loss does not depend on the clone's head ({', '.join(heads[:3])}); compute it with this clone "
-                "and for the task that it was cloned for"
-            )
-
     def _owned_heads(self) -> tuple[str, ...]:
         """Names of the parameters of heads that this learner adapts."""
         theta_a = set(self.partition.theta_a)
@@ -297,30 +304,18 @@ class PrimingLearner(SharingLearner):
 
     def adapted_parameters(self) -> dict[str, Tensor]:
         """Current values, by name, of the parameters that this clone adapts: θ_a and its heads."""
+        self._refuse_original()
+        return dict(self.values or {})
+
+    def _refuse_original(self) -> None:
         if self.values is None:
             raise ConfigError("this learner is the original, which does not adapt; call clone() and adapt the clone")
-        return dict(self.values)
 
-
-def _refuse_unlabelled(batch: Batch) -> None:
-    """Refuse a support set of which all labels are -100, from which an inner step would learn nothing."""
-    labels = batch.get("labels")
-    if labels is not None and not (labels != IGNORE_INDEX).any():
-        raise DataError("the support set has no label: all are -100; leave it out, or give it labels")
-
-
-def needs_math(model: PEModel, method: PEMethod | None) -> bool:
-    """Whether second order needs PyTorch's math kernel for SDPA, because its fused kernels have no second derivative.
-
-    Raises:
-        ModelError: the backbone's attention is neither eager nor SDPA, and has no second derivative.
-    """
-    attention = attention_of(model.backbone)
-    if attention == "eager" or model.reuses_hidden_states(method):
-        return False
-    if attention != "sdpa":
-        raise ModelError(
-            f"second order needs the second derivative of the backbone's attention, which {attention!r} attention "
-            "lacks; load the backbone with attention: sdpa or eager, or set first_order: true"
-        )
-    return True
+    def _with_tasks(self) -> PEModel:
+        """The module, if it has tasks."""
+        if not isinstance(self.shared, PEModel):
+            raise ConfigError(
+                f"a {type(self.shared).__name__} has no tasks; call adapt with a loss for each step, and clone without "
+                "a task"
+            )
+        return self.shared

@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 
 from pemeta.data.examples import Examples
 from pemeta.errors import ConfigError, ModelError
+from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms import MetaPriming, PrimingAlgorithm
 from pemeta.priming.history import PrimingHistory
@@ -63,6 +64,7 @@ def prime(
             what a method has added, as the first step shows.
         KeyboardInterrupt: The run was interrupted, between two steps and after saving.
     """
+    require_model(model, "prime")
     algorithm = algorithm or MetaPriming()
     algorithm.require()
     check_options(options)

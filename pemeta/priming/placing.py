@@ -53,7 +53,13 @@ _holders: WeakKeyDictionary[nn.Module, _Holder] = WeakKeyDictionary()
 
 
 @contextmanager
-def placed(module: nn.Module, owner: object, places: Collection[Place], values: Mapping[str, Tensor]) -> Iterator[None]:
+def placed(
+    module: nn.Module,
+    owner: object,
+    places: Collection[Place],
+    values: Mapping[str, Tensor],
+    verify: Callable[[], None] | None = None,
+) -> Iterator[None]:
     """Put values in their places for the block; afterwards, whatever is raised, the module has its own again.
 
     Args:
@@ -61,6 +67,7 @@ def placed(module: nn.Module, owner: object, places: Collection[Place], values: 
         owner: Whose values they are. A block may be within another one of the same owner.
         places: All places of the values; none, to keep others from computing with the module.
         values: By first name; in place of a parameter in half precision, a pass computes with the value so rounded.
+        verify: Called before, if the block is not within another one, to refuse a module that has changed.
 
     Raises:
         ModelError: Another owner or thread computes with the module just now.
@@ -76,6 +83,8 @@ def placed(module: nn.Module, owner: object, places: Collection[Place], values: 
         _holders[module] = holder
     before: list[Any] = []
     try:
+        if there is None and verify is not None:
+            verify()
         before += [parameters[key] for parameters, key, _ in places]
         fitting: dict[str, Tensor] = {}  # one tensor for all places of a tied parameter
         for (parameters, key, name), held in zip(places, before, strict=True):

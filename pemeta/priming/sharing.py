@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from pemeta.errors import ModelError
 from pemeta.priming._learn2learn import BaseLearner
+from pemeta.priming.layout import Facts, Layout, facts, refuse_other_facts
 from pemeta.priming.placing import Place, View, find_places, placed
 
 
@@ -21,6 +22,9 @@ class SharingLearner(BaseLearner):  # type: ignore[misc]
     The original has none: its module computes with its own parameters. A shallow copy of a clone has the clone's
     values, and goes its own way from there. A deep copy, and a pickled one, is an original on a copy of the module with
     the clone's values.
+
+    Before a clone computes, it makes sure that the module still is what it was
+    (:class:`~pemeta.priming.layout.Layout`).
 
     Args:
         module: The module that the learner and all its clones share.
@@ -37,6 +41,9 @@ class SharingLearner(BaseLearner):  # type: ignore[misc]
         self.names = tuple(names)
         self.values = None
         self._places: list[Place] | None = None  # found with the first clone
+        self._layout: Layout | None = None
+        self._facts: dict[str, Facts] = {}  # of the original's parameters, when this clone was made
+        _ = self.layout  # taken now: what changes from here on makes a difference
 
     @property
     def shared(self) -> nn.Module:
@@ -44,6 +51,14 @@ class SharingLearner(BaseLearner):  # type: ignore[misc]
         module = self._modules["module"]
         assert isinstance(module, nn.Module)  # the constructor has put it there
         return module
+
+    @property
+    def layout(self) -> Layout:
+        """What the module consisted of when the learner was made, or copied."""
+        if self._layout is None:
+            with placed(self.shared, self, (), {}):  # or a clone's values would be taken for parameters
+                self._layout = Layout(self.shared)
+        return self._layout
 
     @property
     def module(self) -> Any:
@@ -54,9 +69,26 @@ class SharingLearner(BaseLearner):  # type: ignore[misc]
         """Let the shared module compute with this learner's values within the block.
 
         Raises:
-            ModelError: Another clone, or another thread, computes with the module just now.
+            ModelError: Another clone, or another thread, computes with the module just now; or it has changed since the
+                learner, or this clone, was made.
         """
-        return placed(self.shared, self, () if self.values is None else self._all_places(), self.values or {})
+        if self.values is None:
+            return placed(self.shared, self, (), {})
+        return placed(self.shared, self, self._all_places(), self.values, self.verify)
+
+    def verify(self) -> None:
+        """Refuse a pass whose result would depend on what has happened to the module in the meantime.
+
+        Raises:
+            ModelError: The module's parameters are not those that it had when the learner was made, or those that this
+                clone has values for were converted, moved, resized, frozen or thawed after the clone was made.
+        """
+        self.layout.check(self._facts)
+        graph, parameters = torch.is_grad_enabled(), self.layout.parameters
+        for name, before in self._facts.items():
+            now = facts(parameters[name], before[3] is not None)
+            if now != before:
+                refuse_other_facts(name, before, now, graph)
 
     def with_values(self, values: dict[str, Tensor]) -> Self:
         """A clone: the same settings, also those of a subclass, and the same module, with these values."""
@@ -68,22 +100,6 @@ class SharingLearner(BaseLearner):  # type: ignore[misc]
         made.values = values
         made._places = [place for place in self._all_places() if place.name in values]
         return made
-
-    def current(self, names: Sequence[str], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The values that a clone of this learner starts from: its own, or the module's parameters.
-
-        Args:
-            names: First names of what the clone adapts.
-            parameters: The module's parameters.
-
-        Raises:
-            ModelError: A parameter is not where it was, so that a value for it would not be used.
-        """
-        there = {name for held, key, name in self._all_places() if held.get(key) is parameters.get(name)}
-        if lost := [name for name in names if name not in there]:
-            raise ModelError(f"{lost[0]} was added or replaced after this learner was made; make a new learner")
-        own = self.values or {}
-        return {name: own.get(name, parameters[name]) for name in names}
 
     def as_original(self) -> None:
         """Be a learner that was not cloned."""
@@ -121,14 +137,16 @@ class SharingLearner(BaseLearner):  # type: ignore[misc]
             module = copy.deepcopy(self.shared, memo)
         made = self.with_values({})
         made._modules["module"], made.values, made._places = module, None, None
+        made._layout, made._facts = None, {}
         made.as_original()
+        _ = made.layout
         return made
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return super().__reduce_ex__(protocol) if self.values is None else copy.deepcopy(self).__reduce_ex__(protocol)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_places": None}  # of the module that is left behind
+        return {**self.__dict__, "_places": None, "_layout": None}  # of the module that is left behind
 
     def _all_places(self) -> list[Place]:
         if self._places is None:

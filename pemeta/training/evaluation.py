@@ -6,6 +6,7 @@ import torch
 
 from pemeta.data.examples import Decoded, Examples, Scored
 from pemeta.errors import DataError, ModelError
+from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
 from pemeta.utils.modules import modes_kept
 
@@ -23,6 +24,7 @@ def predict(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_si
         DataError: the task's head is for another kind of task, other labels, or a vocabulary of another size.
         ModelError: a token is not in the model's vocabulary.
     """
+    require_model(model, "predict")
     decoded: dict[int, Decoded] = {}
     _check_labels(model, data, task)
     with modes_kept(model):
@@ -85,4 +87,5 @@ def evaluate(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_s
     Raises:
         DataError: the task's head is for another kind of task, other labels, or a vocabulary of another size.
     """
+    require_model(model, "evaluate")
     return data.scores(predict(model, data, task, batch_size))

@@ -16,6 +16,7 @@ from typing_extensions import Unpack
 from pemeta.backbone.layer_reuse import has_dropout
 from pemeta.data.examples import Examples
 from pemeta.errors import DataError
+from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.task import Task
 from pemeta.training.callbacks.base import StepReport, Validation
@@ -88,6 +89,7 @@ def finetune(
         OutputError: The checkpoint cannot be written, or belongs to another run, whose difference is named.
         KeyboardInterrupt: The run was interrupted, between two steps and after saving.
     """
+    require_model(model, "finetune")
     settings, started = settings or FineTuning(), time.perf_counter()
     check_options(options)
     check_examples(task, validation)

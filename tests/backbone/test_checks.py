@@ -12,6 +12,7 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from architectures import backbone
 from tiny_models import ADAPTER, TASKS, data, tiny, with_heads
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 from transformers import BertConfig, BertModel
 
 from pemeta import (
@@ -52,15 +53,48 @@ def test_parameters_that_are_integers_are_refused():
     assert not [name for name, _ in model.named_parameters() if "pemeta" in name]  # nothing was attached
 
 
-@pytest.mark.parametrize("where", ["model", "config"])
-def test_a_backbone_that_is_declared_quantised_is_refused(where):
+class Packed(nn.Module):
+    """A linear map with its values in a buffer, as GPTQ's and AWQ's."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.bias = linear.bias
+        self.register_buffer("qweight", torch.zeros(linear.weight.shape, dtype=torch.int32))
+
+
+def test_a_backbone_with_values_in_buffers_is_refused():
     model = backbone("bert")
-    if where == "model":
-        model.is_quantized = True
-    else:
-        model.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-    with pytest.raises(ModelError, match=r"quantised .*so θ_p can take no meta-gradient; load it unquantised"):
+    model.encoder.layer[0].output.dense = Packed(model.encoder.layer[0].output.dense)
+    model.config.quantization_config = {"quant_method": "gptq", "bits": 4}
+    with pytest.raises(
+        ModelError, match=r"quantised \(encoder\.layer\.0\.output\.dense\.weight is not among its parameters\), so θ_p"
+    ):
         PEModel(model, ADAPTER)
+
+
+def test_parameters_that_only_say_that_they_are_floating_point_are_refused():
+    """Those of torchao and quanto hold other tensors."""
+    model = backbone("bert")
+    layer = model.encoder.layer[0].output.dense
+    layer.weight = nn.Parameter(TwoTensor(layer.weight.detach(), layer.weight.detach()))
+    assert layer.weight.is_floating_point()
+    with pytest.raises(ModelError, match=r"quantised \(encoder\.layer\.0\.output\.dense\.weight is TwoTensor\)"):
+        PEModel(model, ADAPTER)
+
+
+@pytest.mark.parametrize("where", ["model", "config", "both"])
+@pytest.mark.parametrize("architecture", ["bert", "llama"])
+def test_a_declaration_without_quantised_parameters_is_removed(where, architecture, tmp_path):
+    """Models that transformers has unpacked from GGUF files have it; left there, what is saved could not be loaded."""
+    model = backbone(architecture).float()
+    if where != "config":
+        model.is_quantized, model.quantization_method = True, "gguf"
+    if where != "model":
+        model.config.quantization_config = {"quant_method": "gguf", "gguf_file": "some.gguf"}
+    saved = PEModel(model, ADAPTER)
+    assert not hasattr(model.config, "quantization_config")
+    saved.save_pretrained(tmp_path / "model")
+    assert PEModel.from_pretrained(tmp_path / "model").method == ADAPTER
 
 
 def test_half_precision_is_not_quantisation():
@@ -81,10 +115,15 @@ def test_a_backbone_with_a_tuner_of_peft_is_refused(given):
         PEModel(wrapped if given == "its wrapper" else plain, HeadOnly())
 
 
-def test_a_backbone_that_pemeta_tuned_by_peft_is_accepted():
+def test_a_backbone_that_pemeta_tuned_by_peft_is_accepted_after_its_model():
     pytest.importorskip("peft")
     first = PEModel(backbone("bert"), Peft(config={"peft_type": "LORA", "r": 2, "target_modules": ["query"]}))
-    PEModel(first.backbone, HeadOnly())
+    plain = first.backbone
+    with pytest.raises(ModelError, match="is the backbone of another PEModel, with its method peft"):
+        PEModel(plain, HeadOnly())
+    del first
+    PEModel(plain, HeadOnly())
+    assert not [name for name, _ in plain.named_parameters() if "lora" in name]
 
 
 # Frozen parameters

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_models import tiny
 from tiny_tasks import EACH_KIND, VOCABULARY, tiny_gpt2
 from torch import nn
-from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel, T5Config, T5Model, ViTConfig, ViTModel
+from transformers import BertConfig, BertModel, ElectraConfig, ElectraModel, ViTConfig, ViTModel
 
 from pemeta import CausalLM, HeadOnly, HeadSpec, PEModel, Prefix, Prompt, SequenceClassification, TokenClassification
 from pemeta.errors import ConfigError, DataError, ModelError
@@ -252,6 +252,10 @@ def test_an_embedding_that_does_not_fit_is_refused():
     with pytest.raises(ModelError, match=r"is 4 wide but its hidden states are 8 wide.*use a head with output='own'"):
         model.add_head("text", CausalLM(vocab_size=30))
     model.add_head("text", CausalLM(vocab_size=30, output="own"))
-    t5 = T5Config(vocab_size=30, d_model=8, d_kv=4, d_ff=12, num_layers=1, num_heads=2, decoder_start_token_id=0)
-    with pytest.raises(ModelError, match="T5Model does not run on input_ids alone"):
-        PEModel(T5Model(t5), HeadOnly()).add_head("text", CausalLM(vocab_size=30))
+
+
+def test_a_backbone_that_needs_more_than_tokens_is_refused(monkeypatch):
+    model = tiny_gpt2()
+    monkeypatch.setattr(type(model.backbone), "forward", lambda self, input_ids, boxes: None)
+    with pytest.raises(ModelError, match="GPT2Model does not run on input_ids alone, as a language model does"):
+        model.add_head("text", CausalLM(vocab_size=30))

@@ -204,10 +204,10 @@ class InnerLoopPriming(PrimingAlgorithm):
                     seed_passes(model, episode, "alone")
                     clone = learner.clone(episode.task.name)
                     with phase(INNER_LOOP):
-                        clone.module.train(self.inner_dropout)
+                        model.train(self.inner_dropout)
                         inner.append(clone.adapt_to(support, episode.task.name))
                     with phase(QUERY_PASS):
-                        clone.module.train(self.outer_dropout)
+                        model.train(self.outer_dropout)
                         outer.append(self.outer_gradient(clone, learner, Query(episode.task.name, batch, step)))
                     heads |= self._heads_of(clone)
                 with phase(BACKWARD_BELOW):

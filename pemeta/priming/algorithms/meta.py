@@ -20,6 +20,7 @@ from pemeta.priming.algorithms.base import (
     seed_passes,
 )
 from pemeta.priming.algorithms.inner_loop import QUERY_PASS, InnerLoopPriming, Query
+from pemeta.priming.inner_checks import needs_math
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 from pemeta.tasks.episodes import Episode
 from pemeta.typing import Batch, State
@@ -164,8 +165,6 @@ class MetaPriming(InnerLoopPriming):
 
     def note(self, model: PEModel) -> str | None:
         """A note that second order uses PyTorch's own formula for attention, if it does."""
-        from pemeta.priming.learner import needs_math  # here: it needs learn2learn
-
         if self.first_order or not needs_math(model, self.inner_method):
             return None
         return (

@@ -1,0 +1,121 @@
+"""Refusal of what is given in place of a backbone: the bare model of transformers, without a head."""
+
+from __future__ import annotations
+
+import os
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from pemeta.errors import ModelError, article, excerpt
+
+
+def described(given: object) -> str:
+    """What was given in place of a model, for a message."""
+    if isinstance(given, type):
+        return f"the class {given.__name__}"
+    if isinstance(given, str | os.PathLike):
+        return excerpt(os.fspath(given))
+    simple = given is None or isinstance(given, bool | int | float | bytes | list | tuple | dict | set)
+    return excerpt(given) if simple else article(type(given).__name__)
+
+
+def require_backbone(given: object) -> None:
+    """Refuse anything but a model of transformers that gives a sequence of hidden states, and has nothing after them.
+
+    Raises:
+        ModelError: it is something else; the message says what to pass.
+    """
+    if not isinstance(given, PreTrainedModel):
+        raise ModelError(f"PEModel takes a model of transformers; found {described(given)}; {_remedy(given)}")
+    _refuse_two_stacks(given)
+    _refuse_head(given)
+    _refuse_other_widths(given)
+
+
+def _remedy(given: object) -> str:
+    if isinstance(given, str | os.PathLike):
+        return f"load it with PEModel.from_pretrained({os.fspath(given)!r}, method)"
+    if isinstance(given, type) and issubclass(given, PreTrainedModel):
+        return f"load a model of it, {given.__name__}.from_pretrained(...)"
+    if isinstance(getattr(given, "backbone", None), PreTrainedModel):
+        return "it has a backbone already: use it as it is, and attach further methods with its attach"
+    inner = getattr(given, "model", None)
+    if isinstance(inner, PreTrainedModel):  # a pipeline
+        return f"pass its {'model' if inner.base_model is inner else 'model.base_model'}"
+    if isinstance(given, nn.Module):
+        return "for any other module there is PrimingLearner(module, partition=Partition.of(...))"
+    return "load one with transformers' AutoModel.from_pretrained, or PEModel.from_pretrained"
+
+
+def _refuse_head(model: PreTrainedModel) -> None:
+    """Refuse a model that has parameters beside its base model: they would be part of θ_p, and tasks have heads."""
+    base = model.base_model
+    if base is model:
+        return
+    inside = {name for name, part in model.named_modules(remove_duplicate=False) if part is base}
+    rest = [
+        name
+        for name, _ in model.named_parameters(remove_duplicate=False)
+        if not any(name.startswith(f"{path}.") for path in inside)
+    ]
+    if rest:
+        raise ModelError(
+            f"{type(model).__name__} is {article(type(base).__name__)} with a head of its own "
+            f"({rest[0].rpartition('.')[0] or rest[0]}), but tasks get heads of pemeta's; pass its base model, which "
+            f"is model.base_model"
+        )
+
+
+def _refuse_two_stacks(model: PreTrainedModel) -> None:
+    """Refuse an encoder with a decoder, whose passes need the inputs of both."""
+    if not getattr(model.config, "is_encoder_decoder", False):
+        return
+    base = model.base_model
+    if all(isinstance(getattr(base, stack, None), nn.Module) for stack in ("encoder", "decoder")):
+        raise ModelError(
+            f"{type(model).__name__} has an encoder and a decoder, but a backbone runs on one sequence; "
+            "load its encoder alone, with AutoModelForTextEncoding.from_pretrained where transformers has one, or pass "
+            "model.get_encoder()"
+        )
+
+
+def _refuse_other_widths(model: PreTrainedModel) -> None:
+    """Refuse a model that does not give hidden states (B, T, D) with D its configuration's ``hidden_size``."""
+    name, config = type(model).__name__, model.config
+    width = getattr(config, "hidden_size", None)
+    if not isinstance(width, int):
+        parts = [path for path, part in model.named_children() if _has_width(part)]
+        rather = f"pass a part of it ({', '.join(f'model.{path}' for path in parts)})" if parts else "use a Transformer"
+        raise ModelError(
+            f"{name} has no hidden_size in its configuration, the width of a sequence of hidden states (B, T, D), on "
+            f"which methods and heads work; {rather}"
+        )
+    projected = getattr(config, "word_embed_proj_dim", width)
+    if projected != width:
+        raise other_hidden_states(name, f"{projected} wide", width)
+
+
+def _has_width(part: nn.Module) -> bool:
+    return isinstance(part, PreTrainedModel) and isinstance(getattr(part.config, "hidden_size", None), int)
+
+
+def other_hidden_states(name: str, found: str, width: int) -> ModelError:
+    """The error for hidden states that are no sequence of vectors as wide as the configuration says."""
+    return ModelError(
+        f"the last hidden states of {name} are {found}, but methods and heads work on a sequence of vectors (B, T, D) "
+        f"with D = {width}, the hidden_size of its configuration; use a backbone that gives these"
+    )
+
+
+def require_location(given: object, taker: str) -> None:
+    """Refuse what is neither a folder nor a name on the hub.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    if not isinstance(given, str | os.PathLike):
+        remedy = (
+            "make a model of it, PEModel(backbone, method)" if isinstance(given, PreTrainedModel) else "give its path"
+        )
+        raise ModelError(f"{taker} takes a folder or a name on the hub; found {described(given)}; {remedy}")
