@@ -15,6 +15,10 @@ class PemetaError(Exception):
 
     reported_elsewhere: bool = False
 
+    def __str__(self) -> str:
+        """The message in one line, whatever names it repeats."""
+        return " ".join(super().__str__().splitlines())
+
 
 class ConfigError(PemetaError, ValueError):
     """A wrong configuration, or a wrong argument of the kind that a configuration holds."""
@@ -30,6 +34,10 @@ class FieldError(ConfigError):
     def __init__(self, where: str, problems: Sequence[tuple[str, str]]) -> None:
         super().__init__(f"{where}: {sentence(problems)}")
         self.problems = tuple(problems)
+
+
+class ArgumentError(ConfigError, TypeError):
+    """An argument of a wrong type or out of its range; the message names the function, the argument and the value."""
 
 
 class DataError(PemetaError, ValueError):
@@ -80,8 +88,11 @@ def excerpt(value: object, most: int = 80) -> str:
     >>> excerpt("a" * 100, most=12)
     "'aaaaaaaa..."
     """
-    text = repr(value)
-    return shortened(" ".join(text.split()) if "\n" in text else text, most)  # a table has several lines
+    try:
+        text = repr(value)
+    except Exception:  # an object of the user's, whose own fault is not what the message is about
+        text = object.__repr__(value)
+    return shortened(text if text.isprintable() else " ".join(text.split()), most)  # arrays and modules take lines
 
 
 def shortened(text: str, most: int = 80) -> str:
@@ -112,7 +123,16 @@ def article(noun: str) -> str:
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
-def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, in the plural unless it is one.
+
+    >>> counted(1, "target"), counted(1200, "target"), counted(0, "entity", "entities")
+    ('1 target', '1200 targets', '0 entities')
+    """
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def unknown_name(kind: str, given: object, known: Iterable[str]) -> str:
     """The message for an unknown name: the closest known name, then all known names.
 
     >>> unknown_name("method", "adaptor", ["adapter", "full"])
@@ -120,6 +140,6 @@ def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     lowered = {name.lower(): name for name in names}  # suggest `af` for `AF`
-    near = difflib.get_close_matches(given.lower()[:200], lowered, n=1)
+    near = difflib.get_close_matches(given.lower()[:200], lowered, n=1) if isinstance(given, str) else []
     hint = f"did you mean {lowered[near[0]]!r}? " if near else ""
     return f"unknown {kind} {excerpt(given)}; {hint}Known: {', '.join(names) or 'none'}"

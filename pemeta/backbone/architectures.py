@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from torch import nn
 
-from pemeta.errors import ModelError, unknown_name
+from pemeta.errors import ModelError, counted, unknown_name
 
 Part: TypeAlias = Literal["query", "key", "value", "attention_output", "ffn_up", "ffn_down"]
 """A linear map of a layer: the three projections into attention, the one out of it, and the two of the FFN."""
@@ -205,7 +205,8 @@ def layer_names(backbone: nn.Module, top: int | None = None) -> Sequence[str]:
     where = architecture_of(backbone).layers
     number = len(backbone.get_submodule(where))  # type: ignore[arg-type] # a ModuleList
     if top is not None and top > number:
-        raise ModelError(f"top_layers is {top}, but the backbone has {number} layers; choose from 1 to {number}")
+        layers = counted(number, "layer")
+        raise ModelError(f"top_layers is {top}, but the backbone has {layers}; choose from 1 to {number}")
     return [f"{where}.{i}" for i in range(number - (number if top is None else top), number)]
 
 

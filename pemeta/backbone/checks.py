@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedModel
 
 from pemeta.backbone.given import require_backbone
-from pemeta.errors import ModelError
+from pemeta.errors import ArgumentError, ModelError, counted, excerpt
 from pemeta.typing import Batch
 from pemeta.utils.hub import quiet
 
@@ -141,6 +142,16 @@ def _refuse_pooler(backbone: nn.Module) -> None:
         )
 
 
+def check_batch(batch: object) -> None:
+    """Refuse what is no batch.
+
+    Raises:
+        ArgumentError: It is no mapping of names to tensors.
+    """
+    if not isinstance(batch, Mapping) or not all(isinstance(value, Tensor) for value in batch.values()):
+        raise ArgumentError(f"a batch must be a mapping of names to tensors, such as input_ids; found {excerpt(batch)}")
+
+
 def check_token_ids(backbone: nn.Module, batch: Batch) -> None:
     """Refuse token ids without an embedding, if checking does not have to wait for a device.
 
@@ -157,8 +168,8 @@ def check_token_ids(backbone: nn.Module, batch: Batch) -> None:
     if lowest < 0 or highest >= table.num_embeddings:
         raise ModelError(
             f"the data has the token id {lowest if lowest < 0 else highest}, but this model's vocabulary has only "
-            f"{table.num_embeddings} tokens (0 to {table.num_embeddings - 1}); encode the data with the model's own "
-            "tokenizer"
+            f"{counted(table.num_embeddings, 'token')} (0 to {table.num_embeddings - 1}); encode the data with the "
+            "model's own tokenizer"
         )
 
 

@@ -9,11 +9,13 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 from pemeta.backbone.loading import load_model_config
 from pemeta.errors import ModelError
 from pemeta.utils.hub import explained, quiet
+from pemeta.utils.signatures import checked
 
 PROBES = ("Anna Müller met Ωμέγα in São Paulo.", "don't  stop: 3,5 % of x_1", "東京都 и Москва\tİstanbul", "ﬁn e\u0301")
 """Texts that tell tokenizers of equal vocabulary apart: case, accents, spaces, normal forms and special tokens."""
 
 
+@checked()
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """A digest of a tokenizer's vocabulary and of how it splits texts, as twelve hexadecimal digits.
 

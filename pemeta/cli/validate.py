@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pemeta.cli.arguments import ConfigFile, Overrides
+from pemeta.errors import counted
 
 if TYPE_CHECKING:
     from pemeta.experiments.config import GridConfig  # imports PyTorch, which would slow `pemeta --help` down
@@ -25,18 +26,20 @@ def validate(
     from pemeta.experiments.config_file import load_config
 
     checked = load_config(config, overrides or ())
-    primed = {checked.primed_name(run.setting, run.seed) for run in checked.runs if checked.primer(run.setting)}
-    sizes = [len(checked.settings), len(checked.targets), len(checked.seeds)]
-    of = " x " if len(checked.runs) == math.prod(sizes) else ", "
-    grid = of.join(f"{size} {what}" for size, what in zip(sizes, ("settings", "targets", "seeds"), strict=True))
-    typer.echo(
-        f"{config} is valid: {len(primed)} priming runs and {len(checked.runs)} fine-tuning runs ({grid}) "
-        f"into {checked.output}"
-    )
-    if checked.to_search is not None:
-        typer.echo(f"before them a search of {len(checked.to_search.runs)} runs")
     if load:
         _load(checked)
+    search = checked.to_search
+    before = "" if search is None else f"a search of {counted(len(search.runs), 'run')}, then "
+    typer.echo(f"{config} is valid: {before}{_runs(checked)} into {checked.output}")  # last, when nothing can refuse it
+
+
+def _runs(config: GridConfig) -> str:
+    """The runs of a grid in words."""
+    primed = {config.primed_name(run.setting, run.seed) for run in config.runs if config.primer(run.setting)}
+    sizes = {"setting": len(config.settings), "target": len(config.targets), "seed": len(config.seeds)}
+    of = " x " if len(config.runs) == math.prod(sizes.values()) else ", "
+    grid = of.join(counted(size, what) for what, size in sizes.items())
+    return f"{counted(len(primed), 'priming run')} and {counted(len(config.runs), 'fine-tuning run')} ({grid})"
 
 
 def _load(config: GridConfig) -> None:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pemeta.data.conll import read_conll_corpus
 from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Split
@@ -85,6 +85,12 @@ class ConllData(DataSource):
     path: str = Field(min_length=1)
     folders: dict[str, str] = Field(default_factory=dict)
     types: tuple[str, ...] = ("PER", "ORG", "LOC")
+
+    @field_validator("types")
+    @classmethod
+    def _make_a_label_set(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        LabelSet(types)
+        return types
 
     def corpus(self, language: str) -> Corpus:
         """The corpus of a language, by the name of its folder."""

@@ -17,8 +17,10 @@ from pemeta.heads import TokenClassification
 from pemeta.model.pe_model import PEModel
 from pemeta.utils.files import follow_umask
 from pemeta.utils.messages import warn
+from pemeta.utils.signatures import checked
 
 
+@checked()
 def to_transformers(model: PEModel, task: str, tokenizer: PreTrainedTokenizerBase | None = None) -> PreTrainedModel:
     """Export a task as a plain token-classification model of transformers, with the same logits.
 

@@ -19,6 +19,7 @@ from pemeta.heads import CausalLMHead
 from pemeta.model.pe_model import PEModel
 from pemeta.utils.modules import parameter_dict
 from pemeta.utils.precision import HALF
+from pemeta.utils.signatures import checked
 
 
 @dataclass
@@ -36,6 +37,7 @@ class _Keys(NamedTuple):
     unexpected_keys: list[str]
 
 
+@checked()
 class TaskModel(nn.Module):
     """One task of a :class:`~pemeta.PEModel` as a module with the arguments and the output of transformers' models.
 

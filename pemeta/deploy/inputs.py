@@ -66,7 +66,8 @@ def as_pairs(texts: Iterable[Text], task: str) -> list[tuple[str, str]]:
 def _listed(texts: Iterable[Text], sequences: str) -> list[Text]:
     """The texts as a list, in which each is a string or a sequence of strings."""
     wanted = f"texts must be a list of strings or of {sequences}"
-    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+    is_array = getattr(texts, "ndim", 1) != 1  # which says that it can be iterated over
+    if is_array or isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
         raise DataError(f"{wanted}; put a single one in brackets; found {excerpt(texts)}")
     found = list(texts)
     for number, text in enumerate(found, 1):

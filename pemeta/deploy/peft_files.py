@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from pemeta.deploy.peft_check import check_in_peft
 from pemeta.deploy.task_classes import CLASSES, Shell, check_same_logits, class_of, linear_of, shell_for
-from pemeta.errors import ConfigError, ModelError, OutputError, PemetaError, reason
+from pemeta.errors import ConfigError, ModelError, OutputError, PemetaError, counted, reason
 from pemeta.heads import CausalLM, CausalLMHead, TokenClassification
 from pemeta.methods.base import PEMethod
 from pemeta.model.model_files import check_replaceable
@@ -20,6 +20,7 @@ from pemeta.model.pe_model import PEModel
 from pemeta.typing import State
 from pemeta.utils.files import read_json, read_tensors, replaced_folder, write_json, write_tensors
 from pemeta.utils.modules import modes_kept
+from pemeta.utils.signatures import checked
 
 CONFIG = "adapter_config.json"
 VALUES = "adapter_model.safetensors"
@@ -27,6 +28,7 @@ WITHIN = "base_model.model."
 """Prefix of every name in PEFT's files."""
 
 
+@checked()
 def save_peft(
     model: PEModel,
     folder: str | Path,
@@ -121,6 +123,7 @@ def _place(
     return wanted.task_type, shell, head
 
 
+@checked()
 def load_peft(
     folder: str | Path,
     backbone: PreTrainedModel,
@@ -241,7 +244,7 @@ def _add_head(model: PEModel, task: str, head: State, labels: Sequence[str] | No
     labels = [f"LABEL_{i}" for i in range(number)] if labels is None else labels
     if len(labels) != number:
         raise ModelError(
-            f"the head in {folder} has {number} labels, but {len(labels)} were given; give one label per output"
+            f"the head in {folder} has {counted(number, 'label')}, but {len(labels)} were given; give one for each"
         )
     try:
         spec = TokenClassification(labels=tuple(labels))

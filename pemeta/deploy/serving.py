@@ -27,6 +27,7 @@ from pemeta.model.pe_model import PEModel
 from pemeta.model.task_files import TASK_MANIFEST, StoredTask, apply_task, read_task, read_task_manifest
 from pemeta.typing import Batch, State
 from pemeta.utils.devices import resolve_device
+from pemeta.utils.signatures import checked
 
 
 class Server:
@@ -49,7 +50,7 @@ class Server:
 
     def __init__(self, model: PEModel, tokenizer: PreTrainedTokenizerBase) -> None:
         require_model(model, "Server")
-        if not tokenizer.is_fast:
+        if not getattr(tokenizer, "is_fast", False):
             raise ModelError(f"{type(tokenizer).__name__} does not align tokens with words; use a fast tokenizer")
         digest = tokenizer_digest(tokenizer)
         check_tokenizer("this model", model.tokenizer_digest, digest)
@@ -62,6 +63,7 @@ class Server:
         self._lock = threading.RLock()
 
     @classmethod
+    @checked()
     def load(
         cls,
         path: str | Path,
@@ -97,6 +99,7 @@ class Server:
         """Names of the tasks."""
         return tuple(self._tasks)
 
+    @checked()
     def add_task(self, folder: str | Path, name: str | None = None) -> str:
         """Add a task from its folder, replacing one of the same name and head, and return its name.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pemeta.errors import counted
 from pemeta.estimate import devices
 from pemeta.estimate.findings import Memory
 from pemeta.estimate.grid import GridEstimate, StageEstimate
@@ -16,10 +17,10 @@ UNITS = {"GiB": 2**30, "MiB": 2**20}
 
 def to_text(estimate: GridEstimate) -> Iterator[str]:
     """An estimate as lines for a terminal."""
-    processes = "1 process" if estimate.world_size == 1 else f"{estimate.world_size} processes"
+    processes = counted(estimate.world_size, "process", "processes")
     length = "as given" if estimate.length_given else "the longest possible; change it with --length"
     device = f"{estimate.device.title}, {gib(estimate.device.memory)}, {processes}"
-    yield f"{device}; {estimate.length} tokens per sentence ({length})"
+    yield f"{device}; {counted(estimate.length, 'token')} per sentence ({length})"
     for table in (_parameters(estimate), _memory(estimate), _work(estimate)):
         yield ""
         yield from table
@@ -77,7 +78,8 @@ def _whole(estimate: GridEstimate) -> Iterator[str]:
         sum(stage.runs for stage in estimate.stages if stage.kind == kind) for kind in ("priming", "fine-tuning")
     )
     flops = f"{estimate.flops / 1e15:,.3g} PFLOP" if estimate.flops >= 1e15 else f"{estimate.flops / 1e12:,.3g} TFLOP"
-    yield f"All {primings} priming and {tunings} fine-tuning runs: about {format_duration(estimate.seconds)}, {flops}"
+    runs = f"{counted(primings, 'priming run')} and {counted(tunings, 'fine-tuning run')}"
+    yield f"{runs}: about {format_duration(estimate.seconds)}, {flops}"
     if estimate.device.type != "cpu":
         yield f"Each process also holds up to {gib(max(stage.copies for stage in estimate.stages))} in the CPU's memory"
     elif estimate.world_size > 1:

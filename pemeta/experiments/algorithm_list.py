@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pemeta.errors import counted
 from pemeta.priming.algorithms import PrimingAlgorithm
 from pemeta.priming.algorithms.presets import PAPERS, PRESETS
 from pemeta.utils.strict_yaml import read_value
@@ -28,7 +29,7 @@ def describe_algorithms(chosen: Sequence[str]) -> Iterator[str]:
     for one in given or [kind() for kind in PrimingAlgorithm.members().values()]:
         yield f"{one.name}: {(type(one).__doc__ or '').strip().splitlines()[0].replace('``', '')}"
         yield f"    paper: {one.paper}"
-        yield f"    cost: {one.passes} forward pass{'es' if one.passes > 1 else ''} for each task in an outer step"
+        yield f"    cost: {counted(one.passes, 'forward pass', 'forward passes')} for each task in an outer step"
         yield from (f"    {key} = {_text(item)}" for key, item in _settings(one).items() if key not in common)
     if given:
         return
@@ -36,7 +37,8 @@ def describe_algorithms(chosen: Sequence[str]) -> Iterator[str]:
         settings = (f"{key}: {_text(item)}" for key, item in preset.items() if key != "name")
         yield f"{name}: {preset['name']} with {', '.join(settings)}"
         yield f"    paper: {PAPERS[name]}"
-        yield f"    cost: {PrimingAlgorithm.parse(name).passes} forward passes for each task in an outer step"
+        passes = counted(PrimingAlgorithm.parse(name).passes, "forward pass", "forward passes")
+        yield f"    cost: {passes} for each task in an outer step"
     yield "every algorithm:"
     yield from (f"    {key} = {_text(item)}" for key, item in common.items())
 

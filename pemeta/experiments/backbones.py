@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from pemeta.backbone.loading import load_backbone, read_configuration
 from pemeta.backbone.tokenizers import load_tokenizer
 from pemeta.data.sources import DataSource
-from pemeta.errors import ModelError, reason
+from pemeta.errors import ModelError, counted, reason
 from pemeta.training.pretraining import TinyTransformer, pretrain
 from pemeta.utils.digests import config_digest
 from pemeta.utils.files import follow_umask, replaced_folder
@@ -158,7 +158,7 @@ class TinyBackbone(Backbone):
         mark = target / "digest.txt"
         if mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == digest:
             return
-        say(f"pretraining a tiny Transformer ({self.transformer.steps} steps)")
+        say(f"pretraining a tiny Transformer ({counted(self.transformer.steps, 'step')})")
         model, tokenizer = pretrain(data.unlabelled(), self.transformer, progress=progress)
         with replaced_folder(target) as temporary:
             with quiet():

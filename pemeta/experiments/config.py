@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 from typing_extensions import Self
@@ -12,7 +12,7 @@ from typing_extensions import Self
 from pemeta.data.sources import DataSource
 from pemeta.errors import unknown_name
 from pemeta.experiments.backbones import Backbone
-from pemeta.experiments.config_defaults import with_defaults
+from pemeta.experiments.config_defaults import DEFAULTED, with_defaults
 from pemeta.experiments.setting import Name, Search, Setting, Sizes, candidate_name
 from pemeta.reporting.spec import ReportSpec
 from pemeta.training.callbacks import TRACKERS
@@ -46,7 +46,7 @@ AFTER_PRIMING = ("scored_on",)
 
 def _not_empty(path: Any) -> Any:
     """Refuse an empty path, which would mean the working directory."""
-    if path == "":
+    if isinstance(path, str) and not path:
         raise ValueError("input should be a path; found ''")
     return path
 
@@ -103,6 +103,8 @@ class GridConfig(Frozen):
         threads: CPU threads of PyTorch's operations; PyTorch's own choice where null. Tiny models are fastest with
             one.
     """
+
+    other_keys: ClassVar[tuple[str, ...]] = DEFAULTED
 
     output: Annotated[Path, BeforeValidator(_not_empty)]
     backbone: AnyBackbone

@@ -36,7 +36,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> GridConfig:
     except ValueError as error:
         raise ConfigError(f"cannot read {str(path)!r}: {reason(error)}; check the path") from None
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected a mapping with {', '.join(GridConfig.model_fields)}; found {excerpt(raw)}")
+        keys = ", ".join((*GridConfig.model_fields, *GridConfig.other_keys))
+        raise ConfigError(f"{path}: expected a mapping with {keys}; found {excerpt(raw)}")
     for override in overrides:
         _override(raw, override)
     try:

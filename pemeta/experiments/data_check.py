@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pemeta.data.encoding import Encoded
 from pemeta.data.examples import Examples
-from pemeta.errors import ConfigError
+from pemeta.errors import ConfigError, counted
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config import Run
 from pemeta.priming.algorithms import PrimingAlgorithm
@@ -58,8 +58,8 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
         if isinstance(data, Encoded) and data.num_truncated:
             longest = max(map(len, data.input_ids))
             builder.say(
-                f"{what}: {data.num_truncated} of {len(data)} sentences are longer than {longest} tokens; "
-                f"{data.num_cut_words} words were cut, which count as O in scores"
+                f"{what}: {data.num_truncated} of {counted(len(data), 'sentence')} longer than {longest} tokens; "
+                f"{counted(data.num_cut_words, 'word')} cut, which count as O in scores"
             )
 
 

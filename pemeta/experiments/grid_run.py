@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from pemeta.errors import FailedRunsError
+from pemeta.errors import FailedRunsError, counted
 from pemeta.experiments.backbones import Say
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.data_check import check_data
@@ -109,7 +109,8 @@ class GridRun:
         """
         self._last = schedule = self._processes.all(self.schedule)[0]
         if done := sum(stage in schedule.done for stage in schedule.finetunings):
-            self._options.say(f"{done} of {len(schedule.finetunings)} runs are done already")
+            are = "is" if done == 1 else "are"
+            self._options.say(f"{done} of {counted(len(schedule.finetunings), 'run')} {are} done already")
         if schedule.left:
             self._processes.only_first(self._executor.builder.prepare)  # once, and not by several processes
             runs = [stage.run for stage in schedule.finetunings if stage in schedule.left]
@@ -233,5 +234,5 @@ def _failures(schedule: Schedule) -> str:
     for stage, why in schedule.failed.items():
         by_reason.setdefault(why, []).append(stage.describe(schedule.config))
     named = [f"{why} ({_first_of(stages)})" for why, stages in by_reason.items()]
-    more = f"; and {len(named) - MAX_NAMED} other reasons" if len(named) > MAX_NAMED else ""
-    return f"{'; '.join(named[:MAX_NAMED])}{more}: {lost} of {len(schedule.finetunings)} runs failed"
+    more = f"; and {counted(len(named) - MAX_NAMED, 'other reason')}" if len(named) > MAX_NAMED else ""
+    return f"{'; '.join(named[:MAX_NAMED])}{more}: {lost} of {counted(len(schedule.finetunings), 'run')} failed"

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pemeta.errors import OutputError, PemetaError
+from pemeta.errors import OutputError, PemetaError, counted
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.search import CHOSEN, read_choices, with_choices
 from pemeta.reporting.building import build_report
@@ -39,14 +39,14 @@ def read_report(folder: Path) -> Report:
     choices, current = _current(folder, config, records)
     if records and not current:
         raise OutputError(
-            f"all {len(records)} records in {folder} are of another configuration than its config.yaml; run the grid "
-            "again"
+            f"{folder} has {counted(len(records), 'record')}, but none of the configuration in its config.yaml; run "
+            "the grid again"
         )
     facts = []
     if excluded := len(records) - len(current):
         kept = {record.filename for record in current}
         names = listed(dict.fromkeys(record.label for record in records if record.filename not in kept))
-        what = f"{excluded} of {len(records)} records, of another configuration than config.yaml ({names})"
+        what = f"{excluded} of {counted(len(records), 'record')}, of another configuration than config.yaml ({names})"
         facts.append(("Excluded", f"{what}; run the grid again"))
     return build_report(current, f"Results: {folder.resolve().name}", _planned(config), spec, choices, facts)
 

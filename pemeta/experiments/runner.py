@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pemeta.errors import ConfigError, FailedRunsError
+from pemeta.errors import ConfigError, FailedRunsError, counted
 from pemeta.experiments.backbones import Say
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.grid_run import GridRun, Options
@@ -123,7 +123,8 @@ class Runner:
         search = self._search()
         if search is None:
             return
-        self._options.say(f"searching: {len(search.config.settings)} candidates, {len(search.config.runs)} runs")
+        candidates = counted(len(search.config.settings), "candidate")
+        self._options.say(f"searching: {candidates}, {counted(len(search.config.runs), 'run')}")
         self._processes.only_first(lambda: check_writable(search.folder.path))
         try:
             with exclusive(search.folder.path, self._processes):
@@ -154,7 +155,8 @@ class Runner:
                 choices = read_choices(self.folder / CHOSEN, self.given)
                 searched = [name for name, setting in self.given.settings.items() if setting.candidates]
                 if not all(name in choices for name in searched):
-                    return [*lines, f"then {len(self.given.runs)} runs with the values that the search finds best"]
+                    runs = counted(len(self.given.runs), "run")
+                    return [*lines, f"then {runs} with the values that the search finds best"]
             else:
                 choices = self._best_of(search)
                 lines += [*(f"chosen for {choice.describe()}" for choice in choices.values()), ""]

@@ -122,10 +122,7 @@ class Schedule:
         end = self.time_left(jobs) if self.left else "nothing left to do"
         several = f" with {jobs} at a time" if jobs > 1 and self.left else ""
         primings = self._progress(self.primings, finetuning=False)
-        return [
-            *lines,
-            f"{done} of {len(runs)} fine-tuning and {primings} priming runs are done; {end}{several}",
-        ]
+        return [*lines, f"{done}/{len(runs)} fine-tuning and {primings} priming runs are done; {end}{several}"]
 
     def _progress(self, stages: list[Stage], finetuning: bool) -> str:
         own = [stage for stage in stages if (stage.target is not None) == finetuning]

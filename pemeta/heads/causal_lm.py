@@ -15,10 +15,12 @@ from pemeta.heads.base import Head, HeadSpec, labels_of, mean_cross_entropy
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.modules import modes_kept
 from pemeta.utils.precision import HALF, casts_itself
+from pemeta.utils.signatures import checked
 
 Output: TypeAlias = Literal["tied", "own"]
 
 
+@checked(hidden_size=(1, 2**24), vocab_size=(1, 2**24))
 class CausalLMHead(Head):
     """Logits of the next token from the hidden state of a token: ``W x + b`` over a vocabulary of V tokens.
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
+from typing_extensions import Self
 
 from pemeta.backbone.architectures import architecture_of, layer_names, linear_sizes
 from pemeta.errors import ModelError
@@ -86,6 +87,15 @@ class Adapter(Inserted):
     scale: float = Field(1.0, gt=0)
     top_layers: int | None = Field(None, gt=0)
 
+    @model_validator(mode="after")
+    def _layers_are_inside(self) -> Self:
+        if self.output_only and self.top_layers is not None:
+            raise ValueError(
+                f"top_layers is {self.top_layers}, but the adapter at the output is outside the layers; remove "
+                "top_layers or choose another placement"
+            )
+        return self
+
     @property
     def child(self) -> str:
         """Name of the added modules: one for each placement, so that a backbone can have several."""
@@ -104,11 +114,6 @@ class Adapter(Inserted):
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
         """One bottleneck after the backbone, or one or two in each layer."""
         if self.placement == "output":
-            if self.top_layers is not None:
-                raise ModelError(
-                    f"top_layers is {self.top_layers}, but the adapter at the output is outside the layers; remove "
-                    "top_layers or choose another placement"
-                )
             return [Insertion("", self._maker(hidden_size(backbone)))]
         parts = architecture_of(backbone)
         after = {"houlsby": (parts.attention_output, parts.ffn_down), "pfeiffer": (parts.ffn_down,), "parallel": ()}

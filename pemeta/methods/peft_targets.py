@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from pemeta.backbone.architectures import PARTS, Part, architecture_of, layer_names, transposed
-from pemeta.errors import ModelError, excerpt
+from pemeta.errors import ModelError, counted, excerpt
 from pemeta.methods.base import is_added
 
 # Keys that do not affect the computation.
@@ -176,5 +176,7 @@ def parts_and_layers(names: Sequence[str], backbone: nn.Module) -> tuple[tuple[P
         raise ModelError(
             f"the PEFT configuration selects {len(wanted)} modules that are not the same parts in each of the top "
             f"layers (e.g. {odd[0] if odd else touched[0]})"
+            f"the PEFT configuration selects {counted(len(wanted), 'module')}, but not the same parts in each of the "
+            f"top layers (e.g. {odd[0] if odd else touched[0]}); use the method peft instead"
         )
     return chosen, None if len(touched) == len(layers) else len(touched)

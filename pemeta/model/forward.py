@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from typing_extensions import Self
 
 from pemeta.backbone.architectures import attention_of
-from pemeta.backbone.checks import check_token_ids
+from pemeta.backbone.checks import check_batch, check_token_ids
 from pemeta.backbone.given import other_hidden_states
 from pemeta.backbone.gradient_checkpointing import checkpoint_layers
 from pemeta.backbone.joined_batches import JoinedPasses, concatenate, split_hidden
@@ -28,13 +28,14 @@ from pemeta.backbone.layer_reuse import (
     separable,
     skip_layers_below,
 )
-from pemeta.errors import ModelError
+from pemeta.errors import DataError, ModelError, excerpt
 from pemeta.methods.base import PEMethod
 from pemeta.typing import Batch
 from pemeta.utils.devices import to_device
 from pemeta.utils.modules import parameter_dict
 from pemeta.utils.precision import as_held
 from pemeta.utils.seeding import generator_states
+from pemeta.utils.signatures import checked
 
 
 class BackboneForward(nn.Module):
@@ -70,6 +71,7 @@ class BackboneForward(nn.Module):
             ModelError: a token is not in the vocabulary, which is checked before the move because CUDA would report
                 it late and unclearly.
         """
+        check_batch(batch)
         check_token_ids(self.backbone, batch)
         return to_device(batch, self.device)
 
@@ -79,6 +81,7 @@ class BackboneForward(nn.Module):
         Raises:
             ModelError: the backbone gives something else.
         """
+        check_batch(batch)
         if "trunk" in batch:
             return batch["trunk"]
         with self._autocast(), skip_layers_below(self.backbone, batch):
@@ -95,13 +98,17 @@ class BackboneForward(nn.Module):
             key: as_held(value, next(self.backbone.parameters())) if value.is_floating_point() else value
             for key, value in inputs_of(batch).items()
         }
+        if not inputs:
+            raise DataError(f"a batch needs inputs of the backbone, such as input_ids; found {excerpt(list(batch))}")
         # A decoder would keep its keys and values for generation.
         return {**inputs, **({"use_cache": False} if self._has_cache else {})}
 
+    @checked()
     def reuses_hidden_states(self, method: PEMethod | None = None) -> bool:
         """Whether :meth:`hidden_states` do not depend on the θ_a of ``method`` (by default the fine-tuning method)."""
         return (method or self.method).output_only
 
+    @checked()
     def first_layer(self, method: PEMethod | None = None) -> int:
         """Number of layers, from the lowest, that a pass may skip if its batch has their output.
 
@@ -115,6 +122,7 @@ class BackboneForward(nn.Module):
         first = method.first_layer(self.backbone)
         return first if separable(self.backbone, first) else 0
 
+    @checked()
     def unchanging(self, method: PEMethod | None = None) -> str | None:
         """A batch's key for the hidden states that do not depend on the θ_a of ``method``; None if all do."""
         return self._hidden_states_key(self.first_layer(method), method)
@@ -124,6 +132,7 @@ class BackboneForward(nn.Module):
             return "trunk"
         return f"{INPUT_OF_LAYER}{first}" if first else None
 
+    @checked()
     def reusing(self, batches: Sequence[Batch], method: PEMethod | None = None, *, once: bool = False) -> list[Batch]:
         """The batches, together with the hidden states that do not change as long as only θ_a and the heads do.
 
@@ -228,6 +237,7 @@ class BackboneForward(nn.Module):
         if len(trained) == len(declared):
             self._verified.append(method)
 
+    @checked()
     def checkpoint_layers(self, enable: bool = True) -> None:
         """Keep only the input of each layer for the backward pass, and recompute the layer there: memory for time.
 

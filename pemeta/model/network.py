@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from pemeta.backbone.checks import check_backbone
 from pemeta.backbone.layer_reuse import is_compiled
-from pemeta.errors import ModelError, reason, shortened, unknown_name
+from pemeta.errors import ModelError, excerpt, reason, shortened, unknown_name
 from pemeta.heads import Head, HeadSpec
 from pemeta.heads.making import head_maker, made_head, require_task_name
 from pemeta.methods.base import PEMethod, is_added
@@ -24,6 +24,7 @@ from pemeta.typing import Batch, State
 from pemeta.utils.modules import count
 from pemeta.utils.precision import casts_itself, kept_wide, wide, wide_dtype
 from pemeta.utils.seeding import seeded
+from pemeta.utils.signatures import checked
 
 
 class Network(BackboneForward):
@@ -70,6 +71,7 @@ class Network(BackboneForward):
             claim(self.backbone, self)
             self.train(self.training)
 
+    @checked()
     def detach(self, method: PEMethod) -> None:
         """Detach a method, so that the backbone computes what it did before.
 
@@ -88,7 +90,7 @@ class Network(BackboneForward):
 
     def _check_attached(self, method: PEMethod) -> None:
         if method not in self.attached:
-            raise ModelError(f"{method!r} is not attached to this model; attach it first")
+            raise ModelError(f"{excerpt(method, 200)} is not attached to this model; attach it first")
 
     def _refuse_compiled(self, method: PEMethod) -> None:
         """Refuse to change the modules of a compiled backbone: a graph that it has run with would not notice hooks."""
@@ -139,6 +141,7 @@ class Network(BackboneForward):
         if isinstance(make, HeadSpec):
             self._head_specs[task] = make
 
+    @checked(task=None)
     def share_head(self, task: str, owner: str) -> None:
         """Let a task use the head of another one, in place of one of its own, which is dropped if there is one.
 
@@ -185,6 +188,7 @@ class Network(BackboneForward):
             )
         return self._head_specs[owner]
 
+    @checked()
     def drop_head(self, task: str) -> None:
         """Remove one task's head.
 
@@ -219,10 +223,11 @@ class Network(BackboneForward):
         """Name of a task's head as a module, with which the names of its parameters begin."""
         return f"heads.{self._head_key(task)}"
 
-    def _head_key(self, task: str) -> str:
-        """The key of the head that a task uses."""
-        return _key(self._shared_heads.get(task, task))
+    def _head_key(self, task: object) -> str:
+        """The key of the head that a task uses; empty for what is no name."""
+        return _key(self._shared_heads.get(task, task)) if isinstance(task, str) else ""
 
+    @checked()
     def partition(self, method: PEMethod | None = None) -> Partition:
         """The partition into θ_p, θ_a and θ_h, where ``method`` (by default the fine-tuning method) declares θ_a.
 
@@ -267,6 +272,7 @@ class Network(BackboneForward):
         with self._autocast():
             return self.head(task).loss(self(batch, task), batch)
 
+    @checked()
     def state(self, names: tuple[str, ...] | None = None) -> State:
         """Copies of the named parameters (by default all) on the CPU."""
         wanted = None if names is None else set(names)
@@ -283,6 +289,7 @@ class Network(BackboneForward):
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
+    @checked()
     def load_state(self, state: State) -> None:
         """Copy values into the parameters with the same names.
 
@@ -302,6 +309,7 @@ class Network(BackboneForward):
             for name, value in state.items():
                 parameters[name].copy_(value)
 
+    @checked()
     def record_saved_digest(self, digest: str, saved: str) -> None:
         """Record that θ_p was saved with the digest ``saved``, and has ``digest`` only since its dtype was converted.
 
@@ -309,6 +317,7 @@ class Network(BackboneForward):
         """
         self._saved_digests[digest] = saved
 
+    @checked()
     def saved_digest(self, digest: str) -> str:
         """The recorded digest with which θ_p was saved, if its digest is now ``digest``; by default the same."""
         return self._saved_digests.get(digest, digest)

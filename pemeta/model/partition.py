@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from pemeta.errors import ModelError
+from pemeta.utils.signatures import checked
 
 
+@checked()
 @dataclass(frozen=True)
 class Partition:
     """θ_p, θ_a and θ_h as name sets: disjoint, and together all of a module's parameters.
@@ -34,6 +36,7 @@ class Partition:
     theta_h: tuple[str, ...]
 
     @classmethod
+    @checked()
     def of(cls, module: nn.Module, theta_a: Collection[str], theta_h: Collection[str]) -> Partition:
         """The partition in which θ_p is everything that is in neither ``theta_a`` nor ``theta_h``.
 

@@ -14,6 +14,7 @@ from pemeta.methods.base import PEMethod
 from pemeta.model.model_files import load_model, push_model, save_model
 from pemeta.model.network import Network
 from pemeta.model.task_files import apply_task, read_task, save_task
+from pemeta.utils.signatures import checked
 
 
 class PEModel(Network):
@@ -39,6 +40,7 @@ class PEModel(Network):
     """
 
     @classmethod
+    @checked(path=None, method=None)
     def from_pretrained(
         cls,
         path: str | Path,
@@ -71,6 +73,7 @@ class PEModel(Network):
         method = None if method is None else PEMethod.parse(method)
         return load_model(cls, path, method, seed, attention, dtype, trust_remote_code)
 
+    @checked()
     def save_pretrained(
         self,
         folder: str | Path,
@@ -94,6 +97,7 @@ class PEModel(Network):
         """
         save_model(self, Path(folder), tokenizer, facts)
 
+    @checked()
     def push_to_hub(
         self,
         repo_id: str,
@@ -110,6 +114,7 @@ class PEModel(Network):
         """
         return push_model(self, repo_id, tokenizer, private, commit_message, facts)
 
+    @checked(max_length=1)
     def save_task(self, folder: str | Path, task: str, max_length: int | None = None) -> int:
         """Write θ_a and the head of one task with a manifest, and return the number of bytes.
 
@@ -125,6 +130,7 @@ class PEModel(Network):
         """
         return save_task(self, Path(folder), task, max_length)
 
+    @checked()
     def load_task(self, folder: str | Path, name: str | None = None) -> str:
         """Load θ_a and the head from a task's folder, and return the task's name.
 

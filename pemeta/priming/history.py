@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pemeta.errors import counted
 from pemeta.priming.algorithms import StepLosses
 
 EXPLODED = 2.0
@@ -43,11 +44,12 @@ class PrimingHistory:
         total, found = len(self.losses) + len(self.skipped), []
         if self.exploded:
             found.append(
-                f"in {self.exploded} of {total} outer steps the inner loop more than doubled the support loss; lower "
-                "inner_lr"
+                f"in {self.exploded} of {counted(total, 'outer step')} the inner loop more than doubled the support "
+                "loss; lower inner_lr"
             )
         if self.skipped:
-            found.append(f"{len(self.skipped)} of {total} outer steps were skipped: something was not finite")
+            steps = counted(total, "outer step")
+            found.append(f"{len(self.skipped)} of {steps} skipped, because something was not finite")
         return found
 
     def to_json(self) -> dict[str, Any]:

@@ -188,7 +188,7 @@ class PrimingJob(Job):
             return f"{len(self.state.skipped)} skipped"
         last, speed = self.losses[-1], report.examples / report.seconds if report.seconds else 0.0
         inner = f"inner {last.inner[0]:.3f}→{last.inner[-1]:.3f}, " if last.inner else ""
-        return f"{inner}outer {last.outer:.3f}, {speed:.0f} sentences/s"
+        return f"{inner}outer {last.outer:.3f}, {speed:.0f}/s"
 
     def validation_due(self) -> bool:
         """Every ``validate_every`` steps, and after the last step."""

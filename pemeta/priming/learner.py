@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 from typing_extensions import Self
 
-from pemeta.backbone.checks import refuse_unfaithful
+from pemeta.backbone.checks import check_batch, refuse_unfaithful
 from pemeta.errors import ConfigError, ModelError, NotFiniteError
 from pemeta.methods.base import PEMethod
 from pemeta.model.given import require_module
@@ -29,6 +29,7 @@ from pemeta.priming.sharing import SharingLearner
 from pemeta.training.master_values import moments_of
 from pemeta.typing import Batch
 from pemeta.utils.precision import wide
+from pemeta.utils.signatures import checked
 
 
 class PrimingLearner(SharingLearner):
@@ -173,6 +174,7 @@ class PrimingLearner(SharingLearner):
     def loss(self, batch: Batch, task: str) -> Tensor:
         """A task's loss, as a scalar, for a ``PEModel``; for second order, attention is twice differentiable."""
         model = self._with_tasks()
+        check_batch(batch)
         with self._attention(), torch.inference_mode(False), torch.enable_grad(), self.placed():
             own = {key: value.clone() if value.is_inference() else value for key, value in batch.items()}
             return model.loss(own, task)
@@ -207,7 +209,8 @@ class PrimingLearner(SharingLearner):
         self._check_finite([loss.detach()])
         self._step(loss)
 
-    def adapt_to(self, batches: Sequence[Batch], task: str) -> list[float]:
+    @checked()
+    def adapt_to(self, batches: Iterable[Batch], task: str) -> list[float]:
         """Run the inner loop: a step of :meth:`adapt` on each batch, as cheaply as the algorithm allows.
 
         The hidden states that :meth:`PEModel.reusing` adds are computed once per distinct batch; give the same batch
@@ -222,7 +225,8 @@ class PrimingLearner(SharingLearner):
             The loss on each batch, before its step.
 
         Raises:
-            ConfigError: the module is not a ``PEModel``, or this is the original, which does not adapt.
+            ConfigError: the module is not a ``PEModel``, this is the original, which does not adapt, or there is no
+                batch.
             NotFiniteError: a loss is not finite.
             DataError: a batch has no label.
             ModelError: what a method has added, all of θ_a, or a parameter of the task's head has no gradient; or the
@@ -230,6 +234,9 @@ class PrimingLearner(SharingLearner):
         """
         self._refuse_original()
         shared = self._with_tasks()
+        batches = list(batches)  # a sequence that makes its items when asked would not give the same ones twice
+        if not batches:
+            raise ConfigError("the inner loop needs a batch for each of its steps; found none")
         losses: list[Tensor] = []
         with self._released_on_failure(), self._theta_p_constant() if self.first_order else nullcontext():
             different = {id(batch): batch for batch in batches}

@@ -24,8 +24,10 @@ from pemeta.utils.distributed import Processes
 from pemeta.utils.modules import modes_kept, only_trainable, parameter_dict, state_digest
 from pemeta.utils.precision import HALF
 from pemeta.utils.seeding import seeded
+from pemeta.utils.signatures import checked
 
 
+@checked(model=None)
 def prime(
     model: PEModel,
     tasks: Sequence[Task],

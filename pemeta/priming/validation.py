@@ -98,7 +98,7 @@ class PrimingValidation:
             raise Stopped("priming was interrupted in its validation")
         scores = {name: score for part in found if part is not None for name, score in part.items()}
         mean = statistics.fmean(scores[task.name] for task, _ in self.tasks)
-        return Validation(step, mean, f"{mean:.3f}", scores)
+        return Validation(step, mean, f"validation {mean:.3f}", scores)
 
     def _fine_tuned(self, model: PEModel, task: Task, data: Examples) -> float:
         """The best validation score of fine-tuning on a task; the model is as before."""

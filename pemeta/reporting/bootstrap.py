@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from pemeta.errors import OutputError
+from pemeta.errors import OutputError, counted
 from pemeta.reporting.records import Record
 from pemeta.utils.seeding import numpy_generator
 
@@ -157,8 +157,8 @@ def _check_same_sentences(one: Record, other: Record) -> None:
     if one.gold != other.gold or len({len(other.correct), len(other.predicted), len(other.gold)}) > 1:
         raise OutputError(
             f"{one.filename} and {other.filename} cannot be compared sentence by sentence: their test sentences differ "
-            f"({len(one.gold)} sentences with {sum(one.gold)} entities and {len(other.gold)} with "
-            f"{sum(other.gold)}); test both settings on the same sentences"
+            f"({counted(len(one.gold), 'sentence')} with {counted(sum(one.gold), 'entity', 'entities')} and "
+            f"{len(other.gold)} with {sum(other.gold)}); test both settings on the same sentences"
         )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pemeta.errors import OutputError
 from pemeta.reporting.records import Record, read_record
 from pemeta.utils.files import write_text
+from pemeta.utils.signatures import checked
 
 if TYPE_CHECKING:  # takes half a second to import
     import pandas as pd
@@ -24,6 +25,7 @@ DTYPES = {bool: ("bool", "boolean"), int: ("int64", "Int64"), float: ("float64",
 """The dtype of a column, and the one of a column with missing values."""
 
 
+@checked()
 def load_records(folder: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     """The records of an output folder as a table with one row per fine-tuning run.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from pemeta.errors import counted
 from pemeta.reporting.grid import Grid
 from pemeta.reporting.records import Record
 from pemeta.reporting.spec import Reference, TableSpec
@@ -185,11 +186,11 @@ def _gaps(grid: Grid) -> Iterator[str]:
     total = sum(map(len, grid.runs.values()))
     present = sum(map(len, grid.records.values()))
     if present < total:
-        yield f"{total - present} of {total} runs missing."
+        yield f"{total - present} of {counted(total, 'run')} missing."
     if absent := [name for name in grid.settings if name not in grid.records and grid.runs.get(name)]:
         yield f"Omitted because none of their runs has finished: {listed(absent)}."
     if partial := list(_partial(grid)):
-        more = f"; and {len(partial) - MAX_LISTED} more cells" if len(partial) > MAX_LISTED else ""
+        more = f"; and {counted(len(partial) - MAX_LISTED, 'more cell')}" if len(partial) > MAX_LISTED else ""
         yield f"Some cells lack seeds: {'; '.join(partial[:MAX_LISTED])}{more}."
     with_seeds: dict[tuple[int, ...], list[str]] = {}
     for _, first, records in grid.rows():

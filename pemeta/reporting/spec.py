@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from pemeta.errors import counted
 from pemeta.reporting.figures import AnyFigure
 from pemeta.utils.registry import Distinct, Frozen
 
@@ -29,8 +30,8 @@ class Reference(Frozen):
         for label, numbers in self.rows.items():
             if len(numbers) != len(self.columns):
                 raise ValueError(
-                    f"rows: expected {len(self.columns)} numbers, one for each of columns; found {len(numbers)} in "
-                    f"{label!r}"
+                    f"rows: expected {counted(len(self.columns), 'number')}, one for each of columns; found "
+                    f"{len(numbers)} in {label!r}"
                 )
         return self
 

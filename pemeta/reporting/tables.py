@@ -76,26 +76,28 @@ def _score_cell(mean: float, samples: Sequence[float]) -> Cell:
 
 
 def with_best(rows: Sequence[Row], comparable: Collection[tuple[str, int]] | None = None) -> tuple[Row, ...]:
-    """Mark the highest cell of each group and column; cells that are displayed as equal tie.
+    """Mark the highest cell of each group and column; cells that are displayed as equal tie, and one alone is not best.
 
     Args:
         rows: The rows of a table.
         comparable: The (group, column) pairs in which a cell may be marked; None for all.
     """
-    best: dict[tuple[str, int], float] = {}
+    scores: dict[tuple[str, int], list[float]] = {}
     for row in rows:
         for column, cell in enumerate(row.cells):
-            best[row.group, column] = max(best.get((row.group, column), -math.inf), _shown(cell))
+            if cell.mean is not None:
+                scores.setdefault((row.group, column), []).append(_shown(cell))
 
     def marked(row: Row, column: int, cell: Cell) -> Cell:
+        others = scores.get((row.group, column), [])
         compared = cell.mean is not None and (comparable is None or (row.group, column) in comparable)
-        return replace(cell, best=compared and _shown(cell) == best[row.group, column])
+        return replace(cell, best=compared and len(others) > 1 and _shown(cell) == max(others))
 
     return tuple(replace(row, cells=tuple(marked(row, *item) for item in enumerate(row.cells))) for row in rows)
 
 
 def _shown(cell: Cell) -> float:
-    return -math.inf if cell.mean is None else float(f"{cell.mean:.1f}")
+    return float(f"{cell.mean:.1f}")
 
 
 def two_digits(value: float) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 
 from pemeta.data.examples import Decoded, Examples, Scored
-from pemeta.errors import DataError, ModelError
+from pemeta.errors import DataError, ModelError, counted
 from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
 from pemeta.utils.modules import modes_kept
+from pemeta.utils.signatures import checked
 
 
+@checked(model=None, batch_size=1)
 @torch.no_grad()
 def predict(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_size: int = 32) -> list[Decoded]:
     """The model's predictions for all examples, in the order of ``data``.
@@ -76,11 +78,12 @@ def _check_outputs(logits: torch.Tensor, data: Examples[Decoded, Scored], task: 
         )
     if logits.shape[-1] != len(data.outputs):
         raise DataError(
-            f"the head of task {task!r} has {logits.shape[-1]} labels, but the data has {len(data.outputs)} "
+            f"the head of task {task!r} has {counted(logits.shape[-1], 'label')}, but the data has {len(data.outputs)} "
             f"({data.describe_outputs()}); evaluate on data with the labels that the head was made for"
         )
 
 
+@checked(model=None, batch_size=1)
 def evaluate(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_size: int = 32) -> Scored:
     """Scores of the model's predictions: for entities, for classes, or perplexity, depending on the kind of ``data``.
 

@@ -33,6 +33,7 @@ from pemeta.training.reach import check_theta_a, without_gradient
 from pemeta.typing import State
 from pemeta.utils.modules import modes_kept, only_trainable, state_digest
 from pemeta.utils.seeding import seeded
+from pemeta.utils.signatures import checked
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class FineTuningHistory:
     skipped: tuple[int, ...] = ()
 
 
+@checked(model=None)
 def finetune(
     model: PEModel,
     task: Task,

@@ -11,6 +11,7 @@ from pemeta.data.examples import Examples
 from pemeta.utils.neutral import Neutral
 from pemeta.utils.registry import Frozen
 from pemeta.utils.seeding import numpy_generator
+from pemeta.utils.signatures import checked
 
 CHUNK = 10
 """Number of batches whose examples bucketing sorts together; with more, batches would be alike in every epoch."""
@@ -54,10 +55,12 @@ class FineTuning(Frozen):
     early_stopping: Annotated[int | None, Field(gt=0), Neutral(None)] = None
     head: Annotated[Literal["new", "primed"], Neutral("new")] = "new"
 
+    @checked(examples=0)
     def steps_per_epoch(self, examples: int) -> int:
         """Number of steps in one pass over this number of training examples."""
         return -(-examples // self.batch_size)
 
+    @checked()
     def batches(self, train: Examples, seed: int, task: str, epoch: int) -> list[np.ndarray]:
         """Indices of all training examples, each once, in batches in random order, a function of the arguments."""
         rng, size = numpy_generator(seed, "epoch", task, epoch), self.batch_size

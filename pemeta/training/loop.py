@@ -11,7 +11,7 @@ from typing import NoReturn
 import torch
 from typing_extensions import TypedDict
 
-from pemeta.errors import NotFiniteError, TrainingError, reason, unknown_name
+from pemeta.errors import ConfigError, NotFiniteError, TrainingError, reason
 from pemeta.training.callbacks.base import Callback, StepReport, TrainingState
 from pemeta.training.callbacks.checkpointer import Checkpointer
 from pemeta.training.callbacks.progress import ProgressBar
@@ -48,16 +48,15 @@ class LoopOptions(TypedDict, total=False):
 
 
 def check_options(options: LoopOptions) -> None:
-    """Refuse options that do not exist, or values that they cannot have.
+    """Refuse values that options cannot have.
 
     Raises:
-        ConfigError: ``not_finite`` or ``checkpoint_every`` is none of the possible values.
-        TypeError: There is no such option.
+        ConfigError: ``not_finite``, ``checkpoint_every`` or ``checkpoint`` is none of the possible values.
     """
-    for name in options:
-        if name not in LoopOptions.__annotations__:
-            raise TypeError(unknown_name("option", name, LoopOptions.__annotations__))
     check_choices(options.get("not_finite", "stop"), options.get("checkpoint_every", 100))
+    checkpoint = options.get("checkpoint")
+    if checkpoint is not None and not Path(checkpoint).name:
+        raise ConfigError(f"checkpoint must be a file to write to; found {str(checkpoint)!r}")
 
 
 class Loop:
@@ -89,7 +88,7 @@ class Loop:
         every = options.get("checkpoint_every", 100)
         self.checkpointer = Checkpointer(job, None if path is None else Path(path), every, device, self.processes)
         bar = [ProgressBar(keep=job.kind == "priming")] if options.get("progress", True) else []
-        self.callbacks: list[Callback] = [*bar, *own, *_checked(options.get("callbacks", ()))]
+        self.callbacks: list[Callback] = [*bar, *own, *options.get("callbacks", ())]
         self.state = job.state = TrainingState(
             kind=job.kind,
             name=job.name,
@@ -262,18 +261,3 @@ class Loop:
         if too_many(self.state.skipped):
             like = f"step {number + 1}, like the {MOST_SKIPPED - 1} before it"
             raise TrainingError(f"{self.state.name}, {like}: {error}") from None
-
-
-def _checked(callbacks: Sequence[Callback]) -> list[Callback]:
-    """The callbacks that were given.
-
-    Raises:
-        TypeError: Something else was.
-    """
-    if isinstance(callbacks, Callback):
-        raise TypeError(f"callbacks is a list of callbacks; found {callbacks!r}; put it in a list")
-    found = list(callbacks)
-    for one in found:
-        if not isinstance(one, Callback):
-            raise TypeError(f"callbacks must be Callback objects; found {one!r}")
-    return found

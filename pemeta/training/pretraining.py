@@ -19,6 +19,7 @@ from pemeta.training.optimizer import Optimization, check_finite
 from pemeta.typing import IGNORE_INDEX
 from pemeta.utils.registry import Frozen
 from pemeta.utils.seeding import derive_seed
+from pemeta.utils.signatures import checked
 
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 PAD_ID = 0  # the first special token
@@ -71,6 +72,7 @@ class TinyTransformer(Frozen):
             raise ValueError(f"heads must divide hidden_size; found {self.heads} heads and width {self.hidden_size}")
         return self
 
+    @checked(vocab_size=1)
     def configuration(self, vocab_size: int) -> BertConfig:
         """The model's configuration, with a vocabulary of ``vocab_size`` tokens."""
         return BertConfig(
@@ -87,6 +89,7 @@ class TinyTransformer(Frozen):
         )
 
 
+@checked()
 def pretrain(
     texts: Iterable[Sequence[str]], description: TinyTransformer, *, progress: bool = True
 ) -> tuple[BertModel, PreTrainedTokenizerFast]:

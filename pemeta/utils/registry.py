@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeAlias, get_args
@@ -13,19 +14,57 @@ from pemeta.errors import ConfigError, FieldError, article, excerpt, sentence, s
 
 
 class Frozen(BaseModel):
-    """An immutable, comparable value that rejects unknown keys and non-finite numbers."""
+    """An immutable, comparable value that rejects unknown keys and non-finite numbers.
+
+    Numbers of NumPy and PyTorch are taken as numbers, and paths as texts where a text is expected.
+
+    Raises:
+        ConfigError: An argument is unknown, or its value wrong. Within a configuration the path of its key is named.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    other_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys that a validator of the whole replaces by fields."""
+
+    def __init__(self, /, **arguments: Any) -> None:
+        try:
+            super().__init__(**arguments)
+        except ValidationError as error:
+            raise FieldError(type(self).__name__, problems(error, type(self), "argument")) from None
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # parsing goes past it, with paths of its own
+
     @field_validator("*", mode="before")
     @classmethod
-    def _only_numbers_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+    def _plain_values(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse `true`, which would count as 1, and integers of more than 64 bits."""
+        value = plain(value)
+        if isinstance(value, list | tuple) and any(one is not plain(one) for one in value):
+            value = [plain(one) for one in value]
+        if info.field_name is None:
+            return value
+        wanted = _types_in(cls.model_fields[info.field_name].annotation)
+        if isinstance(value, os.PathLike) and str in wanted:
+            return os.fspath(value)
         odd = [one for one in (value if isinstance(value, list | tuple) else [value]) if _is_odd(one)]
-        if odd and info.field_name is not None:
-            wanted = _types_in(cls.model_fields[info.field_name].annotation)
-            if wanted & {int, float} and not wanted & ({bool} if isinstance(odd[0], bool) else {float}):
-                raise ValueError(f"input should be a number of at most 64 bits; found {excerpt(value)}")
+        if odd and wanted & {int, float} and not wanted & ({bool} if isinstance(odd[0], bool) else {float}):
+            raise ValueError(f"input should be a number of at most 64 bits; found {excerpt(value)}")
+        return value
+
+
+def plain(value: Any) -> Any:
+    """A scalar of NumPy or PyTorch as a number of Python; anything else unchanged.
+
+    >>> import numpy as np
+    >>> plain(np.int64(3)), plain(np.zeros(2)), plain("3")
+    (3, array([0., 0.]), '3')
+    """
+    if getattr(value, "ndim", None) != 0 or not callable(getattr(value, "item", None)):
+        return value
+    try:
+        return value.item()
+    except (RuntimeError, ValueError, TypeError):  # a tensor without values
         return value
 
 
@@ -118,15 +157,17 @@ def describe(error: ValidationError, model: type[BaseModel] | None = None) -> st
     return sentence(problems(error, model))
 
 
-def problems(error: ValidationError, model: type[BaseModel] | None = None) -> list[tuple[str, str]]:
+def problems(error: ValidationError, model: type[BaseModel] | None = None, noun: str = "key") -> list[tuple[str, str]]:
     """A pydantic error as pairs of a key's dotted path and what is wrong there.
 
     Args:
         error: The error.
         model: The model that was validated, whose keys are listed in messages about unknown ones.
+        noun: What the model's own keys are called.
     """
     found: list[tuple[str, str]] = []
-    items = error.errors()
+    # An unknown key first, which explains why another is missing.
+    items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     wrong = {item["loc"][:-1] for item in items if item["loc"]}
     for item in items:
         if item["type"] == "too_short" and item["loc"] in wrong:
@@ -136,16 +177,21 @@ def problems(error: ValidationError, model: type[BaseModel] | None = None) -> li
         if isinstance(cause, FieldError):
             found += [(".".join(filter(None, (path, below))), text) for below, text in cause.problems]
         else:
-            found.append((path, _message(item, model)))
+            top = noun if len(item["loc"]) == 1 else "key"
+            alone = item["type"] == "extra_forbidden" and top != "key"  # the message names it already
+            found.append(("" if alone else path, _message(item, model, top)))
     return found
 
 
-def _message(item: Any, model: type[BaseModel] | None) -> str:
+def _message(item: Any, model: type[BaseModel] | None, noun: str) -> str:
     """The message for one entry of a pydantic error."""
     if item["type"] == "extra_forbidden":
-        return unknown_name("key", shortened(str(item["loc"][-1])), _fields_at(model, item["loc"][:-1]))
+        known = _fields_at(model, item["loc"][:-1])
+        if noun == "key" and len(item["loc"]) == 1 and model is not None and issubclass(model, Named):
+            known.append("name")
+        return unknown_name(noun, shortened(str(item["loc"][-1])), known)
     if item["type"] == "missing":
-        return "this key is required"
+        return f"this {noun} is required"
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "value_error":
         return message
@@ -162,7 +208,8 @@ def _fields_at(model: type[BaseModel] | None, path: tuple[int | str, ...]) -> li
     for part in path:
         fields = getattr(within, "model_fields", None)
         within = fields[str(part)].annotation if fields and str(part) in fields else _model_among(within)
-    return list(getattr(_model_among(within), "model_fields", {}))
+    found = _model_among(within)
+    return [*getattr(found, "model_fields", {}), *getattr(found, "other_keys", ())]
 
 
 def _model_among(annotation: Any) -> Any:

@@ -101,7 +101,7 @@ def test_sentences_longer_than_the_limit_are_counted_and_their_words_predicted_o
     (own_conll_dir / "cc" / "test.conll").write_text(text, encoding="utf-8")
     outcome = pemeta("run", data_config)
     assert outcome.code == 0, outcome
-    assert "cc test: 1 of 3 sentences are longer than 32 tokens; 10 words were cut" in outcome.out
+    assert "cc test: 1 of 3 sentences longer than 32 tokens; 10 words cut" in outcome.out
     assert "cc train: " not in outcome.out
     assert "Truncated test sentences: cc 1 of 3" in outcome.out
     for path in records(data_config):

@@ -268,10 +268,38 @@ def test_validate_says_what_a_run_would_do_and_does_nothing(pemeta, grid):
     assert not Path(grid["output"]).exists()
 
 
+def test_validate_counts_one_as_one(pemeta, run_config):
+    only = {**run_config, "settings": {"primed": run_config["settings"]["primed"]}}
+    says = "is valid: 1 priming run and 1 fine-tuning run (1 setting x 1 target x 1 seed) into "
+    assert says in pemeta("validate", only).out
+    searching = {**only, "search": {"seeds": [9]}}
+    searching["settings"]["primed"] = {**only["settings"]["primed"], "search": {"priming.inner_lr": [0.01, 0.1]}}
+    outcome = pemeta("validate", searching)
+    assert "is valid: a search of 2 runs, then 1 priming run and 1 fine-tuning run (" in outcome.out
+    assert len(outcome.out.splitlines()) == 1
+
+
+def test_validate_says_valid_only_after_what_can_refuse(pemeta, run_config):
+    outcome = pemeta("validate", "--load", run_config, "targets=[zz]")
+    assert outcome.code == 2
+    assert "is valid" not in outcome.out
+    assert outcome.err.startswith("pemeta: error: unknown language 'zz'")
+
+
+def test_an_unknown_key_lists_all_keys(refused, run_config):
+    keys = refused("validate", run_config, "finetunin.epochs=3")
+    assert "finetunin: unknown key 'finetunin'; did you mean 'finetuning'? Known: backbone, " in keys
+    known = set(keys.rpartition("Known: ")[2].split(", "))
+    assert known == {*GridConfig.model_fields, "priming", "finetuning"}
+    assert "did you mean 'priming'" in refused("validate", run_config, "primin.outer_lr=1")
+
+
 def test_validate_load_reads_everything_and_runs_nothing(pemeta, grid):
     outcome = pemeta("validate", "--load", grid)
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.endswith("the backbone loads and all data can be read\n")
+    *_, loaded, last = outcome.out.splitlines()
+    assert loaded == "the backbone loads and all data can be read"
+    assert " is valid: 4 priming runs and 20 fine-tuning runs" in last  # said when nothing can refuse it any more
     assert not list(Path(grid["output"]).glob("records/*"))
 
 
@@ -362,7 +390,7 @@ def test_an_interrupt_between_the_runs_keeps_those_that_are_done(pemeta, run_con
     assert pemeta("run", run_config).code == 130
     out = Path(run_config["output"])
     assert [path.name for path in out.glob("records/*")] == ["plain__cc__seed0.json"]
-    assert "1 of 2 runs are done already" in pemeta("run", run_config).out
+    assert "1 of 2 runs is done already" in pemeta("run", run_config).out
     assert runs == ["plain", "primed", "primed"]
     assert read_record(out / "records" / "primed__cc__seed0.json").seed == 0
 

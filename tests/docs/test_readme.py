@@ -68,3 +68,20 @@ def test_the_methods_that_it_names_are_there() -> None:
     named = re.findall(r"^\| `(\w+)` \|", TEXT, flags=re.MULTILINE)
     assert named
     assert set(named) <= set(PEMethod.members())
+
+
+def test_it_and_the_index_of_the_documentation_agree_on_what_is_supported() -> None:
+    from pemeta import HeadSpec, PEMethod
+
+    index = (README.parent / "docs" / "index.md").read_text(encoding="utf-8")
+    for says in (
+        r"BERT, RoBERTa,[\w\d,' -]+ and ViT",
+        r"for Hugging Face \w+, with \w+ PE methods",
+        r"A task is [\w ,]+ modelling, and one run may mix them",
+    ):
+        readme, docs = (re.findall(says, " ".join(text.split())) for text in (TEXT, index))
+        assert len(readme) == 1, says
+        assert readme == docs
+    numbers = ("ten", "eleven", "twelve", "thirteen", "fourteen")
+    assert f"with {numbers[len(PEMethod.members()) - 10]} PE methods" in " ".join(TEXT.split())
+    assert set(HeadSpec.members()) == {"token_classification", "sequence_classification", "causal_lm"}

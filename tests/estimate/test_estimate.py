@@ -373,7 +373,7 @@ def test_the_command_prints_every_table(pemeta: Any, run_config: dict[str, Any])
     assert outcome.out.startswith("NVIDIA H100 SXM, 74.5 GiB, 2 processes; 32 tokens per sentence (the longest")
     for words in ("parameters", "memory, MiB", "time", "priming: primed", "fine-tuning: plain and 1 more", "yes"):
         assert words in outcome.out
-    assert "All 1 priming and 2 fine-tuning runs: about " in outcome.out
+    assert "1 priming run and 2 fine-tuning runs: about " in outcome.out
     assert "Times assume 50 % of the data sheet's matrix-product rate" in outcome.out
     assert not Path(run_config["output"]).exists()
 

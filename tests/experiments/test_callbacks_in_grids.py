@@ -251,7 +251,7 @@ def test_only_settings_that_validate_depend_on_validation_tasks(validated: dict[
     path = own_conll_dir / "bb" / "validation.conll"
     path.write_text(path.read_text().partition("\n\n")[2])  # a sentence less
     said = run(validated)
-    assert "1 of 2 runs are done already" in said
+    assert "1 of 2 runs is done already" in said
     third = records(validated)
     assert third["plain"] == first["plain"]
     assert third["primed"].data_digest != second["primed"].data_digest

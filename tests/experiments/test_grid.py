@@ -241,7 +241,7 @@ def test_a_dry_run_changes_nothing_and_tells_how_far_it_is(grid: dict[str, Any],
     first = pemeta("run", grid, "--dry-run")
     assert (first.code, first.err) == (0, "")
     assert not list(out.rglob("*"))
-    assert "0 of 13 fine-tuning and 0/2 priming runs are done; remaining time unknown" in first.out
+    assert "0/13 fine-tuning and 0/2 priming runs are done; remaining time unknown" in first.out
 
     pemeta("run", grid, "seeds=[0]", "settings.head.targets=[cc]")
     (out / RUNNING).write_text(json.dumps({"process": os.getpid(), "stages": ["plain → bb, seed 1"]}))
@@ -254,7 +254,7 @@ def test_a_dry_run_changes_nothing_and_tells_how_far_it_is(grid: dict[str, Any],
     assert lines[2].startswith("primed 1/2 2/4 ")
     assert lines[3].startswith("primed-few shared 2/4 ")
     assert lines[4] == "head – 1/1 done"
-    assert lines[5].startswith("7 of 13 fine-tuning and 1/2 priming runs are done; about ")
+    assert lines[5].startswith("7/13 fine-tuning and 1/2 priming runs are done; about ")
     assert lines[5].endswith("left with 2 at a time")
     assert lines[6] == f"being done by process {os.getpid()}: plain → bb, seed 1"
 
@@ -295,7 +295,7 @@ def test_a_search_takes_what_is_best_on_validation_data(open_grid: dict[str, Any
     assert "8 of 8 runs are done already" in again.out
     assert again.out.count("chosen for") == 1
     dry = pemeta("run", open_grid, "--dry-run")
-    assert "3 of 3 fine-tuning and 0/0 priming runs are done; nothing left to do" in dry.out.replace("–", "0/0")
+    assert "3/3 fine-tuning and 0/0 priming runs are done; nothing left to do" in dry.out.replace("–", "0/0")
 
 
 def test_choices_of_several_settings_are_taken_over_in_order(grid: dict[str, Any]) -> None:

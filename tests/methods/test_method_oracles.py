@@ -312,8 +312,8 @@ def test_methods_that_do_not_fit_say_why():
         Adapter().attach(nn.Linear(2, 2))
     with pytest.raises(ModelError, match=r"top_layers is 3, but the backbone has 2 layers; choose from 1 to 2"):
         LoRA(top_layers=3).attach(backbone("bert"))
-    with pytest.raises(ModelError, match="the adapter at the output is outside the layers"):
-        Adapter(top_layers=1).attach(backbone("bert"))
+    with pytest.raises(ConfigError, match="the adapter at the output is outside the layers"):
+        Adapter(top_layers=1)
     with pytest.raises(ConfigError, match=r"targets.*'querry'"):
         LoRA.parse({"name": "lora", "targets": ["querry"]})
     flash = backbone("bert")

@@ -223,7 +223,7 @@ def test_the_progress_bar_names_the_metric(monkeypatch):
     )
     for task, validation in EACH_KIND:
         finetune(tiny_gpt2(), task, validation, FineTuning(epochs=1))
-    assert [text.split(", validation ")[1].split()[0] for text in shown] == ["F1", "accuracy", "perplexity"]
+    assert [text.split(", ")[1].split()[0] for text in shown] == ["F1", "accuracy", "perplexity"]
 
 
 def test_data_of_another_kind_is_refused():

@@ -105,8 +105,20 @@ def test_best_is_marked_per_group_and_column() -> None:
     best = {
         (row.label, name) for row in result.rows for name, c in zip(result.columns, row.cells, strict=True) if c.best
     }
-    assert best >= {("full", "hi"), ("adapter", "af"), ("meta", "hi"), ("meta", "af"), ("meta", "Mean")}
+    assert best >= {("full", "hi"), ("adapter", "af")}
     assert best.isdisjoint({("adapter", "hi"), ("full", "af"), ("full", "Stored"), ("meta", "Stored")})
+
+
+def test_one_row_alone_is_not_best() -> None:
+    records = [make("full", f1=0.9), make("adapter", f1=0.7), primed("meta", f1=0.3)]
+    marked = {row.label: [cell.best for cell in row.cells] for row in table(records).rows}
+    assert marked == {"full": [False, True, True], "adapter": [False] * 3, "meta": [False] * 3}
+    lonely = ReportSpec.model_validate(
+        {"figures": [{"name": "bars", "title": "x", "settings": ["full"]},
+                     {"name": "matrix", "title": "y", "rows": ["r"], "columns": ["c"], "settings": [["full"]]}]}
+    )  # fmt: skip
+    for chart in build_report(records, spec=lonely).charts.values():
+        assert not any(cell.best for row in chart.table().rows for cell in row.cells)
 
 
 def test_what_shows_as_equal_ties() -> None:
@@ -537,7 +549,7 @@ def test_records_of_another_configuration_are_excluded(tmp_path: Path) -> None:
     )
     (tmp_path / "records" / "a__hi__seed0.json").unlink()
     (tmp_path / "records" / "unknown__hi__seed0.json").unlink()
-    with pytest.raises(OutputError, match=r"all 1 records in .* are of another configuration than its config.yaml"):
+    with pytest.raises(OutputError, match=r"has 1 record, but none of the configuration in its config.yaml"):
         read_report(tmp_path)
 
 

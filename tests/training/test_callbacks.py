@@ -1,7 +1,9 @@
 """Callbacks of the training loop: what they see of priming and of fine-tuning, and what they can do."""
 
+import io
 import json
 import math
+import re
 import signal
 import sys
 from functools import partial
@@ -10,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from tiny_models import TASKS, data, tiny
+from tqdm.auto import tqdm
 
 from pemeta import FineTunePriming, FineTuning, MetaPriming, Task, finetune, prime
 from pemeta.errors import ConfigError, DataError, OutputError, TrainingError
@@ -18,6 +21,7 @@ from pemeta.model.pe_model import PEModel
 from pemeta.priming.validation import PrimingValidation
 from pemeta.training import finetuning
 from pemeta.training.callbacks import TRACKERS, Callback, EarlyStopping, JsonLog, ProgressBar, Tracker, Validation
+from pemeta.training.callbacks.progress import LAYOUT
 from pemeta.training.callbacks.tracker import step_numbers
 from pemeta.training.checkpoints import remove_checkpoint
 from pemeta.training.evaluation import evaluate
@@ -253,8 +257,11 @@ def test_a_callback_for_two_runs():
 @pytest.mark.parametrize(
     ("callbacks", "says"),
     [
-        (EarlyStopping(1), "callbacks is a list of callbacks; found <.*EarlyStopping.*>; put it in a list"),
-        ([EarlyStopping], "callbacks must be Callback objects; found <class .*EarlyStopping.*>"),
+        (EarlyStopping(1), "finetune: callbacks must be a list of Callback objects; found <.*EarlyStopping"),
+        (
+            [EarlyStopping],
+            r"finetune: callbacks must be a list of Callback objects; found \[<class .*EarlyStopping",
+        ),
     ],
 )
 def test_what_is_no_list_of_callbacks(callbacks, says):
@@ -372,7 +379,7 @@ def test_an_error_of_a_callback_ends_the_run():
 
 
 def test_an_option_that_there_is_not():
-    with pytest.raises(TypeError, match="unknown option 'chekpoint'; did you mean 'checkpoint'"):
+    with pytest.raises(TypeError, match="prime: unknown argument 'chekpoint'; did you mean 'checkpoint'"):
         primed(tiny(), chekpoint="c.safetensors")
 
 
@@ -756,3 +763,27 @@ def test_a_tracker_by_accelerate(monkeypatch, tmp_path, name):
     assert sum("validation/f1" in values for values, _ in run.logged) == 4
     assert package.config["finetuning.lr"] == 0.05
     assert package.finished == 1
+
+
+class Terminal(io.StringIO):
+    """A terminal of 80 columns that keeps what is written."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("run", [primed, fine_tuned])
+def test_the_progress_bar_fits_80_columns(monkeypatch, run):
+    """With 10,000 steps that take hours, a long name, and numbers of the usual length, nothing is cut off."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "81")  # tqdm leaves one free
+    run(tiny(), progress=True)
+    lines = [line for line in re.split(r"[\r\n]", terminal.getvalue()) if line.strip()]
+    assert lines
+    assert max(map(len, lines)) <= 80
+    long = {"total": 10_000, "n": 9_999, "elapsed": 3700.0, "bar_format": LAYOUT, "ncols": 80}
+    for name, losses in (("priming", "inner 1.946→1.900, outer 1.946, 123/s"), ("f" * 20, "loss 0.123, F1 0.612")):
+        shown = tqdm.format_meter(prefix=name, postfix=losses, unit="step", **long)
+        assert len(shown) == 80
+        assert shown.endswith(losses)

@@ -290,7 +290,7 @@ def test_a_priming_step_that_is_not_finite_is_left_out_where_that_is_wanted(tmp_
         assert history.skipped == [2]
         assert len(history.losses) == 3
         assert all(torch.isfinite(p).all() for p in model.parameters())
-        assert history.warnings() == ["1 of 4 outer steps were skipped: something was not finite"]
+        assert history.warnings() == ["1 of 4 outer steps skipped, because something was not finite"]
         assert read_tensors(path)[1]["about"]["skipped"] == [2]
         remove_checkpoint(path)
     not_finite_at(monkeypatch, 13)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from pemeta.errors import counted
 from pemeta.reporting.figures.base import (
     ERROR_BARS,
     Chart,
@@ -40,8 +41,9 @@ class BarChart(Chart):
     def caption(self) -> str:
         """A textual description of the figure."""
         return (
-            f"Bars: F1, in percent, of {len(self.labels)} settings on {len(self.columns) - 1} "
-            f"targets, and the mean over targets where a setting has all of them. {ERROR_BARS}"
+            f"Bars: F1, in percent, of {counted(len(self.labels), 'setting')} on "
+            f"{counted(len(self.columns) - 1, 'target')}, and the mean over targets where a setting has all of them. "
+            f"{ERROR_BARS}"
         )
 
     @property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from pemeta.errors import counted
 from pemeta.reporting.figures.base import Chart, Figure, Records, comparable, mean_score, shared_targets
 from pemeta.reporting.figures.style import ACCENT, INK, LINE, SMALL, SOFT
 from pemeta.reporting.tables import MISSING, Cell, Row, Table, decimals, listed
@@ -129,8 +130,8 @@ class Matrix(Figure):
         for what, found in (("settings", self.settings), ("reference", self.reference)):
             if list(map(len, found)) != shape and (found or what == "settings"):
                 raise ValueError(
-                    f"{what}: expected {len(shape)} lists of {len(self.columns)}, one for each of rows and columns; "
-                    f"found lists of {list(map(len, found))}"
+                    f"{what}: expected {counted(len(shape), 'list')} of {len(self.columns)}, one for each of rows and "
+                    f"columns; found lists of {list(map(len, found))}"
                 )
         return self
 
@@ -167,8 +168,8 @@ class Matrix(Figure):
 
 
 def _with_best(cells: Sequence[Sequence[Cell]]) -> Cells:
-    """Mark the highest cell of each column; cells that are displayed as equal tie."""
-    tops = [max(map(_shown, column)) for column in zip(*cells, strict=True)]
+    """Mark the highest cell of each column; cells that are displayed as equal tie, and a row alone has no best."""
+    tops = [max(map(_shown, column)) if len(column) > 1 else math.inf for column in zip(*cells, strict=True)]
     return tuple(
         tuple(
             replace(cell, best=cell.mean is not None and _shown(cell) == top)

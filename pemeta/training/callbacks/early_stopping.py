@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pemeta.errors import counted
 from pemeta.training.callbacks.base import Callback, TrainingState
+from pemeta.utils.signatures import checked
 
 
+@checked(patience=1)
 class EarlyStopping(Callback):
     """Stop when validation has not improved for some time.
 
@@ -26,4 +29,4 @@ class EarlyStopping(Callback):
         """Count validations since the best one."""
         best = state.best
         if best is not None and len(state.validations) - 1 - state.validations.index(best) >= self.patience:
-            state.request_stop(f"no better validation score in {self.patience} validations")
+            state.request_stop(f"no better validation score in {counted(self.patience, 'validation')}")

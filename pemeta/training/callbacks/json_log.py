@@ -12,11 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pemeta.errors import OutputError
+from pemeta.errors import OutputError, reason
 from pemeta.training.callbacks.base import Callback, TrainingState
 from pemeta.utils.messages import warn
+from pemeta.utils.signatures import checked
 
 
+@checked()
 class JsonLog(Callback):
     """One JSON object a line for each event: start, step, validation, checkpoint, end.
 
@@ -38,7 +40,7 @@ class JsonLog(Callback):
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("a", encoding="utf-8").close()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             raise OutputError(f"cannot write the log {self.path}: {_why(error)}; give another file") from None
 
     def named(self, run: str) -> JsonLog:
@@ -97,5 +99,5 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _why(error: OSError) -> str:
-    return error.strerror or str(error)
+def _why(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or reason(error)

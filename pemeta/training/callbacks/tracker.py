@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 from pemeta.errors import reason
 from pemeta.training.callbacks.base import Callback, StepReport, TrainingState
 from pemeta.utils.messages import warn
+from pemeta.utils.signatures import checked
 
 TRACKERS: dict[str, type[Tracker]] = {}
 """The trackers by the names that configurations call them; a subclass with a ``name`` registers itself."""
 
 
+@checked()
 class Tracker(Callback):
     """A tracker of the numbers in :func:`~pemeta.training.callbacks.tracker.step_numbers` and of every validation.
 
