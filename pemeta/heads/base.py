@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pemeta.errors import ConfigError, DataError, excerpt
+from pemeta.errors import ConfigError, DataError, excerpt, reason
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.registry import Named
 from pemeta.utils.values import checked_size
@@ -160,7 +160,10 @@ def new_linear(inputs: int, outputs: int) -> nn.Linear:
     """
     inputs = checked_size(inputs, "the width of the hidden states")
     outputs = checked_size(outputs, "the number of labels")
-    linear = nn.Linear(inputs, outputs)
+    try:
+        linear = nn.Linear(inputs, outputs)
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        raise ConfigError(f"no memory holds a head from {inputs} to {outputs} values ({reason(error)})") from None
     nn.init.normal_(linear.weight, std=0.02)
     nn.init.zeros_(linear.bias)
     return linear

@@ -32,6 +32,7 @@ from pemeta.utils.precision import wide
 from pemeta.utils.signatures import checked
 
 
+@checked(module=None, inner_lr=None)
 class PrimingLearner(SharingLearner):
     """MAML's learner for parameter-efficient fine-tuning (paper, Algorithm 1, lines 4-8).
 
