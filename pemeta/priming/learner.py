@@ -32,7 +32,6 @@ from pemeta.utils.precision import wide
 from pemeta.utils.signatures import checked
 
 
-@checked(module=None, inner_lr=None)
 class PrimingLearner(SharingLearner):
     """MAML's learner for parameter-efficient fine-tuning (paper, Algorithm 1, lines 4-8).
 
@@ -235,8 +234,7 @@ class PrimingLearner(SharingLearner):
         """
         self._refuse_original()
         shared = self._with_tasks()
-        batches = list(batches)  # a sequence that makes its items when asked would not give the same ones twice
-        if not batches:
+        if not (batches := list(batches)):  # a sequence that makes its items when asked makes others the next time
             raise ConfigError("the inner loop needs a batch for each of its steps; found none")
         losses: list[Tensor] = []
         with self._released_on_failure(), self._theta_p_constant() if self.first_order else nullcontext():
