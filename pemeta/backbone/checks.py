@@ -142,14 +142,15 @@ def _refuse_pooler(backbone: nn.Module) -> None:
         )
 
 
-def check_batch(batch: object) -> None:
-    """Refuse what is no batch.
+def check_batch(batch: object) -> Batch:
+    """The batch, unless it is none.
 
     Raises:
         ArgumentError: It is no mapping of names to tensors.
     """
     if not isinstance(batch, Mapping) or not all(isinstance(value, Tensor) for value in batch.values()):
         raise ArgumentError(f"a batch must be a mapping of names to tensors, such as input_ids; found {excerpt(batch)}")
+    return dict(batch)
 
 
 def check_token_ids(backbone: nn.Module, batch: Batch) -> None:

@@ -174,9 +174,8 @@ class PrimingLearner(SharingLearner):
     def loss(self, batch: Batch, task: str) -> Tensor:
         """A task's loss, as a scalar, for a ``PEModel``; for second order, attention is twice differentiable."""
         model = self._with_tasks()
-        check_batch(batch)
         with self._attention(), torch.inference_mode(False), torch.enable_grad(), self.placed():
-            own = {key: value.clone() if value.is_inference() else value for key, value in batch.items()}
+            own = {k: value.clone() if value.is_inference() else value for k, value in check_batch(batch).items()}
             return model.loss(own, task)
 
     def forward(self, *arguments: Any, **kwargs: Any) -> Any:
