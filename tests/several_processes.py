@@ -97,7 +97,6 @@ def halves(folder: Path, first: bool) -> None:
 def scaled(folder: Path, first: bool) -> None:
     """A loss that is not finite in one process only is so for all: the scale is lowered, the step is taken again."""
     original = MetaPriming.accumulate
-    LossScale.suited_to = classmethod(lambda cls, dtype: cls(4.0))
     scales = []
 
     def accumulate(self, model, episodes, step=None):
@@ -107,8 +106,10 @@ def scaled(folder: Path, first: bool) -> None:
             model.backbone.embeddings.word_embeddings.weight.grad[0, 0] = torch.inf
         return losses
 
-    MetaPriming.accumulate = accumulate
-    model, _ = primed(METHODS["adapter"][0], MetaPriming(**FEW), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LossScale, "suited_to", lambda dtype: LossScale(4.0))
+        patch.setattr(MetaPriming, "accumulate", accumulate)
+        model, _ = primed(METHODS["adapter"][0], MetaPriming(**FEW), folder)
     assert scales == [4, 2, 1, 1, 1, 1], scales
     if first:
         write_tensors(folder / "scaled.safetensors", model.state())

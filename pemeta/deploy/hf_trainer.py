@@ -114,6 +114,7 @@ class TaskModel(nn.Module):
     def get_output_embeddings(self) -> None:
         """Return None, because the head is no output embedding of transformers."""
 
+    @checked()
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Number of parameters, by which Trainer estimates the operations of a step.
 
@@ -128,6 +129,7 @@ class TaskModel(nn.Module):
             if (parameter.requires_grad or not only_trainable) and not (exclude_embeddings and parameter in tables)
         )
 
+    @checked()
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> None:
@@ -159,6 +161,7 @@ class TaskModel(nn.Module):
         """Turn recomputation off."""
         self.model.checkpoint_layers(False)
 
+    @checked()
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> None:
@@ -173,6 +176,7 @@ class TaskModel(nn.Module):
         """Whether the task is a language model."""
         return isinstance(self.model.head(self.task), CausalLMHead)
 
+    @checked()
     def generate(self, inputs: Tensor | None = None, **options: Any) -> Any:
         """Continue sequences, as transformers' ``generate`` does, with θ_a and the task's head.
 
@@ -185,6 +189,7 @@ class TaskModel(nn.Module):
         """
         return generate(self.model, self.task, inputs, self.generation_config, options)
 
+    @checked()
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:
         """Write θ_a and the head as a task's folder, by :meth:`pemeta.PEModel.save_task`.
 

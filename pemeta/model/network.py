@@ -21,7 +21,7 @@ from pemeta.model.manifest import MARK
 from pemeta.model.ownership import claim, require_free
 from pemeta.model.partition import Partition
 from pemeta.typing import Batch, State
-from pemeta.utils.modules import count
+from pemeta.utils.modules import count, module_key, name_of_key
 from pemeta.utils.precision import casts_itself, kept_wide, wide, wide_dtype
 from pemeta.utils.seeding import seeded
 from pemeta.utils.signatures import checked
@@ -123,7 +123,7 @@ class Network(BackboneForward):
         with seeded(seed, "head", task):
             head = made_head(task, make, self.hidden_size)
         kept = task in self._shared_heads.values()  # by other tasks
-        replaced = () if kept else (f"heads.{_key(task)}.",)
+        replaced = () if kept else (f"heads.{module_key(task)}.",)
         others = {id(p) for name, p in self.named_parameters() if not name.startswith(replaced)}
         if any(id(parameter) in others for parameter in head.parameters()):
             raise ModelError(
@@ -134,7 +134,7 @@ class Network(BackboneForward):
         reference = next(self.backbone.parameters())
         if kept:
             self.drop_head(task)
-        self.heads[_key(task)] = head.to(reference.device, wide_dtype(reference.dtype)).train(self.training)
+        self.heads[module_key(task)] = head.to(reference.device, wide_dtype(reference.dtype)).train(self.training)
         head.start_from(self.backbone)
         self._head_specs.pop(task, None)
         self._shared_heads.pop(task, None)
@@ -159,7 +159,7 @@ class Network(BackboneForward):
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks that have a head, those that use another task's last."""
-        return (*map(_task, self.heads), *self._shared_heads)
+        return (*map(name_of_key, self.heads), *self._shared_heads)
 
     def head(self, task: str) -> Head:
         """The head of a task.
@@ -198,13 +198,13 @@ class Network(BackboneForward):
         self.head(task)
         if self._shared_heads.pop(task, None) is not None:
             return
-        head, spec = self.heads.pop(_key(task)), self._head_specs.pop(task, None)
+        head, spec = self.heads.pop(module_key(task)), self._head_specs.pop(task, None)
         sharing = [other for other, owner in self._shared_heads.items() if owner == task]
         if not sharing:
             return
         heir, *rest = sharing  # the next task that uses the head owns it from now on
         del self._shared_heads[heir]
-        self.heads[_key(heir)] = head
+        self.heads[module_key(heir)] = head
         self._shared_heads.update(dict.fromkeys(rest, heir))
         if spec is not None:
             self._head_specs[heir] = spec
@@ -225,7 +225,7 @@ class Network(BackboneForward):
 
     def _head_key(self, task: object) -> str:
         """The key of the head that a task uses; empty for what is no name."""
-        return _key(self._shared_heads.get(task, task)) if isinstance(task, str) else ""
+        return module_key(self._shared_heads.get(task, task)) if isinstance(task, str) else ""
 
     @checked()
     def partition(self, method: PEMethod | None = None) -> Partition:
@@ -321,12 +321,3 @@ class Network(BackboneForward):
     def saved_digest(self, digest: str) -> str:
         """The recorded digest with which θ_p was saved, if its digest is now ``digest``; by default the same."""
         return self._saved_digests.get(digest, digest)
-
-
-def _key(task: str) -> str:
-    """A task's name as a key of a ModuleDict, which allows neither dots nor names of its own attributes."""
-    return "task_" + task.replace("%", "%25").replace(".", "%2E")
-
-
-def _task(key: str) -> str:
-    return key.removeprefix("task_").replace("%2E", ".").replace("%25", "%")

@@ -80,7 +80,7 @@ class HiddenStateCache:
             warnings.warn(
                 f"{size / 2**30:.1f} GiB of hidden states cannot be kept ({reason(error)}), so each epoch recomputes "
                 "them, which is slower; free some space, or set TMPDIR to a folder on a larger disk",
-                stacklevel=5,  # where finetune was called
+                stacklevel=6,  # where finetune was called
             )
         self._warned = True
 

@@ -96,3 +96,17 @@ def _contents(part: nn.Module) -> dict[str, dict[Any, Any]]:
 
 
 _OWN = ("_modules", "_parameters", "_buffers")
+
+
+def module_key(name: str) -> str:
+    """A name as a key of a ModuleDict, which allows neither dots nor names of its own attributes.
+
+    >>> module_key("a.b"), name_of_key(module_key("a.b"))
+    ('task_a%2Eb', 'a.b')
+    """
+    return "task_" + name.replace("%", "%25").replace(".", "%2E")
+
+
+def name_of_key(key: str) -> str:
+    """The name that :func:`module_key` has made a key of."""
+    return key.removeprefix("task_").replace("%2E", ".").replace("%25", "%")

@@ -371,7 +371,7 @@ def test_what_a_failed_search_leaves_out(
     if isinstance(error, TrainingError):
         assert (outcome.code, done) == (0, {"plain", "primed", "other"})
         assert "8 of 12" not in outcome.out
-        assert "12 of 12 fine-tuning" in pemeta("run", open_grid, "--dry-run").out
+        assert "12/12 fine-tuning" in pemeta("run", open_grid, "--dry-run").out
     else:
         assert (outcome.code, done) == (2, {"other"})
         assert (

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 import torch
 from tiny_models import LABELS, TASKS, data, tiny, with_heads
 from tiny_tasks import blocks, texts
-from transformers import PreTrainedTokenizerBase
+from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerBase
 from typing_extensions import Unpack, get_type_hints
 
 import pemeta
@@ -160,6 +160,7 @@ of_model("load_state", state={"heads.task_en.classifier.bias": torch.zeros(3)})
 of_model("checkpoint_layers", enable=False)
 of_model("record_saved_digest", digest="a", saved="b")
 of_model("saved_digest", digest="a")
+BASES["PEModel.joins"] = lambda stage: (stage.model().joins, {"batches": [stage.batch] * 2})
 for _name in ("reuses_hidden_states", "first_layer", "unchanging"):
     of_model(_name, method=Adapter(bottleneck=4))
 for _name in ("head", "head_spec", "drop_head", "head_names", "head_prefix", "stored_names", "num_stored",
@@ -321,6 +322,28 @@ def _(stage: Stage) -> Call:
 @base("TaskModel")
 def _(stage: Stage) -> Call:
     return pemeta.TaskModel, {"model": stage.model(), "task": "en"}
+
+
+for _name, _given in (("num_parameters", {"only_trainable": True}), ("activation_checkpointing_enable", {}),
+                      ("gradient_checkpointing_enable", {})):  # fmt: skip
+    BASES[f"TaskModel.{_name}"] = lambda stage, name=_name, given=_given: (
+        getattr(pemeta.TaskModel(stage.model(), "en"), name),
+        dict(given),
+    )
+
+
+@base("TaskModel.save_pretrained")
+def _(stage: Stage) -> Call:
+    return pemeta.TaskModel(stage.model(), "en").save_pretrained, {"folder": stage.folder / "by Trainer"}
+
+
+@base("TaskModel.generate")
+def _(stage: Stage) -> Call:
+    config = GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=2, n_positions=16, bos_token_id=1, eos_token_id=2)
+    model = PEModel(GPT2Model(config), LoRA(rank=2))
+    model.add_head("lm", pemeta.CausalLM(vocab_size=30))
+    task = pemeta.TaskModel(model, "lm")
+    return functools.partial(task.generate, max_new_tokens=2), {"inputs": torch.tensor([[5, 6]])}
 
 
 @base("Server")

@@ -25,7 +25,7 @@ def compared(processes: int, every: int) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_sample_by_two_processes() -> None:
-    found = compared(2, every=131)
+    found = compared(2, every=113)
     assert found["tried"] > 15
     assert found["wrong"] == []
 
