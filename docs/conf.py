@@ -55,14 +55,17 @@ napoleon_use_ivar = True  # "Attributes:" sections stay with their class, beside
 # A link that cannot be resolved fails the build. Not ours to resolve, since there is no network for intersphinx: the
 # standard library, the packages we depend on, and configuration's annotated aliases of the documented families.
 nitpick_ignore_regex = [
-    (r"py:class", r"Any(Method|Algorithm|Backbone|Data|Head|Rule)|Labels|Output|Part|Pooling|Counts"),
+    (
+        r"py:class",
+        r"Any(Method|Algorithm|Backbone|Data|Head|Rule)|Labels|Output|Part|Pooling|Counts|Name|Printable|Grid|DType",
+    ),
     (r"py:(class|obj)", r"pemeta\.data\.examples\.(Decoded|Scored)"),  # type variables
     # Classes of our own that users meet only as the types of arguments that others give.
     (r"py:class", r"pemeta\.(training\.job\.Job|utils\.distributed\.Processes|experiments\.build\.Builder)"),
     # What is imported for type checkers alone, and types with marks that autodoc shows as they are written.
     (
         r"py:class",
-        r"GeneralTracker|Path|list\[tuple\[int|Field|AfterValidator|[gl][et]=\d|\d\.\d|Neutral|Primes|BACKBONE|_BRIEF|_SGD|_none",
+        r"GeneralTracker|Path|list\[tuple\[int|Field|AfterValidator|[gl][et]=\d|\d\.\d|Neutral|False|Primes|BACKBONE|_BRIEF|_SGD|_none",
     ),
     (
         r"py:.*",
