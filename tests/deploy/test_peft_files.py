@@ -436,7 +436,8 @@ SMALL = {
     "PSOFT": {"r": 2},
     "OSF": {"effective_rank": 2},
 }
-REFUSED = {}
+# Tuners whose layers cannot be primed, not even on a frozen backbone; tests/methods/test_peft_tuners.py has the reasons.
+REFUSED = {"ADAMSS", "C3A", "DELORA", "OSF", "PSOFT", "TINYLORA"}
 
 
 @pytest.mark.faults("PEFT's tuners: saved values load, or are refused")
@@ -451,12 +452,13 @@ def test_every_tuner_of_the_installed_peft(tmp_path, kind):
         peft.PeftModel.from_pretrained(bert(), tmp_path)
     except Exception as error:
         pytest.skip(f"peft itself does not build, run or load it on BERT: {type(error).__name__}: {error}")
+    backbone = bert()
     try:
-        model = load_peft(tmp_path, bert()).eval()
+        model = load_peft(tmp_path, backbone)
     except ModelError as refusal:
-        message = str(refusal)
-    else:
-        assert same(expected, hidden(model))
-        return
-    assert kind in REFUSED, message
-    assert "\n" not in message
+        assert "\n" not in str(refusal)
+        if kind in REFUSED:
+            return
+        assert "or freeze the backbone" in str(refusal), refusal
+        model = load_peft(tmp_path, backbone.requires_grad_(False))
+    assert same(expected, hidden(model.eval()))
