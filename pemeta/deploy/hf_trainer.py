@@ -17,7 +17,7 @@ from pemeta.deploy.generation import generate
 from pemeta.errors import ModelError
 from pemeta.heads import CausalLMHead
 from pemeta.model.pe_model import PEModel
-from pemeta.utils.modules import parameter_dict
+from pemeta.utils.modules import parameter_dict, parts_with
 from pemeta.utils.precision import HALF
 from pemeta.utils.signatures import checked
 
@@ -107,9 +107,11 @@ class TaskModel(nn.Module):
 
     def get_input_embeddings(self) -> nn.Module:
         """The backbone's input embeddings, to which NEFTune adds noise."""
-        found = self.model.backbone.get_input_embeddings()
-        assert isinstance(found, nn.Module)
-        return found
+        named = self.model.backbone.get_input_embeddings()
+        assert isinstance(named, nn.Module)
+        weight = getattr(named, "weight", None)  # patches have none
+        # T5 calls another part than it names.
+        return named if weight is None else parts_with(self.model.backbone, weight)[-1]
 
     def get_output_embeddings(self) -> None:
         """Return None, because the head is no output embedding of transformers."""

@@ -13,7 +13,7 @@ from pemeta.backbone.output_matrix import why_not_tied
 from pemeta.errors import ModelError, reason
 from pemeta.heads.base import Head, HeadSpec, labels_of, mean_cross_entropy
 from pemeta.typing import IGNORE_INDEX, Batch
-from pemeta.utils.modules import modes_kept
+from pemeta.utils.modules import modes_kept, parts_with
 from pemeta.utils.precision import HALF, casts_itself
 from pemeta.utils.signatures import checked
 
@@ -157,9 +157,10 @@ def _hidden_states_without_future(backbone: nn.Module, rows: int) -> Tensor:
 
     def watch(*call: Any) -> Tensor:
         embedded.append(call[-1].detach().requires_grad_())
-        return embedded[0]
+        return embedded[-1]
 
-    hook = backbone.get_input_embeddings().register_forward_hook(watch)  # type: ignore[operator]
+    # Not get_input_embeddings() alone: T5 calls another part with the same weight.
+    hooks = [table.register_forward_hook(watch) for table in parts_with(backbone, _embedding(backbone))]
     with modes_kept(backbone), torch.enable_grad():
         backbone.eval()
         try:
@@ -169,9 +170,10 @@ def _hidden_states_without_future(backbone: nn.Module, rows: int) -> Tensor:
                 f"{type(backbone).__name__} does not run on input_ids alone, as a language model does ({reason(error)})"
             ) from None
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         weights = torch.arange(hidden[:, :-1].numel(), device=hidden.device).sin().view_as(hidden[:, :-1])
-        (gradient,) = torch.autograd.grad((hidden[:, :-1].float() * weights).sum(), embedded[0])
+        (gradient,) = torch.autograd.grad((hidden[:, :-1].float() * weights).sum(), embedded[:1])
     if gradient[:, -1].any():
         raise ModelError(
             f"{type(backbone).__name__} sees the tokens that a causal language model has to predict, so its loss "

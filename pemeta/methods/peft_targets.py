@@ -174,8 +174,6 @@ def parts_and_layers(names: Sequence[str], backbone: nn.Module) -> tuple[tuple[P
     if covered != wanted or touched != layers[len(layers) - len(touched) :]:
         odd = sorted(covered ^ wanted)
         raise ModelError(
-            f"the PEFT configuration selects {len(wanted)} modules that are not the same parts in each of the top "
-            f"layers (e.g. {odd[0] if odd else touched[0]})"
             f"the PEFT configuration selects {counted(len(wanted), 'module')}, but not the same parts in each of the "
             f"top layers (e.g. {odd[0] if odd else touched[0]}); use the method peft instead"
         )

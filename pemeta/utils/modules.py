@@ -22,6 +22,11 @@ def count(module: nn.Module, names: Collection[str]) -> int:
     return sum(parameter.numel() for parameter in parameter_dict(module, names).values())
 
 
+def parts_with(module: nn.Module, weight: torch.Tensor) -> list[nn.Module]:
+    """The parts of a module that have this very tensor as their weight, several if it is tied."""
+    return [part for part in module.modules() if getattr(part, "weight", None) is weight]
+
+
 def state_digest(module: nn.Module) -> str:
     """A digest of the names and values of all parameters, as twelve hexadecimal digits."""
     sha = hashlib.sha256()

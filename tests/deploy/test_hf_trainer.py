@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import architectures
 import pytest
 import torch
 from transformers import DataCollatorForTokenClassification, GPT2Config, GPT2Model, Trainer, TrainingArguments
@@ -170,6 +171,18 @@ def test_checkpointing_changes_no_value_and_noise_does(tiny_bert_dir, data, toke
     plain, checkpointed, noisy = found
     assert all(torch.allclose(plain[name], checkpointed[name], atol=1e-6) for name in plain)
     assert not all(torch.allclose(plain[name], noisy[name], atol=1e-6) for name in plain)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "t5", "gpt2", "vit"])
+def test_noise_is_added_where_tokens_are_embedded(architecture):
+    """T5 does not call the part that it names."""
+    model = PEModel(architectures.backbone(architecture), PEMethod.parse("lora"))
+    model.add_head("t", TokenClassification(labels=("O", "B-PER", "I-PER")))
+    task, inputs = TaskModel(model.eval(), "t"), architectures.batch(architecture)
+    plain = task(**inputs).logits
+    hook = task.get_input_embeddings().register_forward_hook(lambda *call: call[-1] + torch.rand_like(call[-1]))
+    assert not torch.allclose(task(**inputs).logits, plain, atol=1e-4)
+    hook.remove()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from architectures import backbone
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import tiny
@@ -221,6 +222,14 @@ def test_a_backbone_that_sees_the_future_is_refused_and_left_as_it_was(output):
         model.add_head("text", CausalLM(vocab_size=VOCABULARY, output=output))
     assert model.tasks == ()
     assert {name: part.training for name, part in model.named_modules()} == modes
+
+
+@pytest.mark.parametrize("architecture", ["t5", "mt5"])
+def test_so_it_is_where_another_part_than_is_named_embeds_tokens(architecture):
+    model = PEModel(backbone(architecture), HeadOnly())
+    with pytest.raises(ModelError, match="EncoderModel sees the tokens that a causal language model has to predict"):
+        model.add_head("text", CausalLM(vocab_size=10, output="own"))
+    assert not any(part._forward_hooks for part in model.modules())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
