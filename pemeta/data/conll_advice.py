@@ -14,8 +14,8 @@ from pemeta.errors import shortened
 
 MARKER = re.compile(r"-DOC(START|END)-(\s|$)")
 """The beginning of a line that marks where a document begins or ends, as in CoNLL-2003."""
-KEYED = re.compile(r"# [^\t=]*=")
-"""The beginning of a comment ``# key = value``, as in CoNLL-U."""
+KEYED = re.compile(r"# [^\t=]*(\t\w+)?=")
+"""The beginning of a comment ``# key = value``, as in CoNLL-U, or ``# id NUMBER<TAB>domain=en``, as in MultiCoNER."""
 TAG = re.compile(r"O|[A-Z]-\S+")
 """A tag of any scheme with prefixes."""
 NUMBER = re.compile("\ufeff?" + r"(\d+)([-.]\d+)?")
@@ -59,7 +59,7 @@ def about_line(path: Path, text: str, line: str) -> str:
         return "give the word a tag, or O" if word.strip() else "the word is blank; remove the line"
     if len(line.split()) == 1 and not tab:
         return "put a tab and a tag behind the word, O if it is in no entity"
-    if line.startswith("#") and len(line.split()) != 2:
+    if line.startswith("#") and not (len(line.split()) == 2 and TAG.fullmatch(line.split()[1])):
         return "a comment begins with '# ' and stands before the first word of a sentence; move or remove it"
     return _about_columns(path, text, "\t" if tab else " ")
 
@@ -82,10 +82,13 @@ def _about_columns(path: Path, text: str, separator: str) -> str:
     if not tags:
         return f"{what}, none of which has a tag in every line; write a word, one tab and a tag in each"
     chosen = tags[0] if numbered else tags[-1]
+    # Comments may have as many columns, but no tag in that one.
+    tagged = all(TAG.fullmatch(row[chosen - 1]) for row in rows)
     others = f" (tags are in the columns {', '.join(map(str, tags))})" if len(tags) > 1 else ""
     columns = f'print ${first} "\\t" ${chosen}'
     action = f"if ($1 !~ /[-.]/) {columns}" if numbered else columns
-    awk = f"awk {'' if blanks else _TABS}'{_STRIPPED}NF == {last} {{{action}; next}} {{print}}'"
+    which = f"NF == {last}{f' && ${chosen} ~ /^(O$|[A-Z]-)/' if tagged else ''}"
+    awk = f"awk {'' if blanks else _TABS}'{_STRIPPED}{which} {{{action}; next}} {{print}}'"
     return f"{what}; take the word from column {first} and the tag from column {chosen}{others}: {_into(awk, path)}"
 
 
@@ -109,6 +112,8 @@ def about_tag(path: Path, text: str, labels: LabelSet, word: str, tag: str) -> s
     if advice:
         return f"{advice}; the entity types are those of data.types, or of the LabelSet in Python"
     found = dict.fromkeys([*labels.types, *(one[2:] for one in tags if re.fullmatch(r"[BI]-\S+", one))])
+    if word.startswith("#") and not TAG.fullmatch(tag):
+        return "if this line is a comment, remove it, or let it begin with '# ' and hold no tab"
     if tag[2:] in found:
         types = shortened(", ".join(found), 150)
         return f"list the entity types of all its tags in data.types, or in the LabelSet in Python: [{types}]"
@@ -160,7 +165,11 @@ def _into(command: str, path: Path) -> str:
 def _lines(text: str) -> list[str]:
     """The lines of words, as far as they can be told from markers and comments."""
     lines = (line.removesuffix("\r") for line in text.split("\n"))
-    return [line for line in lines if line.strip("\ufeff \t") and not MARKER.match(line) and not KEYED.match(line)]
+    return [line for line in lines if line.strip("\ufeff \t") and not MARKER.match(line) and not _is_comment(line)]
+
+
+def _is_comment(line: str) -> bool:
+    return KEYED.match(line) is not None or (line.startswith("# ") and not TAG.fullmatch(line.split()[-1]))
 
 
 def _is_iob1(tags: list[str]) -> bool:

@@ -100,7 +100,9 @@ class Examples(ABC, Generic[Decoded, Scored]):
         Raises:
             DataError: There are no indices.
         """
-        if not len(listed(indices, "indices", "[0, 1]")):
+        given = listed(indices, "indices", "[0, 1]")
+        indices = given if isinstance(indices, Iterator) else indices
+        if not given:
             raise DataError(f"a batch needs one {self.unit} or more; found none; give their indices")
         try:
             batch = self.tensors(indices)

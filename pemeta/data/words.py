@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise, product
@@ -30,7 +30,8 @@ class WordTokens:
 
     Attributes:
         ids: Token ids, special tokens included.
-        words: For each token, the index of the word that it is part of; None for special tokens and spaces.
+        words: For each token, the index of the word that it is part of; None for special tokens and spaces, and for
+            the rest of a word whose beginning was cut off.
         inner: Positions from the first token of the text to the last one; special tokens stand before and after them.
         cut: Whether the sentence was truncated.
     """
@@ -65,16 +66,15 @@ def tokenize_words(
     """
     if not needs_running_text(tokenizer):
         encodings = _encodings([list(words) for words in sentences], tokenizer, max_length)
-        return [_tokens(encoding, encoding.word_ids) for encoding in encodings]
+        return [_tokens(encoding, lambda one: one.word_ids, tokenizer) for encoding in encodings]
     found: dict[int, WordTokens] = {}
     left = list(range(len(sentences)))
     for apart in (False, True):
         texts = [_Text.of(sentences[i], apart) for i in left]
         encodings = _encodings([text.parts for text in texts], tokenizer, max_length)
         for i, text, encoding in zip(left, texts, encodings, strict=True):
-            words = text.words_of(encoding)
-            if words is not None:
-                found[i] = _tokens(encoding, words)
+            if text.words_of(encoding) is not None:
+                found[i] = _tokens(encoding, text.words_of, tokenizer)
         left = [i for i in left if i not in found]
     return [found[i] for i in range(len(sentences))]
 
@@ -191,8 +191,14 @@ def _encodings(parts: list[list[str]], tokenizer: PreTrainedTokenizerBase, max_l
     return encodings
 
 
-def _tokens(encoding: Any, words: list[int | None]) -> WordTokens:
+def _tokens(
+    encoding: Any, words_of: Callable[[Any], list[int | None] | None], tokenizer: PreTrainedTokenizerBase
+) -> WordTokens:
+    words = words_of(encoding) or []
     inner = [position for position, part in enumerate(encoding.word_ids) if part is not None]
     # The tokenizer keeps the rest of a truncated sentence as overflow.
+    if encoding.overflowing and getattr(tokenizer, "truncation_side", "right") == "left":
+        gone = {word for rest in encoding.overflowing for word in words_of(rest) or ()}
+        words = [None if word in gone else word for word in words]
     span = range(inner[0], inner[-1] + 1) if inner else range(0)
     return WordTokens(encoding.ids, words, span, bool(encoding.overflowing))

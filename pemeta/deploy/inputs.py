@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from pemeta.data.words import split_words
 from pemeta.errors import ConfigError, DataError, excerpt
+from pemeta.utils.values import listed, text_problem, whole
 
-Text: TypeAlias = str | Sequence[str]
+Text: TypeAlias = str | Iterable[str]
 """A text; or its words; or two texts."""
 
 
@@ -19,7 +20,7 @@ def as_words(texts: Iterable[Text]) -> list[tuple[str, ...]]:
         DataError: It is not a list of strings or of lists of words.
     """
     found = _listed(texts, "lists of words")
-    return [split_words(text) if isinstance(text, str) else tuple(text) for text in found]
+    return [split_words(text) if isinstance(text, str) else text for text in found]
 
 
 def as_single_texts(texts: Iterable[Text], task: str) -> list[str]:
@@ -63,34 +64,45 @@ def as_pairs(texts: Iterable[Text], task: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _listed(texts: Iterable[Text], sequences: str) -> list[Text]:
-    """The texts as a list, in which each is a string or a sequence of strings."""
+def _listed(texts: Iterable[Text], sequences: str) -> list[str | tuple[str, ...]]:
+    """The texts as a list, in which each is a string or a tuple of strings."""
     wanted = f"texts must be a list of strings or of {sequences}"
-    is_array = getattr(texts, "ndim", 1) != 1  # which says that it can be iterated over
-    if is_array or isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
-        raise DataError(f"{wanted}; put a single one in brackets; found {excerpt(texts)}")
-    found = list(texts)
-    for number, text in enumerate(found, 1):
-        if not _is_text(text):
-            raise DataError(f"{wanted}; text {number} of {len(found)} is {excerpt(text)}")
-    return found
+    try:
+        given = listed(texts, "texts", "")
+    except DataError:
+        raise DataError(f"{wanted}; put a single one in brackets; found {excerpt(texts)}") from None
+    found = [_text(text) for text in given]
+    for number, (text, original) in enumerate(zip(found, given, strict=True), 1):
+        where = f"text {number} of {len(found)}"
+        if text is None:
+            raise DataError(f"{wanted}; {where} is {excerpt(original)}")
+        problem = next(filter(None, map(text_problem, (text,) if isinstance(text, str) else text)), None)
+        if problem is not None:
+            raise DataError(f"{where} {problem}")
+    return [text for text in found if text is not None]
 
 
-def _is_text(value: object) -> bool:
-    """Whether a value is a string or a sequence of strings."""
-    if not isinstance(value, Sequence) or isinstance(value, bytes):
-        return False
-    return all(isinstance(one, str) for one in value)
+def _text(value: Text) -> str | tuple[str, ...] | None:
+    """A string, or a sequence of strings as a tuple; None for anything else."""
+    if isinstance(value, str):
+        return str(value)
+    try:
+        parts = listed(value, "words", "")
+    except DataError:
+        return None
+    return tuple(map(str, parts)) if all(isinstance(part, str) for part in parts) else None
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Check the number of texts in a batch.
+def checked_batch_size(batch_size: int) -> int:
+    """The number of texts in a batch.
 
     Raises:
         ConfigError: It is not a positive whole number.
     """
-    if not _is_whole(batch_size) or batch_size < 1:
+    found = _whole(batch_size)
+    if found is None or found < 1:
         raise ConfigError(f"batch_size must be positive; found {excerpt(batch_size)}")
+    return found
 
 
 def checked_stride(stride: int | None, length: int) -> int:
@@ -101,10 +113,11 @@ def checked_stride(stride: int | None, length: int) -> int:
     """
     if stride is None:
         return length // 4
-    if not _is_whole(stride) or not 0 <= stride < length:
+    found = _whole(stride)
+    if found is None or not 0 <= found < length:
         raise ConfigError(f"stride must be from 0 to {length - 1}, less than max_length; found {excerpt(stride)}")
-    return stride
+    return found
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _whole(value: object) -> int | None:
+    return None if isinstance(value, bool) else whole(value)

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pemeta.backbone.tokenizers import check_tokenizer, load_tokenizer, tokenizer_digest
 from pemeta.data.words import tokenize_words
-from pemeta.deploy.inputs import Text, as_pairs, as_single_texts, as_words, check_batch_size, checked_stride
+from pemeta.deploy.inputs import Text, as_pairs, as_single_texts, as_words, checked_batch_size, checked_stride
 from pemeta.deploy.predictions import Classified, Tagged, tagged
 from pemeta.deploy.windows import windows
 from pemeta.errors import DataError, ModelError, reason, unknown_name
@@ -171,7 +171,7 @@ class Server:
             DataError: ``texts`` is not a list of what the task labels, or a text to be classified is empty.
             ConfigError: ``batch_size`` is not positive, or ``stride`` is not less than ``max_length``.
         """
-        check_batch_size(batch_size)
+        batch_size = checked_batch_size(batch_size)
         with self.using(task) as model:
             stored = self._stored(task).manifest
             # As in encode and encode_texts.

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def listed(values: Iterable[T], what: str, example: str) -> tuple[T, ...]:
-    """The values of any iterable with an order and one dimension, such as a list, a generator or a column of a table.
+    """The values of anything with an order and one dimension: a list, a generator, a column, a data set of PyTorch.
 
     Args:
         values: What a user gave.
@@ -26,15 +26,16 @@ def listed(values: Iterable[T], what: str, example: str) -> tuple[T, ...]:
     if isinstance(values, str | bytes):
         raise DataError(f"{what} must be a list; found the single value {excerpt(values)}; put it in a list: {example}")
     unordered = "; it has no order" if isinstance(values, set | frozenset) else ""
+    lazy = hasattr(values, "__len__") and hasattr(values, "__getitem__")  # without the methods of a Sequence
     if (
         isinstance(values, Mapping | set | frozenset)
         or getattr(values, "ndim", 1) != 1
-        or not hasattr(values, "__iter__")
+        or not (hasattr(values, "__iter__") or lazy)
     ):
         kind = article(type(values).__name__)
         raise DataError(f"{what} must be a list; found {kind}: {excerpt(values)}{unordered}; give a list: {example}")
     try:
-        return tuple(values)
+        return tuple(values) if hasattr(values, "__iter__") else tuple(values[i] for i in range(len(values)))
     except TypeError as error:  # an array of no dimension, or an object that only seems to be a sequence
         raise DataError(f"{what} must be a list; {reason(error)}; give a list: {example}") from None
 

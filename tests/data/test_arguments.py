@@ -33,7 +33,22 @@ def refusal(kind: type[PemetaError], call: Callable[..., Any], *given: Any, **na
 
 # Every kind of sequence
 
+
+class Lazy:
+    """A data set of PyTorch: a length and items, and no more of a sequence than that."""
+
+    def __init__(self, values):
+        self.values = list(values)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        return self.values[index] if index < len(self.values) else self.values[0]  # some never raise IndexError
+
+
 SEQUENCES = {
+    "data set of PyTorch": Lazy,
     "list": list,
     "tuple": tuple,
     "generator": lambda values: (value for value in values),
@@ -59,7 +74,7 @@ def test_texts_and_labels_come_in_any_sequence(tokenizer, kind):
     assert blocks.digest() == encode_language_model(TEXTS, tokenizer, 4).digest()
 
 
-@pytest.mark.parametrize("make", [list, tuple, iter, deque, lambda values: (value for value in values)])
+@pytest.mark.parametrize("make", [list, tuple, iter, deque, Lazy, lambda values: (value for value in values)])
 def test_so_do_sentences_words_tags_and_types(tokenizer, make):
     labels = LabelSet(make(["PER"]))
     assert labels == LABELS
@@ -84,6 +99,12 @@ def test_nothing_gives_no_examples(tokenizer, empty):
     assert len(encode_language_model(empty, tokenizer)) == 0
     with pytest.raises(DataError, match="a batch needs one sentence or more; found none"):
         encode(empty, LABELS, tokenizer).batch([])
+
+
+def test_indices_may_be_an_iterator(tokenizer):
+    encoded = encode(SENTENCES, LABELS, tokenizer)
+    for made in (iter([1, 0]), np.array([1, 0]), torch.tensor([1, 0])):
+        assert torch.equal(encoded.batch(made)["input_ids"], encoded.batch([1, 0])["input_ids"])
 
 
 # Texts

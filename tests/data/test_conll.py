@@ -60,6 +60,7 @@ TWO = "Ada\tB-PER\nslept\tO\n\n{}\nBo\tB-PER\nran\tO\n"
         "# newdoc id = weblog\n\n# global.columns = ID FORM",
         "# a comment\n",
         "# text = a\tb",  # a tab in a comment
+        "# id 1f-2\tdomain=en",
         "# translated by hand",
         "\ufeff",
         "\ufeff-DOCSTART-\tO\n",
@@ -108,6 +109,7 @@ def test_what_parses_as_a_word_and_a_tag_is_a_word(tmp_path, line, before):
         ("#\n", 1, "put a tab and a tag behind the word"),
         ("#hash\n", 1, "put a tab and a tag behind the word"),
         ("#\tB-PRE\n", 1, "unknown tag 'B-PRE'"),
+        ("# x\tB-PRE=1\n", 1, "unknown tag 'B-PRE=1'"),
         ("# x\tB-PRE\n", 1, "unknown tag 'B-PRE'"),
         ("#\thttp://example.org [2009]\n", 1, "unknown tag 'http"),
         # Within a sentence

@@ -34,6 +34,13 @@ FORMATS = {
     "CoNLL-U": (CONLL_U, "take the word from column 2 and the tag from column 4", BOTH),
     "CoNLL-2003": (CONLL_2003, "column 1 and the tag from column 4 (tags are in the columns 3, 4)", BOTH),
     "CoNLL-2003 with tabs": (CONLL_2003.replace(" ", "\t"), "4 columns separated by tabs", BOTH),
+    "MultiCoNER": (
+        "# id 1f-2\tdomain=en\nTuva _ _ B-PER\nlo _ _ O\n", "column 1 and the tag from column 4", [TUVA],
+    ),
+    "a comment of as many columns": (
+        "# id 1f-2 domain=en\nTuva _ _ B-PER\nlo _ _ O\n\n# _ _ O\n", "tag from column 4",
+        [TUVA, Sentence(("#",), ("O",))],
+    ),
     "a blank for the tab": ("Tuva B-PER\nlo O\n\nNova B-LOC\nScotia I-LOC\nTuva B-PER\n", "2 columns", BOTH),
     "many blanks": ("Tuva    B-PER\nlo      O\n", "2 columns separated by blanks", [TUVA]),
     "a word # and a comment": ("# text = # #\n# O\n# B-PER\n", "2 columns", [Sentence(("#", "#"), ("O", "B-PER"))]),
@@ -121,6 +128,8 @@ def converted(message: str, folder: Path) -> None:
         ),
         ("a\tb\tO\nc\tO\n", "its lines have 2 to 3 columns separated by tabs; write a word, one tab and a tag in each"),
         ("New York B-LOC\nlo O\n", "its lines have 2 to 3 columns separated by blanks"),
+        ("#sent 1\nTuva\tB-PER\n", "a comment begins with '# ' and stands before the first word of a sentence"),
+        ("#\thttp://example.org [2009]\n1\tTuva\tB-PER\n", "if this line is a comment, remove it"),
         ("Tuva,B-PER\n", "put a tab and a tag behind the word"),
     ],
 )

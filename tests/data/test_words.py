@@ -313,3 +313,20 @@ def test_truncation_at_the_beginning_is_counted_too(kind):
 )
 def test_a_no_break_space_is_part_of_its_word(text, words):
     assert split_words(text) == words
+
+
+@pytest.mark.parametrize("kind", ["GPT-2", "Llama 3", "metaspace always", "Gemma", "characters"])
+def test_the_rest_of_a_word_that_lost_its_beginning_has_no_label(kind):
+    tokenizer, words = tokenizer_of(kind), ["Bergen", "xyzw", "reads", "qvwq"]
+    whole = encode([sentence(words)], LABELS, tokenizer, 64)
+    length = len(whole.input_ids[0])
+    tokenizer.truncation_side = "left"
+    try:
+        for most in range(3, length):
+            cut = encode([sentence(words)], LABELS, tokenizer, most)
+            kept = {w: p - (length - most) for w, p in whole.first_tokens[0].items() if p > length - most}
+            assert cut.first_tokens[0] == kept, most
+            assert cut.num_cut_words == len(words) - len(kept)
+            check_labels(cut)
+    finally:
+        tokenizer.truncation_side = "right"

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tokenizer_kinds import tokenizer_of
@@ -105,6 +107,23 @@ def test_words_are_labelled_as_they_were_encoded_for_training(tmp_path, kind):
     assert tagged(server, TEXTS) == expected[:-1]
     assert tagged(server, iter(TEXTS)) == expected[:-1]
     assert tagged(server, [TEXTS[0], words[1]], batch_size=1) == expected[:2]
+
+
+def test_words_come_in_any_sequence(server):
+    """A table's column of words holds arrays, as pandas reads them from Parquet."""
+    words = [text.split() for text in TEXTS]
+    expected = tagged(server, words)
+    assert tagged(server, pd.Series([np.array(one) for one in words])) == expected
+    assert tagged(server, [iter(one) for one in words], batch_size=np.int64(2), stride=np.int64(4)) == expected
+    assert server.predict("ner", [np.array(["Tuva"])])[0].to_json()["words"] == ("Tuva",)
+    pairs = list(zip(FIRST, SECOND, strict=True))
+    assert server.predict("pair", np.array(pairs, dtype=object)[:1].tolist()) == server.predict("pair", pairs[:1])
+
+
+@pytest.mark.parametrize(("task", "texts"), [("ner", ["a \ud83d"]), ("ner", [["a", "\ud83d"]]), ("single", ["\ud83d"])])
+def test_half_a_character_is_refused(server, task, texts):
+    with pytest.raises(DataError, match=r"text 1 of 1 holds '\\ud83d', half of a surrogate pair"):
+        server.predict(task, texts)
 
 
 def test_words_may_hold_spaces_and_no_break_spaces_stay_in_them(tmp_path):
