@@ -34,9 +34,10 @@ def listed(values: Iterable[T], what: str, example: str) -> tuple[T, ...]:
     ):
         kind = article(type(values).__name__)
         raise DataError(f"{what} must be a list; found {kind}: {excerpt(values)}{unordered}; give a list: {example}")
+    given: Any = values
     try:
-        return tuple(values) if hasattr(values, "__iter__") else tuple(values[i] for i in range(len(values)))
-    except TypeError as error:  # an array of no dimension, or an object that only seems to be a sequence
+        return tuple(given) if hasattr(given, "__iter__") else tuple(given[i] for i in range(len(given)))
+    except (TypeError, LookupError) as error:  # an array of no dimension, or what only seems to be a sequence
         raise DataError(f"{what} must be a list; {reason(error)}; give a list: {example}") from None
 
 
