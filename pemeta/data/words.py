@@ -56,8 +56,9 @@ def tokenize_words(
     """The tokens that the words of each sentence have in running text.
 
     A tokenizer that sees spaces only in running text is given :func:`running_text`. All others are given the words,
-    which gives the same tokens. No token belongs to two words: where running text has such a one, as between letters
-    of a script without spaces, each word of the sentence is tokenized by itself, with the space before it, if any.
+    which gives the same tokens, except next to added tokens and for words that hold the tokenizer's sign of a space.
+    No token belongs to two words: where running text has such a one, as between letters of a script without spaces,
+    each word of the sentence is tokenized by itself, with the space before it, if any.
 
     Args:
         sentences: One or more words each.
