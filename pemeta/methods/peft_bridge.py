@@ -19,6 +19,7 @@ from pemeta.methods.peft_probe import forgets, one_of_each_kind, strays, try_lay
 from pemeta.methods.peft_targets import changes_base
 from pemeta.methods.peft_values import fields_of, saved_values, without
 from pemeta.typing import State
+from pemeta.utils.distributed import Processes
 from pemeta.utils.messages import warn
 from pemeta.utils.modules import Structure
 
@@ -169,7 +170,7 @@ class Peft(PEMethod):
                     f"keeps values beside its parameters in {name}, which are drawn at random or computed of the "
                     f"backbone's weights as they are now, so that a saved model would lose them; {_OTHERS}{remedy}"
                 )
-            if found.surrogate:
+            if found.surrogate and Processes().first:
                 warn(_SURROGATE.format(self.config["peft_type"]), once=True)
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from operator import is_
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -40,9 +41,10 @@ class Layout:
         self.parameters = dict(self._module.named_parameters())
         parts = list(self._module.modules())
         self._before = {part: (dict(part._modules), dict(part._parameters)) for part in parts}
-        self._children = [(part._modules, self._before[part][0]) for part in parts]
-        self._sizes = [(part._parameters, len(part._parameters)) for part in parts]
-        self._places = [(part._parameters, key, value) for part in parts for key, value in part._parameters.items()]
+        self._children = [part._modules for part in parts], [self._before[part][0] for part in parts]
+        self._sizes = [part._parameters for part in parts], [len(part._parameters) for part in parts]
+        places = [(part._parameters, key, value) for part in parts for key, value in part._parameters.items()]
+        self._places = [(held, key) for held, key, _ in places], [value for _, _, value in places]
         self._attributes = [vars(part) for part in parts]
         self._switches = [part for part in parts if hasattr(type(part), SWITCH) or SWITCH in vars(part)]
 
@@ -60,16 +62,15 @@ class Layout:
         if not self._same():
             self._refuse_changes(named)
             self._read()  # parts without parameters may come and go
-        if any("forward" in attributes for attributes in self._attributes):
+        if [attributes for attributes in self._attributes if "forward" in attributes]:
             refuse_unfaithful(self._module)
         replace_checkpointing(self._switches)
 
     def _same(self) -> bool:
-        return (
-            all(now == before for now, before in self._children)
-            and all(len(held) == size for held, size in self._sizes)
-            and all(held.get(key) is value for held, key, value in self._places)
-        )
+        """Whether all is where it was; each line is a loop in C or a comprehension, since this runs in every pass."""
+        (children, were), (holders, sizes), (places, values) = self._children, self._sizes, self._places
+        same_parts = children == were and list(map(len, holders)) == sizes
+        return same_parts and all(map(is_, [held.get(key) for held, key in places], values))
 
     def _refuse_changes(self, named: Collection[str]) -> None:
         parts = self._module.modules()

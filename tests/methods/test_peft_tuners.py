@@ -191,6 +191,13 @@ def test_a_gradient_that_is_not_of_finite_differences_by_design_is_named(capsys,
     assert capsys.readouterr().err == ""
 
 
+def test_of_several_processes_only_the_first_says_so(capsys, monkeypatch):
+    monkeypatch.setattr("pemeta.utils.messages._said", set())
+    monkeypatch.setattr("pemeta.utils.distributed.Processes.first", False)
+    attached("LORA", use_dora=True)
+    assert "the tuner LORA" not in capsys.readouterr().err
+
+
 EXPERTS = {
     "qwen3 moe": (t.Qwen3MoeConfig, t.Qwen3MoeModel, {"moe_intermediate_size": 6, "num_experts": 4, "head_dim": 4}),
     "mixtral": (t.MixtralConfig, t.MixtralModel, {"num_local_experts": 4}),
