@@ -57,6 +57,11 @@ def refuse_unfaithful(module: nn.Module) -> None:
         ModelError: A submodule or parameter has this effect; the message names it.
     """
     for name, part in module.named_modules():
+        if "_orig_mod" in part._modules:
+            raise ModelError(
+                f"{name or 'the module'} is what torch.compile has made of a module, whose parts have other names; use "
+                "the module itself, and call its compile() once methods are attached"
+            )
         if "forward" in vars(part):
             raise ModelError(
                 f"{name or type(part).__name__} has a forward of its own, which may compute with parameters from "

@@ -7,7 +7,7 @@ import hashlib
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from pemeta.backbone.loading import load_model_config
-from pemeta.errors import ModelError
+from pemeta.errors import ModelError, counted
 from pemeta.utils.hub import explained, quiet
 from pemeta.utils.signatures import checked
 
@@ -72,7 +72,7 @@ def _fitted(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> Pre
     tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
     size = getattr(config, "vocab_size", tokens)
     if not len(tokenizer.all_special_ids) < tokens <= size:
-        raise ValueError(f"its vocabulary of {tokens} tokens does not fit the model's vocabulary of {size}")
+        raise ValueError(f"its vocabulary of {counted(tokens, 'token')} does not fit the model's vocabulary of {size}")
     longest = max_positions(config)
     if longest is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)

@@ -10,7 +10,7 @@ from functools import partial
 
 from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 
-from pemeta.errors import DataError
+from pemeta.errors import DataError, counted
 from pemeta.utils.values import checked_names, listed
 
 
@@ -114,7 +114,8 @@ def _check_alike(gold: list[int], predicted: list[int], unit: str) -> None:
     for number, (one, other) in enumerate(zip(gold, predicted, strict=True), 1):
         if one != other:
             raise DataError(
-                f"{unit} {number} of {len(gold)} has {one} gold tags and {other} predicted; predict one for each word"
+                f"{unit} {number} of {len(gold)} has {counted(one, 'gold tag')} and {other} predicted; predict one for "
+                "each word"
             )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from pemeta.errors import ConfigError, DataError, excerpt, shortened
+from pemeta.errors import ConfigError, DataError, counted, excerpt, shortened
 from pemeta.utils.values import checked_size, known, listed, missing, text_problem
 
 Split: TypeAlias = Literal["train", "validation", "test"]
@@ -40,8 +40,8 @@ class Sentence:
             raise DataError(f"{_word_problem(words)}; the words are {excerpt(words)}")
         if not words or len(words) != len(tags):
             raise DataError(
-                f"a sentence needs as many tags as words and at least one of each; found {len(words)} "
-                f"words and {len(tags)} tags: {' '.join(words)[:80]!r}"
+                f"a sentence needs as many tags as words and at least one of each; found "
+                f"{counted(len(words), 'word')} and {counted(len(tags), 'tag')}: {' '.join(words)[:80]!r}"
             )
         for number, tag in enumerate(tags, 1):
             if not isinstance(tag, str):

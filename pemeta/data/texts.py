@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from pemeta.data.classes import class_names, class_of
 from pemeta.data.examples import TokenExamples, checked_length
 from pemeta.data.metrics import ClassScores, class_scores
-from pemeta.errors import DataError, excerpt
+from pemeta.errors import DataError, counted, excerpt
 from pemeta.typing import Batch
 from pemeta.utils.values import checked_texts, listed
 
@@ -106,9 +106,12 @@ def encode_texts(
     first = checked_texts(texts, with_it=" and its label")
     second = None if pairs is None else checked_texts(pairs, "second text", " and its label")
     if len(given) != len(first):
-        raise DataError(f"each text needs one label; found {len(first)} texts and {len(given)} labels")
+        raise DataError(
+            f"each text needs one label; found {counted(len(first), 'text')} and {counted(len(given), 'label')}"
+        )
     if second is not None and len(second) != len(first):
-        raise DataError(f"each text needs one second text; found {len(first)} texts and {len(second)} second texts")
+        found = f"{counted(len(first), 'text')} and {counted(len(second), 'second text')}"
+        raise DataError(f"each text needs one second text; found {found}")
     named = tuple(
         class_of(label, names, by_value, f"text {number} of {len(given)}") for number, label in enumerate(given, 1)
     )

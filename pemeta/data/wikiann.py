@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence
-from pemeta.errors import DataError, excerpt, reason, unknown_name
+from pemeta.errors import DataError, counted, excerpt, reason, unknown_name
 from pemeta.utils.hub import quiet
 
 REPOSITORY = "unimelb-nlp/wikiann"
@@ -67,7 +67,7 @@ def _sentences(rows: Any, where: str) -> list[Sentence]:
 def _problem(words: list[str], indices: list[int], names: list[str]) -> str | None:
     """The reason why a row is not a labelled sentence, or None if it is one."""
     if len(words) != len(indices):
-        return f"{len(words)} words but {len(indices)} tags"
+        return f"{counted(len(words), 'word')} but {counted(len(indices), 'tag')}"
     if not all(words):
         return f"word {[bool(word) for word in words].index(False) + 1} of {len(words)} is missing or empty"
     if not all(index in range(len(names)) for index in indices):  # -1 means a missing label

@@ -14,13 +14,14 @@ from pemeta.backbone.tokenizers import check_tokenizer, load_tokenizer, tokenize
 from pemeta.deploy.task_classes import CLASSES, REMEDY, check_same_logits, linear_of, shell_for
 from pemeta.errors import ModelError
 from pemeta.heads import TokenClassification
+from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
 from pemeta.utils.files import follow_umask
 from pemeta.utils.messages import warn
 from pemeta.utils.signatures import checked
 
 
-@checked()
+@checked(model=None)
 def to_transformers(model: PEModel, task: str, tokenizer: PreTrainedTokenizerBase | None = None) -> PreTrainedModel:
     """Export a task as a plain token-classification model of transformers, with the same logits.
 
@@ -38,6 +39,7 @@ def to_transformers(model: PEModel, task: str, tokenizer: PreTrainedTokenizerBas
             transformers' own token-classification model for this architecture is not a linear map on the last hidden
             states.
     """
+    require_model(model, "to_transformers")
     spec = token_classification(model, task)
     odd = next((method for method in model.attached if not method.mergeable), None)
     if odd is not None:

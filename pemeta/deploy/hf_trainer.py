@@ -16,6 +16,7 @@ from transformers.utils.generic import ModelOutput
 from pemeta.deploy.generation import generate
 from pemeta.errors import ModelError
 from pemeta.heads import CausalLMHead
+from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
 from pemeta.utils.modules import parameter_dict, parts_with
 from pemeta.utils.precision import HALF
@@ -37,7 +38,7 @@ class _Keys(NamedTuple):
     unexpected_keys: list[str]
 
 
-@checked()
+@checked(model=None)
 class TaskModel(nn.Module):
     """One task of a :class:`~pemeta.PEModel` as a module with the arguments and the output of transformers' models.
 
@@ -59,6 +60,7 @@ class TaskModel(nn.Module):
 
     def __init__(self, model: PEModel, task: str) -> None:
         super().__init__()
+        require_model(model, "TaskModel")
         self.model = model
         self.task = task
         self.accepts_loss_kwargs = False  # the loss is already a mean; Trainer divides by its accumulation steps

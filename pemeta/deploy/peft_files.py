@@ -15,6 +15,7 @@ from pemeta.deploy.task_classes import CLASSES, Shell, check_same_logits, class_
 from pemeta.errors import ConfigError, ModelError, OutputError, PemetaError, counted, reason
 from pemeta.heads import CausalLM, CausalLMHead, TokenClassification
 from pemeta.methods.base import PEMethod
+from pemeta.model.given import require_model
 from pemeta.model.model_files import check_replaceable
 from pemeta.model.pe_model import PEModel
 from pemeta.typing import State
@@ -28,7 +29,7 @@ WITHIN = "base_model.model."
 """Prefix of every name in PEFT's files."""
 
 
-@checked()
+@checked(model=None)
 def save_peft(
     model: PEModel,
     folder: str | Path,
@@ -56,6 +57,7 @@ def save_peft(
         ModelError: PEFT does not support the method or head, several methods are attached, or PEFT's outputs differ.
         OutputError: the folder holds something else, or cannot be written.
     """
+    require_model(model, "save_peft")
     folder = Path(folder)
     config = _configuration(model)
     if task is not None and task_type is not None:

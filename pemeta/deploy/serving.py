@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from pemeta.backbone.given import require_location
 from pemeta.backbone.tokenizers import check_tokenizer, load_tokenizer, tokenizer_digest
 from pemeta.data.words import tokenize_words
 from pemeta.deploy.inputs import Text, as_pairs, as_single_texts, as_words, checked_batch_size, checked_stride
@@ -63,7 +64,7 @@ class Server:
         self._lock = threading.RLock()
 
     @classmethod
-    @checked()
+    @checked(path=None)
     def load(
         cls,
         path: str | Path,
@@ -84,6 +85,7 @@ class Server:
         Raises:
             ModelError: this is not a saved model, it has no tokenizer, or a task is unknown or does not fit.
         """
+        require_location(path, "Server.load")
         path = _local(path)
         manifest = read_manifest(path)
         folders = list(task_folders(path).values()) if tasks is None else [find_task(path, task) for task in tasks]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from pemeta.backbone.checks import refuse_running_statistics
-from pemeta.errors import ModelError, article, excerpt
+from pemeta.errors import ConfigError, ModelError, article, excerpt, reason
 from pemeta.heads.base import Head, HeadSpec
 
 
@@ -28,6 +29,11 @@ def head_maker(make: Any) -> Callable[[int], Head]:
     Raises:
         ConfigError: it is none of these, or a description with a wrong field.
     """
+    if isinstance(make, nn.Module):
+        raise ConfigError(
+            "a head is made for a task, by a HeadSpec or a function of the width of the hidden states; found "
+            f"{article(type(make).__name__)}; give what makes it: lambda width: {type(make).__name__}(width, ...)"
+        )
     if callable(make) and not (isinstance(make, type) and issubclass(make, HeadSpec)):
         return make  # type: ignore[no-any-return]
     return HeadSpec.parse(make)
@@ -37,8 +43,10 @@ def made_head(task: str, make: Callable[[int], Head], width: int) -> Head:
     """A new head for hidden states of a width.
 
     Raises:
-        ModelError: the function does not return a head, or the head has batch normalisation.
+        ConfigError: the function takes other arguments than the width.
+        ModelError: it does not return a head, or the head has batch normalisation.
     """
+    _check_signature(task, make)
     head: Any = make(width)
     if isinstance(head, nn.Module):
         refuse_running_statistics(head)
@@ -48,3 +56,16 @@ def made_head(task: str, make: Callable[[int], Head], width: int) -> Head:
             f"{article(type(head).__name__)}; let it return a subclass of pemeta.Head, or give a HeadSpec"
         )
     return head
+
+
+def _check_signature(task: str, make: Callable[[int], Head]) -> None:
+    try:
+        inspect.signature(make).bind(0)
+    except TypeError as error:
+        name = getattr(make, "__name__", type(make).__name__)
+        raise ConfigError(
+            f"the head of task {task!r} is made with the width of the hidden states as the only argument, but {name} "
+            f"cannot be called so ({reason(error)}); give a HeadSpec, or a function of the width"
+        ) from None
+    except ValueError:  # a function without a signature
+        return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from pydantic import Field, field_validator
 from torch import nn
 from typing_extensions import Self
 
-from pemeta.errors import ConfigError, ModelError, excerpt, reason
+from pemeta.errors import ConfigError, ModelError, excerpt, reason, unknown_name
 from pemeta.methods.base import PEMethod
 from pemeta.methods.peft_probe import forgets, one_of_each_kind, strays, try_layer
 from pemeta.methods.peft_targets import changes_base
@@ -71,6 +72,14 @@ class Peft(PEMethod):
         except TypeError:
             raise ValueError(f"expected values that JSON can represent; found {excerpt(config)}") from None
 
+    @field_validator("config")
+    @classmethod
+    def _as_peft_has_it(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Refuse what PEFT would, or would ignore, such as a misspelt key; without PEFT this has to wait."""
+        if find_spec("peft") is not None:
+            tuner_config(config)
+        return config
+
     @property
     def identity_at_start(self) -> bool:
         """False: unknown, although most of PEFT's tuners start as the identity."""
@@ -84,7 +93,7 @@ class Peft(PEMethod):
     def unsupported(self, backbone: nn.Module) -> str | None:
         """The reason, if peft is not installed, its configuration is invalid, or a tuner is already attached."""
         try:
-            self._peft_config()
+            tuner_config(self.config)
         except ConfigError as error:
             return str(error)
         if any(True for _ in _tuned(backbone)):
@@ -101,7 +110,7 @@ class Peft(PEMethod):
         self.require(backbone)
         from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
-        config, before = self._peft_config(), Structure(backbone)
+        config, before = tuner_config(self.config), Structure(backbone)
         own = {id(parameter): parameter.requires_grad for parameter in backbone.parameters()}
         sums = {id(parameter): _sum(parameter) for parameter in backbone.parameters()}
         mode = backbone.training
@@ -178,7 +187,7 @@ class Peft(PEMethod):
         """Put the tuner's layer around a module's child ``part``."""
         from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
-        config = self._peft_config()
+        config = tuner_config(self.config)
         config.target_modules = {"part"}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -203,7 +212,7 @@ class Peft(PEMethod):
 
     def load_peft(self, backbone: nn.Module, values: State) -> State:
         """Load what PEFT itself makes of the values, buffers included."""
-        state, rest = saved_values(without(backbone, self.detach), self._peft_config(), ADAPTER, values)
+        state, rest = saved_values(without(backbone, self.detach), tuner_config(self.config), ADAPTER, values)
         every = (*backbone.named_parameters(remove_duplicate=False), *backbone.named_buffers(remove_duplicate=False))
         own = {name: tensor for name, tensor in every if ADAPTER in name.split(".")}
         if own.keys() - state.keys():
@@ -220,45 +229,49 @@ class Peft(PEMethod):
             return None
         return cls(config=fields_of(config, backbone))
 
-    def _peft_config(self) -> Any:
-        """PEFT's own configuration object.
 
-        Raises:
-            ConfigError: PEFT is not installed, or rejects the configuration.
-        """
-        try:
-            from peft import PeftConfig
-            from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
-            from peft.tuners.tuners_utils import BaseTuner
-        except ImportError:
-            raise ConfigError("the package peft is not installed; run `pip install 'pemeta[peft]'`") from None
-        # The others, such as prompt tuning, do not insert layers.
-        kinds: dict[Any, Any] = PEFT_TYPE_TO_TUNER_MAPPING
-        inserting = [kind for kind, tuner in kinds.items() if issubclass(tuner, BaseTuner)]
-        tuners = sorted(str(getattr(kind, "value", kind)) for kind in inserting)
-        kind = self.config.get("peft_type")
-        if kind not in tuners:
-            raise ConfigError(
-                f"config.peft_type must be a tuner of the peft package; found {kind!r}. Known: {', '.join(tuners)}"
-            )
-        odd = [key for key in OTHER_MODULES if self.config.get(key)]
-        if odd or self.config.get("bias", "none") != "none":
-            raise ConfigError(
-                f"config.{odd[0] if odd else 'bias'} adapts more than PEFT's own layers, which pemeta does not "
-                "support; remove it, or compose with bitfit or layer_norm to adapt biases or norms"
-            )
-        if self.config.get("init_lora_weights") not in PLAIN_INITIALISATIONS:
-            fault = "changes the backbone's own weights, so the tuner could not be detached"
-            if not changes_base(self.config):
-                fault = "takes more than the backbone, such as data, which only PEFT's own functions give it"
-            raise ConfigError(
-                f"config.init_lora_weights {self.config['init_lora_weights']!r} {fault}; use true, gaussian or "
-                "orthogonal, or load_peft for an adapter that PEFT saved"
-            )
-        try:
-            return PeftConfig.from_peft_type(**self.config)  # type: ignore[no-untyped-call]
-        except Exception as error:  # TypeError for an unknown key, ValueError for a wrong value
-            raise ConfigError(f"peft rejects this config: {reason(error)}") from None
+def tuner_config(config: Mapping[str, Any]) -> Any:
+    """PEFT's own configuration object.
+
+    Raises:
+        ConfigError: PEFT is not installed, or rejects the configuration.
+    """
+    try:
+        from peft import PeftConfig
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+        from peft.tuners.tuners_utils import BaseTuner
+    except ImportError:
+        raise ConfigError("the package peft is not installed; run `pip install 'pemeta[peft]'`") from None
+    # The others, such as prompt tuning, do not insert layers.
+    kinds: dict[Any, Any] = PEFT_TYPE_TO_TUNER_MAPPING
+    inserting = [kind for kind, tuner in kinds.items() if issubclass(tuner, BaseTuner)]
+    tuners = sorted(str(getattr(kind, "value", kind)) for kind in inserting)
+    kind = config.get("peft_type")
+    if kind not in tuners:
+        if isinstance(kind, str) and kind in set(PEFT_TYPE_TO_CONFIG_MAPPING):
+            raise ConfigError(f"the tuner {kind} puts no layers into a backbone; use {', '.join(tuners)}")
+        raise ConfigError(f"peft_type: {unknown_name('tuner of the peft package', kind, tuners)}")
+    fields = [field.name for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])]
+    if unknown := sorted(config.keys() - set(fields)):  # PEFT would ignore it
+        raise ConfigError(unknown_name(f"key of {kind}", unknown[0], fields))
+    odd = [key for key in OTHER_MODULES if config.get(key)]
+    if odd or config.get("bias", "none") != "none":
+        raise ConfigError(
+            f"{odd[0] if odd else 'bias'} adapts more than PEFT's own layers, which pemeta does not "
+            "support; remove it, or compose with bitfit or layer_norm to adapt biases or norms"
+        )
+    if config.get("init_lora_weights") not in PLAIN_INITIALISATIONS:
+        fault = "changes the backbone's own weights, so the tuner could not be detached"
+        if not changes_base(config):
+            fault = "takes more than the backbone, such as data, which only PEFT's own functions give it"
+        raise ConfigError(
+            f"init_lora_weights {config['init_lora_weights']!r} {fault}; use true, gaussian or "
+            "orthogonal, or load_peft for an adapter that PEFT saved"
+        )
+    try:
+        return PeftConfig.from_peft_type(**config)  # type: ignore[no-untyped-call]
+    except Exception as error:  # ValueError for a wrong value, for example
+        raise ConfigError(f"peft rejects this config: {reason(error)}") from None
 
 
 def _sum(parameter: nn.Parameter) -> float:

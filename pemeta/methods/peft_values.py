@@ -39,7 +39,7 @@ def fields_of(config: Mapping[str, Any], backbone: nn.Module) -> dict[str, Any]:
     if kind not in known:
         raise ModelError(unknown_name("PEFT tuner", kind, [str(key.value) for key in known]))
     default = {field.name: _default(field) for field in dataclasses.fields(known[kind])}
-    unset = [key for key, value in config.items() if key in default and default[key] == value]
+    unset = [key for key, value in config.items() if (default[key] == value if key in default else not value)]
     fields = {key: value for key, value in config.items() if key not in (*METADATA, *INITIALISATIONS, *unset)}
     if not fields.get("target_modules"):
         return {"peft_type": kind, **fields}

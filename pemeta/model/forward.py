@@ -30,6 +30,7 @@ from pemeta.backbone.layer_reuse import (
 )
 from pemeta.errors import DataError, ModelError, excerpt
 from pemeta.methods.base import PEMethod
+from pemeta.model.ownership import require_own
 from pemeta.typing import Batch
 from pemeta.utils.devices import to_device
 from pemeta.utils.modules import parameter_dict
@@ -93,6 +94,7 @@ class BackboneForward(nn.Module):
         return found
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
+        require_own(self.backbone, self)
         check_token_ids(self.backbone, batch)
         inputs = {
             key: as_held(value, next(self.backbone.parameters())) if value.is_floating_point() else value

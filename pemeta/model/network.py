@@ -12,10 +12,11 @@ from typing_extensions import Self
 
 from pemeta.backbone.checks import check_backbone
 from pemeta.backbone.layer_reuse import is_compiled
-from pemeta.errors import ModelError, excerpt, reason, shortened, unknown_name
+from pemeta.errors import ModelError, excerpt, unknown_name
 from pemeta.heads import Head, HeadSpec
 from pemeta.heads.making import head_maker, made_head, require_task_name
 from pemeta.methods.base import PEMethod, is_added
+from pemeta.model.attaching import attach_whole
 from pemeta.model.forward import BackboneForward
 from pemeta.model.manifest import MARK
 from pemeta.model.ownership import claim, require_free
@@ -30,6 +31,7 @@ from pemeta.utils.signatures import checked
 class Network(BackboneForward):
     """What :class:`~pemeta.PEModel` is without its files, with the same arguments, attributes and errors."""
 
+    @checked(backbone=None, method=None)
     def __init__(self, backbone: PreTrainedModel, method: PEMethod, *, seed: int = 0) -> None:
         check_backbone(backbone)
         method = PEMethod.parse(method)
@@ -46,6 +48,7 @@ class Network(BackboneForward):
         self.attached: tuple[PEMethod, ...] = ()
         self.attach(method, seed=seed)
 
+    @checked(method=None)
     def attach(self, method: PEMethod, *, seed: int = 0) -> None:
         """Attach another method, e.g. the one that the inner loop simulates if fine-tuning uses a different one.
 
@@ -59,14 +62,7 @@ class Network(BackboneForward):
         if method not in self.attached:
             require_free(self.backbone, self)
             self._refuse_compiled(method)
-            try:
-                with seeded(seed, "theta_a", method.name):
-                    method.attach(self.backbone)
-            except (RuntimeError, OverflowError, MemoryError) as error:
-                raise ModelError(
-                    f"{method!r} cannot be attached to {type(self.backbone).__name__}: not enough memory for its "
-                    f"parameters ({shortened(reason(error))}); configure it with fewer"
-                ) from None
+            attach_whole(method, self.backbone, seed)
             self.attached += (method,)
             claim(self.backbone, self)
             self.train(self.training)
@@ -105,6 +101,7 @@ class Network(BackboneForward):
         """Width D of the hidden states."""
         return int(self.backbone.config.hidden_size)
 
+    @checked(task=None, make=None)
     def add_head(self, task: str, make: Callable[[int], Head], seed: int = 0) -> None:
         """Give a task a new head, which replaces the one it has, if any.
 

@@ -27,6 +27,21 @@ def claim(backbone: nn.Module, owner: Owner) -> None:
     _attached[backbone] = owner.attached
 
 
+def require_own(backbone: nn.Module, owner: Owner) -> None:
+    """Refuse a pass of a model without its methods, if its backbone has got those of another model meanwhile.
+
+    Raises:
+        ModelError: it has.
+    """
+    there = _attached.get(backbone)
+    if there is not None and there is not owner.attached:
+        raise ModelError(
+            f"this {type(backbone).__name__} computes with another PEModel's method "
+            f"{', '.join(method.name for method in there)}, which was attached after this model had detached its own; "
+            "use that model, or detach its methods and attach one to this model"
+        )
+
+
 def require_free(backbone: nn.Module, claimant: Owner | None = None) -> None:
     """Refuse a backbone that has methods of another model in it, or modules that no model knows of.
 

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pemeta.backbone.architectures import attention_of
-from pemeta.errors import ConfigError, DataError, ModelError, excerpt
+from pemeta.errors import ConfigError, DataError, ModelError, NotFiniteError, excerpt
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.training.reach import check_theta_a
 from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.utils.registry import plain
 
 
-def check_rate(inner_lr: object) -> None:
-    """Refuse an inner rate that is no positive number; a tensor of one element may be learned.
+def check_rate(inner_lr: Any) -> Any:
+    """The inner rate, unless it is no positive number; a tensor of one element may be learned.
 
     Raises:
         ConfigError: it is something else.
     """
-    number = inner_lr.item() if isinstance(inner_lr, Tensor) and inner_lr.numel() == 1 else inner_lr
+    number = inner_lr.item() if isinstance(inner_lr, Tensor) and inner_lr.numel() == 1 else plain(inner_lr)
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise ConfigError(f"inner_lr must be a number; found {excerpt(inner_lr)}")
     if not 0 < number < math.inf:
         raise ConfigError(f"inner_lr must be {'finite' if number == math.inf else 'positive'}; found {number}")
+    return inner_lr if isinstance(inner_lr, Tensor) else number
 
 
 def check_loss(loss: object) -> None:
@@ -42,6 +46,20 @@ def check_loss(loss: object) -> None:
             "this loss was computed without a graph (under no_grad or inference_mode, or detached), so that nothing "
             "can be adapted to it; compute it with the clone's loss(batch, task), which is not affected by these"
         )
+
+
+def finite(losses: Sequence[Tensor], inner_lr: object) -> list[float]:
+    """The losses as numbers; this is the only place of the inner loop that synchronizes with the device.
+
+    Raises:
+        NotFiniteError: a loss is not finite.
+    """
+    found: list[float] = torch.stack(list(losses)).tolist()
+    for step, value in enumerate(found, 1):
+        if not math.isfinite(value):
+            where = f" of step {step}" if len(found) > 1 else ""
+            raise NotFiniteError(f"the inner loss{where} is {value}; lower inner_lr (now {inner_lr})")
+    return found
 
 
 def check_used(

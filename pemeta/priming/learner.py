@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -14,13 +13,13 @@ from torch.optim import Optimizer
 from typing_extensions import Self
 
 from pemeta.backbone.checks import check_batch, refuse_unfaithful
-from pemeta.errors import ConfigError, ModelError, NotFiniteError
+from pemeta.errors import ConfigError, ModelError
 from pemeta.methods.base import PEMethod
 from pemeta.model.given import require_module
 from pemeta.model.partition import Partition
 from pemeta.model.pe_model import PEModel
 from pemeta.priming._learn2learn import clone_parameters
-from pemeta.priming.inner_checks import check_loss, check_rate, check_used, needs_math, refuse_unlabelled
+from pemeta.priming.inner_checks import check_loss, check_rate, check_used, finite, needs_math, refuse_unlabelled
 from pemeta.priming.inner_rules.base import InnerRule, Moments
 from pemeta.priming.inner_rules.sgd import SGD
 from pemeta.priming.layout import facts
@@ -32,6 +31,7 @@ from pemeta.utils.precision import wide
 from pemeta.utils.signatures import checked
 
 
+@checked(module=None, inner_lr=None)
 class PrimingLearner(SharingLearner):
     """MAML's learner for parameter-efficient fine-tuning (paper, Algorithm 1, lines 4-8).
 
@@ -97,7 +97,7 @@ class PrimingLearner(SharingLearner):
         optimizer: Optimizer | None = None,
         keep_path: bool = False,
     ) -> None:
-        check_rate(inner_lr)
+        inner_lr = check_rate(inner_lr)
         require_module(module, type(self).__name__)
         if partition is None:
             if not isinstance(module, PEModel):
@@ -165,7 +165,7 @@ class PrimingLearner(SharingLearner):
         """Adapt whatever the partition names, as a learner does that was not cloned."""
         self._owned, self._one_task = self.partition.adapted, False
         self._moments: Moments = {}  # of a clone
-        self._steps = 0
+        self._steps, self._failed = 0, False
         self.task: str | None = None
         self.losses: list[float] = []
         self.path: list[dict[str, Tensor]] = []
@@ -205,7 +205,7 @@ class PrimingLearner(SharingLearner):
         """
         self._refuse_original()
         check_loss(loss)
-        self._check_finite([loss.detach()])
+        finite([loss.detach()], self.inner_lr)
         self._step(loss)
 
     @checked()
@@ -243,7 +243,7 @@ class PrimingLearner(SharingLearner):
                 loss = self.loss(reused[id(batch)], task)
                 losses.append(loss.detach())
                 self._step(loss)
-            self.losses = self._check_finite(losses)
+            self.losses = finite(losses, self.inner_lr)
             if 0.0 in self.losses:  # on the CPU, the loss itself has refused it
                 refuse_unlabelled(batches[self.losses.index(0.0)])
             return self.losses
@@ -255,7 +255,7 @@ class PrimingLearner(SharingLearner):
             yield
         except BaseException:
             self.values = {name: value.detach() for name, value in self.adapted_parameters().items()}
-            self._moments, self.path = {}, []
+            self._moments, self.path, self._failed = {}, [], True
             raise
 
     @contextmanager
@@ -272,18 +272,15 @@ class PrimingLearner(SharingLearner):
                 for parameter in shared:
                     parameter.requires_grad_(True)
 
+    def verify(self) -> None:
+        """Refuse a pass of a clone that is no longer connected with the original, and what any learner refuses."""
+        if self._failed:
+            raise ModelError("an inner loop of this clone has failed and released its graph; make a new clone")
+        super().verify()
+
     def _alone(self) -> AbstractContextManager[None]:
         """Refuse passes of other clones, and of this one in other threads, within the block."""
         return placed(self.shared, self, (), {}, self.verify)
-
-    def _check_finite(self, losses: Sequence[Tensor]) -> list[float]:
-        """The losses as numbers, after checking them; this is the only place that synchronizes with the device."""
-        found: list[float] = torch.stack(list(losses)).tolist()
-        for step, value in enumerate(found, 1):
-            if not math.isfinite(value):
-                where = f" of step {step}" if len(found) > 1 else ""
-                raise NotFiniteError(f"the inner loss{where} is {value}; lower inner_lr (now {self.inner_lr})")
-        return found
 
     def _step(self, loss: Tensor) -> None:
         owned = self.adapted_parameters()

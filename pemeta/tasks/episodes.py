@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from pemeta.errors import ConfigError, DataError, excerpt
+from pemeta.errors import ConfigError, DataError, counted, excerpt
 from pemeta.tasks.task import Task
 from pemeta.typing import Batch
 from pemeta.utils.seeding import derive_seed, numpy_generator
@@ -45,8 +45,8 @@ class Episode:
             wrong = [index for index in given if not 0 <= (-1 if whole(index) is None else index) < size]
             if wrong:
                 raise DataError(
-                    f"a {what} set takes indices of its task's {size} {self.task.train.unit}s, from 0 to {size - 1}; "
-                    f"found {excerpt(wrong[0])}; draw episodes with an EpisodeSampler"
+                    f"a {what} set takes indices of its task's {counted(size, self.task.train.unit)}, from 0 to "
+                    f"{size - 1}; found {excerpt(wrong[0])}; draw episodes with an EpisodeSampler"
                 )
 
     @property
@@ -64,7 +64,8 @@ class Episode:
         size, rest = divmod(len(self.support_indices), parts)
         if not size or rest:
             raise ConfigError(
-                f"{len(self.support_indices)} support examples cannot be split into {parts} batches of equal size; "
+                f"{counted(len(self.support_indices), 'support example')} cannot be split into {parts} batches of "
+                "equal size; "
                 "draw the episodes from the algorithm's own sampler, algorithm.sampler(tasks, seed)"
             )
         return [self.task.train.batch(self.support_indices[i * size : (i + 1) * size]) for i in range(parts)]
@@ -138,8 +139,9 @@ class EpisodeSampler:
                 )
             if len(task.train) < need:
                 raise DataError(
-                    f"source {task.name!r} has {len(task.train)} {task.train.unit}s, but an episode needs {need} "
-                    f"({support_size} support{several} + {query_size} query); provide more data, or lower the sizes"
+                    f"source {task.name!r} has {counted(len(task.train), task.train.unit)}, but an episode needs "
+                    f"{need} ({support_size} support{several} + {query_size} query); provide more data, or lower "
+                    "the sizes"
                 )
             _check_labelled(task, support_batches + bool(query_size))
         if whole(seed) is None:
@@ -208,7 +210,7 @@ def _check_labelled(task: Task, sets: int) -> None:
     found = len(list(islice(labelled, sets)))
     if found < sets:
         raise DataError(
-            f"source {task.name!r} has {found} {task.train.unit}{'s' * (found != 1)} with a label, but the {sets} "
+            f"source {task.name!r} has {counted(found, task.train.unit)} with a label, but the {sets} "
             "sets of an episode need one each; no word of the others has a token in the vocabulary: use a "
             "backbone with a tokenizer for this language"
         )

@@ -55,8 +55,9 @@ def check_options(options: LoopOptions) -> None:
     """
     check_choices(options.get("not_finite", "stop"), options.get("checkpoint_every", 100))
     checkpoint = options.get("checkpoint")
-    if checkpoint is not None and not Path(checkpoint).name:
-        raise ConfigError(f"checkpoint must be a file to write to; found {str(checkpoint)!r}")
+    if checkpoint is not None and (not Path(checkpoint).name or Path(checkpoint).is_dir()):
+        what = "the folder " if checkpoint else ""
+        raise ConfigError(f"checkpoint must be a file to write to; found {what}{str(checkpoint)!r}; add a file's name")
 
 
 class Loop:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
@@ -119,13 +121,26 @@ def _taken(where: str, name: str, value: Any, hint: Any, within: Range | None) -
     Raises:
         ArgumentError: It is not what the annotation says, or out of its range.
     """
-    if hint is not Any and isinstance(value, Iterator) and fits([], hint):
+    if hint is not Any and isinstance(value, Iterator) and (fits([], hint) or fits((), hint)):
         value = list(value)
-    elif not fits(value, hint):
-        value = plain(value)
+    if not fits(value, hint):
+        value = next((one for one in _alternatives(value, hint) if fits(one, hint)), plain(value))
     if not fits(value, hint) or not _is_within(value, within):
         raise ArgumentError(f"{where}: {name} must be {expected(hint)}{_range(within)}; found {excerpt(value)}")
     return value
+
+
+def _alternatives(value: Any, hint: Any) -> Iterator[Any]:
+    """What a value may be taken for: a number or a path of Python, a list or a tuple of the same items."""
+    if isinstance(value, os.PathLike):
+        yield Path(value)
+        return
+    yield plain(value)
+    unordered = isinstance(value, str | bytes | Mapping | set | frozenset)
+    if isinstance(value, Collection) and not unordered and getattr(value, "ndim", 1) == 1:
+        for kind in (list, tuple):
+            if fits(kind(), hint):
+                yield kind(map(plain, value))
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -182,6 +182,18 @@ def test_a_method_that_a_compiled_graph_would_ignore_is_refused():
         model.detach(LoRA(rank=2))
 
 
+def test_a_wrapper_of_torch_compile_is_refused_and_the_remedy_works():
+    with pytest.raises(ModelError, match=r"the module is what torch\.compile has made .*; use the module itself"):
+        PEModel(torch.compile(backbone("bert"), backend="eager"), ADAPTER)
+    model = with_heads(tiny())
+    model.backbone = torch.compile(model.backbone, backend="eager")
+    with pytest.raises(ModelError, match=r"backbone is what torch\.compile has made of a module"):
+        PrimingLearner(model)
+    model = with_heads(tiny())
+    model.backbone.compile(backend="eager")
+    PrimingLearner(model).clone("en").adapt_to([TASKS[0].train.batch([0, 1])], "en")
+
+
 # More than one device
 
 

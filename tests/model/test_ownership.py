@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import ADAPTER, METHODS, TASKS, each_method, tiny, with_heads
 
-from pemeta import Adapter, BitFit, HeadOnly, LoRA, PEMethod, PEModel
+from pemeta import Adapter, BitFit, Compose, HeadOnly, LoRA, PEMethod, PEModel
 from pemeta.errors import ConfigError, ModelError
 
 HOULSBY = Adapter(bottleneck=4, placement="houlsby", init_std=0.3)
@@ -53,6 +53,47 @@ def test_a_backbone_is_free_again_when_its_model_is_gone_or_has_detached(method,
             first.attach(method)
             with pytest.raises(ModelError, match=OTHERS):
                 second.attach(LoRA(rank=2))
+
+
+def test_a_model_without_methods_does_not_compute_with_those_of_another(words):
+    first = with_heads(tiny(LoRA(rank=2))).eval()
+    first.detach(LoRA(rank=2))
+    expected = first(words, "en")
+    second = with_heads(PEModel(first.backbone, HOULSBY))
+    for one in (first.loss, first):
+        with pytest.raises(ModelError, match="computes with another PEModel's method adapter, which was att"):
+            one(words, "en")
+    second.detach(HOULSBY)
+    assert torch.equal(first(words, "en"), expected)
+    first.attach(LoRA(rank=2))
+    assert torch.equal(first(words, "en"), expected)
+
+
+class Failing(LoRA):
+    """A method of a user that fails when it is half attached."""
+
+    def attach(self, backbone):
+        super().attach(backbone)
+        raise RuntimeError("no idea")
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        (Failing(), "no idea"),
+        (Compose(methods=(LoRA(), Adapter(bottleneck=2**40))), "not enough memory for its parameters"),
+        (Compose(methods=(LoRA(), Adapter(bottleneck=2**62))), "not enough memory for its parameters"),
+    ],
+)
+def test_what_could_not_be_attached_leaves_nothing(method, says, words):
+    plain = tiny(HeadOnly()).backbone.eval()
+    inputs = {key: value for key, value in words.items() if key != "labels"}
+    expected, names = plain(**inputs).last_hidden_state, [name for name, _ in plain.named_parameters()]
+    with pytest.raises((RuntimeError, ModelError), match=says):
+        PEModel(plain, method)
+    assert torch.equal(plain(**inputs).last_hidden_state, expected)
+    assert [name for name, _ in plain.named_parameters()] == names
+    PEModel(plain, LoRA())
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

@@ -10,7 +10,7 @@ from tiny_models import shaken, tiny, with_heads
 from torch import nn
 
 from pemeta import BitFit, Full, HeadOnly, LoRA, Partition, PEModel, PrimingLearner
-from pemeta.errors import ConfigError, ModelError
+from pemeta.errors import ConfigError, DataError, ModelError
 from pemeta.heads import TokenClassification
 
 HEAD = TokenClassification(labels=("O", "B-PER", "I-PER"))
@@ -348,6 +348,20 @@ def test_tasks_are_refused_by_a_module_without_tasks():
             ConfigError, match="a Tied has no tasks; call adapt with a loss for each step, and clone wi"
         ):
             call()
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_a_clone_whose_inner_loop_failed_is_refused(first_order):
+    """It has released its graph, so that its query loss would give θ_a no meta-gradient."""
+    learner = PrimingLearner(tiny_model(ADAPTER), INNER_LR, first_order=first_order)
+    clone = learner.clone("en")
+    with pytest.raises(DataError, match="a loss needs labels"):
+        clone.adapt_to([batch(1), {"input_ids": batch(1)["input_ids"]}], "en")
+    for again in (clone, clone.clone("en")):
+        for call in (lambda one: one.loss(batch(1), "en"), lambda one: one.adapt_to([batch(1)], "en")):
+            with pytest.raises(ModelError, match=r"an inner loop of this clone has failed .*; make a new clone"):
+                call(again)
+    learner.clone("en").adapt_to([batch(1)], "en")
 
 
 def test_copies_of_changed_learners_are_of_the_changed_module():

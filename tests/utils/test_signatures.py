@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -141,6 +142,69 @@ def test_what_it_says_is_taken():
     given = {"size": np.int32(2), "share": 1, "names": (one for one in "ab"), "pairs": [("a", 1)], "files": {"a": 1}}
     assert called(**given, mode="skip") == (2, 1, ["a", "b"], [("a", 1)], {"a": 1}, "skip", (), {})
     assert called(1, 0.5, (), (), "", None, 3, 4, five="5")[-2:] == ((3, 4), {"five": "5"})
+
+
+class Folder:
+    """A path of another library."""
+
+    def __fspath__(self) -> str:
+        return "a/b"
+
+
+def test_what_is_as_good_as_it_is_taken():
+    """Values of dictionaries, arrays, lists in place of tuples, and paths of other libraries."""
+    for names in ({1: "a"}.values(), {"a": 1}.keys(), np.array(["a"]), deque(["a"])):
+        assert list(called(names=names)[2]) == ["a"]
+    assert called(files=Folder())[4] == Path("a/b")
+    model = with_heads(tiny())
+    name = next(iter(model.state()))
+    for names in ([name], (name,), iter([name]), {name: 0}.keys()):
+        assert list(model.state(names)) == [name]
+    assert pemeta.Partition(["a"], ["b"], []).theta_a == ("b",)
+    pemeta.prime(model, {task.name: task for task in TASKS}.values(), BRIEF, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda model: pemeta.PEModel(model.backbone, "lora", sead=1),
+            "PEModel: unknown argument 'sead'; did you m",
+        ),
+        (lambda model: pemeta.PEModel(model.backbone, "lora", seed="1"), "PEModel: seed must be a whole number; f"),
+        (lambda model: PrimingLearner(model, partition="all"), "PrimingLearner: partition must be a Partition or None"),
+        (lambda model: PrimingLearner(model, method="lora"), "PrimingLearner: method must be a PEMethod or None"),
+        (lambda model: PrimingLearner(model, rule="sgd"), "PrimingLearner: rule must be an InnerRule or None; found"),
+        (lambda model: PrimingLearner(model, fist_order=1), "PrimingLearner: unknown argument 'fist_order'; did you m"),
+        (lambda model: pemeta.TaskModel("bert", "en"), "TaskModel takes a PEModel; found 'bert'; load it with PEModel"),
+        (lambda model: pemeta.to_transformers(model.backbone, "en"), "to_transformers takes a PEModel; found a BertM"),
+        (lambda model: pemeta.save_peft(None, "x"), "save_peft takes a PEModel; found None; make one of a backbone"),
+        (lambda model: pemeta.Server.load(model), "Server.load takes a folder or a name on the hub; found a PEModel"),
+        (
+            lambda model: model.add_head("x", pemeta.TokenClassificationHead),
+            "the head of task 'x' is made with the width of the hidden states as the only argument, but TokenClassi",
+        ),
+        (
+            lambda model: model.add_head("x", pemeta.TokenClassificationHead(8, 3)),
+            "a head is made for a task, by a HeadSpec or a function of the width of the hidden states; found a TokenCl",
+        ),
+        (
+            lambda model: pemeta.finetune(model, TASKS[0], data(2), checkpoint="."),
+            "checkpoint must be a file to write to; found the folder '.'; add a file's name",
+        ),
+    ],
+)
+def test_what_models_and_learners_are_not_made_with(call, says):
+    with pytest.raises((PemetaError, TypeError), match=f"^{re.escape(says)}"):
+        call(with_heads(tiny()))
+
+
+def test_an_inner_rate_of_any_library():
+    for rate in (np.float32(0.25), np.float64(0.25), torch.tensor(0.25), 0.25):
+        clone = PrimingLearner(with_heads(tiny(dropout=0)), rate).clone("en")
+        assert clone.adapt_to([BATCH, BATCH], "en") == PrimingLearner(with_heads(tiny(dropout=0)), 0.25).clone(
+            "en"
+        ).adapt_to([BATCH, BATCH], "en")
 
 
 def test_a_misspelt_argument_of_a_function_or_a_class():

@@ -1,0 +1,38 @@
+"""Attaching a method to a backbone as a whole, or not at all."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pemeta.errors import ModelError, reason, shortened
+from pemeta.methods.base import PEMethod
+from pemeta.utils.modules import Structure
+from pemeta.utils.seeding import seeded
+
+
+def attach_whole(method: PEMethod, backbone: nn.Module, seed: int) -> None:
+    """Attach a method; whatever goes wrong, the backbone is then as it was.
+
+    Raises:
+        ModelError: the method cannot be attached to this backbone, or no memory holds its parameters.
+    """
+    before = Structure(backbone)
+    try:
+        with seeded(seed, "theta_a", method.name):
+            method.attach(backbone)
+    except BaseException as error:
+        before.restore()
+        if not _lacks_memory(error):
+            raise
+        raise ModelError(
+            f"{method!r} cannot be attached to {type(backbone).__name__}: not enough memory for its parameters "
+            f"({shortened(reason(error))}); configure it with fewer"
+        ) from None
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | OverflowError | torch.OutOfMemoryError):
+        return True
+    said = str(error).lower()  # PyTorch has no class of its own for this on a CPU
+    return isinstance(error, RuntimeError) and any(word in said for word in ("memory", "overflow", "storage size"))
