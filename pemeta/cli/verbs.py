@@ -34,7 +34,7 @@ class Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except UsageError as error:
-            raise _misused(error) from None
+            raise _misused(error, ctx.invoked_subcommand) from None
         except PemetaError as error:
             if not error.reported_elsewhere:
                 typer.echo(f"pemeta: error: {error}", err=True)
@@ -44,11 +44,13 @@ class Verbs(TyperGroup):
             raise typer.Exit(130) from None
 
 
-def _misused(error: Any) -> Exception:
+def _misused(error: Any, verb: str | None = None) -> Exception:
     """Report a usage error in one line, like every other error; show the help only if no command was given."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return error  # type: ignore[no-any-return]
     message = " ".join(str(error.format_message()).split()).rstrip(".")
-    verb = f" {error.ctx.info_name}" if error.ctx is not None and error.ctx.parent is not None else ""
-    typer.echo(f"pemeta: error: {message[0].lower()}{message[1:]}; see `pemeta{verb} --help`", err=True)
+    if error.ctx is not None:  # not every error of the parser has one
+        verb = error.ctx.info_name if error.ctx.parent is not None else None
+    where = f"pemeta {verb}" if verb else "pemeta"
+    typer.echo(f"pemeta: error: {message[0].lower()}{message[1:]}; see `{where} --help`", err=True)
     return typer.Exit(2)

@@ -9,6 +9,7 @@ from typing import Generic, Literal, TypeVar
 
 from pemeta.backbone.tokenizers import max_positions
 from pemeta.data.sentences import SPLITS, Split
+from pemeta.errors import ConfigError
 from pemeta.estimate.cases import FLOAT, Case, PrimingCase, Remedy, TuningCase, remedies
 from pemeta.estimate.counter import Work
 from pemeta.estimate.devices import Device, find_device
@@ -104,7 +105,7 @@ def estimate_grid(
         length: number of tokens in each sentence; by default the longest possible.
 
     Raises:
-        ConfigError: the device is unknown.
+        ConfigError: the device is unknown, or the backbone has fewer positions than ``length``.
         DataError: sentences cannot be counted.
         ModelError: the backbone has no configuration, or a method does not suit it.
         MissingLearn2LearnError: priming needs learn2learn, which is not installed.
@@ -113,7 +114,10 @@ def estimate_grid(
     backbone = config.backbone.configuration(Path(config.output))
     grids = [grid for grid in (config.to_search, config) if grid is not None]
     prompt = max(method.extra_positions for grid in grids for name in grid.settings for method in _attached(grid, name))
-    longest = min(config.max_length or 128, (max_positions(backbone) or 10**9) - prompt)
+    most = (max_positions(backbone) or 10**9) - prompt
+    longest = min(config.max_length or 128, most)
+    if length is not None and not 1 <= length <= most:
+        raise ConfigError(f"length must be from 1 to {most}, the positions that the backbone has; found {length}")
     shape = Shape(
         backbone,
         length or longest,

@@ -449,6 +449,7 @@ def test_a_configuration_that_is_not_there(refused, tmp_path):
         (("--fast",), "no such option: --fast; see `pemeta --help`"),
         (("run",), "missing argument 'CONFIG'; see `pemeta run --help`"),
         (("run", "--fast", "x"), "no such option: --fast; see `pemeta run --help`"),
+        (("run", "x", "--device"), "option '--device' requires an argument; see `pemeta run --help`"),
         (("run", "x", "--jobs", "many"), "invalid value for '--jobs': "),  # and the rest is typer's, by its version
         (("report",), "missing argument 'DIR'; see `pemeta report --help`"),
         (("methods", "--fields"), "no such option: --fields; see `pemeta methods --help`"),

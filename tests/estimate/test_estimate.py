@@ -378,6 +378,12 @@ def test_the_command_prints_every_table(pemeta: Any, run_config: dict[str, Any])
     assert not Path(run_config["output"]).exists()
 
 
+def test_a_length_beyond_the_backbone_is_refused(pemeta: Any, run_config: dict[str, Any]) -> None:
+    outcome = pemeta("plan", run_config, "--length", "100000")
+    assert outcome.code == 2
+    assert re.search(r"length must be from 1 to \d+, the positions that the backbone has; found 100000", outcome.err)
+
+
 def test_the_command_prints_json(pemeta: Any, run_config: dict[str, Any]) -> None:
     found = json.loads(pemeta("plan", run_config, "--json", "--length", "16").out)
     stage = found["stages"][0]

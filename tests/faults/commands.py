@@ -93,6 +93,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
         "expected key=value, such as finetuning.epochs=3; found 'second.yaml'",
     ),
     "an override with a colon": (("finetuning.epochs: 3",), "expected key=value"),
+    "a device that was forgotten": (("--device",), "option '--device' requires an argument; see `pemeta run --help`"),
     "an override with dashes": (("--finetuning.epochs=3",), "no such option: --finetuning.epochs"),
 }
 for _name, (_words, _says) in OPTIONS.items():
