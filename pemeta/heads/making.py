@@ -20,7 +20,7 @@ def require_task_name(task: object) -> None:
         ModelError: it is no text, or an empty one.
     """
     if not isinstance(task, str) or not task:
-        raise ModelError(f"a task needs a name; found {'an empty one' if task == '' else excerpt(task)}")
+        raise ModelError(f"a task needs a name; found {'an empty one' if isinstance(task, str) else excerpt(task)}")
 
 
 def head_maker(make: Any) -> Callable[[int], Head]:

@@ -164,6 +164,7 @@ class BackboneForward(nn.Module):
             return list(batches)
         return [{**batch, key: part} for batch, part in zip(batches, parts, strict=True)]
 
+    @checked()
     def joins(self, batches: Sequence[Batch], method: PEMethod | None = None) -> bool:
         """Whether batches can run as one, padded to the longest, with the hidden states that each has by itself.
 
@@ -175,7 +176,7 @@ class BackboneForward(nn.Module):
             batches: batches on the model's device.
             method: the method whose θ_a changes; by default the fine-tuning method.
         """
-        return self._whole(batches, self.first_layer(method)) is not None
+        return len(batches) < 2 or self._whole(batches, self.first_layer(method)) is not None
 
     def _whole(self, batches: Sequence[Batch], first: int) -> Batch | None:
         """The batches as one, if they can run so up to layer ``first``, or as a whole if that is zero."""

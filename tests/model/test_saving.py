@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -459,6 +460,9 @@ def test_the_working_directory_is_not_replaced(tiny_bert_dir, tmp_path, monkeypa
 
 def test_a_task_without_a_name_is_refused(tiny_bert_dir):
     model = PEModel(load_backbone(tiny_bert_dir), PEMethod.parse("adapter"))
+    for odd in (np.zeros((2, 2)), None, 3):
+        with pytest.raises(ModelError, match="a task needs a name; found"):
+            model.add_head(odd, TokenClassification(labels=("O", "B-X", "I-X")))
     with pytest.raises(ModelError, match="a task needs a name"):
         model.add_head("", TokenClassification(labels=("O", "B-X", "I-X")))
 
