@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from pemeta import PEMethod, PEModel, load_peft, save_peft
-from pemeta.errors import ModelError, OutputError
+from pemeta.errors import ConfigError, ModelError, OutputError
 from pemeta.heads import CausalLM, SequenceClassification, TokenClassification
 from pemeta.utils.hub import quiet
 
@@ -385,7 +385,7 @@ def test_a_lora_that_eva_initialised_is_a_plain_one(tmp_path):
     with torch.no_grad():
         assert same(theirs(**BATCH).last_hidden_state, hidden(model))
     new = {"peft_type": "LORA", "target_modules": ["query"], "init_lora_weights": "eva"}
-    with pytest.raises(ModelError, match=r"takes more than the backbone, such as data.*or load_peft for an adapter"):
+    with pytest.raises(ConfigError, match=r"takes more than the backbone, such as data.*or load_peft for an adapter"):
         PEModel(bert(), PEMethod.parse({"name": "peft", "config": new}))
 
 
