@@ -257,8 +257,8 @@ def test_so_is_a_wrong_tag_of_a_word_that_was_cut_or_has_no_token(tokenizer, wro
 
 @pytest.mark.parametrize(("words", "tags", "says"), [
     ((), (), "found 0 words and 0 tags"),
-    (("a",), (), "found 1 words and 0 tags"),
-    (("a", "b"), ("O",), "found 2 words and 1 tags: 'a b'"),
+    (("a",), (), "found 1 word and 0 tags"),
+    (("a", "b"), ("O",), "found 2 words and 1 tag: 'a b'"),
     ("Ada", ("O",) * 3, "words must be a list; found the single value 'Ada'"),
     (("Ada",), "O", "tags must be a list; found the single value 'O'"),
     (None, ("O",), "words must be a list; found a NoneType"),

@@ -67,7 +67,7 @@ def test_predictions_become_names_and_scores(tokenizer):
 
 
 def test_wrong_input(tokenizer):
-    with pytest.raises(DataError, match="each text needs one label; found 2 texts and 1 labels"):
+    with pytest.raises(DataError, match="each text needs one label; found 2 texts and 1 label"):
         encode_texts(TEXTS, ["good"], CLASSES, tokenizer)
     with pytest.raises(DataError, match="found 2 texts and 1 second texts"):
         encode_texts(TEXTS, LABELS, CLASSES, tokenizer, pairs=["met"])

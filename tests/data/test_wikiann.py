@@ -88,7 +88,7 @@ def test_a_sentence_without_words_is_skipped(hub):
     [
         ((["slept", "Ada"], [0, 2]), "tag 'I-PER' follows 'O', but in IOB2 an entity starts with 'B-PER'"),
         ((["Rome", "Ada"], [5, 2]), "tag 'I-PER' follows 'B-LOC'"),
-        ((["Ada", "slept"], [1]), "2 words but 1 tags"),
+        ((["Ada", "slept"], [1]), "2 words but 1 tag"),
         ((["Ada", ""], [1, 0]), "word 2 of 2 is missing or empty"),
         ((["Ada", None], [1, 0]), "word 2 of 2 is missing or empty"),
         ((["Ada", "slept"], [1, None]), "a tag's index is not from 0 to 6: [1, None]"),

@@ -14,6 +14,7 @@ from pemeta import PEMethod, PEModel, PrimingLearner
 from pemeta.errors import ConfigError, ModelError
 from pemeta.heads import TokenClassification
 from pemeta.methods.base import is_added
+from pemeta.model.ownership import claim
 
 HEAD = TokenClassification(labels=("O", "B-PER", "I-PER"))
 INNER_LR, STEPS = 0.1, 2
@@ -306,6 +307,7 @@ def test_merging_keeps_the_outputs_where_a_method_can_merge(row, architecture):
     names = [n for n, _ in model.backbone.named_modules()]
     assert names == [n for n, _ in backbone(architecture).named_modules()]
     model.attached = ()
+    claim(model.backbone, model)
     torch.testing.assert_close(model(data, "en"), before, rtol=0, atol=1e-6)
 
 
