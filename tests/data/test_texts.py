@@ -69,7 +69,7 @@ def test_predictions_become_names_and_scores(tokenizer):
 def test_wrong_input(tokenizer):
     with pytest.raises(DataError, match="each text needs one label; found 2 texts and 1 label"):
         encode_texts(TEXTS, ["good"], CLASSES, tokenizer)
-    with pytest.raises(DataError, match="found 2 texts and 1 second texts"):
+    with pytest.raises(DataError, match="found 2 texts and 1 second text"):
         encode_texts(TEXTS, LABELS, CLASSES, tokenizer, pairs=["met"])
     with pytest.raises(DataError, match=r"text 2 of 2: unknown class 'goood'; did you mean 'good'\? Known: bad, good"):
         encode_texts(TEXTS, ["good", "goood"], CLASSES, tokenizer)
