@@ -10,7 +10,7 @@ import torch
 import transformers as t
 
 D = 8
-B = {
+BERT = {
     "hidden_size": D,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
@@ -21,32 +21,47 @@ B = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
-R = B | {"pad_token_id": 1, "max_position_embeddings": 42, "bos_token_id": 0, "eos_token_id": 2}
-L = {k: B[k] for k in list(B)[:7]} | {
+ROBERTA = BERT | {"pad_token_id": 1, "max_position_embeddings": 42, "bos_token_id": 0, "eos_token_id": 2}
+LLAMA = {k: BERT[k] for k in list(BERT)[:7]} | {
     "num_key_value_heads": 1,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "attention_dropout": 0.0,
 }
+OPT = {
+    "vocab_size": 30,
+    "hidden_size": D,
+    "num_hidden_layers": 2,
+    "ffn_dim": 12,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 40,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "word_embed_proj_dim": D,
+    "pad_token_id": 1,
+    "bos_token_id": 2,
+    "eos_token_id": 2,
+}
 MORE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "albert": (
         "AlbertConfig",
         "AlbertModel",
-        B | {"embedding_size": 6, "classifier_dropout_prob": 0.0, "inner_group_num": 1, "num_hidden_groups": 1},
+        BERT | {"embedding_size": 6, "classifier_dropout_prob": 0.0, "inner_group_num": 1, "num_hidden_groups": 1},
     ),
-    "mpnet": ("MPNetConfig", "MPNetModel", R),
+    "mpnet": ("MPNetConfig", "MPNetModel", ROBERTA),
     "xlnet": (
         "XLNetConfig",
         "XLNetModel",
         {"vocab_size": 30, "d_model": D, "n_layer": 2, "n_head": 2, "d_inner": 12, "dropout": 0.0, "pad_token_id": 0},
     ),
-    "bigbird": ("BigBirdConfig", "BigBirdModel", B | {"attention_type": "original_full"}),
+    "bigbird": ("BigBirdConfig", "BigBirdModel", BERT | {"attention_type": "original_full"}),
     "bigbird-sparse": (
         "BigBirdConfig",
         "BigBirdModel",
-        B | {"attention_type": "block_sparse", "block_size": 2, "num_random_blocks": 1, "max_position_embeddings": 80},
+        BERT
+        | {"attention_type": "block_sparse", "block_size": 2, "num_random_blocks": 1, "max_position_embeddings": 80},
     ),
-    "longformer": ("LongformerConfig", "LongformerModel", R | {"attention_window": 4}),
+    "longformer": ("LongformerConfig", "LongformerModel", ROBERTA | {"attention_window": 4}),
     "funnel": (
         "FunnelConfig",
         "FunnelModel",
@@ -63,32 +78,36 @@ MORE: dict[str, tuple[str, str, dict[str, Any]]] = {
             "activation_dropout": 0.0,
         },
     ),
-    "layoutlm": ("LayoutLMConfig", "LayoutLMModel", B),
+    "layoutlm": ("LayoutLMConfig", "LayoutLMModel", BERT),
     "nystromformer": (
         "NystromformerConfig",
         "NystromformerModel",
-        B | {"segment_means_seq_len": 4, "num_landmarks": 4, "conv_kernel_size": 3},
+        BERT | {"segment_means_seq_len": 4, "num_landmarks": 4, "conv_kernel_size": 3},
     ),
-    "roformer": ("RoFormerConfig", "RoFormerModel", B | {"embedding_size": 6}),
-    "eurobert": ("EuroBertConfig", "EuroBertModel", L),
-    "nomic": ("NomicBertConfig", "NomicBertModel", B),
+    "roformer": ("RoFormerConfig", "RoFormerModel", BERT | {"embedding_size": 6}),
+    "eurobert": ("EuroBertConfig", "EuroBertModel", LLAMA),
+    "nomic": ("NomicBertConfig", "NomicBertModel", BERT),
     "esm": (
         "EsmConfig",
         "EsmModel",
-        B | {"mask_token_id": 3, "position_embedding_type": "rotary", "token_dropout": False},
+        BERT | {"mask_token_id": 3, "position_embedding_type": "rotary", "token_dropout": False},
     ),
-    "ernie": ("ErnieConfig", "ErnieModel", B),
-    "xmod": ("XmodConfig", "XmodModel", R | {"default_language": "en_XX", "languages": ["en_XX"]}),
+    "ernie": ("ErnieConfig", "ErnieModel", BERT),
+    "xmod": ("XmodConfig", "XmodModel", ROBERTA | {"default_language": "en_XX", "languages": ["en_XX"]}),
     "mobilebert": (
         "MobileBertConfig",
         "MobileBertModel",
-        B | {"intra_bottleneck_size": 8, "embedding_size": 6, "num_feedforward_networks": 1},
+        BERT | {"intra_bottleneck_size": 8, "embedding_size": 6, "num_feedforward_networks": 1},
     ),
-    "convbert": ("ConvBertConfig", "ConvBertModel", B | {"embedding_size": D, "conv_kernel_size": 3, "head_ratio": 1}),
+    "convbert": (
+        "ConvBertConfig",
+        "ConvBertModel",
+        BERT | {"embedding_size": D, "conv_kernel_size": 3, "head_ratio": 1},
+    ),
     "squeezebert": (
         "SqueezeBertConfig",
         "SqueezeBertModel",
-        B
+        BERT
         | {
             "embedding_size": D,
             "q_groups": 1,
@@ -102,29 +121,29 @@ MORE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "deberta": (
         "DebertaConfig",
         "DebertaModel",
-        B | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
+        BERT | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
     ),
-    "ibert": ("IBertConfig", "IBertModel", R),
-    "rembert": ("RemBertConfig", "RemBertModel", B | {"input_embedding_size": 6, "output_embedding_size": 6}),
-    "fnet": ("FNetConfig", "FNetModel", {k: v for k, v in B.items() if k != "attention_probs_dropout_prob"}),
-    "megatronbert": ("MegatronBertConfig", "MegatronBertModel", B),
-    "luke": ("LukeConfig", "LukeModel", R | {"entity_vocab_size": 5, "entity_emb_size": 4}),
-    "gemma": ("GemmaConfig", "GemmaModel", L | {"head_dim": 4}),
-    "gemma2": ("Gemma2Config", "Gemma2Model", L | {"head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 4}),
+    "ibert": ("IBertConfig", "IBertModel", ROBERTA),
+    "rembert": ("RemBertConfig", "RemBertModel", BERT | {"input_embedding_size": 6, "output_embedding_size": 6}),
+    "fnet": ("FNetConfig", "FNetModel", {k: v for k, v in BERT.items() if k != "attention_probs_dropout_prob"}),
+    "megatronbert": ("MegatronBertConfig", "MegatronBertModel", BERT),
+    "luke": ("LukeConfig", "LukeModel", ROBERTA | {"entity_vocab_size": 5, "entity_emb_size": 4}),
+    "gemma": ("GemmaConfig", "GemmaModel", LLAMA | {"head_dim": 4}),
+    "gemma2": ("Gemma2Config", "Gemma2Model", LLAMA | {"head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 4}),
     "gemma3": (
         "Gemma3TextConfig",
         "Gemma3TextModel",
-        L | {"head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 4},
+        LLAMA | {"head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 4},
     ),
-    "phi3": ("Phi3Config", "Phi3Model", L | {"pad_token_id": 0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}),
-    "phi": ("PhiConfig", "PhiModel", L | {"num_key_value_heads": 2, "resid_pdrop": 0.0, "embd_pdrop": 0.0}),
-    "olmo2": ("Olmo2Config", "Olmo2Model", L),
-    "smollm3": ("SmolLM3Config", "SmolLM3Model", L | {"pad_token_id": 0}),
-    "granite": ("GraniteConfig", "GraniteModel", L),
+    "phi3": ("Phi3Config", "Phi3Model", LLAMA | {"pad_token_id": 0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}),
+    "phi": ("PhiConfig", "PhiModel", LLAMA | {"num_key_value_heads": 2, "resid_pdrop": 0.0, "embd_pdrop": 0.0}),
+    "olmo2": ("Olmo2Config", "Olmo2Model", LLAMA),
+    "smollm3": ("SmolLM3Config", "SmolLM3Model", LLAMA | {"pad_token_id": 0}),
+    "granite": ("GraniteConfig", "GraniteModel", LLAMA),
     "gptneox": (
         "GPTNeoXConfig",
         "GPTNeoXModel",
-        {k: v for k, v in L.items() if k != "num_key_value_heads"} | {"hidden_dropout": 0.0},
+        {k: v for k, v in LLAMA.items() if k != "num_key_value_heads"} | {"hidden_dropout": 0.0},
     ),
     "gptj": (
         "GPTJConfig",
@@ -144,43 +163,8 @@ MORE: dict[str, tuple[str, str, dict[str, Any]]] = {
             "eos_token_id": 2,
         },
     ),
-    "opt": (
-        "OPTConfig",
-        "OPTModel",
-        {
-            "vocab_size": 30,
-            "hidden_size": D,
-            "num_hidden_layers": 2,
-            "ffn_dim": 12,
-            "num_attention_heads": 2,
-            "max_position_embeddings": 40,
-            "dropout": 0.0,
-            "attention_dropout": 0.0,
-            "word_embed_proj_dim": D,
-            "pad_token_id": 1,
-            "bos_token_id": 2,
-            "eos_token_id": 2,
-        },
-    ),
-    "opt350": (
-        "OPTConfig",
-        "OPTModel",
-        {
-            "vocab_size": 30,
-            "hidden_size": D,
-            "num_hidden_layers": 2,
-            "ffn_dim": 12,
-            "num_attention_heads": 2,
-            "max_position_embeddings": 40,
-            "dropout": 0.0,
-            "attention_dropout": 0.0,
-            "word_embed_proj_dim": 4,
-            "do_layer_norm_before": False,
-            "pad_token_id": 1,
-            "bos_token_id": 2,
-            "eos_token_id": 2,
-        },
-    ),
+    "opt": ("OPTConfig", "OPTModel", OPT),
+    "opt350": ("OPTConfig", "OPTModel", OPT | {"word_embed_proj_dim": 4, "do_layer_norm_before": False}),
     "bloom": (
         "BloomConfig",
         "BloomModel",
@@ -263,12 +247,12 @@ MORE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "qwen3moe": (
         "Qwen3MoeConfig",
         "Qwen3MoeModel",
-        L | {"head_dim": 4, "moe_intermediate_size": 6, "num_experts": 4, "num_experts_per_tok": 2},
+        LLAMA | {"head_dim": 4, "moe_intermediate_size": 6, "num_experts": 4, "num_experts_per_tok": 2},
     ),
-    "mixtral": ("MixtralConfig", "MixtralModel", L | {"num_local_experts": 4, "num_experts_per_tok": 2}),
-    "starcoder2": ("Starcoder2Config", "Starcoder2Model", L | {"residual_dropout": 0.0, "embedding_dropout": 0.0}),
-    "stablelm": ("StableLmConfig", "StableLmModel", L | {"hidden_dropout": 0.0}),
-    "cohere": ("CohereConfig", "CohereModel", L),
+    "mixtral": ("MixtralConfig", "MixtralModel", LLAMA | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "starcoder2": ("Starcoder2Config", "Starcoder2Model", LLAMA | {"residual_dropout": 0.0, "embedding_dropout": 0.0}),
+    "stablelm": ("StableLmConfig", "StableLmModel", LLAMA | {"hidden_dropout": 0.0}),
+    "cohere": ("CohereConfig", "CohereModel", LLAMA),
     "whisper-enc": (
         "WhisperConfig",
         "WhisperEncoder",

@@ -4,68 +4,40 @@ import inspect
 
 import torch
 import transformers as t
-from architectures import D
+from more_architectures import BERT, LLAMA, OPT, ROBERTA, D
 
 from pemeta.utils.hub import quiet
-
-_BERT = {
-    "hidden_size": D,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 12,
-    "vocab_size": 30,
-    "max_position_embeddings": 40,
-    "pad_token_id": 0,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
-_ROBERTA = _BERT | {"pad_token_id": 1, "max_position_embeddings": 42, "bos_token_id": 0, "eos_token_id": 2}
-_LLAMA = {key: _BERT[key] for key in list(_BERT)[:7]} | {"num_key_value_heads": 1, "bos_token_id": 1, "eos_token_id": 2}
-_OPT = {
-    "vocab_size": 30,
-    "hidden_size": D,
-    "num_hidden_layers": 2,
-    "ffn_dim": 12,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 40,
-    "dropout": 0.0,
-    "attention_dropout": 0.0,
-    "word_embed_proj_dim": D,
-    "pad_token_id": 1,
-    "bos_token_id": 2,
-    "eos_token_id": 2,
-}
 
 WINDOWS = {
     "modernbert-local": (
         t.ModernBertConfig,
         t.ModernBertModel,
-        {key: _BERT[key] for key in list(_BERT)[:7]}
+        {key: BERT[key] for key in list(BERT)[:7]}
         | {"num_hidden_layers": 3, "local_attention": 4, "global_attn_every_n_layers": 3}
         | {"bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2, "sep_token_id": 2},
     ),
-    "mistral": (t.MistralConfig, t.MistralModel, _LLAMA | {"sliding_window": 3}),
+    "mistral": (t.MistralConfig, t.MistralModel, LLAMA | {"sliding_window": 3}),
     "qwen2": (
         t.Qwen2Config,
         t.Qwen2Model,
-        _LLAMA | {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
+        LLAMA | {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
     ),
     "gemma2": (
         t.Gemma2Config,
         t.Gemma2Model,
-        _LLAMA | {"head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 4},
+        LLAMA | {"head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 4},
     ),
     "gemma3": (
         t.Gemma3TextConfig,
         t.Gemma3TextModel,
-        _LLAMA | {"head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 4},
+        LLAMA | {"head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 4},
     ),
-    "longformer": (t.LongformerConfig, t.LongformerModel, _ROBERTA | {"attention_window": 4}),
+    "longformer": (t.LongformerConfig, t.LongformerModel, ROBERTA | {"attention_window": 4}),
 }
 """Attention to the tokens nearby only, in some layers or in all."""
 
 RELATIVE = {
-    "mpnet": (t.MPNetConfig, t.MPNetModel, _ROBERTA),
+    "mpnet": (t.MPNetConfig, t.MPNetModel, ROBERTA),
     "t5": (
         t.T5Config,
         t.T5EncoderModel,
@@ -74,18 +46,18 @@ RELATIVE = {
     "deberta-v2": (
         t.DebertaV2Config,
         t.DebertaV2Model,
-        _BERT | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
+        BERT | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
     ),
     "xlnet": (
         t.XLNetConfig,
         t.XLNetModel,
         {"vocab_size": 30, "d_model": D, "n_layer": 2, "n_head": 2, "d_inner": 12, "dropout": 0.0, "pad_token_id": 0},
     ),
-    "roformer": (t.RoFormerConfig, t.RoFormerModel, _BERT | {"embedding_size": 6}),
+    "roformer": (t.RoFormerConfig, t.RoFormerModel, BERT | {"embedding_size": 6}),
     "esm": (
         t.EsmConfig,
         t.EsmModel,
-        _BERT | {"mask_token_id": 3, "position_embedding_type": "rotary", "token_dropout": False},
+        BERT | {"mask_token_id": 3, "position_embedding_type": "rotary", "token_dropout": False},
     ),
     "bloom": (
         t.BloomConfig,
@@ -97,9 +69,9 @@ RELATIVE = {
 """Distances between tokens, in a bias, a table, or a rotation that no argument of the backbone changes."""
 
 ABSOLUTE = {
-    "bert": (t.BertConfig, t.BertModel, _BERT),
-    "xlm-roberta": (t.XLMRobertaConfig, t.XLMRobertaModel, _ROBERTA),
-    "opt": (t.OPTConfig, t.OPTModel, _OPT),
+    "bert": (t.BertConfig, t.BertModel, BERT),
+    "xlm-roberta": (t.XLMRobertaConfig, t.XLMRobertaModel, ROBERTA),
+    "opt": (t.OPTConfig, t.OPTModel, OPT),
     "gpt2": (
         t.GPT2Config,
         t.GPT2Model,
@@ -119,22 +91,22 @@ DEPENDENT = {
     "nystromformer": (
         t.NystromformerConfig,
         t.NystromformerModel,
-        _BERT | {"segment_means_seq_len": 4, "num_landmarks": 4, "conv_kernel_size": 3},
+        BERT | {"segment_means_seq_len": 4, "num_landmarks": 4, "conv_kernel_size": 3},
     ),
     "mobilebert": (
         t.MobileBertConfig,
         t.MobileBertModel,
-        _BERT | {"intra_bottleneck_size": 8, "embedding_size": 6, "num_feedforward_networks": 1},
+        BERT | {"intra_bottleneck_size": 8, "embedding_size": 6, "num_feedforward_networks": 1},
     ),
     "convbert": (
         t.ConvBertConfig,
         t.ConvBertModel,
-        _BERT | {"embedding_size": D, "conv_kernel_size": 3, "head_ratio": 1},
+        BERT | {"embedding_size": D, "conv_kernel_size": 3, "head_ratio": 1},
     ),
     "fnet": (
         t.FNetConfig,
         t.FNetModel,
-        {key: value for key, value in _BERT.items() if key != "attention_probs_dropout_prob"},
+        {key: value for key, value in BERT.items() if key != "attention_probs_dropout_prob"},
     ),
 }
 """Padding changes what is computed: pooling, landmarks, convolutions, and Fourier transforms over all positions."""
