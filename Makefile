@@ -71,7 +71,7 @@ docs: setup  ## build the documentation into docs/_build/html; a warning is an e
 
 faults: setup  ## kill runs, feed them broken input, compare gradients with the oracle; prints figures (a quarter of an hour)
 	@echo "==> pytest: fault injection, and tests that take long"
-	@$(BIN)/pytest -m "faults or long" tests
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m "faults or long" tests
 
 speed: setup  ## measure time and memory against other libraries (about 70 minutes)
 	@echo "==> running benchmarks/speed; the rivals that it compares with: $(BIN)/pip install -e '.[speed]'"

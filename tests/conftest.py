@@ -14,6 +14,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from fault_figures import figures as figures
+from fault_figures import pytest_runtest_logreport as pytest_runtest_logreport
+from fault_figures import pytest_runtest_setup as pytest_runtest_setup
+from fault_figures import pytest_terminal_summary as pytest_terminal_summary
 from processes import watchdog
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast

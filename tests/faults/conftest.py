@@ -1,19 +1,10 @@
-"""Shared parts of the fault suites: their figures at the end, and a room with everything that a case may damage.
-
-A suite is the set of tests with the same marker::
-
-    @pytest.mark.faults("malformed inputs answered clearly")
-
-Each such test counts as one trial, and as passed if it passes. A test with many trials of its own reports them by
-the fixture ``figures``: ``figures(passed=40, tried=40, extra="median 0.3 s")``.
-"""
+"""Parts that the fault suites share: a finished run, an interrupted one, and a room that a case may damage."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,62 +13,6 @@ import yaml
 from faults.room import Room
 
 from pemeta import MetaPriming, cli
-
-FIGURES = "fault figures"
-
-
-@dataclass
-class Suite:
-    """The results of the tests of one suite."""
-
-    passed: int = 0
-    tried: int = 0
-    extras: list[str] = field(default_factory=list)
-
-    def line(self, name: str) -> str:
-        extra = f" ({'; '.join(self.extras)})" if self.extras else ""
-        return f"{name}: {self.passed} / {self.tried}{extra}"
-
-
-SUITES = pytest.StashKey[dict[str, Suite]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[SUITES] = {}
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    marker = item.get_closest_marker("faults")
-    if marker is not None and marker.args:
-        item.user_properties.append(("suite", marker.args[0]))
-
-
-@pytest.fixture
-def figures(record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """Report the number of trials of a test, in place of the one that a test counts as."""
-
-    def say(passed: int, tried: int, extra: str = "") -> None:
-        record_property(FIGURES, (passed, tried, extra))
-
-    return say
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    report: Any = yield
-    properties = dict(report.user_properties)
-    if "suite" in properties and (report.when == "call" or report.failed):
-        suite = item.config.stash[SUITES].setdefault(properties["suite"], Suite())
-        passed, tried, extra = properties.get(FIGURES, (int(report.passed), 1, ""))
-        suite.passed += passed
-        suite.tried += tried
-        suite.extras += [extra] if extra else []
-    return report
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    for name, suite in config.stash[SUITES].items():
-        terminalreporter.write_line(suite.line(name))
 
 
 def run(folder: Path, config: dict[str, Any]) -> int:

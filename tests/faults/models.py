@@ -259,7 +259,6 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "no dropout that could be": ({"hidden_dropout_prob": 2}, f"{LOADS}: .*dropout"),
     "an unknown type of number": ({"dtype": "float7"}, LOADS),
     "a quantised model": ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, LOADS),
-    "an unknown quantisation": ({"quantization_config": {"quant_method": "sieve"}}, f"{LOADS}|is quantised"),
     "fewer positions than max_length": ({"max_position_embeddings": 8}, "max_length must be from 3 to the model's 8"),
 }
 for _name, (_changes, _says) in CONFIGS.items():

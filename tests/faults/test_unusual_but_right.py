@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from faults.room import Room
+from faults.room import Room, edit
 
 
 def works(room: Room, pemeta: Callable[..., Any], config: Any, *overrides: str) -> Path:
@@ -74,6 +74,11 @@ def test_relative_paths(room: Room, pemeta: Any) -> None:
 def test_data_files(room: Room, pemeta: Any, change: Callable[[str], str]) -> None:
     for path in room.data().rglob("*.conll"):
         path.write_bytes(change(path.read_bytes().decode()).encode())
+    works(room, pemeta, room.config)
+
+
+def test_a_quantisation_that_is_declared_but_is_not_there(room: Room, pemeta: Any) -> None:
+    edit(room.model() / "config.json", {"quantization_config": {"quant_method": "sieve"}})
     works(room, pemeta, room.config)
 
 
