@@ -1,10 +1,10 @@
 """Autocast in bfloat16 and float16, and the scale of losses that float16 needs."""
 
 import copy
-import signal
 
 import pytest
 import torch
+from interrupted_runs import interrupt_at
 from tiny_models import TASKS, data, tiny, with_heads
 
 from pemeta import BitFit, EpisodeSampler, FineTunePriming, FineTuning, LoRA, MetaPriming, finetune, prime
@@ -128,22 +128,13 @@ def test_the_scale_grows_after_patience_and_survives_a_checkpoint(tmp_path, monk
     algorithm = MetaPriming(outer_steps=6, outer_lr=0.01, support_size=3, query_size=3)
     whole = single(torch.float16)
     history = prime(whole, TASKS, algorithm, progress=False)
-    original, calls, scales = MetaPriming.accumulate, [], []
-
-    def interrupted(self, model, episodes, step):
-        calls.append(1)
-        scales.append(step.loss_scale)
-        if len(calls) == 4:
-            signal.raise_signal(signal.SIGINT)
-        return original(self, model, episodes, step)
-
-    monkeypatch.setattr(MetaPriming, "accumulate", interrupted)
+    calls = interrupt_at(monkeypatch, 4, MetaPriming, "accumulate")
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
         prime(single(torch.float16), TASKS, algorithm, progress=False, checkpoint=path)
     parts = single(torch.float16)
     again = prime(parts, TASKS, algorithm, progress=False, checkpoint=path)
-    assert scales == [256, 256, 512, 512, 1024, 1024]
+    assert [step.loss_scale for *_, step in calls] == [256, 256, 512, 512, 1024, 1024]
     assert again.losses == history.losses
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
 

@@ -1,11 +1,11 @@
 """Tasks of different kinds in one priming run: meta-gradients by an explicit unroll, heads, resuming; fine-tuning."""
 
 import dataclasses
-import signal
 from functools import partial
 
 import pytest
 import torch
+from interrupted_runs import interrupt_at
 from tiny_models import ADAPTER, shaken, tiny
 from tiny_tasks import EACH_KIND, LAST, MIXED, NER, OWN, TEXT, TOPIC, blocks, texts, tiny_gpt2
 from torch import nn
@@ -143,20 +143,12 @@ QUICK = partial(MetaPriming, outer_steps=6, outer_lr=0.01, support_size=3, query
 def test_an_interrupted_mixed_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     whole, path = tiny_gpt2(), tmp_path / "checkpoint.safetensors"
     history = prime(whole, MIXED, QUICK(inner_dropout=True), seed=3, progress=False)
-    original, calls = MetaPriming.accumulate, []
-
-    def interrupted(self, model, episodes, loss_scale=1.0):
-        calls.append({episode.task.train.kind for episode in episodes})
-        if len(calls) == 3:
-            signal.raise_signal(signal.SIGINT)
-        return original(self, model, episodes)
-
-    monkeypatch.setattr(MetaPriming, "accumulate", interrupted)
+    calls = interrupt_at(monkeypatch, 3, MetaPriming, "accumulate")
     with pytest.raises(KeyboardInterrupt, match="priming stopped after step 3 of 6"):
         prime(tiny_gpt2(), MIXED, QUICK(inner_dropout=True), seed=3, progress=False, checkpoint=path)
     parts = tiny_gpt2()
     again = prime(parts, MIXED, QUICK(inner_dropout=True), seed=3, progress=False, checkpoint=path)
-    assert len(set.union(*calls)) == 3
+    assert len({episode.task.train.kind for _, _, episodes, _ in calls for episode in episodes}) == 3
     assert again.losses == history.losses
     for (name, a), b in zip(whole.named_parameters(), parts.parameters(), strict=True):
         assert torch.equal(a, b), name

@@ -1,11 +1,11 @@
 """The outer loop: one step against an explicit unroll, what each algorithm moves, resuming, refusing."""
 
 import dataclasses
-import signal
 from functools import partial
 
 import pytest
 import torch
+from interrupted_runs import interrupt_at
 from tiny_models import TASKS, data, tiny, with_heads
 from torch import nn
 from torch.func import functional_call
@@ -255,15 +255,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch)
     whole = tiny()
     history = prime(whole, TASKS, QUICK(), seed=3, progress=False)
     parts, path = tiny(), tmp_path / "checkpoint.safetensors"
-    original, calls = MetaPriming.accumulate, []
-
-    def interrupted(self, model, episodes, step):
-        calls.append(1)
-        if len(calls) == 4:
-            signal.raise_signal(signal.SIGINT)
-        return original(self, model, episodes, step)
-
-    monkeypatch.setattr(MetaPriming, "accumulate", interrupted)
+    calls = interrupt_at(monkeypatch, 4, MetaPriming, "accumulate")
     with pytest.raises(KeyboardInterrupt, match="priming stopped after step 4 of 6"):
         prime(parts, TASKS, QUICK(), seed=3, progress=False, checkpoint=path)
     torch.rand(100)  # whatever else happens between the two

@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from interrupted_runs import interrupt_at, same
 from tiny_models import TASKS, data, tiny
 from tqdm.auto import tqdm
 
@@ -68,10 +69,6 @@ class Witness(Callback):
 
     def on_end(self, state):
         self.see(f"end: {state.outcome}", state)
-
-
-def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
 # What they see
@@ -499,17 +496,9 @@ def test_priming_with_validation_goes_on_from_any_step(tmp_path, step):
 
 
 def test_an_interrupt_within_a_validation_is_one_of_priming(tmp_path, monkeypatch):
-    path, whole, parts, calls = tmp_path / "c.safetensors", tiny(), tiny(), []
+    path, whole, parts = tmp_path / "c.safetensors", tiny(), tiny()
     history = validated(whole)
-    original = finetuning.evaluate
-
-    def evaluate(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            signal.raise_signal(signal.SIGINT)
-        return original(*arguments)
-
-    monkeypatch.setattr(finetuning, "evaluate", evaluate)
+    interrupt_at(monkeypatch, 2, finetuning, "evaluate")
     model = tiny()
     with pytest.raises(KeyboardInterrupt, match="priming stopped after step 2 of 5"):
         validated(model, checkpoint=path)

@@ -1,11 +1,11 @@
 """States of training runs: the last two are kept, damage is noticed, and a run goes on as if nothing had been."""
 
-import signal
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+from interrupted_runs import interrupt_at, same
 from tiny_models import METHODS, TASKS, data, tiny
 
 from pemeta import FineTuning, MetaPriming, Task, finetune, prime
@@ -24,23 +24,6 @@ FINE_TUNING = FineTuning(epochs=4, batch_size=5, lr=0.05, dropout=True)  # three
 
 primed = partial(prime, tasks=TASKS, algorithm=PRIMING, seed=3, progress=False)
 fine_tuned = partial(finetune, task=TARGET, validation=VALIDATION, settings=FINE_TUNING, seed=3, progress=False)
-
-
-def interrupt_at(monkeypatch, call):
-    """Send SIGINT in a call of the loss, counted from 1."""
-    original, calls = PEModel.loss, []
-
-    def loss(self, *arguments):
-        calls.append(1)
-        if len(calls) == call:
-            signal.raise_signal(signal.SIGINT)
-        return original(self, *arguments)
-
-    monkeypatch.setattr(PEModel, "loss", loss)
-
-
-def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("step", range(1, 13))
@@ -80,15 +63,7 @@ def test_an_interrupt_in_the_last_validation_is_not_lost(tmp_path, monkeypatch):
     """Whoever interrupts a grid there means the grid."""
     path, whole, parts = tmp_path / "c.safetensors", tiny(), tiny()
     history = fine_tuned(whole)
-    original, calls = finetuning.evaluate, []
-
-    def evaluate(*arguments):
-        calls.append(1)
-        if len(calls) == FINE_TUNING.epochs:
-            signal.raise_signal(signal.SIGINT)
-        return original(*arguments)
-
-    monkeypatch.setattr(finetuning, "evaluate", evaluate)
+    calls = interrupt_at(monkeypatch, FINE_TUNING.epochs, finetuning, "evaluate")
     with pytest.raises(KeyboardInterrupt, match="fine-tuning af stopped after step 12 of 12"):
         fine_tuned(tiny(), checkpoint=path)
     assert fine_tuned(parts, checkpoint=path).validation_scores == history.validation_scores

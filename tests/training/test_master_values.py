@@ -1,16 +1,16 @@
 """Optimisers move float32 values of parameters in half precision: oracles, checkpoints, and changes from outside."""
 
 import copy
-import signal
 
 import pytest
 import torch
 from half_models import HALF
+from interrupted_runs import interrupt_at, same
 from tiny_models import METHODS, TASKS, data, tiny
 from torch import nn
 from torch.optim import AdamW
 
-from pemeta import FineTuning, MetaPriming, PEModel, Task, finetune, prime
+from pemeta import FineTuning, MetaPriming, Task, finetune, prime
 from pemeta.errors import OutputError
 from pemeta.training.optimizer import LossScale, Optimization
 from pemeta.utils.files import read_tensors, write_tensors
@@ -106,23 +106,6 @@ def test_all_gradients_are_forgotten():
         optimization.step()
     optimization.zero_grad()
     assert all(parameter.grad is None for parameter in (*own, *optimization.optimizer.moved))
-
-
-def interrupt_at(monkeypatch, call):
-    """Send SIGINT in a call of the loss, counted from 1."""
-    original, calls = PEModel.loss, []
-
-    def loss(self, *arguments):
-        calls.append(1)
-        if len(calls) == call:
-            signal.raise_signal(signal.SIGINT)
-        return original(self, *arguments)
-
-    monkeypatch.setattr(PEModel, "loss", loss)
-
-
-def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
 def half(name):
