@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Mapping
 
@@ -68,18 +69,24 @@ def refuse_unfaithful(module: nn.Module) -> None:
                 "elsewhere (a device_map and offloading do this), so that a clone would not adapt; load the model "
                 "without them"
             )
-        wrapper = next((kind.__name__ for kind in type(part).__mro__ if kind.__name__ in PARALLEL), None)
+        wrapper = _first_base(type(part), PARALLEL)  # type: ignore[arg-type] # a type can be hashed
         if wrapper is not None:
             raise ModelError(
                 f"{name or 'the module'} is spread over devices by {wrapper}, but the inner loop clones parameters of "
                 "one process on one device; use the plain model that it wraps, on one device"
             )
     for name, parameter in module.named_parameters():
-        if any(kind.__name__ == "DTensor" for kind in type(parameter).__mro__):
+        if _first_base(type(parameter), ("DTensor",)):
             raise ModelError(
                 f"{name} is a DTensor, of which each device holds a part (fully_shard and tensor parallelism do this), "
                 "but the inner loop needs all of it; load the model on one device"
             )
+
+
+@functools.cache  # a module has many parts of few types
+def _first_base(kind: type, names: tuple[str, ...]) -> str | None:
+    """The first of a type's bases, itself included, that has one of some names."""
+    return next((base.__name__ for base in kind.__mro__ if base.__name__ in names), None)
 
 
 def _refuse_tuned(backbone: nn.Module) -> None:

@@ -19,6 +19,9 @@ from pemeta.utils.registry import plain
 T = TypeVar("T")
 Range: TypeAlias = float | tuple[float, float]
 """The least value, or the least and the greatest."""
+Test: TypeAlias = Callable[[Any], bool]
+TEXT, HELD = (str, bytes), (list, tuple, set, frozenset)
+"""Types that are no collections to users, and those of collections whose items are in memory."""
 
 WORDS: Mapping[Any, tuple[str, str]] = {
     bool: ("True or False", "True or False"),
@@ -80,19 +83,25 @@ def _checked(function: Callable[..., Any], ranges: Mapping[str, Range | None]) -
             bound = signature.bind(*positional, **named)
         except TypeError as error:
             raise TypeError(f"{where}: {_misuse(signature, named, error)}") from None
+        changed: dict[str, Any] = {}
         for name, value in bound.arguments.items():
             if name in ranges and ranges[name] is None:
                 continue
             hint, parameter = hints().get(name, Any), signature.parameters[name]
+            taken = value
             if get_origin(hint) is Unpack:
                 options = get_type_hints(get_args(hint)[0])
                 for key in value.keys() - options.keys():
                     known = [*hints().keys() - {name}, *options]
                     raise TypeError(f"{where}: {unknown_name('argument', key, known)}")
-                value = {key: _taken(where, key, one, options[key], None) for key, one in value.items()}
+                taken = {key: _taken(where, key, one, options[key], None) for key, one in value.items()}
             elif parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                value = _taken(where, name, value, hint, ranges.get(name))
-            bound.arguments[name] = value
+                taken = _taken(where, name, value, hint, ranges.get(name))
+            if taken is not value:
+                changed[name] = taken
+        if not changed:
+            return function(*positional, **named)
+        bound.arguments.update(changed)
         return function(*bound.args, **bound.kwargs)
 
     return call
@@ -149,30 +158,46 @@ def fits(value: Any, hint: Any) -> bool:
     >>> fits(3, float), fits(True, int), fits(float("nan"), float), fits(["a"], list[str]), fits("a", list[str])
     (True, False, False, True, False)
     """
+    return _test_of(hint)(value)
+
+
+@functools.cache  # an annotation is taken apart once, and not in each call
+def _test_of(hint: Any) -> Test:
+    """A function that tells whether a value is of an annotation's type."""
     origin, parts = get_origin(hint), get_args(hint)
-    if hint is Any:  # a class, of which nothing is an instance
-        return True
     if origin is Annotated:
-        return fits(value, parts[0])
+        return _test_of(parts[0])
     if origin in (Union, UnionType):
-        return any(fits(value, part) for part in parts)
+        tests = [_test_of(part) for part in parts]
+        return lambda value: any(test(value) for test in tests)
     if origin is Literal:
-        return any(type(value) is type(part) and value == part for part in parts)
+        return lambda value: any(type(value) is type(part) and value == part for part in parts)
     if hint is None:
-        return value is None
+        return lambda value: value is None
     if hint in (int, float):
-        return _is_number(value, hint)
+        return lambda value: _is_number(value, hint)
     if origin is Callable:
-        return callable(value)
+        return callable
     kind = origin or hint
-    if not isinstance(kind, type):
-        return True
-    kind = Mapping if kind is dict else kind  # transformers' batches are mappings of their own
-    if not isinstance(value, kind) or (isinstance(value, str | bytes) and kind not in (str, bytes, object)):
-        return False
-    if parts and getattr(value, "ndim", 1) != 1:  # an array is no list, although it can be iterated over
-        return False
-    return _items_fit(value, kind, parts)
+    if hint is Any or not isinstance(kind, type):  # Any is a class, of which nothing is an instance
+        return lambda value: True
+    return _test_of_class(Mapping if kind is dict else kind, parts)  # transformers' batches are mappings of their own
+
+
+def _test_of_class(kind: type, parts: tuple[Any, ...]) -> Test:
+    """A function that tells whether a value is an instance of a class, with items of its parameters' types."""
+    if not parts:
+        text = kind in (str, bytes, object)
+        return lambda value: isinstance(value, kind) and (text or not isinstance(value, TEXT))
+    items_fit = _test_of_items(kind, parts)
+
+    def test(value: Any) -> bool:
+        if not isinstance(value, kind) or isinstance(value, TEXT):
+            return False
+        # An array is no list, although it can be iterated over.
+        return getattr(value, "ndim", 1) == 1 and items_fit(value)
+
+    return test
 
 
 def _is_number(value: Any, kind: type) -> bool:
@@ -184,17 +209,23 @@ def _is_number(value: Any, kind: type) -> bool:
         return kind is int
 
 
-def _items_fit(value: Any, kind: type, parts: tuple[Any, ...]) -> bool:
-    """Whether the items of a collection in memory fit; others compute their items, and are asked for them later."""
-    if not parts or not isinstance(value, list | tuple | set | frozenset | dict):
-        return True
-    if isinstance(value, dict):
-        return all(fits(key, parts[0]) and (len(parts) == 1 or fits(one, parts[1])) for key, one in value.items())
-    if kind is tuple and parts[-1] is not Ellipsis:
-        return len(value) == len(parts) and all(map(fits, value, parts))
-    if parts[0] is str:  # the words of whole corpora
-        return all(isinstance(one, str) for one in value)
-    return not issubclass(kind, Iterable) or all(fits(one, parts[0]) for one in value)
+def _test_of_items(kind: type, parts: tuple[Any, ...]) -> Test:
+    """A test of the items of a collection in memory; others compute their items, and are asked for them later."""
+    if not issubclass(kind, Iterable):
+        return lambda value: True
+    tests, fixed = [_test_of(part) for part in parts], kind is tuple and parts[-1] is not Ellipsis
+    first, words = tests[0], parts[0] is str  # the words of whole corpora
+
+    def test(value: Any) -> bool:
+        if isinstance(value, dict):
+            return all(map(first, value)) and (len(tests) == 1 or all(map(tests[1], value.values())))
+        if not isinstance(value, HELD):
+            return True
+        if fixed:
+            return len(value) == len(tests) and all(test(one) for test, one in zip(tests, value, strict=True))
+        return all(isinstance(one, str) for one in value) if words else all(map(first, value))
+
+    return test
 
 
 def _is_within(value: Any, within: Range | None) -> bool:
