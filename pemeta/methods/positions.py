@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -119,12 +120,21 @@ def takes_positions(backbone: nn.Module) -> bool:
 
 
 def first_position(backbone: nn.Module) -> int:
-    """Position of a sequence's first token: one after the padding index in RoBERTa and its kin, otherwise 0."""
+    """Position of a sequence's first token: 0, 2 in Nyströmformer's kin, one after the padding index in RoBERTa's."""
     embeddings = getattr(backbone, "embeddings", None)
     if hasattr(embeddings, "create_position_ids_from_inputs_embeds"):
         padding: int = embeddings.padding_idx  # type: ignore[union-attr]
         return padding + 1
-    return 0
+    own = getattr(embeddings, "position_ids", None)
+    if not isinstance(embeddings, nn.Module) or type(own) is not Tensor or own.is_meta or not own.numel():
+        return 0
+    if embeddings not in _first:
+        _first[embeddings] = int(own.flatten()[0])
+    return _first[embeddings]
+
+
+_first: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""The first position of embeddings that keep theirs in a buffer, read once: a device would be waited for."""
 
 
 def position_limit(backbone: nn.Module) -> int | None:

@@ -20,6 +20,7 @@ from pemeta.methods.positions import (
     position_limit,
 )
 from pemeta.utils.modules import modes_kept
+from pemeta.utils.seeding import generators_kept, seed_generators
 
 CHILD = "pemeta_prompt"
 
@@ -106,6 +107,31 @@ def _strip(backbone: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
 def _prepend(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
     """Prepend the prompt to an image's embedded patches, positions included."""
     return added(output)  # type: ignore[no-any-return]
+
+
+def _embeds_in_another_way(backbone: nn.Module) -> bool:
+    """Whether a pass on the embeddings of tokens is another one than a pass on the tokens, by trying both once.
+
+    Some backbones scale, mask or normalise only what they have embedded themselves: ESM, and the encoders of Marian and
+    Pegasus.
+    """
+    table = backbone.get_input_embeddings().weight  # type: ignore[operator]
+    if table.is_meta:
+        return False
+    padding = getattr(getattr(backbone, "config", None), "pad_token_id", None)
+    ids = torch.tensor([[index for index in range(min(len(table), 5)) if index != padding]], device=table.device)
+    mask = torch.ones_like(ids)
+    common = {"attention_mask": mask, **position_ids(backbone, mask)}
+    found = []
+    with modes_kept(backbone), generators_kept(table.device), torch.no_grad():
+        backbone.eval()
+        for inputs in ({"input_ids": ids}, {"inputs_embeds": _embedded(backbone, ids)}):
+            seed_generators(0, table.device)  # of backbones that draw numbers in every pass
+            try:
+                found.append(backbone(**inputs, **common).last_hidden_state.float())
+            except Exception:  # needs further inputs, without which there is nothing to compare
+                return False
+    return bool((found[0] - found[1]).norm() > 1e-3 * found[0].norm())
 
 
 def _refuse_no_patches(backbone: nn.Module, width: int) -> None:
@@ -200,6 +226,17 @@ class Prompt(Inserted):
         return [
             Insertion("embeddings", lambda: SoftTokens(torch.randn(self.length, width) * self.init_std), after=_prepend)
         ]
+
+    def unsupported(self, backbone: nn.Module) -> str | None:
+        """The reason, as for all inserted methods, or if vectors in place of tokens are not what tokens are."""
+        found = super().unsupported(backbone)
+        if found is None and self._takes_vectors(backbone) and _embeds_in_another_way(backbone):
+            return (
+                f"a prompt is prepended to the embeddings of tokens, but {type(backbone).__name__} computes something "
+                "else from these than from the tokens, since it scales, masks or normalises only what it embeds "
+                "itself; use another method"
+            )
+        return found
 
     def attach(self, backbone: nn.Module) -> None:
         """Insert the vectors, and the hooks that prepend them and drop their hidden states."""

@@ -51,6 +51,56 @@ def test_a_prompt_is_next_to_a_sentence_however_it_is_padded(name, attention):
     check_padding(shaken(PEModel(made(name, attention), Prompt(length=3))), name)
 
 
+@pytest.mark.parametrize("name", [name for name in ALL if name != "wav2vec2"])
+def test_a_prompt_is_what_the_backbone_itself_makes_of_vectors_before_those_of_tokens(name):
+    """With the positions that it gives them: Nyströmformer's begin with 2."""
+    model, plain, data = shaken(PEModel(made(name), Prompt(length=3))), made(name), sentences(name, 5, 5)
+    tokens = plain.get_input_embeddings()(data["input_ids"])
+    vectors = torch.cat([model.backbone.pemeta_prompt.tokens.detach().expand(2, -1, -1), tokens], dim=1)
+    expected = plain(inputs_embeds=vectors, attention_mask=torch.ones(2, 8, dtype=torch.long)).last_hidden_state
+    close(model.hidden_states(data), expected[:, 3:])
+
+
+SEQ2SEQ = {
+    "vocab_size": 30,
+    "d_model": 8,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 12,
+    "decoder_ffn_dim": 12,
+    "max_position_embeddings": 40,
+    "scale_embedding": True,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}
+ESM = ALL["esm"][2]
+IN_ANOTHER_WAY = {
+    "esm, scaled": lambda: t.EsmModel(t.EsmConfig(**ESM | {"token_dropout": True}), add_pooling_layer=False),
+    "esm, positions": lambda: t.EsmModel(
+        t.EsmConfig(**ESM | {"position_embedding_type": "absolute"}), add_pooling_layer=False
+    ),
+    "marian": lambda: t.MarianModel(t.MarianConfig(**SEQ2SEQ)).get_encoder(),
+    "pegasus": lambda: t.PegasusModel(t.PegasusConfig(**SEQ2SEQ)).get_encoder(),
+}
+
+
+@pytest.mark.parametrize("name", IN_ANOTHER_WAY)
+def test_a_backbone_that_embeds_tokens_in_another_way_than_it_takes_vectors_is_refused(name):
+    """ESM scales, and adds positions, only where it embeds tokens itself: a prompt would change them."""
+    torch.manual_seed(0)
+    backbone = IN_ANOTHER_WAY[name]().train()
+    names, random = list(backbone.state_dict()), torch.get_rng_state()
+    with pytest.raises(ModelError, match=r"but \w+ computes something else from these .*; use another method"):
+        PEModel(backbone, Prompt(length=3))
+    assert list(backbone.state_dict()) == names
+    assert torch.equal(torch.get_rng_state(), random)
+    assert backbone.training
+    PEModel(backbone, LoRA(targets="all-linear"))
+
+
 ROTATED_OR_NOT = ("bert", "xlm-roberta", "gpt2", "t5", "modernbert-local", "mistral", "qwen2", "esm", "gemma2")
 
 
