@@ -165,17 +165,34 @@ def check_batch(batch: object) -> Batch:
     return dict(batch)
 
 
+def _check_shapes(ids: Tensor, mask: Tensor | None) -> None:
+    """Refuse token ids, or a mask over them, of shapes that a backbone would report as an error of its own."""
+    if ids.ndim < 2 or 0 in ids.shape or ids.is_floating_point():
+        kind = str(ids.dtype).removeprefix("torch.")
+        raise ArgumentError(
+            f"input_ids must be whole numbers of shape (sentences, tokens), one or more of each; found {kind} of shape "
+            f"{tuple(ids.shape)}"
+        )
+    if mask is not None and mask.ndim == 2 and (mask.shape[1] != ids.shape[1] or len(mask) not in (1, len(ids))):
+        raise ArgumentError(
+            f"attention_mask must be of the shape of input_ids, {tuple(ids.shape)}; found {tuple(mask.shape)}"
+        )
+
+
 def check_token_ids(backbone: nn.Module, batch: Batch) -> None:
-    """Refuse token ids without an embedding, if checking does not have to wait for a device.
+    """Refuse shapes that do not fit, and token ids without an embedding, if a device need not be waited for.
 
     PyTorch's own error on a CPU names neither the id nor the vocabulary's size; on CUDA it makes the device unusable
     for the rest of the process.
 
     Raises:
+        ArgumentError: Ids or mask are of a wrong type or shape.
         ModelError: An id is not in the vocabulary.
     """
     ids, table = batch.get("input_ids"), _word_embeddings(backbone)
-    if table is None or type(ids) is not Tensor or ids.device.type != "cpu" or not ids.numel():
+    if ids is not None:
+        _check_shapes(ids, batch.get("attention_mask"))
+    if table is None or type(ids) is not Tensor or ids.device.type != "cpu":
         return  # subclasses of Tensor need not have values
     lowest, highest = (int(end) for end in ids.aminmax())
     if lowest < 0 or highest >= table.num_embeddings:

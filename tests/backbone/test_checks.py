@@ -29,7 +29,7 @@ from pemeta import (
     finetune,
     prime,
 )
-from pemeta.errors import ModelError
+from pemeta.errors import ArgumentError, ModelError
 from pemeta.model.partition import Partition
 
 
@@ -124,6 +124,35 @@ def test_a_backbone_that_pemeta_tuned_by_peft_is_accepted_after_its_model():
     del first
     PEModel(plain, HeadOnly())
     assert not [name for name, _ in plain.named_parameters() if "lora" in name]
+
+
+# Shapes of batches
+
+
+IDS = torch.tensor([[3, 4, 5], [6, 7, 8]])
+MISSHAPEN = {
+    "one dimension": ({"input_ids": IDS[0]}, r"found int64 of shape \(3,\)"),
+    "floating point": ({"input_ids": IDS.float()}, r"found float32 of shape \(2, 3\)"),
+    "no sentence": ({"input_ids": IDS[:0]}, r"found int64 of shape \(0, 3\)"),
+    "no token": ({"input_ids": IDS[:, :0]}, r"found int64 of shape \(2, 0\)"),
+    "a shorter mask": (
+        {"input_ids": IDS, "attention_mask": torch.ones(2, 2)},
+        r"shape of input_ids, \(2, 3\); found \(2, 2\)",
+    ),
+    "a mask to spread": ({"input_ids": IDS, "attention_mask": torch.ones(2, 1)}, r"found \(2, 1\)"),
+    "a mask of others": ({"input_ids": IDS, "attention_mask": torch.ones(3, 3)}, r"found \(3, 3\)"),
+}
+
+
+@pytest.mark.parametrize("case", MISSHAPEN)
+def test_token_ids_and_masks_of_other_shapes_are_refused(case):
+    batch, says = MISSHAPEN[case]
+    model = with_heads(tiny())
+    for use in (lambda: model(batch, "en"), lambda: model.placed(batch), lambda: model.hidden_states(batch)):
+        with pytest.raises(ArgumentError, match=rf"(input_ids|attention_mask) must be .*{says}"):
+            use()
+    whole = {"input_ids": IDS.int(), "attention_mask": torch.ones(1, 3, dtype=torch.long)}  # of one row for all
+    assert model(whole, "en").shape == (2, 3, 3)
 
 
 # Frozen parameters
