@@ -112,7 +112,7 @@ class PrimingLearner(SharingLearner):
                 "the partition with Partition.of(module, ...)"
             )
         self.inner_lr = inner_lr
-        self.method = method
+        self.method = module.method if method is None and isinstance(module, PEModel) else method
         self.rule = rule or SGD()
         self.loss_scale = loss_scale
         self.head_gradient = head_gradient

@@ -278,6 +278,7 @@ def test_the_comparison_is_made_once_for_each_kind_and_length():
         assert passes == expected, lengths
         passes.clear()
     model.attach(Prompt(length=2))
+    passes.clear()  # that a prompt was tried with
     model.joins([labelled("bert", 6), labelled("bert", 4)])
     assert len(passes) == 3
     model.backbone._forward_pre_hooks.popitem()  # the counter, which cannot be pickled

@@ -204,6 +204,20 @@ def test_attention_may_be_set_at_any_time(monkeypatch):
         clone.loss(batch(1), "en")
 
 
+@pytest.mark.parametrize(("first", "then"), [(LORA, ADAPTER), (ADAPTER, LORA)], ids=["lora", "adapter"])
+def test_the_method_that_fine_tuning_uses_may_be_another_one_later(first, then):
+    """A learner adapts that of the time when it was made, and reuses what does not depend on it."""
+    losses = []
+    for later in (first, then):
+        model = tiny_model(first)
+        model.attach(then)
+        clone = PrimingLearner(shaken(model), INNER_LR).clone("en")
+        model.method = later
+        losses.append(clone.adapt_to([batch(1)] * 3, "en"))
+    assert losses[0] == losses[1]
+    assert losses[0][2] < losses[0][0]
+
+
 # Values, types and flags of parameters
 
 
