@@ -137,7 +137,7 @@ class PEMethod(Named):
 
         Raises:
             ModelError: a parameter of θ_a is missing; the message begins with the verb, since it is the file's fault.
-            RuntimeError: a value has another number of elements; some may be loaded already.
+            RuntimeError: a value has another shape, apart from dimensions of one; some may be loaded already.
         """
         ours, rest = {theirs: name for name, theirs in self.peft_names(backbone).items()}, dict(values)
         missing = sorted(ours.keys() - rest.keys())
@@ -145,8 +145,10 @@ class PEMethod(Named):
             raise ModelError(f"lacks {len(missing)} of the adapter's parameters, e.g. {missing[0]}")
         with torch.no_grad():
             for theirs, name in ours.items():
-                parameter = backbone.get_parameter(name)
-                parameter.copy_(rest.pop(theirs).reshape(parameter.shape))
+                parameter, value = backbone.get_parameter(name), rest.pop(theirs)
+                if value.squeeze().shape != parameter.squeeze().shape:
+                    raise RuntimeError(f"{theirs} has the shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
+                parameter.copy_(value.reshape(parameter.shape))
         return rest
 
     @classmethod
