@@ -109,13 +109,31 @@ def _prepend(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Te
     return added(output)  # type: ignore[no-any-return]
 
 
+def _table(backbone: nn.Module) -> Tensor:
+    """The table (V, E) of word embeddings.
+
+    Raises:
+        ModelError: There is none.
+    """
+    try:
+        table: Any = backbone.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):  # CANINE embeds hashes of characters
+        table = None
+    if not isinstance(getattr(table, "weight", None), Tensor):
+        raise ModelError(
+            f"a prompt is prepended to embeddings of tokens, of which {type(backbone).__name__} has no table; use "
+            "another method"
+        )
+    return table.weight  # type: ignore[no-any-return]
+
+
 def _embeds_in_another_way(backbone: nn.Module) -> bool:
     """Whether a pass on the embeddings of tokens is another one than a pass on the tokens, by trying both once.
 
     Some backbones scale, mask or normalise only what they have embedded themselves: ESM, and the encoders of Marian and
     Pegasus.
     """
-    table = backbone.get_input_embeddings().weight  # type: ignore[operator]
+    table = _table(backbone)
     if table.is_meta:
         return False
     padding = getattr(getattr(backbone, "config", None), "pad_token_id", None)
@@ -215,7 +233,8 @@ class Prompt(Inserted):
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
         """The vectors, in the backbone itself or in its patch embeddings."""
         if self._takes_vectors(backbone):
-            return [Insertion("", lambda: self._tokens(backbone))]
+            table = _table(backbone).detach()
+            return [Insertion("", lambda: self._tokens(table))]
         width = getattr(getattr(backbone, "config", None), "hidden_size", None)
         if "embeddings" not in backbone._modules or not isinstance(width, int):
             raise ModelError(
@@ -257,8 +276,7 @@ class Prompt(Inserted):
     def _takes_vectors(self, backbone: nn.Module) -> bool:
         return "inputs_embeds" in inspect.signature(backbone.forward).parameters
 
-    def _tokens(self, backbone: nn.Module) -> SoftTokens:
-        table = backbone.get_input_embeddings().weight.detach()  # type: ignore[operator]
+    def _tokens(self, table: Tensor) -> SoftTokens:
         if self.init == "vocabulary":
             drawn = torch.randint(table.shape[0], (self.length,))
             return SoftTokens(table[drawn.to(table.device)].clone())

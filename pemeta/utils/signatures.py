@@ -39,7 +39,7 @@ def checked(**ranges: Range | None) -> Callable[[T], T]:
 
     It checks a function, or a class's constructor, when it is called: types, items of lists, finite numbers and the
     given ranges. Numbers of NumPy and PyTorch become numbers of Python, and a generator in place of a list becomes a
-    list. It takes some microseconds, which is too much for what runs at every step.
+    list. It takes some microseconds: little beside a step of training, too much for what runs for every example.
 
     Args:
         ranges: By argument, its least value, or its least and its greatest; None for an argument that the function

@@ -101,6 +101,15 @@ def test_a_backbone_that_embeds_tokens_in_another_way_than_it_takes_vectors_is_r
     PEModel(backbone, LoRA(targets="all-linear"))
 
 
+def test_a_backbone_without_a_table_of_embeddings_is_refused():
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
+    config = t.CanineConfig(**shape, num_hash_functions=2, num_hash_buckets=8, max_position_embeddings=40)
+    backbone = t.CanineModel(config, add_pooling_layer=False)
+    with pytest.raises(ModelError, match="embeddings of tokens, of which CanineModel has no table; use another"):
+        PEModel(backbone, Prompt(length=3))
+    PEModel(backbone, LoRA(targets="all-linear"))
+
+
 ROTATED_OR_NOT = ("bert", "xlm-roberta", "gpt2", "t5", "modernbert-local", "mistral", "qwen2", "esm", "gemma2")
 
 
