@@ -85,5 +85,5 @@ def max_positions(config: PreTrainedConfig) -> int | None:
     if not isinstance(found, int) or found <= 0:
         return None
     # RoBERTa and its relatives count positions from the one after the padding index, so they have two more than usual.
-    counted = getattr(config, "pad_token_id", None)
-    return found - (counted + 1 if isinstance(counted, int) and found % 8 == counted + 1 else 0)
+    padding = getattr(config, "pad_token_id", None)
+    return found - (padding + 1 if isinstance(padding, int) and found % 8 == padding + 1 else 0)

@@ -12,6 +12,9 @@ import typer
 from pemeta.cli.verbs import UsageError
 from pemeta.errors import DataError, excerpt
 
+BYTE_ORDER_MARK = "\ufeff"
+"""What files may begin with, alone or joined to others; it is no part of a text."""
+
 
 def predict(
     ctx: typer.Context,
@@ -57,7 +60,7 @@ def _typed(texts: list[str]) -> list[str]:
     """The texts of the command line, or the lines of standard input."""
     if texts == ["-"]:
         try:
-            return [line.rstrip("\r\n") for line in sys.stdin]
+            return [line.rstrip("\r\n").lstrip(BYTE_ORDER_MARK) for line in sys.stdin]
         except UnicodeDecodeError as error:
             raise DataError(f"standard input is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
     for text in texts:
@@ -79,15 +82,16 @@ def _is_file(text: str) -> bool:
 def _lines_of(file: Path) -> list[str]:
     """The lines of a file."""
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = file.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}; check the path") from None
-    if not text.strip():
-        raise DataError(f"{file} has no text; expected one on each line")
     # Not splitlines(), which splits at characters that texts contain (U+0085, U+2028).
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    lines = [line.removesuffix("\r").lstrip(BYTE_ORDER_MARK) for line in text.removesuffix("\n").split("\n")]
+    if not any(map(str.strip, lines)):
+        raise DataError(f"{file} has no text; expected one on each line")
+    return lines
 
 
 def _pairs(texts: list[str], task: str) -> list[tuple[str, ...]]:

@@ -15,10 +15,10 @@ BYTE_ORDER_MARK = "\ufeff"
 def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
     """The sentences of one file.
 
-    What stands before the first word of a sentence and is no word is skipped: document markers (``-DOCSTART-``), and
-    comments, which are ``#``, a blank and text, such as ``# sent_id = 1``. A line that is a word, a tab and a tag is a
-    word, even if it begins with ``#``; only ``-DOCSTART-`` with the tag ``O`` is not. Where files were joined, the
-    byte-order mark at the beginning of each is dropped.
+    Before the first word of a sentence, document markers (``-DOCSTART-``) and comments are skipped; a comment is
+    ``#``, a blank and text, such as ``# sent_id = 1``. A line that is a word, a tab and a tag is a word, even if it
+    begins with ``#``; only ``-DOCSTART-`` with the tag ``O`` is not. Where files were joined, the byte-order mark at
+    the beginning of each is dropped.
 
     Raises:
         DataError: The file is missing, empty or not UTF-8, a line is not a word, one tab and a tag, a tag is not in

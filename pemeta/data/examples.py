@@ -189,7 +189,7 @@ def checked_length(length: int | None, least: int, tokenizer: PreTrainedTokenize
     """A valid number of tokens for the tokenizer's model; by default 128, our choice, or the model's limit if less.
 
     Raises:
-        ConfigError: The number is no whole number, above the model's limit or below ``least``; or no tokenizer.
+        ConfigError: The number is not a whole number, above the model's limit or below ``least``; or there is none.
     """
     limit = getattr(tokenizer, "model_max_length", None)
     if limit is None or not callable(tokenizer):

@@ -88,7 +88,7 @@ class LabelSet:
         index: Each tag's index.
 
     Raises:
-        ConfigError: The types are not one or more different names in an order; one string is none, and tags are not
+        ConfigError: The types are not one or more different names in an order; a single string is not, and tags are not
             types.
 
     >>> LabelSet(("PER", "LOC")).tags
@@ -132,7 +132,7 @@ class LabelSet:
         """The sentences, after checking that each has tags of this label set, in IOB2.
 
         Raises:
-            DataError: They are no list of sentences, or a tag is unknown or cannot follow the one before it.
+            DataError: They are not a list of sentences, or a tag is unknown or cannot follow the one before it.
         """
         given = listed(sentences, "sentences", "[Sentence(words, tags)]")
         for number, sentence in enumerate(given, 1):

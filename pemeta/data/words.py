@@ -18,6 +18,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from pemeta.utils.signatures import checked
+
 _SPACE = re.compile(r"[^\S\u00a0\u2007\u202f]+")  # whitespace at which a line may be broken
 _PROBES = ("x", "1", ".")
 _SPACELESS = ("THAI ", "LAO ", "KHMER ", "MYANMAR ", "TIBETAN ", "TAI ", "NEW TAI ", "JAVANESE ", "BALINESE ")
@@ -50,6 +52,7 @@ class WordTokens:
         return first
 
 
+@checked()
 def tokenize_words(
     sentences: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
 ) -> list[WordTokens]:
@@ -80,6 +83,7 @@ def tokenize_words(
     return [found[i] for i in range(len(sentences))]
 
 
+@checked()
 def needs_running_text(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer sees other characters in running text than in its words, namely the spaces between them.
 
@@ -99,11 +103,13 @@ def needs_running_text(tokenizer: PreTrainedTokenizerBase) -> bool:
     return any(seen(f"{left} {right}") != seen(left) + seen(right) for left, right in product(_PROBES, repeat=2))
 
 
+@checked()
 def split_words(text: str) -> tuple[str, ...]:
     """The words of a text, which are separated by whitespace; a no-break space is part of its word."""
     return tuple(word for word in _SPACE.split(text) if word and not word.isspace())
 
 
+@checked()
 def running_text(words: Sequence[str]) -> str:
     """The text of a sentence: its words with a space before each, except where its language has none.
 

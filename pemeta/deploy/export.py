@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 from torch import nn
@@ -69,9 +69,9 @@ def to_transformers(model: PEModel, task: str, tokenizer: PreTrainedTokenizerBas
     if hasattr(exported.config, "classifier_dropout"):
         exported.config.classifier_dropout = spec.dropout
     check_same_logits(model, task, exported)
-    # A bound method, which a copy of the model has as its own.
-    vars(exported)["pemeta_tokenizer"] = tokenizer or _tokenizer_beside(model)
-    vars(exported)["save_pretrained"] = MethodType(_save_with_tokenizer, exported)
+    # A partial function rather than a method: copies and pickles of the model have one of their own.
+    own = _tokenizer_beside(model) if tokenizer is None else tokenizer
+    vars(exported)["save_pretrained"] = partial(_save_with_tokenizer, exported, own)
     return exported
 
 
@@ -103,10 +103,16 @@ def _tokenizer_beside(model: PEModel) -> PreTrainedTokenizerBase | None:
     return tokenizer
 
 
-def _save_with_tokenizer(self: PreTrainedModel, save_directory: str | Path, *rest: Any, **options: Any) -> None:
-    """Save the model as its class does, and its tokenizer."""
-    type(self).save_pretrained(self, save_directory, *rest, **options)
-    folder, tokenizer = Path(save_directory), vars(self)["pemeta_tokenizer"]
+def _save_with_tokenizer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    save_directory: str | Path,
+    *rest: Any,
+    **options: Any,
+) -> None:
+    """Save a model as its class does, and its tokenizer."""
+    type(model).save_pretrained(model, save_directory, *rest, **options)
+    folder = Path(save_directory)
     if folder.is_dir():
         follow_umask(folder, "model*.safetensors")
     if tokenizer is not None:

@@ -27,7 +27,7 @@ class Episode:
             before nor on which process computes it; None to use PyTorch's generators in their current state.
 
     Raises:
-        ConfigError: ``task`` is no task.
+        ConfigError: ``task`` is not a task.
         DataError: an index is not one of the task's examples.
     """
 

@@ -29,7 +29,7 @@ class Task:
             function.
 
     Raises:
-        ConfigError: the name is no string, or ``make_head`` cannot be called.
+        ConfigError: the name is not a string, or ``make_head`` cannot be called.
         DataError: ``train`` is not encoded.
     """
 

@@ -27,6 +27,16 @@ class Frozen(BaseModel):
     other_keys: ClassVar[tuple[str, ...]] = ()
     """Keys that a validator of the whole replaces by fields."""
 
+    def __new__(cls, /, *positional: Any, **arguments: Any) -> Self:
+        """A new value; arguments without names are refused here, where the class that is made is known."""
+        if positional:
+            names = ", ".join(cls.model_fields) or "none"
+            raise TypeError(
+                f"{cls.__name__} takes arguments by name only; found {excerpt(positional[0])}; give its "
+                f"name. Known: {names}"
+            )
+        return super().__new__(cls)
+
     def __init__(self, /, **arguments: Any) -> None:
         try:
             super().__init__(**arguments)

@@ -93,7 +93,7 @@ def read_value(text: str, what: str, example: str) -> Any:
         example: a mapping, for the message.
 
     Raises:
-        ConfigError: it is no YAML.
+        ConfigError: it is not YAML.
     """
     try:
         return read_yaml(text)

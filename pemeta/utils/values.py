@@ -58,7 +58,7 @@ def checked_size(value: object, what: str, least: int = 1) -> int:
     """A number of things, as Python's integer.
 
     Raises:
-        ConfigError: It is no whole number, less than ``least``, or of more than 64 bits.
+        ConfigError: It is not a whole number, less than ``least``, or of more than 64 bits.
     """
     found = None if isinstance(value, bool) else whole(value)
     if found is None or found < least or found.bit_length() > 63:
@@ -81,7 +81,7 @@ def checked_names(values: Iterable[object], what: str, plural: str = "") -> tupl
     """Names in an order.
 
     Raises:
-        DataError: They are no list, or one of them is no string.
+        DataError: They are not a list, or one of them is not a string.
     """
     given = listed(values, plural or f"{what}s", f"[{what!r}]")
     for number, value in enumerate(given, 1):
@@ -136,7 +136,7 @@ def checked_texts(texts: Iterable[Any], what: str = "text", with_it: str = "") -
         with_it: What to remove together with a text that is empty or missing.
 
     Raises:
-        DataError: They are no list, or one of them is not a string, or empty.
+        DataError: They are not a list, or one of them is not a string, or empty.
     """
     given = listed(texts, f"{what}s", f"[{what!r}]")
     for number, text in enumerate(given, 1):

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from pemeta.data.encoding import Encoded, encode
 from pemeta.data.sentences import LabelSet, Sentence
 from pemeta.data.words import needs_running_text, running_text, split_words, tokenize_words
+from pemeta.errors import ConfigError
 
 LABELS = LabelSet(("PER", "LOC"))
 SENTENCES = [
@@ -330,3 +331,19 @@ def test_the_rest_of_a_word_that_lost_its_beginning_has_no_label(kind):
             check_labels(cut)
     finally:
         tokenizer.truncation_side = "right"
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda tokenizer: running_text("Ada met"), "running_text: words must be a list of strings; found 'Ada met'"),
+        (lambda tokenizer: split_words(None), "split_words: text must be a string; found None"),
+        (lambda tokenizer: tokenize_words(["Ada met"], tokenizer), "tokenize_words: sentences must be a list of lists"),
+        (lambda tokenizer: tokenize_words([["Ada"]], "bert"), "tokenize_words: tokenizer must be a PreTrainedTokeni"),
+        (lambda tokenizer: needs_running_text(None), "needs_running_text: tokenizer must be a PreTrainedTokenizer"),
+    ],
+)
+def test_a_text_is_no_list_of_words(call, says):
+    """A string is a sequence of its letters, which would be words."""
+    with pytest.raises(ConfigError, match=f"^{says}"):
+        call(tokenizer_of("GPT-2"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -156,7 +157,7 @@ def test_an_exported_folder_has_its_tokenizer(tiny_bert_dir, tmp_path, tokenizer
     model = PEModel.from_pretrained(tmp_path / "m")
     model.add_head("nl", TokenClassification(labels=LABELS))
     plain = to_transformers(model, "nl")
-    for number, one in enumerate((plain, copy.deepcopy(plain))):
+    for number, one in enumerate((plain, copy.deepcopy(plain), pickle.loads(pickle.dumps(plain)))):
         one.save_pretrained(tmp_path / f"plain{number}")
         tag = pipeline("token-classification", model=str(tmp_path / f"plain{number}"), device="cpu")
         assert tag.tokenizer.get_vocab() == tokenizer.get_vocab()

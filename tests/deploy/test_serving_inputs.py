@@ -331,6 +331,15 @@ def test_predict_reads_a_file(pemeta, refused, folder, tmp_path):
     assert f"{file} has no text" in refused("predict", folder, "--task", "ner", "--file", file)
 
 
+def test_marks_of_joined_files_are_no_part_of_a_word(pemeta, folder, tmp_path, monkeypatch):
+    text = "\ufeffAngela\n\ufeffTuva a\ufeffb\n"
+    (tmp_path / "texts.txt").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    for given in (("--file", tmp_path / "texts.txt"), ("-",)):
+        shown = pemeta("predict", folder, "--task", "ner", "--json", *given)
+        assert [json.loads(line)["words"] for line in shown.out.splitlines()] == [["Angela"], ["Tuva", "a\ufeffb"]]
+
+
 def test_a_name_of_a_file_is_a_text_on_standard_input(pemeta, folder, tmp_path, monkeypatch):
     (tmp_path / "README").write_text("x")
     monkeypatch.chdir(tmp_path)

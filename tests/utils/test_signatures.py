@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -15,7 +17,17 @@ from tiny_models import TASKS, data, tiny, with_heads
 from transformers import BatchEncoding
 
 import pemeta
-from pemeta import Adapter, CausalLM, FineTuning, LoRA, MetaPriming, PrimingLearner, SyntheticWorld, TinyTransformer
+from pemeta import (
+    Adapter,
+    BitFit,
+    CausalLM,
+    FineTuning,
+    LoRA,
+    MetaPriming,
+    PrimingLearner,
+    SyntheticWorld,
+    TinyTransformer,
+)
 from pemeta.data.sources import ConllData
 from pemeta.errors import ArgumentError, ConfigError, PemetaError
 from pemeta.priming.inner_rules import Adam
@@ -89,6 +101,25 @@ def test_numbers_of_numpy_and_pytorch_and_paths_are_taken_as_what_they_are():
     assert type(LoRA(rank=torch.tensor(4)).rank) is int
     assert ConllData(path=Path("a") / "b").path == str(Path("a") / "b")
     assert SyntheticWorld(languages=["aru"]) == SyntheticWorld(languages=("aru",))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Adapter(4), "Adapter takes arguments by name only; found 4; give its name. Known: bottleneck, "),
+        (lambda: BitFit("all", top=1), "BitFit takes arguments by name only; found 'all'; give its name. Known: none"),
+        (lambda: CausalLM(30), "CausalLM takes arguments by name only; found 30; give its name. Known: vocab_size, "),
+    ],
+)
+def test_settings_take_arguments_by_name(make, says):
+    with pytest.raises(TypeError, match=f"^{re.escape(says)}"):
+        make()
+
+
+def test_settings_are_copied_and_pickled():
+    method = LoRA(rank=2, targets=["query"])
+    for one in (copy.deepcopy(method), copy.copy(method), pickle.loads(pickle.dumps(method)), method.model_copy()):
+        assert one == method
 
 
 def test_a_copy_and_a_configuration_go_past_the_constructor():
