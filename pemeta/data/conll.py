@@ -47,7 +47,7 @@ def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
         word, _, tag = line.partition("\t")
         marker = word.startswith("-DOC") and tag == "O" and MARKER.match(word)  # within a sentence
         if not word.strip() or not tag.strip() or "\t" in tag or "\0" in line or marker:
-            advice = about_line(path, text, line)
+            advice = about_line(path, text, labels, line)
             raise DataError(f"{_shown(path)}, line {number}: expected word<TAB>tag; found {line[:80]!r}; {advice}")
         problem = labels.problem(tags[-1] if tags else "O", tag)
         if problem:

@@ -33,6 +33,11 @@ def is_tag(text: str, labels: LabelSet) -> bool:
     return text in labels.index or TAG.fullmatch(text) is not None
 
 
+def _may_be_tag(text: str, labels: LabelSet) -> bool:
+    """Whether a text is a tag, or the type of one."""
+    return is_tag(text, labels) or text in labels.types
+
+
 def about_bytes(path: Path, raw: bytes) -> str:
     """A remedy for a file that is not UTF-8."""
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -40,12 +45,13 @@ def about_bytes(path: Path, raw: bytes) -> str:
     return f"if it is Latin-1: {_into('iconv -f LATIN1 -t UTF-8', path)}"
 
 
-def about_line(path: Path, text: str, line: str) -> str:
+def about_line(path: Path, text: str, labels: LabelSet, line: str) -> str:
     """A remedy for a line that is not a word, a tab and a tag.
 
     Args:
         path: The file.
         text: All of it.
+        labels: Allowed tags.
         line: The line.
     """
     word, tab, tag = line.partition("\t")
@@ -61,10 +67,10 @@ def about_line(path: Path, text: str, line: str) -> str:
         return "put a tab and a tag behind the word, O if it is in no entity"
     if line.startswith("#") and not (len(line.split()) == 2 and TAG.fullmatch(line.split()[1])):
         return "a comment begins with '# ' and stands before the first word of a sentence; move or remove it"
-    return _about_columns(path, text, "\t" if tab else " ")
+    return _about_columns(path, text, labels, "\t" if tab else " ")
 
 
-def _about_columns(path: Path, text: str, separator: str) -> str:
+def _about_columns(path: Path, text: str, labels: LabelSet, separator: str) -> str:
     """A remedy for a file with other columns, separated by tabs or by any number of blanks."""
     blanks = separator == " "
     rows = [re.findall("[^ \t]+", line) if blanks else line.split("\t") for line in _lines(text)]
@@ -75,7 +81,7 @@ def _about_columns(path: Path, text: str, separator: str) -> str:
     numbered = all(NUMBER.fullmatch(row[0]) for row in rows)
     first, last = (2 if numbered else 1), sizes[0]
     words = [row for row in rows if not numbered or not re.search("[-.]", row[0])]
-    tags = [n for n in range(first + 1, last + 1) if all(TAG.fullmatch(row[n - 1]) for row in words)]
+    tags = [n for n in range(first + 1, last + 1) if all(_may_be_tag(row[n - 1], labels) for row in words)]
     if last == 2 and not numbered:
         tags = [2]
     what = f"it has {last} columns {by}{', numbered as in CoNLL-U and Universal NER' if numbered else ''}"
@@ -127,8 +133,9 @@ def _about_spelling(path: Path, labels: LabelSet, word: str, tag: str) -> str | 
     known = {one.lower(): one for one in labels.tags} | {"0": "O"}
     if tag.lower() in known:
         return f"write {known[tag.lower()]}"
-    if is_tag(word, labels) and not is_tag(tag, labels):
-        return f"the tag stands before the word; swap them: {_into(_awk('print $2, $1; next'), path)}"
+    if _may_be_tag(word, labels) and not is_tag(tag, labels):
+        script = 'sub(/^\\357\\273\\277/, ""); print $2, $1; next'  # a byte-order mark stays at the beginning, or goes
+        return f"the tag stands before the word; swap them: {_into(_awk(script), path)}"
     return None
 
 

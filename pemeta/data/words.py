@@ -52,7 +52,7 @@ class WordTokens:
         return first
 
 
-@checked()
+@checked(tokenizer=None)  # anything that acts as one
 def tokenize_words(
     sentences: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
 ) -> list[WordTokens]:
@@ -83,7 +83,6 @@ def tokenize_words(
     return [found[i] for i in range(len(sentences))]
 
 
-@checked()
 def needs_running_text(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer sees other characters in running text than in its words, namely the spaces between them.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
+import numpy as np
+
 from pemeta.data.words import split_words
 from pemeta.errors import ConfigError, DataError, excerpt
 from pemeta.utils.values import listed, text_problem, whole
@@ -19,7 +21,7 @@ def as_words(texts: Iterable[Text]) -> list[tuple[str, ...]]:
     Raises:
         DataError: It is not a list of strings or of lists of words.
     """
-    found = _listed(texts, "lists of words")
+    found = _listed(texts, "strings or of lists of words")
     return [split_words(text) if isinstance(text, str) else text for text in found]
 
 
@@ -29,7 +31,7 @@ def as_single_texts(texts: Iterable[Text], task: str) -> list[str]:
     Raises:
         DataError: It is not a list of strings, or one of them is empty.
     """
-    found = _listed(texts, "pairs of strings")
+    found = _listed(texts, "strings")
     single: list[str] = []
     for number, text in enumerate(found, 1):
         if not isinstance(text, str):
@@ -64,11 +66,12 @@ def as_pairs(texts: Iterable[Text], task: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _listed(texts: Iterable[Text], sequences: str) -> list[str | tuple[str, ...]]:
+def _listed(texts: Iterable[Text], kinds: str) -> list[str | tuple[str, ...]]:
     """The texts as a list, in which each is a string or a tuple of strings."""
-    wanted = f"texts must be a list of strings or of {sequences}"
+    wanted = f"texts must be a list of {kinds}"
+    table = isinstance(texts, np.ndarray) and texts.ndim == 2  # of pairs, or of sentences of one length
     try:
-        given = listed(texts, "texts", "")
+        given = listed(texts.tolist() if table else texts, "texts", "")
     except DataError:
         raise DataError(f"{wanted}; put a single one in brackets; found {excerpt(texts)}") from None
     found = [_text(text) for text in given]
@@ -93,18 +96,6 @@ def _text(value: Text) -> str | tuple[str, ...] | None:
     return tuple(map(str, parts)) if all(isinstance(part, str) for part in parts) else None
 
 
-def checked_batch_size(batch_size: int) -> int:
-    """The number of texts in a batch.
-
-    Raises:
-        ConfigError: It is not a positive whole number.
-    """
-    found = _whole(batch_size)
-    if found is None or found < 1:
-        raise ConfigError(f"batch_size must be positive; found {excerpt(batch_size)}")
-    return found
-
-
 def checked_stride(stride: int | None, length: int) -> int:
     """The number of tokens that windows share; by default a quarter of their length.
 
@@ -113,11 +104,7 @@ def checked_stride(stride: int | None, length: int) -> int:
     """
     if stride is None:
         return length // 4
-    found = _whole(stride)
+    found = None if isinstance(stride, bool) else whole(stride)
     if found is None or not 0 <= found < length:
         raise ConfigError(f"stride must be from 0 to {length - 1}, less than max_length; found {excerpt(stride)}")
     return found
-
-
-def _whole(value: object) -> int | None:
-    return None if isinstance(value, bool) else whole(value)

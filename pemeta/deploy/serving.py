@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from pemeta.backbone.given import require_location
 from pemeta.backbone.tokenizers import check_tokenizer, load_tokenizer, tokenizer_digest
 from pemeta.data.words import tokenize_words
-from pemeta.deploy.inputs import Text, as_pairs, as_single_texts, as_words, checked_batch_size, checked_stride
+from pemeta.deploy.inputs import Text, as_pairs, as_single_texts, as_words, checked_stride
 from pemeta.deploy.predictions import Classified, Tagged, tagged
 from pemeta.deploy.windows import windows
 from pemeta.errors import DataError, ModelError, reason, unknown_name
@@ -29,6 +29,7 @@ from pemeta.model.task_files import TASK_MANIFEST, StoredTask, apply_task, read_
 from pemeta.typing import Batch, State
 from pemeta.utils.devices import resolve_device
 from pemeta.utils.signatures import checked
+from pemeta.utils.values import checked_size
 
 
 class Server:
@@ -173,7 +174,7 @@ class Server:
             DataError: ``texts`` is not a list of what the task labels, or a text to be classified is empty.
             ConfigError: ``batch_size`` is not positive, or ``stride`` is not less than ``max_length``.
         """
-        batch_size = checked_batch_size(batch_size)
+        batch_size = checked_size(batch_size, "batch_size")
         with self.using(task) as model:
             stored = self._stored(task).manifest
             # As in encode and encode_texts.

@@ -47,6 +47,12 @@ FORMATS = {
     "a tab at the end": ("Tuva\tB-PER\t\nlo\tO\t\n", "3 columns separated by tabs", [TUVA]),
     "a column between": ("Tuva\tNNP\tB-PER\nlo\tVB\tO\n", "tag from column 3", [TUVA]),
     "the tag first": ("B-PER\tTuva\nO\tlo\n", "the tag stands before the word; swap them", [TUVA]),
+    "the tag first, after a byte-order mark": ("\ufeffB-PER\tTuva\nO\tlo\n", "swap them", [TUVA]),
+    "bare types first": ("PER\tTuva\nO\tlo\n", "swap them", [Sentence(("Tuva", "lo"), ("B-PER", "O"))]),
+    "bare types in CoNLL-2003": (
+        "Tuva NNP B-NP PER\nlo VBD B-VP O\n", "tag from column 4 (tags are in the columns 3, 4)", [TUVA],
+    ),
+    "bare types in Universal NER": ("1\tTuva\tPER\t-\n2\tlo\tO\t-\n", "the tag from column 3", [TUVA]),
     "IOBES": (IOBES, "its tags are IOBES (also BIOES); make them IOB2", BOTH),
     "BILOU": (IOBES.replace("S-", "U-").replace("E-", "L-"), "its tags are BILOU; make them IOB2", BOTH),
     "BMES": (IOBES.replace("lo\tO", "lo\tO\n\nA\tB-LOC\nB\tM-LOC\nC\tE-LOC"), "its tags are BMES", [
@@ -82,6 +88,9 @@ def test_the_command_in_the_message_makes_a_file_that_is_read(tmp_path, name, en
     message = refusal(path)
     assert says in message
     converted(message, tmp_path)
+    if "bare types" in name and says not in "types without B- and I-":  # columns first, then the scheme
+        (tmp_path / "NEW.conll").rename(path)
+        converted(refusal(path), tmp_path)
     assert read_conll(tmp_path / "NEW.conll", LABELS) == sentences
 
 

@@ -245,7 +245,7 @@ def test_tasks_are_added_and_replaced_while_serving(served, tiny_bert_dir, tmp_p
         server.predict("a", "Anna")
     with pytest.raises(DataError, match="texts must be a list of strings"):
         server.predict("a", [None])
-    with pytest.raises(ConfigError, match="batch_size must be positive; found 0"):
+    with pytest.raises(ConfigError, match="batch_size must be a whole number of at least 1; found 0"):
         server.predict("a", TEXTS, batch_size=0)
 
 

@@ -117,7 +117,11 @@ def test_words_come_in_any_sequence(server):
     assert tagged(server, [iter(one) for one in words], batch_size=np.int64(2), stride=np.int64(4)) == expected
     assert server.predict("ner", [np.array(["Tuva"])])[0].to_json()["words"] == ("Tuva",)
     pairs = list(zip(FIRST, SECOND, strict=True))
-    assert server.predict("pair", np.array(pairs, dtype=object)[:1].tolist()) == server.predict("pair", pairs[:1])
+    for array in (np.array(pairs), np.array(pairs, dtype=object), pd.DataFrame(pairs).to_numpy()):
+        assert server.predict("pair", array) == server.predict("pair", pairs)
+    assert tagged(server, np.array([["Tuva", "reads"], ["in", "Bergen"]])) == tagged(
+        server, ["Tuva reads", "in Bergen"]
+    )
 
 
 @pytest.mark.parametrize(("task", "texts"), [("ner", ["a \ud83d"]), ("ner", [["a", "\ud83d"]]), ("single", ["\ud83d"])])
@@ -198,7 +202,7 @@ def test_what_is_no_list_of_texts_is_refused(server, texts, says):
     with pytest.raises(DataError) as caught:
         server.predict("ner", texts)
     assert str(caught.value) == f"texts must be a list of strings or of lists of words; {says}"
-    with pytest.raises(ConfigError, match="batch_size must be positive; found 'many'"):
+    with pytest.raises(ConfigError, match="batch_size must be a whole number of at least 1; found 'many'"):
         server.predict("ner", TEXTS, batch_size="many")  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="unknown task 'None'; Known: ner, pair, single"):
         server.predict(None, TEXTS)  # type: ignore[arg-type]
@@ -265,7 +269,8 @@ def test_a_task_of_pairs_is_served_with_pairs(tmp_path, types):
             "task 'single' labels single texts, but text 1 of 1 is ('a', 'b'); give it as one string",
         ),
         ("single", ["a", "\n"], "text 2 of 2 is empty; remove it"),
-        ("single", [3], "texts must be a list of strings or of pairs of strings; text 1 of 1 is 3"),
+        ("single", [3], "texts must be a list of strings; text 1 of 1 is 3"),
+        ("pair", None, "texts must be a list of pairs of strings; put a single one in brackets; found None"),
     ],
 )
 def test_single_texts_for_a_task_of_pairs_are_refused_and_the_reverse(server, task, texts, says):
