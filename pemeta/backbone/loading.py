@@ -18,6 +18,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from pemeta.errors import ModelError
 from pemeta.utils.hub import explained, quiet
+from pemeta.utils.modules import is_finite
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """Weight files whose loading could run arbitrary code."""
@@ -113,14 +114,9 @@ def _check_values(model: PreTrainedModel, info: dict[str, Any]) -> None:
         raise ValueError(f"its weights lack {len(missing)} of the model's parameters, e.g. {missing[0]}")
     for name, stored, expected in sorted(info["mismatched_keys"]):
         raise ValueError(f"{name} is {tuple(stored)} in its weights but {tuple(expected)} by its configuration")
-    odd = [name for name, value in model.named_parameters() if not _is_finite(value)]
+    odd = [name for name, value in model.named_parameters() if not is_finite(value)]
     if odd:  # otherwise the loss would be NaN, and the learning rate would be blamed
         raise ValueError(f"its weights are not finite: {odd[0]} holds NaN or infinity")
-
-
-def _is_finite(value: torch.Tensor) -> bool:
-    """Whether all elements are finite, without allocating a tensor of the same size."""
-    return not value.numel() or all(bool(torch.isfinite(end)) for end in value.detach().aminmax())
 
 
 def _refuse_unreadable(path: str | Path) -> None:

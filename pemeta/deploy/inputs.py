@@ -69,9 +69,9 @@ def as_pairs(texts: Iterable[Text], task: str) -> list[tuple[str, str]]:
 def _listed(texts: Iterable[Text], kinds: str) -> list[str | tuple[str, ...]]:
     """The texts as a list, in which each is a string or a tuple of strings."""
     wanted = f"texts must be a list of {kinds}"
-    table = isinstance(texts, np.ndarray) and texts.ndim == 2  # of pairs, or of sentences of one length
     try:
-        given = listed(texts.tolist() if table else texts, "texts", "")
+        table = isinstance(texts, np.ndarray) and texts.ndim == 2  # of pairs, or of sentences of one length
+        given = listed(list(texts) if table else texts, "texts", "")
     except DataError:
         raise DataError(f"{wanted}; put a single one in brackets; found {excerpt(texts)}") from None
     found = [_text(text) for text in given]

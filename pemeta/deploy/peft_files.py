@@ -20,7 +20,7 @@ from pemeta.model.model_files import check_replaceable
 from pemeta.model.pe_model import PEModel
 from pemeta.typing import State
 from pemeta.utils.files import read_json, read_tensors, replaced_folder, write_json, write_tensors
-from pemeta.utils.modules import modes_kept
+from pemeta.utils.modules import is_finite, modes_kept
 from pemeta.utils.signatures import checked
 
 CONFIG = "adapter_config.json"
@@ -173,8 +173,6 @@ def _load_values(method: PEMethod, backbone: PreTrainedModel, folder: Path, tens
         return method.load_peft(backbone, {_within_backbone(key, backbone): value for key, value in tensors.items()})
     except ModelError as error:
         raise ModelError(f"{folder / VALUES} {error}; save or copy the adapter again") from None
-    except RuntimeError as error:  # wrong number of values
-        raise ModelError(f"cannot load {folder}: {reason(error)}; save or copy the adapter again") from None
 
 
 def _as_theirs(name: str, value: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -193,6 +191,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], State]:
         raise ModelError(
             f"{message}; give a folder with PEFT's {CONFIG} and {VALUES} (safetensors; pickled files are not read)"
         ) from None
+    odd = next((name for name, value in tensors.items() if value.is_floating_point() and not is_finite(value)), None)
+    if odd is not None:
+        raise ModelError(f"{folder / VALUES} is not finite: {odd} holds NaN or infinity; save an earlier state of it")
     if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
         raise ModelError(
             f"{folder / CONFIG} is not a configuration of PEFT, because it has no peft_type; give a folder written by "

@@ -11,9 +11,11 @@ from pydantic import ValidationError
 from pemeta.errors import ConfigError, excerpt, reason, shortened, unknown_name
 from pemeta.experiments.config import GridConfig
 from pemeta.utils.registry import describe
+from pemeta.utils.signatures import checked
 from pemeta.utils.strict_yaml import read_yaml
 
 
+@checked()
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> GridConfig:
     """A configuration from a YAML file and ``key=value`` overrides.
 

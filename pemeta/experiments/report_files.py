@@ -19,10 +19,12 @@ from pemeta.reporting.records import Record, read_records
 from pemeta.reporting.spec import ReportSpec
 from pemeta.reporting.tables import listed
 from pemeta.utils.registry import describe
+from pemeta.utils.signatures import checked
 from pemeta.utils.strict_yaml import read_yaml
 
 
-def read_report(folder: Path) -> Report:
+@checked()
+def read_report(folder: str | Path) -> Report:
     """The report on the records of an output folder, as its ``config.yaml`` describes it under ``report``.
 
     Outdated records, whose configuration is not that of ``config.yaml``, are excluded, and the report says so.
@@ -31,6 +33,7 @@ def read_report(folder: Path) -> Report:
         OutputError: the folder, its records or its ``config.yaml`` cannot be read, or the records do not fit
             together (see :func:`~pemeta.reporting.build_report`).
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise OutputError(f"{folder} is not a folder; give the output folder of a grid")
     config = _config(folder / "config.yaml")

@@ -18,8 +18,10 @@ from pemeta.reporting.choices import Choice
 from pemeta.utils.devices import resolve_device
 from pemeta.utils.distributed import Processes, device_of_process
 from pemeta.utils.files import check_writable, write_json
+from pemeta.utils.signatures import checked
 
 
+@checked(jobs=1)
 class Runner:
     """Runs the grid of a configuration in its output folder.
 
@@ -54,9 +56,9 @@ class Runner:
         progress: bool = True,
         jobs: int = 1,
         devices: Sequence[str] = (),
-        home: Path | None = None,
+        home: str | Path | None = None,
         warn: Say | None = None,
-        log: Path | None = None,
+        log: str | Path | None = None,
     ) -> None:
         self.given = config
         self.folder = Path(config.output)
@@ -70,8 +72,8 @@ class Runner:
             progress=progress and first,
             jobs=jobs,
             devices=self._usable(devices, jobs),
-            home=home or self.folder,
-            log=log,
+            home=Path(home or self.folder),
+            log=None if log is None else Path(log),
         )
         self._grid = GridRun(config, self._options)
         self._data_is_checked = False

@@ -136,8 +136,8 @@ class PEMethod(Named):
         """Load the values in PEFT's files, by their names within the backbone, and return those that are not θ_a's.
 
         Raises:
-            ModelError: a parameter of θ_a is missing; the message begins with the verb, since it is the file's fault.
-            RuntimeError: a value has another shape, apart from dimensions of one; some may be loaded already.
+            ModelError: a parameter of θ_a is missing or has another shape; the message begins with the verb, since it
+                is the file's fault. Some values may be loaded already.
         """
         ours, rest = {theirs: name for name, theirs in self.peft_names(backbone).items()}, dict(values)
         missing = sorted(ours.keys() - rest.keys())
@@ -146,8 +146,9 @@ class PEMethod(Named):
         with torch.no_grad():
             for theirs, name in ours.items():
                 parameter, value = backbone.get_parameter(name), rest.pop(theirs)
-                if value.squeeze().shape != parameter.squeeze().shape:
-                    raise RuntimeError(f"{theirs} has the shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
+                # Apart from dimensions of 1, which IA³'s factors have in PEFT.
+                if [size for size in value.shape if size > 1] != [size for size in parameter.shape if size > 1]:
+                    raise ModelError(f"has {theirs} of shape {list(value.shape)}, not {list(parameter.shape)}")
                 parameter.copy_(value.reshape(parameter.shape))
         return rest
 

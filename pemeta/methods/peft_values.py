@@ -41,7 +41,7 @@ def fields_of(config: Mapping[str, Any], backbone: nn.Module) -> dict[str, Any]:
     default = {field.name: _default(field) for field in dataclasses.fields(known[kind])}
     unset = [key for key, value in config.items() if (default[key] == value if key in default else not value)]
     fields = {key: value for key, value in config.items() if key not in (*METADATA, *INITIALISATIONS, *unset)}
-    if not fields.get("target_modules"):
+    if not fields.get("target_modules") or "target_modules" not in default:
         return {"peft_type": kind, **fields}
     whole = PeftConfig.from_peft_type(peft_type=kind, **fields)  # type: ignore[no-untyped-call]
     names = [name for name, _ in backbone.named_modules() if name]

@@ -13,6 +13,7 @@ from scipy.special import stdtrit
 from pemeta.errors import OutputError, counted
 from pemeta.reporting.records import Record
 from pemeta.utils.seeding import numpy_generator
+from pemeta.utils.signatures import checked
 
 RESAMPLES = 2000
 """The default (our choice): the standard error of the sentences' standard deviation is then 1.6 % of it."""
@@ -82,6 +83,7 @@ class _Target:
         return np.concatenate([self.differences(w) for w in _weights(rng, len(self.counts), resamples)])
 
 
+@checked(resamples=1)
 def paired_difference(
     first: Sequence[Record], second: Sequence[Record], targets: Sequence[str] = (), resamples: int = RESAMPLES
 ) -> Difference | None:

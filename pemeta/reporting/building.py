@@ -22,8 +22,10 @@ from pemeta.reporting.scores import (
 )
 from pemeta.reporting.spec import ReportSpec, TableSpec
 from pemeta.reporting.tables import Table, listed, variants
+from pemeta.utils.signatures import checked
 
 
+@checked()
 def table(records: Sequence[Record], planned: Planned | None = None) -> Table:
     """A table of F1 in percent, settings × targets and their mean, like Table 1 of (Gheini et al., 2023).
 
@@ -41,6 +43,7 @@ def table(records: Sequence[Record], planned: Planned | None = None) -> Table:
     return main_table(make_grid(records, planned or Planned()), TableSpec())
 
 
+@checked()
 def build_report(
     records: Sequence[Record],
     title: str = "Results",

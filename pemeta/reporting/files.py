@@ -9,9 +9,11 @@ from pemeta.reporting.figures import Picture, how_to_draw, picture
 from pemeta.reporting.markdown import FIGURES, to_markdown
 from pemeta.reporting.page import to_html
 from pemeta.utils.files import replaced_folder, write_text
+from pemeta.utils.signatures import checked
 
 
-def write_report(folder: Path, report: Report) -> None:
+@checked()
+def write_report(folder: str | Path, report: Report) -> None:
     """Write ``report.md``, ``report.html`` and the pictures, as PNG and SVG in ``figures/``, which is replaced.
 
     Without matplotlib there are no pictures, and the report says how to get them.
@@ -19,7 +21,7 @@ def write_report(folder: Path, report: Report) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    why = how_to_draw()
+    folder, why = Path(folder), how_to_draw()
     pictures = {} if why else {name: picture(chart) for name, chart in report.drawn.items()}
     if pictures:
         _write_pictures(folder / FIGURES, pictures)

@@ -76,13 +76,14 @@ def to_frame(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame({name: _column([row.get(name) for row in rows], name) for name in names})
 
 
-def write_csv(folder: Path) -> Path:
+@checked()
+def write_csv(folder: str | Path) -> Path:
     """Write ``records.csv``, with the columns of :func:`pemeta.load_records`, into an output folder; return its path.
 
     Raises:
         OutputError: there are no records, one of them cannot be read, or the folder cannot be written.
     """
-    path = folder / CSV
+    path = Path(folder) / CSV
     frame = load_records(folder)
     text = frame.to_csv(index=False, lineterminator="\n")
     if "\r" in text:  # in a name; some versions of Python do not quote it, and readers take it for the end of a row

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pemeta.reporting.content import LEGEND, NUMBERS, Report
 from pemeta.reporting.figures import Chart
 from pemeta.reporting.tables import Table
+from pemeta.utils.signatures import checked
 
 FIGURES = "figures"
 """The folder of the pictures, next to the report."""
 
 
+@checked()
 def to_markdown(report: Report, no_pictures: str | None = None) -> str:
     """Render a report as GitHub-flavoured Markdown, best scores in bold; pictures are links into ``figures/``.
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pemeta.reporting.content import LEGEND, NUMBERS, Report
 from pemeta.reporting.figures import Chart, Picture
 from pemeta.reporting.tables import Row, Table
+from pemeta.utils.signatures import checked
 
 # Pictures keep a white background on dark screens too: their colours are chosen for it.
 STYLE = """
@@ -44,6 +45,7 @@ dd { margin: 0; overflow-wrap: anywhere }
 """
 
 
+@checked()
 def to_html(report: Report, pictures: Mapping[str, Picture] | None = None, no_pictures: str | None = None) -> str:
     """Render a report as one page, for light and dark screens, with the pictures embedded.
 

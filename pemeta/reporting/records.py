@@ -11,6 +11,7 @@ from pemeta.errors import OutputError
 from pemeta.utils.digests import slug
 from pemeta.utils.files import read_json, write_json
 from pemeta.utils.registry import Frozen, describe
+from pemeta.utils.signatures import checked
 
 
 def _as_text(counts: tuple[int, ...]) -> str:
@@ -111,26 +112,29 @@ def write_record(folder: Path, record: Record) -> Path:
     return path
 
 
-def read_record(path: Path) -> Record:
+@checked()
+def read_record(path: str | Path) -> Record:
     """Read a record from its file.
 
     Raises:
         OutputError: the file is missing, is not JSON, or is not a record.
     """
     try:
-        return Record.model_validate(read_json(path))
+        return Record.model_validate(read_json(Path(path)))
     except ValidationError as error:
         raise OutputError(
             f"{path} is not a record of this version: {describe(error, Record)}; remove it to have it recreated"
         ) from None
 
 
-def read_records(folder: Path) -> list[Record]:
+@checked()
+def read_records(folder: str | Path) -> list[Record]:
     """Read every record of an output folder, in the order of file names.
 
     Raises:
         OutputError: the folder has no records, or one of them cannot be read.
     """
+    folder = Path(folder)
     paths = sorted((folder / "records").glob("*.json"))
     if not paths:
         raise OutputError(f"no records in {folder / 'records'}; run `pemeta run CONFIG` with output={folder} first")

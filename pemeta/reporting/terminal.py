@@ -9,8 +9,10 @@ from pemeta.reporting.content import LEGEND, Report
 from pemeta.reporting.figures import how_to_draw
 from pemeta.reporting.markdown import FIGURES
 from pemeta.reporting.tables import Table, listed
+from pemeta.utils.signatures import checked
 
 
+@checked()
 def to_terminal(report: Report) -> str:
     """Render a report as aligned text; ``*`` marks the best scores. Details and pictures are only listed."""
     blocks = [f"{report.title}\n(*: {LEGEND})"]

@@ -22,6 +22,11 @@ def count(module: nn.Module, names: Collection[str]) -> int:
     return sum(parameter.numel() for parameter in parameter_dict(module, names).values())
 
 
+def is_finite(value: torch.Tensor) -> bool:
+    """Whether all elements are finite, without allocating a tensor of the same size."""
+    return not value.numel() or all(bool(torch.isfinite(end)) for end in value.detach().aminmax())
+
+
 def parts_with(module: nn.Module, weight: torch.Tensor) -> list[nn.Module]:
     """The parts of a module that have this very tensor as their weight, several if it is tied."""
     return [part for part in module.modules() if getattr(part, "weight", None) is weight]

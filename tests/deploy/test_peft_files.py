@@ -463,3 +463,40 @@ def test_every_tuner_of_the_installed_peft(tmp_path, kind):
             load_peft(tmp_path, bert())
     model = load_peft(tmp_path, bert().requires_grad_(kind not in REFUSED_UNFROZEN)).eval()
     assert same(expected, hidden(model))
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "says"),
+    [
+        (peft.LoraConfig(r=2, target_modules=["query"]), lambda value: value.T.contiguous(), "of shape [8, 2], not [2"),
+        (peft.LoraConfig(r=2, target_modules=["query"]), lambda value: value / 0, "is not finite: base_model.model."),
+        (
+            peft.LoraConfig(r=2, target_modules=["query"]),
+            lambda value: value[:1],
+            "has encoder.layer.0.attention.self.",
+        ),
+        (
+            peft.IA3Config(target_modules=["key", "value", INNER], feedforward_modules=[INNER]),
+            lambda value: value * float("nan"),
+            "is not finite: base_model.model.",
+        ),
+    ],
+    ids=["transposed", "infinite", "cut", "not a number"],
+)
+def test_values_of_another_shape_or_not_finite_are_refused(tmp_path, config, change, says):
+    shaken(peft.get_peft_model(bert(), config)).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({name: change(value) for name, value in load_file(file).items()}, file)
+    with pytest.raises(ModelError) as caught:
+        load_peft(tmp_path, bert())
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("named", [None, ["query"]])
+def test_a_tuner_without_layers_is_refused(tmp_path, named):
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "PREFIX_TUNING", "task_type": "TOKEN_CLS", "target_modules": named})
+    )
+    save_file({"prompt_embeddings": torch.zeros(2, 8)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises((ModelError, ConfigError), match="the tuner PREFIX_TUNING puts no layers into a backbone; use"):
+        load_peft(tmp_path, bert())
