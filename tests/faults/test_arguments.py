@@ -128,7 +128,7 @@ def fault(stage: Stage, name: str, argument: str, value: object) -> str | None:
 
 def names(said: str, argument: str, value: object) -> bool:
     """Whether a message names an argument or its value."""
-    words = {argument, argument.replace("_", " "), argument.rstrip("s"), argument[:-2], argument.split("_")[-1]}
+    words = {argument, argument.replace("_", " "), argument.rstrip("s"), argument.split("_")[-1]}
     values = [value, *(value if isinstance(value, list | tuple | dict) else ())]
     texts = [" ".join(text.split())[:20].strip("'") for one in values for text in (shown(one), spoken(one))]
     plain = said.replace("\\\\", "\\")
@@ -140,7 +140,9 @@ def names(said: str, argument: str, value: object) -> bool:
         and re.search(r"\b(0|no|none|empty)\b", said)
     ):
         return True
-    return any(word in said for word in (*words, type(value).__name__)) or any(text in plain for text in texts)
+    named = any(re.search(rf"\b{re.escape(word)}", said) for word in words)
+    typed = re.search(rf"\b{type(value).__name__}\b", said) is not None
+    return named or typed or any(text in plain for text in texts)
 
 
 @pytest.mark.parametrize("name", list(public()))
