@@ -42,12 +42,14 @@ class Episode:
         size = len(self.task.train)
         for what, indices in (("support", self.support_indices), ("query", self.query_indices)):
             given = listed(indices, f"{what} indices", "[0, 1]")
-            wrong = [index for index in given if not 0 <= (-1 if whole(index) is None else index) < size]
+            found = tuple(-1 if (index := whole(one)) is None else index for one in given)
+            wrong = [one for one, index in zip(given, found, strict=True) if not 0 <= index < size]
             if wrong:
                 raise DataError(
                     f"a {what} set takes indices of its task's {counted(size, self.task.train.unit)}, from 0 to "
                     f"{size - 1}; found {excerpt(wrong[0])}; draw episodes with an EpisodeSampler"
                 )
+            object.__setattr__(self, f"{what}_indices", found)  # a tuple, whatever was given
 
     @property
     def support(self) -> Batch:

@@ -108,6 +108,17 @@ def test_tasks_and_sizes_of_other_kinds_are_taken():
             EpisodeSampler(TASKS, 2, 3)[step]
 
 
+@pytest.mark.parametrize("make", [list, tuple, np.array, torch.tensor, iter])
+def test_indices_come_in_any_sequence(make):
+    """Arrays, added, would be a batch of other examples."""
+    expected = Episode(TASKS[0], (0, 3), (5, 1))
+    episode = Episode(TASKS[0], make([0, 3]), make([5, 1]))
+    assert episode == expected
+    assert len(episode) == 4
+    assert torch.equal(episode.both["input_ids"], expected.both["input_ids"])
+    assert torch.equal(episode.both["input_ids"], TASKS[0].train.batch([0, 3, 5, 1])["input_ids"])
+
+
 def test_indices_that_a_task_does_not_have():
     for support, query in (((0, 12), (1,)), ((-1,), (1,)), ((0,), (99,))):
         with pytest.raises(DataError, match="takes indices of its task's 12 sentences, from 0 to 11; found"):
