@@ -205,6 +205,7 @@ def _message(item: Any, model: type[BaseModel] | None, noun: str) -> str:
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "value_error":
         return message
+    message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")
     if item["type"] == "path_type":
         message = "input should be a path"
     # YAML reads `no` as false and `1` as a number; a language may have such a name.

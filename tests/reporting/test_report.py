@@ -654,7 +654,7 @@ def test_settings_and_targets_that_a_report_names() -> None:
 @pytest.mark.parametrize(
     ("report", "message"),
     [
-        ("3", "report: input should be a valid dictionary"),
+        ("3", "report: input should be a mapping"),
         ("{tabels: []}", "report: tabels: unknown key 'tabels'; did you mean 'tables'"),
         ("{figures: [{name: pie, title: x}]}", r"figures\.0: unknown figure 'pie'; Known: bars, cost"),
         ("{figures: [{name: bars, title: x}]}", r"figures\.0\.settings: this key is required"),
