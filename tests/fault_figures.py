@@ -54,7 +54,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     # Where several processes run the tests, this is called in the one that sees the reports of all.
     properties: dict[str, Any] = dict(report.user_properties)
-    if "suite" in properties and (report.when == "call" or report.failed):
+    if "suite" in properties and (report.when == "call" or report.failed) and not report.skipped:
         suite = SUITES.setdefault(properties["suite"], Suite())
         passed, tried, extra = properties.get(FIGURES, (int(report.passed), 1, ""))
         suite.passed += passed

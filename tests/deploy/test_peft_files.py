@@ -207,7 +207,7 @@ def test_other_methods_and_incomplete_files_are_refused(tmp_path):
         load_peft(tmp_path / "a", backbone)
     for odd in (torch.ones(3), tensors[first].reshape(4, -1)):  # as many values, of another rank
         save_file({**tensors, first: odd}, file)
-        with pytest.raises(ModelError, match=r"cannot load .* has the shape \(\d+.*\), not \(8, 8\)"):
+        with pytest.raises(ModelError, match=r"of shape \[\d+.*\], not \[8, 8\]"):
             load_peft(tmp_path / "a", backbone)
     assert not any("pemeta" in name for name, _ in backbone.named_parameters())
     (tmp_path / "a" / "adapter_config.json").write_text(json.dumps({"r": 2}))
