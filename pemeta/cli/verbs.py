@@ -52,6 +52,6 @@ def _misused(error: Any, verb: str | None = None) -> Exception:
     if error.ctx is not None:  # not every error of the parser has one
         verb = error.ctx.info_name if error.ctx.parent is not None else None
     where = f"pemeta {verb}" if verb else "pemeta"
-    then = " " if message.endswith("?") else "; "  # some versions of typer ask whether another word was meant
-    typer.echo(f"pemeta: error: {message[0].lower()}{message[1:]}{then}see `{where} --help`", err=True)
+    see = " See" if message.endswith("?") else "; see"  # some versions of typer ask whether another word was meant
+    typer.echo(f"pemeta: error: {message[0].lower()}{message[1:]}{see} `{where} --help`", err=True)
     return typer.Exit(2)

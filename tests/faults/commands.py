@@ -20,7 +20,7 @@ from pemeta.utils import files
 CASES = Cases("command")
 
 WORDS: dict[str, tuple[tuple[object, ...], str]] = {
-    "an unknown command": (("rnu",), "no such command 'rnu'.*; see `pemeta --help`"),
+    "an unknown command": (("rnu",), "no such command 'rnu'.*[;?] [sS]ee `pemeta --help`"),
     "an option in place of a command": (("--fast",), "no such option: --fast.*; see `pemeta --help`"),
     "a command in capitals": (("RUN", "x"), "no such command 'RUN'"),
     "an empty command": (("",), "no such command ''"),
