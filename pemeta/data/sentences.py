@@ -136,24 +136,30 @@ class LabelSet:
         """
         given = listed(sentences, "sentences", "[Sentence(words, tags)]")
         for number, sentence in enumerate(given, 1):
-            if not isinstance(sentence, Sentence):
-                raise DataError(
-                    f"sentence {number} of {len(given)} must be a pemeta.Sentence; found {excerpt(sentence)}; make one "
-                    "of its words and tags: Sentence(words, tags)"
-                )
-            for previous, tag in zip(("O", *sentence.tags), sentence.tags, strict=False):
-                problem = self.problem(previous, tag)
-                if problem:
-                    advice = (
-                        ""
-                        if tag in self.index
-                        else "; list the entity types of all tags in data.types, or in the LabelSet"
-                    )
-                    raise DataError(
-                        f"sentence {number} of {len(given)}: {problem}{advice}; in the sentence "
-                        f"{' '.join(sentence.words)[:80]!r}"
-                    )
+            self.check_sentence(sentence, f"sentence {number} of {len(given)}")
         return given
+
+    def check_sentence(self, sentence: object, where: str) -> None:
+        """Check that a sentence has tags of this label set, in IOB2.
+
+        Args:
+            sentence: The sentence.
+            where: What messages call it, such as ``sentence 3``.
+
+        Raises:
+            DataError: It is no sentence, or a tag is unknown or cannot follow the one before it.
+        """
+        if not isinstance(sentence, Sentence):
+            raise DataError(
+                f"{where} must be a pemeta.Sentence; found {excerpt(sentence)}; make one of its words and tags: "
+                "Sentence(words, tags)"
+            )
+        for previous, tag in zip(("O", *sentence.tags), sentence.tags, strict=False):
+            problem = self.problem(previous, tag)
+            if problem:
+                missing_type = "; list the entity types of all tags in data.types, or in the LabelSet"
+                advice = "" if tag in self.index else missing_type
+                raise DataError(f"{where}: {problem}{advice}; in the sentence {' '.join(sentence.words)[:80]!r}")
 
 
 def checked_labels(labels: object) -> LabelSet:
@@ -211,16 +217,36 @@ class Corpus:
         return Corpus(self.name, self.labels, *(self.split(split)[: most.get(split)] for split in SPLITS))
 
 
-def digest(sentences: Sequence[Sentence]) -> str:
+class SentenceDigest:
+    """A digest of sentences that come one after the other."""
+
+    def __init__(self) -> None:
+        self._sha = hashlib.sha256()
+
+    def update(self, sentence: Sentence) -> None:
+        """Add a sentence."""
+        lines = [f"{word}\t{tag}\n" for word, tag in zip(sentence.words, sentence.tags, strict=True)]
+        self._sha.update("".join([*lines, "\n"]).encode())
+
+    @property
+    def value(self) -> str:
+        """Twelve hexadecimal digits."""
+        return self._sha.hexdigest()[:12]
+
+
+def digest(sentences: Iterable[Sentence]) -> str:
     """A digest of all words and tags, as twelve hexadecimal digits.
+
+    Stored sentences (:func:`~pemeta.store_sentences`) hold theirs, and are not read.
 
     >>> a, b = Sentence(("x",), ("O",)), Sentence(("y",), ("O",))
     >>> digest([a]) == digest([a]), digest([a]) == digest([b])
     (True, False)
     """
-    sha = hashlib.sha256()
+    kept: str | None = getattr(sentences, "kept_digest", None)
+    if kept is not None:
+        return kept
+    sha = SentenceDigest()
     for sentence in sentences:
-        for word, tag in zip(sentence.words, sentence.tags, strict=True):
-            sha.update(f"{word}\t{tag}\n".encode())
-        sha.update(b"\n")
-    return sha.hexdigest()[:12]
+        sha.update(sentence)
+    return sha.value

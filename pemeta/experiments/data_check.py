@@ -56,7 +56,7 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
                 encoded[f"{language} {split}"] = data
     for what, data in encoded.items():
         if isinstance(data, Encoded) and data.num_truncated:
-            longest = max(map(len, data.input_ids))
+            longest = int(data.lengths().max())
             builder.say(
                 f"{what}: {data.num_truncated} of {counted(len(data), 'sentence')} longer than {longest} tokens; "
                 f"{counted(data.num_cut_words, 'word')} cut, which count as O in scores"
