@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from pemeta.errors import ConfigError, DataError, counted, excerpt, shortened
-from pemeta.utils.values import checked_size, known, listed, missing, text_problem
+from pemeta.utils.values import checked_size, known, listed, missing, text_problem, whole
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -21,9 +21,11 @@ class Sentence:
     Attributes:
         words: One string or more, none of them empty.
         tags: A string for each word.
+        document: Number of its document in the file or split that it is from, if that says; sentences are equal
+            whatever their documents.
 
     Raises:
-        DataError: There is no word, a word or tag is not a string, or their numbers differ.
+        DataError: There is no word, a word or tag is not a string, their numbers differ, or the document is no number.
 
     >>> Sentence(("Ada", "slept"), ("B-PER", "O")).tags[0]
     'B-PER'
@@ -31,6 +33,7 @@ class Sentence:
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
+    document: int | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         words, tags = listed(self.words, "words", "['Ada', 'slept']"), listed(self.tags, "tags", "['B-PER', 'O']")
@@ -46,6 +49,20 @@ class Sentence:
         for number, tag in enumerate(tags, 1):
             if not isinstance(tag, str):
                 raise DataError(f"tag {number} of {len(tags)} {_tag_problem(tag)}; the words are {excerpt(words)}")
+        if self.document is not None:
+            object.__setattr__(self, "document", checked_document(self.document))
+
+
+def checked_document(document: object) -> int:
+    """The number of a document, as Python's integer.
+
+    Raises:
+        DataError: It is no whole number, or negative.
+    """
+    number = None if isinstance(document, bool) else whole(document)
+    if number is None or number < 0:
+        raise DataError(f"document must be a whole number of at least 0, or None; found {excerpt(document)}")
+    return number
 
 
 def _are_words(values: tuple[object, ...]) -> bool:
@@ -188,13 +205,23 @@ def _check_type(kind: object) -> None:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The sentences of one language (or customer, or domain) in three splits."""
+    """The sentences of one language (or customer, or domain) in three splits.
+
+    Attributes:
+        name: Name of the language.
+        labels: Label set of all sentences.
+        train: Sentences to train on.
+        validation: Sentences that choose between epochs.
+        test: Sentences to score.
+        notes: What was found or decided in reading, such as the scheme of the tags, in a line each.
+    """
 
     name: str
     labels: LabelSet
     train: Sequence[Sentence]
     validation: Sequence[Sentence]
     test: Sequence[Sentence]
+    notes: Sequence[str] = field(default=(), compare=False, repr=False)
 
     def split(self, name: Split) -> Sequence[Sentence]:
         """The sentences of one split.
@@ -214,7 +241,8 @@ class Corpus:
         most = {name: None if size is None else checked_size(size, name, 0) for name, size in sizes.items()}
         for name in most:
             self.split(name)  # type: ignore[arg-type]
-        return Corpus(self.name, self.labels, *(self.split(split)[: most.get(split)] for split in SPLITS))
+        parts = (self.split(split)[: most.get(split)] for split in SPLITS)
+        return Corpus(self.name, self.labels, *parts, notes=self.notes)
 
 
 class SentenceDigest:
