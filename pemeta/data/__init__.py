@@ -8,6 +8,7 @@ from pemeta.data.examples import Examples as Examples
 from pemeta.data.sentences import Corpus as Corpus
 from pemeta.data.sentences import LabelSet as LabelSet
 from pemeta.data.sentences import Sentence as Sentence
+from pemeta.data.stored_sentences import store_sentences as store_sentences
 from pemeta.data.synthetic import SyntheticWorld as SyntheticWorld
 from pemeta.data.texts import EncodedTexts as EncodedTexts
 from pemeta.data.texts import encode_texts as encode_texts

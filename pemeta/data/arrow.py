@@ -1,4 +1,4 @@
-"""Rows of lists in an Arrow file, which is mapped into memory: the system reads what is used, and may forget it again."""
+"""Rows of lists in an Arrow file, which is mapped into memory: the system reads what is used, and may drop it again."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class HiddenStates(Rows[torch.Tensor]):
         key: Key of the hidden states in a batch.
     """
 
-    def __init__(self, rows: Sequence[torch.Tensor], key: str) ->def holding(self, trunk: Sequence[torch.Tensor] | None:
+    def __init__(self, rows: Sequence[torch.Tensor], key: str) -> None:
         self._rows, self.key = rows, key
 
     def __len__(self) -> int:
@@ -61,7 +61,6 @@ class Examples(ABC, Generic[Decoded, Scored]):
     num_truncated: int
     """Number of examples that exceeded the maximum length and were truncated."""
     trunk: Sequence[torch.Tensor] | None
-    """Hidden| None
     """Hidden states (T, D) of each example, if they have been computed."""
 
     @property

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
 from pydantic import Field, field_validator
 
 from pemeta.data.conll import read_conll_corpus
 from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Split
-from pemeta.data.synthetic import SyntheticWorld
+from pemeta.data.streams import Stream
+from pemeta.data.synthetic import LABELS, SyntheticWorld
 from pemeta.data.wikiann import REPOSITORY, read_wikiann
 from pemeta.errors import ConfigError
+from pemeta.utils.neutral import without_neutral
 from pemeta.utils.registry import Named
+from pemeta.utils.values import known
 
 
 class DataSource(Named):
@@ -37,6 +41,17 @@ class DataSource(Named):
         """
         corpus = self.corpus(language)
         return {split: len(corpus.split(split)) for split in SPLITS}
+
+    def streams(self, language: str) -> Mapping[Split, Stream]:
+        """The sentences of each split of a language, to be read one after the other (``streaming: true``).
+
+        By default these are the sentences of its corpus, which is then in memory while it is stored.
+
+        Raises:
+            DataError: The language is unknown, or its data is malformed.
+        """
+        corpus = self.corpus(language)
+        return {split: Stream(corpus.labels, partial(corpus.split, split)) for split in SPLITS}
 
     def unlabelled(self) -> Iterator[Sequence[str]]:
         """Unlabelled sentences of all languages, for pretraining.
@@ -105,6 +120,17 @@ class SyntheticData(SyntheticWorld, DataSource):
     def sizes(self, language: str) -> dict[Split, int]:
         """The configured sizes; no sentences are generated."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def streams(self, language: str) -> Mapping[Split, Stream]:
+        """The sentences of each split, made one after the other."""
+        known(language, "language", self.languages)
+        return {
+            split: Stream(LABELS, partial(self.sentences, language, split), partial(self._fingerprint, language, split))
+            for split in SPLITS
+        }
+
+    def _fingerprint(self, language: str, split: Split) -> list[object]:
+        return [without_neutral(self), language, split]
 
     def unlabelled(self) -> Iterator[Sequence[str]]:
         """The unlabelled text of all languages, one language after another."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from pemeta.utils.digests import config_digest
 HERE = Path(__file__).parent
 FORMAT = 1
 """Of the files; part of their names, so that another one is never misread."""
-COLUMNS = {"words": "string", "tags": "int32"}
+COLUMNS = {"words": "string", "tags": "int32", "document": "int64"}
+"""Of the files; a document is a list of one number, or of none."""
 
 
 class StoredSentences(Rows[Sentence]):
@@ -61,7 +63,9 @@ class StoredSentences(Rows[Sentence]):
         return self._size
 
     def row(self, index: int) -> Sentence:  # noqa: D102 - inherited
-        return self._sentence(self._file.texts("words", index), self._file.numbers("tags", index).tolist())
+        file = self._file
+        numbers = [file.numbers(column, index).tolist() for column in ("tags", "document")]
+        return self._sentence(file.texts("words", index), *numbers)
 
     def part(self, rows: range) -> Sequence[Sentence]:
         """The beginning in the same file; others in a tuple."""
@@ -70,11 +74,11 @@ class StoredSentences(Rows[Sentence]):
         return self if len(rows) == self._size else StoredSentences(self._file, len(rows))
 
     def __iter__(self) -> Iterator[Sentence]:
-        rows = zip(range(self._size), self._file.rows("words", "tags"), strict=False)
-        return (self._sentence(words, tags) for _, (words, tags) in rows)
+        rows = islice(self._file.rows(*COLUMNS), self._size)
+        return (self._sentence(*row) for row in rows)
 
-    def _sentence(self, words: list[str], tags: list[int]) -> Sentence:
-        return Sentence(tuple(words), tuple(map(self.labels.tags.__getitem__, tags)))
+    def _sentence(self, words: list[str], tags: list[int], document: list[int]) -> Sentence:
+        return Sentence(tuple(words), tuple(map(self.labels.tags.__getitem__, tags)), *document)
 
     def __repr__(self) -> str:
         return f"StoredSentences({self._size} in {str(self._file.path)!r})"
@@ -83,8 +87,8 @@ class StoredSentences(Rows[Sentence]):
 def store_sentences(sentences: Iterable[Sentence], labels: LabelSet) -> StoredSentences:
     """Store sentences in a file of the cache, one after the other, for data sets that do not fit into memory.
 
-    :func:`~pemeta.encode` stores the tokens of such sentences beside them. What it returns then works as any other, with
-    the same batches and results, but memory does not grow with the number of sentences.
+    :func:`~pemeta.encode` stores the tokens of such sentences beside them. What it returns then works as any other,
+    with the same batches and results, but memory does not grow with the number of sentences.
 
     The folder of the cache is the one that the environment variable ``PEMETA_CACHE`` names, or else ``pemeta`` in the
     cache of the Hugging Face libraries (``HF_HOME``). Its files may be removed at any time; they are made again.
@@ -99,9 +103,6 @@ def store_sentences(sentences: Iterable[Sentence], labels: LabelSet) -> StoredSe
     """
     checked_labels(labels)
     iterator = _iterator(sentences)
-    folder = cache_folder| bytes | Mapping | set | frozenset) or not isinstance(sentences, Iterable):
-        kind = article(type(sentences).__name__)
-        raise DataError(f"sentences must be in an order; found {kind}: {excerpt(sentences)}; give a list or a generator")
     folder = cache_folder() / "sentences"
 
     def write(path: Path) -> dict[str, Any]:
@@ -115,7 +116,9 @@ def _iterator(sentences: Iterable[Sentence]) -> Iterator[Sentence]:
     try:
         if isinstance(sentences, str | bytes | Mapping | set | frozenset):
             raise TypeError
-        return iter(sentences)
+        given: Any = sentences
+        lazy = hasattr(given, "__len__") and hasattr(given, "__getitem__") and not hasattr(given, "__iter__")
+        return (given[i] for i in range(len(given))) if lazy else iter(given)
     except TypeError:
         found = f"{article(type(sentences).__name__)}: {excerpt(sentences)}"
         raise DataError(f"sentences must be in an order; found {found}; give a list or a generator of them") from None
@@ -155,8 +158,11 @@ def _write(path: Path, sentences: Iterable[Sentence], labels: LabelSet) -> dict[
         for chunk in chunked(_checked(sentences, labels)):
             for sentence in chunk:
                 sha.update(sentence)
-            tags = [[labels.index[tag] for tag in sentence.tags] for sentence in chunk]
-            yield {"words": [list(sentence.words) for sentence in chunk], "tags": tags}
+            yield {
+                "words": [list(sentence.words) for sentence in chunk],
+                "tags": [[labels.index[tag] for tag in sentence.tags] for sentence in chunk],
+                "document": [[] if sentence.document is None else [sentence.document] for sentence in chunk],
+            }
 
     number = write_rows(path, COLUMNS, chunks())
     return {"sentences": number, "types": list(labels.types), "digest": sha.value}

@@ -65,9 +65,7 @@ def digest_of_file(input_ids: object, label_ids: object) -> str | None:
     return str(input_ids.file.about["digest"]) if same else None
 
 
-def tokens_file(
-    about: Any, tokenizer: PreTrainedTokenizerBase, write: Callable[[Path], dict[str, Any]]
-) -> ArrowFile:
+def tokens_file(about: Any, tokenizer: PreTrainedTokenizerBase, write: Callable[[Path], dict[str, Any]]) -> ArrowFile:
     """A file of tokens in the cache, which is written only once.
 
     Args:
@@ -79,7 +77,9 @@ def tokens_file(
         ModelError: The tokenizer cannot be told from others.
         OutputError: The cache cannot be written.
     """
-    entry = cache_folder() / "tokens" / config_digest([FORMAT, about, _tokenizer_state(tokenizer), code_and_packages(HERE)])
+    entry = (
+        cache_folder() / "tokens" / config_digest([FORMAT, about, _tokenizer_state(tokenizer), code_and_packages(HERE)])
+    )
     return ArrowFile(entry / DATA, cached_entry(entry, write))
 
 
@@ -93,12 +93,11 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
         state = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
     except Exception as error:  # such as a part that is written in Python
         raise ModelError(
-            f"{type(tokenizer).__name__} cannot be saved ({reason(error)}), so that a file of its tokens could not be told "
-            "from that of another tokenizer; encode the sentences in memory: encode(list(sentences), ...), or without "
-            "streaming: true"
+            f"{type(tokenizer).__name__} cannot be saved ({reason(error)}), so that a file of its tokens could not be "
+            "told from that of another tokenizer; encode the sentences in memory: "
+            "encode(list(sentences), ...), or without streaming: true"
         ) from None
     for key in ("truncation", "padding"):  # of the call before
         state.pop(key, None)
     options = [getattr(tokenizer, name, None) for name in ("truncation_side", "split_special_tokens")]
     return [type(tokenizer).__qualname__, *options, state]
-

@@ -33,6 +33,7 @@ WITHOUT_EFFECT = (
     "checkpoint_every",
     "not_finite",
     "save_tasks",
+    "streaming",
     "search",
     "report",
     "trackers",
@@ -96,6 +97,8 @@ class GridConfig(Frozen):
             in the record; ten in a row end the run.
         save_tasks: save each run's fine-tuned values in ``models/``; where null, if they are at most a tenth of the
             model's parameters or a million, our choice: full fine-tuning would fill disks.
+        streaming: keep sentences and their tokens in files of the cache, mapped into memory, for data that does not fit
+            there; the results are the same. Off, our choice: small data is read faster from memory.
         validation_tasks: languages that priming with ``validate_every`` is validated on, with their train and
             validation data within ``source_sizes``; none of the sources and targets.
         trackers: experiment trackers that every run is recorded in: ``tensorboard`` (in OUTPUT/tensorboard), ``wandb``,
@@ -123,6 +126,7 @@ class GridConfig(Frozen):
     checkpoint_every: int = Field(100, gt=0)
     not_finite: NotFinite = "stop"
     save_tasks: bool | None = None
+    streaming: bool = False
     search: Search = Search()
     scored_on: Literal["test", "validation"] = "test"
     report: ReportSpec = ReportSpec()

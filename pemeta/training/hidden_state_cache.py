@@ -31,10 +31,9 @@ class HiddenStateCache:
     For a method that acts on the backbone's output these are the last ones, and otherwise the input of the lowest
     layer that θ_a affects.
 
-    Up to :data:`MEMORY` bytes are kept in memory, and the rest, and those of examples that are on disk themselves, in an
-    unnamed file, which disappears when the block or
-    the process ends in any way. It is in the folder of Python's temporary files (``TMPDIR``) and is mapped into
-    memory, so that the system reads only what a batch needs.
+    Up to :data:`MEMORY` bytes are kept in memory, and the rest, like those of examples that are in a file themselves, in
+    an unnamed file, which disappears when the block or the process ends in any way. It is in the folder of Python's
+    temporary files (``TMPDIR``) and is mapped into memory, so that the system reads only what a batch needs.
 
     Args:
         model: the model, whose hidden states are computed with its current θ_p in evaluation mode.

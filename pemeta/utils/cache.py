@@ -30,7 +30,7 @@ AT_ONCE = 2**20  # bytes
 
 
 def cache_folder() -> Path:
-    """The folder that ``PEMETA_CACHE`` names, or else ``pemeta`` in that of the Hugging Face libraries (``HF_HOME``)."""
+    """The folder that ``PEMETA_CACHE`` names, or ``pemeta`` in that of the Hugging Face libraries (``HF_HOME``)."""
     own = os.environ.get(VARIABLE)
     return Path(own) if own else Path(HF_HOME) / "pemeta"
 
@@ -85,7 +85,9 @@ def cached_entry(entry: Path, write: Callable[[Path], dict[str, Any]]) -> dict[s
     return about
 
 
-def cached_content(folder: Path, write: Callable[[Path], dict[str, Any]], name: Callable[[dict[str, Any]], str]) -> Path:
+def cached_content(
+    folder: Path, write: Callable[[Path], dict[str, Any]], name: Callable[[dict[str, Any]], str]
+) -> Path:
     """An entry of the cache that is named by its content, so that its name is known only after it has been written.
 
     Args:
@@ -173,7 +175,7 @@ def _writable(place: Path) -> Iterator[None]:
 
 @cache
 def code_and_packages(folder: Path) -> list[Any]:
-    """A JSON value for what entries depend on besides their data: what the code in a folder does, and the packages do."""
+    """A JSON value for what entries depend on besides their data: the code in a folder, and the packages."""
     total = 0
     for path in sorted([*folder.glob("*.py"), *Path(__file__).parent.glob("*.py")]):
         total = zlib.crc32(path.read_bytes(), total)
