@@ -15,17 +15,17 @@ Chunk = dict[str, list[Any]]
 """Rows of a file by column: in each column a list for each row."""
 
 ROWS = 1000
-"""Rows that are made, tokenised and written at a time; the file's record batches, of which only the last has fewer."""
+"""Rows that are made, tokenised and written at a time; a file's record batches, of which only the last has fewer."""
 
 
-def chunked(values: Iterable[T], size: int = ROWS) -> Iterator[list[T]]:
-    """Lists of ``size`` values, of which the last may be shorter.
+def chunked(values: Iterable[T], size: int | None = None) -> Iterator[list[T]]:
+    """Lists of ``size`` values, by default :data:`ROWS`, of which the last may be shorter.
 
     >>> list(chunked("abcde", 2))
     [['a', 'b'], ['c', 'd'], ['e']]
     """
     iterator = iter(values)
-    while chunk := list(islice(iterator, size)):
+    while chunk := list(islice(iterator, size or ROWS)):
         yield chunk
 
 
@@ -35,7 +35,7 @@ def write_rows(path: Path, types: Mapping[str, str], chunks: Iterable[Chunk]) ->
     Args:
         path: The file.
         types: By column, the type of the items of its lists, as Arrow calls it.
-        chunks: :data:`ROWS` rows each, but the last.
+        chunks: Some rows each, as many in all but the last.
 
     Returns:
         The number of rows.
@@ -67,23 +67,24 @@ class ArrowFile:
         with pa.memory_map(str(path)) as file:  # what was read from it keeps it mapped
             reader = pa.ipc.open_file(file)
             self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        self._rows = self._batches[0].num_rows if self._batches else 1
         self._numbers: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
 
     def __reduce__(self) -> tuple[type[ArrowFile], tuple[Path, Mapping[str, Any]]]:
         return type(self), (self.path, self.about)  # another process maps it itself
 
     def __len__(self) -> int:
-        return ROWS * (len(self._batches) - 1) + self._batches[-1].num_rows if self._batches else 0
+        return self._rows * (len(self._batches) - 1) + self._batches[-1].num_rows if self._batches else 0
 
     def numbers(self, column: str, row: int) -> np.ndarray:
         """A row of a column of numbers; not to be written to."""
-        starts, values = self._column(column)[row // ROWS]
-        start = row % ROWS
+        starts, values = self._column(column)[row // self._rows]
+        start = row % self._rows
         return values[starts[start] : starts[start + 1]]
 
     def texts(self, column: str, row: int) -> list[str]:
         """A row of a column of texts."""
-        found: list[str] = self._batches[row // ROWS].column(column)[row % ROWS].as_py()
+        found: list[str] = self._batches[row // self._rows].column(column)[row % self._rows].as_py()
         return found
 
     def lengths(self, column: str) -> np.ndarray:

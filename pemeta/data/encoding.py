@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from pemeta.data.arrow import ROWS, Chunk, chunked, write_rows
+from pemeta.data.arrow import Chunk, chunked, write_rows
 from pemeta.data.examples import TokenDigest, TokenExamples, checked_length
 from pemeta.data.metrics import Scores, entity_scores
 from pemeta.data.sentences import LabelSet, Sentence, checked_labels
@@ -153,9 +153,7 @@ def _encode_stored(
 
         def chunks() -> Iterator[Chunk]:
             nonlocal truncated, cut_words
-            for number, chunk in enumerate(chunked(sentences)):
-                for place, sentence in enumerate(chunk, number * ROWS + 1):
-                    labels.check_sentence(sentence, f"sentence {place} of {len(sentences)}")
+            for chunk in chunked(_checked(sentences, labels)):
                 part = _encode(chunk, labels, tokenizer, max_length)
                 digest.update(part)
                 truncated, cut_words = truncated + part.num_truncated, cut_words + part.num_cut_words
@@ -175,6 +173,13 @@ def _encode_stored(
         num_truncated=file.about["truncated"],
         num_cut_words=file.about["cut words"],
     )
+
+
+def _checked(sentences: StoredSentences, labels: LabelSet) -> Iterator[Sentence]:
+    """The sentences, each after a check, since they were stored with a label set of their own."""
+    for number, sentence in enumerate(sentences, 1):
+        labels.check_sentence(sentence, f"sentence {number} of {len(sentences)}")
+        yield sentence
 
 
 def _columns(part: Encoded) -> Chunk:

@@ -142,7 +142,7 @@ class Examples(ABC, Generic[Decoded, Scored]):
         order = np.argsort(-self.lengths(), kind="stable")
         return (order[start : start + size].tolist() for start in range(0, len(order), size))
 
-    def holding(self, trunk: tuple[torch.Tensor, ...] | None, key: str = "trunk") -> Self:
+    def holding(self, trunk: Sequence[torch.Tensor] | None, key: str = "trunk") -> Self:
         """A copy with the given hidden states, or without any; batches hold them under ``key``."""
         held = copy.copy(self)
         kept = None if trunk is None else HiddenStates(trunk, key)

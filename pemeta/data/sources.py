@@ -51,7 +51,7 @@ class DataSource(Named):
             DataError: The language is unknown, or its data is malformed.
         """
         corpus = self.corpus(language)
-        return {split: Stream(corpus.labels, partial(corpus.split, split)) for split in SPLITS}
+        return {split: Stream(corpus.labels, partial(corpus.split, split), notes=corpus.notes) for split in SPLITS}
 
     def unlabelled(self) -> Iterator[Sequence[str]]:
         """Unlabelled sentences of all languages, for pretraining.

@@ -90,7 +90,7 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
     texts.
     """
     try:
-        state = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
     except Exception as error:  # such as a part that is written in Python
         raise ModelError(
             f"{type(tokenizer).__name__} cannot be saved ({reason(error)}), so that a file of its tokens could not be "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,11 +25,13 @@ class Stream:
         read: Begins to read the sentences.
         fingerprint: Finds a JSON value that tells all that the sentences depend on, without reading them, such as the
             digests of files and how they are read. None if there is no quicker way than to read the sentences.
+        notes: What was found or decided in reading, in a line each.
     """
 
     labels: LabelSet
     read: Callable[[], Iterable[Sentence]]
     fingerprint: Callable[[], Any] | None = None
+    notes: Sequence[str] = ()
 
     def stored(self, limit: int | None = None) -> StoredSentences:
         """The first ``limit`` sentences, or all, in a file of the cache.
@@ -63,8 +65,9 @@ def stored_corpus(name: str, streams: Mapping[Split, Stream], limits: Mapping[st
         DataError: The data is malformed.
         OutputError: The cache cannot be written.
     """
-    parts = [streams[split].stored(limits.get(split)) for split in SPLITS]
-    return Corpus(name, streams["train"].labels, *parts)
+    parts = {split: streams[split].stored(limits.get(split)) for split in SPLITS}
+    notes = tuple(dict.fromkeys(note for stream in streams.values() for note in stream.notes))
+    return Corpus(name, streams["train"].labels, **parts, notes=notes)
 
 
 def file_digest(path: Path) -> str:

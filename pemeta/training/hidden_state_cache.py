@@ -31,7 +31,7 @@ class HiddenStateCache:
     For a method that acts on the backbone's output these are the last ones, and otherwise the input of the lowest
     layer that θ_a affects.
 
-    Up to :data:`MEMORY` bytes are kept in memory, and the rest, like those of examples that are in a file themselves, in
+    Up to :data:`MEMORY` bytes are kept in memory, and the rest, like all of examples that are in a file themselves, in
     an unnamed file, which disappears when the block or the process ends in any way. It is in the folder of Python's
     temporary files (``TMPDIR``) and is mapped into memory, so that the system reads only what a batch needs.
 
