@@ -1,10 +1,11 @@
 """A program that kills the making of files in the cache (SIGKILL) at chosen points, and then has them made again.
 
-    python killed_caches.py FOLDER [POINT ...]
+    python killed_caches.py FOLDER few|all
 
-stores sentences and encodes them, in a child process for each point with a cache of its own, FOLDER/POINT, which is
-killed at that point, and then undisturbed in another one. Every operation on the disk and every few sentences are a
-point. It prints one JSON object for each: the points of an undisturbed run, or how the processes ended.
+stores sentences and encodes them, in a child process for each of a few points, or of all, with a cache of its own,
+FOLDER/POINT. The child is killed at that point, and then the same is done undisturbed in another one. Every operation
+on the disk and every few sentences are a point. It prints one JSON object for each: the points of an undisturbed run, or
+how the processes ended.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from transformers import PreTrainedTokenizerFast
 
 import pemeta.data.encoding
 from pemeta import LabelSet, Sentence, encode, store_sentences
+from pemeta.data import arrow
 from pemeta.data.stored_sentences import stored_once
 from pemeta.utils import cache
 
 LABELS = LabelSet(("PER",))
-SENTENCES = 2500
+SENTENCES = 250
+arrow.ROWS = 100
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -37,7 +40,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def sentences(points: Points) -> Iterator[Sentence]:
     for number in range(SENTENCES):
-        if not number % 500:
+        if not number % 50:
             points.pass_("sentence")
         yield Sentence(("Ada", f"word{number}"), ("B-PER", "O"))
 
@@ -93,8 +96,12 @@ def main() -> None:
     folder = Path(sys.argv[1])
     code, whole = child(folder / "whole", None)
     print(json.dumps({"code": code, **whole, "held": held(folder / "whole")}), flush=True)
-    for point in sys.argv[2:]:
-        death = child(folder / point, int(point))[0]
+    places = range(1, 1 + len(whole["points"]))
+    if sys.argv[2] == "few":
+        places = [i for i in places if whole["points"][i - 1] in ("sentence", "tokenise", "checksum")][2::5]
+    for place in places:
+        point = str(place)
+        death = child(folder / point, place)[0]
         last, outcome = child(folder / point, None)
         print(
             json.dumps({"point": point, "death": death, "last": last, **outcome, "held": held(folder / point)}),
