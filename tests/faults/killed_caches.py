@@ -4,8 +4,8 @@
 
 stores sentences and encodes them, in a child process for each of a few points, or of all, with a cache of its own,
 FOLDER/POINT. The child is killed at that point, and then the same is done undisturbed in another one. Every operation
-on the disk and every few sentences are a point. It prints one JSON object for each: the points of an undisturbed run, or
-how the processes ended.
+on the disk and every few sentences are a point. It prints one JSON object for each: the points of an undisturbed run,
+or how the processes ended.
 """
 
 from __future__ import annotations
