@@ -14,6 +14,7 @@ from pemeta.data.token_files.lines import (
     BYTE_ORDER_MARK,
     KEYED,
     MARKER,
+    RETURNS,
     TAG,
     Documents,
     numbered_lines,
@@ -25,6 +26,9 @@ from pemeta.errors import DataError, counted
 
 ENDS = {"EndOfSentence", "PySBDSegment"}
 """Flags of a sentence's last word, as in HIPE-2022."""
+
+NOTHING = {"O", "_", "-"}
+"""What a range of words may have for a tag, which is none."""
 
 
 class _Word(NamedTuple):
@@ -137,6 +141,8 @@ class SentenceReader:
                 yield from self.end()
                 self._sentence = name
         tag = self._tag(cells)
+        if "\r" in tag:
+            raise self._returns(number, line)
         if shape.numbered and not self._is_word(number, line, cells[0], tag):
             return
         word = cells[shape.word]
@@ -159,10 +165,10 @@ class SentenceReader:
         while filled and not filled[-1].strip():
             filled = filled[:-1]
         if len(filled) > width or self._shape.separator == "blanks" or len(filled) <= self._shape.word:
-            advice = ""
             if "\r" in line:
-                advice = "lines end with a carriage return alone: make it a line feed"
-            elif line.startswith("#"):
+                raise self._returns(number, line)
+            advice = ""
+            if line.startswith("#"):
                 advice = "a comment begins with '# ' and stands before the first word of a sentence"
             raise self._wrong(
                 number,
@@ -194,7 +200,7 @@ class SentenceReader:
             return True
         first, mark, last = int(found[1]), found[2], int(found[3] or 0)
         if mark == "-" and first == self._number + 1 and last >= first:
-            if tag != "O" and tag.strip():
+            if tag not in NOTHING and tag.strip():
                 self._ranges.append(_Range(number, len(self._words), last - first + 1, tag))
             return False
         if mark == "." and first == self._number:
@@ -214,6 +220,10 @@ class SentenceReader:
                     f"{self._file}, line {line}: the range of {words} words has the tag {tag!r}, but its words, "
                     "which are what CoNLL-U annotates, have none; give them the tag"
                 )
+
+    def _returns(self, number: int, line: str) -> DataError:
+        advice = f"a carriage return alone ends none: {RETURNS} FILE > NEW"
+        return self._wrong(number, "expected lines that end with a line feed", line, advice)
 
     def _wrong(self, number: int, expected: str, line: str, advice: str) -> DataError:
         return DataError(f"{self._file}, line {number}: {expected}; found {line[:80]!r}; {advice}")
