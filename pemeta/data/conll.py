@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from pemeta.data.conll_advice import about_line, about_tag, is_tag
-from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence, checked_labels
+from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence, Split, checked_labels
 from pemeta.data.token_files.lines import (
     BYTE_ORDER_MARK,
     KEYED,
@@ -14,6 +16,7 @@ from pemeta.data.token_files.lines import (
     as_path,
     is_folder,
     not_utf8,
+    numbered_lines,
     shown,
     unreadable,
     without_mark,
@@ -38,19 +41,35 @@ def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
     checked_labels(labels)
     path = as_path(path)
     text = _text(path)
-    sentences: list[Sentence] = []
+    # Not splitlines(): words of real data contain characters at which it splits (U+0085, U+2028).
+    return list(_sentences(path, enumerate(text.split("\n"), start=1), labels))
+
+
+def stream_conll(path: str | Path, labels: LabelSet) -> Iterator[Sentence]:
+    """The sentences of one file, which :func:`read_conll` would read, one by one, for a file that memory cannot hold.
+
+    Raises:
+        DataError: As :func:`read_conll`, when the wrong line is reached.
+        ConfigError: ``labels`` is not a label set.
+    """
+    checked_labels(labels)
+    path = as_path(path)
+    yield from _sentences(path, numbered_lines(path), labels)
+
+
+def _sentences(path: Path, lines: Iterable[tuple[int, str]], labels: LabelSet) -> Iterator[Sentence]:
+    found = False
     words: list[str] = []
     tags: list[str] = []
     documents, document = Documents(), None
-    # Not splitlines(): words of real data contain characters at which it splits (U+0085, U+2028).
-    for number, line in enumerate([*text.split("\n"), ""], start=1):
+    for number, line in chain(lines, [(0, "")]):
         line = line.removesuffix("\r")
         if line.startswith(BYTE_ORDER_MARK):
             line = without_mark(line, f"{shown(path)}, line {number}", bool(words))
         if not line.strip():
             if words:
-                sentences.append(Sentence(tuple(words), tuple(tags), document))
-                words, tags = [], []
+                yield Sentence(tuple(words), tuple(tags), document)
+                found, words, tags = True, [], []
             continue
         if not words and is_remark(line, labels):
             documents.mark(line)
@@ -58,19 +77,18 @@ def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
         word, _, tag = line.partition("\t")
         marker = word.startswith("-DOC") and tag == "O" and MARKER.match(word)  # within a sentence
         if not word.strip() or not tag.strip() or "\t" in tag or "\0" in line or marker:
-            advice = about_line(path, text, labels, line)
+            advice = about_line(path, _text(path), labels, line)
             raise DataError(f"{shown(path)}, line {number}: expected word<TAB>tag; found {line[:80]!r}; {advice}")
         problem = labels.problem(tags[-1] if tags else "O", tag)
         if problem:
-            advice = about_tag(path, text, labels, word, tag)
+            advice = about_tag(path, _text(path), labels, word, tag)
             raise DataError(f"{shown(path)}, line {number}: {problem}; the line is {line[:80]!r}; {advice}")
         if not words:
             document = documents.current()
         words.append(word)
         tags.append(tag)
-    if not sentences:
+    if not found:
         raise DataError(f"{shown(path)} holds no sentence; expected word<TAB>tag lines")
-    return sentences
 
 
 def _text(path: Path) -> str:
@@ -117,6 +135,16 @@ def read_conll_corpus(folder: str | Path, language: str, labels: LabelSet, withi
     Raises:
         DataError: The folder or the language's folder is missing, or a file is malformed.
     """
+    paths = conll_paths(folder, language, within)
+    return Corpus(language, labels, *(read_conll(paths[split], labels) for split in SPLITS))
+
+
+def conll_paths(folder: str | Path, language: str, within: str | None = None) -> dict[Split, Path]:
+    """The files of a language's corpus, as :func:`read_conll_corpus` reads them.
+
+    Raises:
+        DataError: The folder or the language's folder is missing.
+    """
     folder = as_path(folder)
     for name in (language, language if within is None else within):
         if not isinstance(name, str):
@@ -129,4 +157,4 @@ def read_conll_corpus(folder: str | Path, language: str, labels: LabelSet, withi
     if not is_folder(own):
         known = [child.name for child in folder.iterdir() if (child / "train.conll").is_file()]
         raise DataError(f"{unknown_name('language', language, known)}; expected a folder {shown(own)}")
-    return Corpus(language, labels, *(read_conll(own / f"{split}.conll", labels) for split in SPLITS))
+    return {split: own / f"{split}.conll" for split in SPLITS}

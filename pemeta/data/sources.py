@@ -17,6 +17,7 @@ from pemeta.data.synthetic import LABELS, SyntheticWorld
 from pemeta.data.token_files.formats import Layout, SchemeSetting, TokenFormat, checked_columns, checked_separator
 from pemeta.data.token_files.places import checked_splits
 from pemeta.data.token_files.reading import read_token_corpus
+from pemeta.data.token_files.streams import token_streams
 from pemeta.data.wikiann import REPOSITORY, read_wikiann
 from pemeta.errors import ConfigError
 from pemeta.utils.neutral import Neutral, without_neutral
@@ -169,6 +170,18 @@ class ConllData(DataSource):
     def corpus(self, language: str) -> Corpus:
         """The corpus of a language, by the name of its folder."""
         return read_token_corpus(
+            self.path,
+            language,
+            label_set(self.types),
+            self.token_format,
+            type_map(self.types, language),
+            self.splits,
+            self.folders.get(language),
+        )
+
+    def streams(self, language: str) -> Mapping[Split, Stream]:
+        """The sentences of each split of a language, read line by line."""
+        return token_streams(
             self.path,
             language,
             label_set(self.types),

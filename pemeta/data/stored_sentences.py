@@ -62,6 +62,15 @@ class StoredSentences(Rows[Sentence]):
     def __len__(self) -> int:
         return self._size
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both are files of the same sentences."""
+        if not isinstance(other, StoredSentences):
+            return NotImplemented
+        return (len(self), self.kept_digest) == (len(other), other.kept_digest)
+
+    def __hash__(self) -> int:
+        return hash(self.kept_digest)
+
     def row(self, index: int) -> Sentence:  # noqa: D102 - inherited
         file = self._file
         numbers = [file.numbers(column, index).tolist() for column in ("tags", "document")]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence, Split
 from pemeta.data.stored_sentences import StoredSentences, store_sentences, stored_once
-from pemeta.errors import DataError
+from pemeta.data.token_files.lines import unreadable
 
 AT_ONCE = 2**20  # bytes
 
@@ -36,8 +36,8 @@ class Stream:
     def stored(self, limit: int | None = None) -> StoredSentences:
         """The first ``limit`` sentences, or all, in a file of the cache.
 
-        It is written only once for each state of the source; if that is unknown, the sentences are read each time, and
-        written if they are others.
+        What follows them is not read. The file is written only once for each state of the source; if that is unknown,
+        the sentences are read each time, and written if they are others.
 
         Raises:
             DataError: The data is malformed.
@@ -81,6 +81,6 @@ def file_digest(path: Path) -> str:
         with path.open("rb") as file:
             while part := file.read(AT_ONCE):
                 sha.update(part)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from None
+    except (OSError, ValueError) as error:  # the latter for a NUL in the path
+        raise unreadable(path, error) from None
     return sha.hexdigest()

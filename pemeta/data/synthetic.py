@@ -175,7 +175,7 @@ class SyntheticWorld(Frozen):
         """
         taken: set[bytes] = set()
         found = {split: tuple(self._unseen(language, split, taken)) for split in ORDER}
-        return Corpus(language, LABELS, **found)
+        return Corpus(language, LABELS, *(found[split] for split in SPLITS))
 
     def sentences(self, language: str, split: Split) -> Iterator[Sentence]:
         """The labelled sentences of a split of ``language``, one after the other.

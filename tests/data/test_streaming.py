@@ -35,13 +35,14 @@ from pemeta import (
 )
 from pemeta.data import arrow
 from pemeta.data import encoding as encoding_module
+from pemeta.data import stored_sentences as stored_module
 from pemeta.data.arrow import ArrowFile, chunked, write_rows
 from pemeta.data.conll import read_conll_corpus
 from pemeta.data.encoding import Encoded
 from pemeta.data.sentences import SPLITS, digest
 from pemeta.data.sources import DataSource
 from pemeta.data.stored_sentences import StoredSentences
-from pemeta.data.streams import Stream, file_digest
+from pemeta.data.streams import Stream, file_digest, stored_corpus
 from pemeta.errors import ConfigError, DataError, ModelError, OutputError
 from pemeta.reporting.records import read_records
 from pemeta.utils import cache
@@ -87,6 +88,9 @@ def test_stored_sentences_are_the_sequence_that_was_given(number: int) -> None:
     given = list(made(number))
     stored = store_sentences(iter(given), LABELS)
     assert len(stored) == number
+    assert stored == store_sentences(given, LABELS)
+    assert stored != store_sentences(made(number + 1), LABELS)
+    assert stored != given
     assert list(stored) == given
     assert [one.document for one in stored] == [one.document for one in given]
     assert digest(stored) == digest(given)
@@ -541,6 +545,72 @@ def test_a_source_without_a_fingerprint_is_read_each_time(conll_dir: Path, own_c
     path = own_conll_dir / "aa" / "train.conll"
     path.write_text(path.read_text(encoding="utf-8") + "Rome\tB-LOC\n\n", encoding="utf-8")
     assert tuple(stream.stored()) == (*expected.train, Sentence(("Rome",), ("B-LOC",)))
+
+
+FORMATS: dict[str, tuple[dict[str, Any], str]] = {
+    "usual": ({}, "-DOCSTART-\tO\n\nAda\tB-PER\nslept\tO\n\n# x = 1\nRome\tB-LOC\nNew\tI-LOC\n"),
+    "columns": (
+        {"columns": {"word": 1, "tag": -1}, "scheme": "detect", "types": {"PERS": "PER", "DATE": None}},
+        "Ada NN I-PERS\nslept VB O\n\nOtto NN I-PERS\nAnna NN B-PERS\n\n2023 CD I-DATE\n",
+    ),
+    "conllu": (
+        {"format": "conllu", "scheme": "IOBES"},
+        "# newdoc\n1-2\tZum\t_\t_\t_\t_\t_\t_\t_\t_\n"
+        + "".join(f"{i}\t{w}\t_\t_\t_\t_\t_\t_\t_\tname={t}\n" for i, w, t in ((1, "zu", "O"), (2, "Ada", "S-PER")))
+        + "\n# newdoc\n1\tRom\t_\t_\t_\t_\t_\t_\t_\tname=S-LOC\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_token_files_stream_the_sentences_of_their_corpus(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, text = FORMATS[name]
+    (tmp_path / "files" / "aa").mkdir(parents=True)
+    for split in SPLITS:
+        (tmp_path / "files" / "aa" / f"{split}.conll").write_text(f"{text}\n" * (2 + len(split)), encoding="utf-8")
+    source = DataSource.parse({"name": "conll", "path": str(tmp_path / "files"), **keys})
+    corpus, streams = source.corpus("aa"), source.streams("aa")
+    for split in SPLITS:
+        stored = streams[split].stored()
+        assert list(stored) == list(corpus.split(split))
+        assert [one.document for one in stored] == [one.document for one in corpus.split(split)]
+        assert list(streams[split].stored(3)) == list(corpus.split(split)[:3])
+    assert stored_corpus("aa", streams, {}) == dataclasses.replace(corpus, **{s: streams[s].stored() for s in SPLITS})
+    assert stored_corpus("aa", streams, {}).notes == corpus.notes
+    assert bool(corpus.notes) == (name == "columns")
+    monkeypatch.setattr(stored_module, "_write", lambda *_: pytest.fail("it is stored again"))
+    again = DataSource.parse({"name": "conll", "path": str(tmp_path / "files"), **keys}).streams("aa")
+    assert list(again["test"].stored()) == list(corpus.test)
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({}, "Ada\tB-PER\n\nOtto B-PER\n"),
+        ({}, "Ada\tB-PER\nOtto\tI-LOC\n"),
+        ({}, "\n"),
+        ({}, None),
+        ({"columns": {"word": 1, "tag": 3}}, "Ada NN B-PER\nslept\n"),
+        ({"columns": {"word": 1, "tag": 3}}, "Ada NN B-PER\n\nslept NN I-PER\n"),
+        ({"columns": {"word": 1, "tag": 2}, "scheme": "detect"}, "Ada B-PER\nOtto E-PER\nmet L-LOC\n"),
+        ({"splits": {split: f"{{task}}.{split}" for split in SPLITS}}, None),
+    ],
+)
+def test_what_is_wrong_with_a_token_file_is_said_as_ever(
+    keys: dict[str, Any], text: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "aa").mkdir()
+    for split in SPLITS:
+        if text is not None:
+            (tmp_path / "aa" / f"{split}.conll").write_text(text, encoding="utf-8")
+    source = DataSource.parse({"name": "conll", "path": str(tmp_path), **keys})
+    with pytest.raises(DataError) as expected:
+        source.corpus("aa")
+    with pytest.raises(DataError) as found:
+        stored_corpus("aa", source.streams("aa"), {})
+    assert str(found.value) == str(expected.value)
 
 
 # Grids

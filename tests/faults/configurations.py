@@ -244,6 +244,7 @@ NUMBERS = {
     "checkpoint_every": WHOLE,
     "checkpoint_layers": FLAG,
     "save_tasks": FLAG,
+    "streaming": FLAG,
     "target_sizes.train": WHOLE,
     "source_sizes.test": WHOLE,
 }

@@ -32,6 +32,7 @@ INSIDE = {
     "current",
     "problem",
     "check",
+    "check_sentence",
 }
 """Methods with the signature of PyTorch, and what a learner's clones and the reading of data call."""
 
@@ -200,6 +201,16 @@ def _(stage: Stage) -> Call:
 @base("encode")
 def _(stage: Stage) -> Call:
     return pemeta.encode, {"sentences": [SENTENCE], "labels": LABELS, "tokenizer": stage.tokenizer}
+
+
+@base("store_sentences")
+def _(stage: Stage) -> Call:
+    return pemeta.store_sentences, {"sentences": [SENTENCE], "labels": LABELS}
+
+
+@base("SyntheticWorld.sentences")
+def _(stage: Stage) -> Call:
+    return pemeta.SyntheticWorld().sentences, {"language": "aru", "split": "test"}
 
 
 @base("encode_texts")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pemeta.data.conll import read_conll, read_conll_corpus
+from pemeta.data.conll import read_conll, read_conll_corpus, stream_conll
 from pemeta.data.entity_types import TypeMap
 from pemeta.data.schemes import Scheme, SchemeError
 from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence, Split, checked_labels
@@ -54,20 +54,39 @@ def read_token_file(
     form, path = form or TokenFormat(), as_path(path)
     if form.is_usual and types is None:
         return TokenFile(tuple(read_conll(path, labels)), "IOB2")
+    scheme, notes = file_scheme(path, form)
+    return TokenFile(tuple(stream_token_file(path, labels, form, types, scheme)), scheme, notes)
+
+
+def file_scheme(path: Path, form: TokenFormat) -> tuple[Scheme, tuple[str, ...]]:
+    """The scheme of a file's tags, and what was found if it had to be detected, in a line each.
+
+    Raises:
+        DataError: No scheme fits, or more than one; or a line is not what the format says.
+    """
+    if form.scheme != "detect":
+        return form.scheme, ()
+    found = detect_rows(token_rows(path, form))
+    return found.scheme, (f"{shown(path)}: {found}",)
+
+
+def stream_token_file(
+    path: Path, labels: LabelSet, form: TokenFormat, types: TypeMap | None, scheme: Scheme
+) -> Iterator[Sentence]:
+    """The sentences of one token file, one by one, as :func:`read_token_file` reads them in a scheme that is known."""
+    if form.is_usual and types is None:
+        yield from stream_conll(path, labels)
+        return
     checked_labels(labels)
-    notes: tuple[str, ...] = ()
-    if form.scheme == "detect":
-        found = detect_rows(token_rows(path, form))
-        scheme, notes = found.scheme, (f"{shown(path)}: {found}",)
-    else:
-        scheme = form.scheme
+    empty = True
     try:
-        made = tuple(sentences(token_rows(path, form, scheme), labels=labels, scheme=scheme, types=types))
+        for sentence in sentences(token_rows(path, form, scheme), labels=labels, scheme=scheme, types=types):
+            yield sentence
+            empty = False
     except SchemeError as error:
         raise DataError(f"{error}{_other_scheme(path, form, types or labels.types)}") from None
-    if not made:
+    if empty:
         raise DataError(f"{shown(path)} holds no sentence; expected a line for each word")
-    return TokenFile(made, scheme, notes)
 
 
 def _other_scheme(path: Path, form: TokenFormat, known: Container[str]) -> str:
@@ -108,6 +127,20 @@ def read_token_corpus(
     form = form or TokenFormat()
     if form.is_usual and types is None and splits is None:
         return read_conll_corpus(folder, task, labels, within)
+    paths = token_paths(folder, task, splits, within)
+    files = {split: read_token_file(path, labels, form, types) for split, path in paths.items()}
+    notes = [note for file in files.values() for note in file.notes]
+    return Corpus(task, labels, *(list(files[split].sentences) for split in SPLITS), notes=tuple(notes))
+
+
+def token_paths(
+    folder: str | Path, task: str, splits: Mapping[Split, str] | None = None, within: str | None = None
+) -> dict[Split, Path]:
+    """The files of a task's corpus, as :func:`read_token_corpus` reads them.
+
+    Raises:
+        DataError: The folder is missing, or all files are.
+    """
     folder = as_path(folder)
     if not is_folder(folder):
         raise DataError(f"there is no folder {shown(folder)}; expected the one that data.splits starts from")
@@ -116,6 +149,4 @@ def read_token_corpus(
     if not any(path.exists() for path in paths.values()):
         known = tasks_in(folder, templates["train"], "train")
         raise DataError(f"{unknown_name('language', task, known)}; expected a file {shown(paths['train'])}")
-    files = {split: read_token_file(path, labels, form, types) for split, path in paths.items()}
-    notes = [note for file in files.values() for note in file.notes]
-    return Corpus(task, labels, *(list(files[split].sentences) for split in SPLITS), notes=tuple(notes))
+    return paths
