@@ -44,8 +44,7 @@ class DataSource(Named):
         Raises:
             DataError: The language is unknown.
         """
-        corpus = self.corpus(language)
-        return {split: len(corpus.split(split)) for split in SPLITS}
+        return {split: sum(1 for _ in stream.read()) for split, stream in self.streams(language).items()}
 
     def streams(self, language: str) -> Mapping[Split, Stream]:
         """The sentences of each split of a language, to be read one after the other (``streaming: true``).

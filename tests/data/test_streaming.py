@@ -580,6 +580,7 @@ def test_token_files_stream_the_sentences_of_their_corpus(
     assert stored_corpus("aa", streams, {}) == dataclasses.replace(corpus, **{s: streams[s].stored() for s in SPLITS})
     assert stored_corpus("aa", streams, {}).notes == corpus.notes
     assert bool(corpus.notes) == (name == "columns")
+    assert source.sizes("aa") == {split: len(corpus.split(split)) for split in SPLITS}
     monkeypatch.setattr(stored_module, "_write", lambda *_: pytest.fail("it is stored again"))
     again = DataSource.parse({"name": "conll", "path": str(tmp_path / "files"), **keys}).streams("aa")
     assert list(again["test"].stored()) == list(corpus.test)
@@ -658,11 +659,11 @@ def peak(number: int, tokenizer: PreTrainedTokenizerBase, keep: bool) -> int:
 def test_memory_does_not_grow_with_the_number_of_sentences(
     tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrow, "ROWS", 200)
+    monkeypatch.setattr(arrow, "ROWS", 100)
     peak(100, tokenizer, False)  # what is imported and cached
-    file, memory = ([peak(size, tokenizer, keep) for size in (1000, 4000)] for keep in (False, True))
-    assert (file[1] - file[0]) / 3000 < 60  # a few numbers for each sentence, while they are sorted by length
-    assert (memory[1] - memory[0]) / 3000 > 600
+    file, memory = ([peak(size, tokenizer, keep) for size in (400, 1600)] for keep in (False, True))
+    assert (file[1] - file[0]) / 1200 < 60  # a few numbers for each sentence, while they are sorted by length
+    assert (memory[1] - memory[0]) / 1200 > 600
 
 
 # Rows
