@@ -112,8 +112,6 @@ def measure(sentences: int) -> None:
     with watch.phase("both opened again, and verified"):
         stored = streams["train"].stored()
         train = encode(stored, stored.labels, tokenizer)
-    with watch.phase("sentences of a generator stored"):
-        assert len(store_sentences(iter(stored), stored.labels)) == sentences
     rest = [encode(streams[split].stored(), stored.labels, tokenizer) for split in ("validation", "test")]
     task = Task.token_classification("aru", train)
     with watch.phase("20 steps of priming"):
@@ -123,6 +121,8 @@ def measure(sentences: int) -> None:
         finetune(model, task, rest[0], settings, progress=False, callbacks=[Stop()])
     with watch.phase("evaluation"):
         print(evaluate(model, rest[1], "aru").summary, flush=True)
+    with watch.phase("sentences of a generator stored"):
+        assert len(store_sentences(iter(stored), stored.labels)) == sentences
     print(f"digests {stored.kept_digest} and {train.digest()} of {len(train)} sentences")
     size = sum(path.stat().st_size for path in Path(os.environ["PEMETA_CACHE"]).rglob("*.arrow"))
     print(f"most above the model's: {', '.join(f'{part} {most:.0f} MB' for part, most in watch.most.items())}")

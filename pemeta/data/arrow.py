@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -95,7 +95,7 @@ class ArrowFile:
     def rows(self, *columns: str) -> Iterator[tuple[Any, ...]]:
         """All rows of some columns, one after the other, as lists."""
         for batch in self._batches:
-            yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
+            yield from zip(*(_lists(batch.column(name)) for name in columns), strict=True)
 
     def _column(self, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each batch, where the rows of a column begin and end, and their items one after the other."""
@@ -103,6 +103,12 @@ class ArrowFile:
             columns = [batch.column(name) for batch in self._batches]
             self._numbers[name] = [(one.offsets.to_numpy(), one.values.to_numpy()) for one in columns]
         return self._numbers[name]
+
+
+def _lists(column: Any) -> list[list[Any]]:
+    """A column of a batch as lists, several times faster than by Arrow's own ``to_pylist``."""
+    items = column.values.to_numpy(zero_copy_only=False).tolist()
+    return [items[start:end] for start, end in pairwise(column.offsets.to_numpy().tolist())]
 
 
 class Rows(Sequence[T]):

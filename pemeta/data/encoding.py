@@ -197,7 +197,7 @@ def _num_cut(words: int, first: dict[int, int], at_the_end: bool) -> int:
 
 
 def _label_ids(sentence: Sentence, first: dict[int, int], length: int, labels: LabelSet) -> torch.Tensor:
-    ids = torch.full((length,), IGNORE_INDEX)
+    ids = [IGNORE_INDEX] * length
     for word, position in first.items():
         ids[position] = labels.index[sentence.tags[word]]
-    return ids
+    return torch.tensor(ids, dtype=torch.long)
