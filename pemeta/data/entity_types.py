@@ -32,8 +32,8 @@ def checked_types(types: Any) -> Any:
     if any(within) and not all(within):
         name = str(list(types)[within.index(False)])
         raise ValueError(
-            f"expected types for each task, or one map for all; found both: {excerpt(types)}; give the task of {name!r}, "
-            "or remove it"
+            f"expected types for each task, or one map for all; found both: {excerpt(types)}; give the "
+            f"task of {name!r}, or remove it"
         )
     for name, value in types.items():
         if all(within):

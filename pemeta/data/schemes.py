@@ -1,14 +1,13 @@
 """Schemes of tags: how data sets write entities as one tag per word. Each is converted to IOB2, the library's own.
 
-=========== =============================================================================================
-``IOB2``    ``B-TYPE`` begins every entity, ``I-TYPE`` goes on with it
-``IOB1``    ``I-TYPE`` begins an entity too; ``B-TYPE`` only where one of the same type stands right before
-``IOBES``   ``B`` ... ``I`` ... ``E``, and ``S`` for an entity of one word; also called BIOES
-``BILOU``   ``B`` ... ``I`` ... ``L``, and ``U`` for an entity of one word
-``BMES``    ``B`` ... ``M`` ... ``E``, and ``S`` or ``W`` for an entity of one word; also called BMEWO
-``types``   the type alone; neighbours of one type are one entity
-``conlleval`` ``B`` and ``I`` as the ``conlleval`` script reads them: ``I-TYPE`` that goes on with nothing begins an entity
-=========== =============================================================================================
+- ``IOB2``: ``B-TYPE`` begins every entity, ``I-TYPE`` goes on with it.
+- ``IOB1``: ``I-TYPE`` begins an entity too; ``B-TYPE`` only where one of the same type stands right before.
+- ``IOBES`` (BIOES): ``B``, ``I`` ..., ``E``; ``S`` for an entity of one word.
+- ``BILOU``: ``B``, ``I`` ..., ``L``; ``U`` for an entity of one word.
+- ``BMES`` (BMEWO): ``B``, ``M`` ..., ``E``; ``S`` or ``W`` for an entity of one word.
+- ``types``: the type alone; neighbours of one type are one entity.
+- ``conlleval``: ``B`` and ``I`` as the script of that name reads them: an ``I-TYPE`` that goes on with nothing begins
+  an entity.
 
 A tag that its scheme does not allow where it stands is refused, so that a wrong scheme is noticed: only ``conlleval``
 takes every order of ``B`` and ``I``.
@@ -46,7 +45,7 @@ class SchemeError(DataError):
     """A tag that its scheme does not allow where it stands."""
 
 
-class _Misfit(Exception):
+class _MisfitError(Exception):
     """Why a tag cannot stand where it does: a clause, or the whole reason."""
 
     def __init__(self, text: str, whole: bool = False) -> None:
@@ -71,7 +70,7 @@ def _prefixed(tag: str, letters: str, scheme: Scheme) -> tuple[str, str]:
     letter, kind = split_tag(tag)
     if tag != "O" and letter not in (*letters,):
         forms = ", ".join(f"{one}-TYPE" for one in letters)
-        raise _Misfit(f"{_named(tag)} is no tag of {scheme}, which has O, {forms}", whole=True)
+        raise _MisfitError(f"{_named(tag)} is no tag of {scheme}, which has O, {forms}", whole=True)
     return letter, kind
 
 
@@ -85,9 +84,9 @@ def _iob(previous: str, tag: str, scheme: Scheme) -> str:
     if not letter:
         return "O"
     if letter == "I" and scheme == "IOB2" and not continues:
-        raise _Misfit(f"in IOB2 an entity starts with {f'B-{kind}'!r}")
+        raise _MisfitError(f"in IOB2 an entity starts with {f'B-{kind}'!r}")
     if letter == "B" and scheme == "IOB1" and not continues:
-        raise _Misfit(f"in IOB1 {tag!r} stands only right after an entity of the same type")
+        raise _MisfitError(f"in IOB1 {tag!r} stands only right after an entity of the same type")
     return f"{'I' if letter == 'I' and continues else 'B'}-{kind}"
 
 
@@ -98,16 +97,16 @@ def _chunks(previous: str, tag: str, scheme: Scheme) -> str:
     is_open = before in ("B", inside)
     if letter and letter in inside + end:
         if not is_open or open_kind != kind:
-            raise _Misfit(f"in {scheme} an entity starts with {f'B-{kind}'!r} or is {f'{single[0]}-{kind}'!r}")
+            raise _MisfitError(f"in {scheme} an entity starts with {f'B-{kind}'!r} or is {f'{single[0]}-{kind}'!r}")
         return f"I-{kind}"
     if is_open:
-        raise _Misfit(f"in {scheme} an entity of several words ends with {f'{end}-{open_kind}'!r}")
+        raise _MisfitError(f"in {scheme} an entity of several words ends with {f'{end}-{open_kind}'!r}")
     return f"B-{kind}" if letter else "O"
 
 
 def _types(previous: str, tag: str, scheme: Scheme) -> str:
     if PREFIXED.fullmatch(tag) or _LETTER.fullmatch(tag):
-        raise _Misfit(f"{_named(tag)} has the form of another scheme's, not of a type alone", whole=True)
+        raise _MisfitError(f"{_named(tag)} has the form of another scheme's, not of a type alone", whole=True)
     return "O" if tag == "O" else f"{'I' if previous == tag else 'B'}-{tag}"
 
 
@@ -127,7 +126,7 @@ def _step(scheme: Scheme, previous: str, tag: str | None) -> tuple[str, str]:
     """A tag in IOB2 and no problem, or the problem; a sentence ends where the tag is None."""
     try:
         return _RULES[scheme](previous, "O" if tag is None else tag, scheme), ""
-    except _Misfit as misfit:
+    except _MisfitError as misfit:
         if misfit.whole:
             return "", misfit.text
         what = f"the sentence ends after {previous!r}" if tag is None else f"{_named(tag)} follows {previous!r}"
@@ -203,8 +202,8 @@ class SchemeFinder:
                 self.places[pair] = place(min(index, len(tags) - 1))
             self.pairs[pair] += 1
 
-    def found(self) -> Detected:
-        """The scheme that all tags fit.
+    def found(self, among: Sequence[Scheme] = DETECTED) -> Detected:
+        """The first of some schemes that all tags fit.
 
         Raises:
             SchemeError: None does, or the tags are letters without types.
@@ -216,7 +215,7 @@ class SchemeFinder:
                 "B-TYPE, I-TYPE and O"
             )
         # Schemes that the same tags fit read them alike: B and I in every entity, or no entity at all.
-        fitting = [scheme for scheme in DETECTED if not self._misfits(scheme)]
+        fitting = [scheme for scheme in among if not self._misfits(scheme)]
         if not fitting:
             raise SchemeError(self._no_scheme())
         begun = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from pemeta.data.entity_types import TypeMap, mapped
 from pemeta.data.rows import Row
-from pemeta.data.schemes import PREFIXED, Detected, Scheme, SchemeError, SchemeFinder, converted
+from pemeta.data.schemes import DETECTED, PREFIXED, Detected, Scheme, SchemeError, SchemeFinder, converted
 from pemeta.data.sentences import LabelSet, Sentence
 from pemeta.errors import DataError, counted, excerpt, shortened, unknown_name
 from pemeta.utils.values import listed, missing, whole
@@ -68,7 +68,13 @@ def sentences(
             raise DataError(f"{row.where}: {error}") from None
 
 
-def detect_rows(rows: Iterable[Row], *, tags: str = "tags", names: Sequence[str] | None = None) -> Detected:
+def detect_rows(
+    rows: Iterable[Row],
+    *,
+    tags: str = "tags",
+    names: Sequence[str] | None = None,
+    among: Sequence[Scheme] = DETECTED,
+) -> Detected:
     """The scheme of all rows' tags, which are read one by one.
 
     Raises:
@@ -78,7 +84,7 @@ def detect_rows(rows: Iterable[Row], *, tags: str = "tags", names: Sequence[str]
     finder = SchemeFinder()
     for row in rows:
         finder.add(tags_of(row, tags, names), row.place)
-    return finder.found()
+    return finder.found(among)
 
 
 def tags_of(row: Row, column: str = "tags", names: Sequence[str] | None = None) -> list[str]:
@@ -125,8 +131,8 @@ def _name(row: Row, index: int, tag: Any, names: Sequence[str] | None) -> str:
     if not 0 <= number < len(names):
         unlabelled = "; -1 and -100 mark words without a tag: remove them" if number < 0 else ""
         raise DataError(
-            f"{where}: tag {index + 1} must be an index from 0 to {len(names) - 1}; found {number}{unlabelled}; the names "
-            f"are {shortened(', '.join(names), 150)}"
+            f"{where}: tag {index + 1} must be an index from 0 to {len(names) - 1}; found {number}{unlabelled}; "
+            f"the names are {shortened(', '.join(names), 150)}"
         )
     return str(names[number])
 
@@ -161,8 +167,8 @@ def _unknown(tag: str, given: str, types: TypeMap | None, labels: LabelSet) -> s
     if types is None:
         known = shortened(", ".join(labels.types), 200)
         return (
-            f"unknown type {excerpt(tag[2:])} of the tag {excerpt(given)}; the types are {known}; list those of all tags "
-            "in types, or map them"
+            f"unknown type {excerpt(tag[2:])} of the tag {excerpt(given)}; the types are {known}; list those of "
+            "all tags in types, or map them"
         )
     kind = tag[2:]
     known = shortened(", ".join(types), 200)

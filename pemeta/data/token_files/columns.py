@@ -1,0 +1,240 @@
+"""The reader of token files: one row for each sentence, with its words, tags and document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pemeta.data.rows import Row
+from pemeta.data.schemes import Scheme
+from pemeta.data.token_files.brackets import are_brackets, to_tags
+from pemeta.data.token_files.formats import TokenFormat
+from pemeta.data.token_files.lines import (
+    BYTE_ORDER_MARK,
+    KEYED,
+    MARKER,
+    TAG,
+    Documents,
+    numbered_lines,
+    shown,
+    without_mark,
+)
+from pemeta.data.token_files.shapes import NUMBER, Shape, misc_items, named, shape_of
+from pemeta.errors import DataError, counted
+
+ENDS = {"EndOfSentence", "PySBDSegment"}
+"""Flags of a sentence's last word, as in HIPE-2022."""
+
+
+class _Word(NamedTuple):
+    """A word line."""
+
+    line: int
+    word: str
+    tag: str
+
+
+class _Range(NamedTuple):
+    """A range of words that has a tag, as a word of several."""
+
+    line: int
+    start: int
+    words: int
+    tag: str
+
+
+class SentenceReader:
+    """Makes rows of lines, with nothing in memory but the present sentence.
+
+    Args:
+        path: The file, for messages.
+        shape: Where it has what.
+        scheme: Scheme of its tags, by which words are told from comments.
+    """
+
+    def __init__(self, path: Path, shape: Shape, scheme: str) -> None:
+        self._file, self._shape, self._scheme = shown(path), shape, scheme
+        self._documents = Documents()
+        self._document: int | None = None
+        self._words: list[_Word] = []
+        self._ranges: list[_Range] = []
+        self._number = 0  # of the last word in the sentence
+        self._sentence = ""
+        self._has_tag = False
+
+    def take(self, number: int, line: str) -> Iterator[Row]:
+        """Take the next line; a row where a sentence has ended.
+
+        Raises:
+            DataError: It is neither blank, nor a marker, a comment or a word.
+        """
+        if line.startswith(BYTE_ORDER_MARK):
+            line = without_mark(line, f"{self._file}, line {number}", bool(self._words))
+        if not line.strip():
+            yield from self.end()
+            return
+        cells = self._shape.cells(line)
+        if MARKER.match(line) and not any(TAG.fullmatch(cell) and cell != "O" for cell in cells[1:]):
+            yield from self.end()
+            self._documents.mark(line)
+        elif self._shape.header is not None and tuple(cells) == self._shape.header:
+            yield from self.end()
+            if number > self._shape.line:  # the header of another file, joined to this one
+                self._documents.end()
+        elif line.startswith("#") and self._is_comment(line, cells):
+            if self._documents.mark(line):
+                yield from self.end()
+            elif self._words and (self._shape.conllu or not KEYED.match(line)):
+                raise self._wrong(
+                    number, "a comment stands before the first word of a sentence", line, "move or remove it"
+                )
+        else:
+            yield from self._take_word(number, line, cells)
+
+    def end(self) -> Iterator[Row]:
+        """The present sentence, if there is one; the next line begins another."""
+        if self._words:
+            self._check_ranges()
+            lines = tuple(word.line for word in self._words)
+            tags = [word.tag for word in self._words]
+            row = Row({}, f"{self._file}, line {lines[0]}", lines)
+            if self._shape.conllu and are_brackets(tags):
+                tags = to_tags(tags, self._shape.fields, row.place)
+            values = {"tokens": [word.word for word in self._words], "tags": tags, "document": self._document}
+            yield Row(values, row.where, lines)
+        self._words, self._ranges, self._number = [], [], 0
+
+    def check_tags(self) -> None:
+        """Refuse CoNLL-U without a single tag where they should be, after its last line.
+
+        Raises:
+            DataError: There was none.
+        """
+        if self._shape.conllu and not self._has_tag:
+            where = f"MISC has the key {self._shape.key!r}"
+            if self._shape.key is None:
+                where = f"column {(self._shape.tag or 0) + 1} has a tag"
+            raise DataError(f"{self._file}: no line where {where}; say where tags are with columns: {{tag: ...}}")
+
+    def _is_comment(self, line: str, cells: list[str]) -> bool:
+        if self._shape.numbered:  # no word begins with #, because its number stands before it
+            return True
+        if not line.startswith("# "):
+            return False
+        if len(cells) != self._shape.width:
+            return True
+        tag = cells[self._shape.tag or 0]
+        is_tag = TAG.fullmatch(tag) is not None or (self._scheme == "types" and tag.isalpha() and not tag.islower())
+        return not is_tag and (KEYED.match(line) is not None or self._shape.separator == "blanks")
+
+    def _take_word(self, number: int, line: str, cells: list[str]) -> Iterator[Row]:
+        shape = self._shape
+        cells = self._fitted(number, line, cells)
+        if shape.sentence is not None:
+            name = cells[shape.sentence].strip()
+            if name and name != self._sentence:
+                yield from self.end()
+                self._sentence = name
+        tag = self._tag(cells)
+        if shape.numbered and not self._is_word(number, line, cells[0], tag):
+            return
+        word = cells[shape.word]
+        if not word.strip():
+            raise self._wrong(number, "expected a word", line, "the word is blank; remove the line")
+        if not tag.strip():
+            raise self._wrong(number, "expected a tag", line, "give the word a tag, or O")
+        if not self._words:
+            self._document = self._documents.current()
+        self._words.append(_Word(number, word, tag))
+        if shape.flags is not None and ENDS & set(cells[shape.flags].split("|")):
+            yield from self.end()
+
+    def _fitted(self, number: int, line: str, cells: list[str]) -> list[str]:
+        """The cells of a line, as many as the file has columns; only empty ones may be missing at the end, or more."""
+        width = self._shape.width
+        if len(cells) == width:
+            return cells
+        filled = cells
+        while filled and not filled[-1].strip():
+            filled = filled[:-1]
+        if len(filled) > width or self._shape.separator == "blanks" or len(filled) <= self._shape.word:
+            advice = ""
+            if "\r" in line:
+                advice = "lines end with a carriage return alone: make it a line feed"
+            elif line.startswith("#"):
+                advice = "a comment begins with '# ' and stands before the first word of a sentence"
+            raise self._wrong(
+                number,
+                f"expected {counted(width, 'column')} separated by {named(self._shape.separator)}, as in line "
+                f"{self._shape.line}",
+                line,
+                advice or f"it has {len(cells)}: mend it",
+            )
+        return [*filled, *[""] * (width - len(filled))]
+
+    def _tag(self, cells: list[str]) -> str:
+        shape = self._shape
+        if shape.tag is not None:
+            tag = cells[shape.tag]
+            if shape.conllu and tag == "_":  # what CoNLL-U writes for nothing
+                return "O"
+            self._has_tag = True
+            return tag
+        items = [value for key, value in misc_items(cells[shape.misc or 0]) if key == shape.key]
+        self._has_tag = self._has_tag or bool(items)
+        return "|".join(items) or "O"
+
+    def _is_word(self, number: int, line: str, cell: str, tag: str) -> bool:
+        """Whether the number of a line is a word's, not that of a range or an empty node."""
+        found = NUMBER.fullmatch(cell)
+        if found is None:
+            if self._shape.conllu:
+                raise self._wrong(number, "expected the number of a word", line, "put a blank line between sentences")
+            return True
+        first, mark, last = int(found[1]), found[2], int(found[3] or 0)
+        if mark == "-" and first == self._number + 1 and last >= first:
+            if tag != "O" and tag.strip():
+                self._ranges.append(_Range(number, len(self._words), last - first + 1, tag))
+            return False
+        if mark == "." and first == self._number:
+            return False
+        if self._shape.conllu and (mark or first != self._number + 1):
+            raise self._wrong(
+                number, f"expected the number {self._number + 1}", line, "number the words of a sentence from 1"
+            )
+        self._number = first
+        return True
+
+    def _check_ranges(self) -> None:
+        """Refuse a range with a tag that none of its words has, which would be lost."""
+        for line, start, words, tag in self._ranges:
+            if all(word.tag == "O" for word in self._words[start : start + words]):
+                raise DataError(
+                    f"{self._file}, line {line}: the range of {words} words has the tag {tag!r}, but its words, "
+                    "which are what CoNLL-U annotates, have none; give them the tag"
+                )
+
+    def _wrong(self, number: int, expected: str, line: str, advice: str) -> DataError:
+        return DataError(f"{self._file}, line {number}: {expected}; found {line[:80]!r}; {advice}")
+
+
+def token_rows(path: Path, form: TokenFormat, scheme: Scheme | None = None) -> Iterator[Row]:
+    """The sentences of a token file, one by one: rows with ``tokens``, ``tags`` as they are, and ``document``.
+
+    ``document`` counts what document marks separate, from 0: ``-DOCSTART-`` lines, ``# newdoc`` and ``document_id``
+    comments, other sources than before (``# http://...``), and repeated headers; it is None before the first mark.
+
+    Args:
+        path: The file.
+        form: How it is written.
+        scheme: Scheme of the tags, if it has been detected.
+
+    Raises:
+        DataError: The file cannot be read, or a line is not what the format says.
+    """
+    reader = SentenceReader(path, shape_of(path, form), scheme or form.scheme)
+    for number, line in numbered_lines(path):
+        yield from reader.take(number, line)
+    yield from reader.end()
+    reader.check_tags()
