@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from pemeta.data.corpus import Corpus
 from pemeta.data.entity_types import Types, checked_types, label_set, type_map
-from pemeta.data.sentences import SPLITS, Corpus, Split
+from pemeta.data.sentences import SPLITS, Split
 from pemeta.data.synthetic import SyntheticWorld
 from pemeta.data.token_files.formats import Layout, SchemeSetting, TokenFormat, checked_columns, checked_separator
 from pemeta.data.token_files.places import checked_splits
@@ -42,6 +43,17 @@ class DataSource(Named):
         """
         corpus = self.corpus(language)
         return {split: len(corpus.split(split)) for split in SPLITS}
+
+    def entity_types(self) -> tuple[str, ...]:
+        """The types of entities that sentences have labels for, as far as that is known without reading them."""
+        return ("PER", "ORG", "LOC")
+
+    def check_tasks(self, tasks: Sequence[str]) -> None:
+        """Refuse tasks that this source cannot tell apart; by default it can.
+
+        Raises:
+            ConfigError: Several of them would have the same sentences.
+        """
 
     def unlabelled(self) -> Iterator[Sequence[str]]:
         """Unlabelled sentences of all languages, for pretraining.
@@ -146,6 +158,10 @@ class ConllData(DataSource):
     def _make_a_format(self) -> Self:
         _ = self.token_format
         return self
+
+    def entity_types(self) -> tuple[str, ...]:
+        """The configured types, as they are called here."""
+        return label_set(self.types).types
 
     @property
     def token_format(self) -> TokenFormat:
