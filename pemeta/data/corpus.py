@@ -84,7 +84,7 @@ class Corpus:
         (Sentence(words=('Ada', 'slept'), tags=('B-PER', 'O')),)
         """
         reading = TableReading(
-            columns=columns or {},
+            columns={} if columns is None else columns,
             names=names,
             task_column=task_column,
             types=types,
