@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Sequence as ListOf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pemeta.data import TableData
+from pemeta.data.tables.cells import words_in
 from pemeta.data.tables.files import read_table
 from pemeta.errors import ConfigError, DataError, PemetaError
 
@@ -248,6 +252,24 @@ def test_types_may_be_given_for_each_task(tmp_path):
     assert source.corpus("a").train[0].tags == ("B-PER",)
     assert source.corpus("b").train[0].tags == ("O",)
     assert source.entity_types() == ("PER",)
+
+
+words = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1).filter(str.strip)
+CELLS = {
+    "Python's list": str,
+    "JSON's list": json.dumps,
+    "JSON's list with its own letters": lambda row: json.dumps(row, ensure_ascii=False),
+    "an array": lambda row: str(np.array(row, dtype=object)),
+    "a text": " ".join,
+}
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@settings(max_examples=40, deadline=None)
+@given(st.lists(words, min_size=2, max_size=6))
+def test_any_words_come_back_from_a_cell(kind, row):
+    if kind != "a text" or not row[0].startswith(("['", '["')):  # a text that begins like a list is refused, or is one
+        assert words_in(CELLS[kind](row), "train.csv, line 2") == row
 
 
 # Which rows are a task's, which files a split's
