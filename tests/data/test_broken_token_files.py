@@ -300,7 +300,7 @@ BROKEN: dict[str, tuple[str, TokenFormat, str]] = {
     "both": (
         "Ada\tI-PER\n\nBo\tB-PER\nCy\tO\n",
         DETECT,
-        "the tags fit no scheme; closest are IOB2 and IOB1",
+        "no scheme fits all tags; IOB2 is closest, but",
     ),
     "an entity cut off": (
         "Ada\tB-PER\n\nBo\tO\n",
@@ -342,7 +342,7 @@ def test_broken_files_are_refused_with_the_line_and_a_remedy(tmp_path, name):
     path = tmp_path / "broken.txt"
     path.write_bytes(text.encode())
     message = refusal(path, form)
-    assert message.removeprefix("the tags fit no scheme").count(str(path)) >= 1
+    assert message.startswith(str(path)) or "no folder" in message
     assert any(one in message for one in says.split("|line")) if "|line" in says else says in message, message
 
 
