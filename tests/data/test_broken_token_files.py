@@ -31,7 +31,17 @@ BROKEN: dict[str, tuple[str, TokenFormat, str]] = {
     "a word without a tag": (
         "Ada\tB-PER\nslept\n",
         TABS,
-        "line 2: expected a tag; found 'slept'; give the word a tag, or O",
+        "line 2: expected 2 columns separated by tabs, as in line 1; found 'slept'; give the word a tag, or O",
+    ),
+    "a column that would take its neighbour's place": (
+        "1\tAda\tB-PER\tO\n2 Bo\tO\tB-PER\n",
+        TokenFormat(columns={"word": 2, "tag": 3}),
+        "line 2: expected 4 columns separated by tabs, as in line 1; found '2 Bo\\tO\\tB-PER'; it has 3: mend it",
+    ),
+    "a last column that is missing": (
+        "Ada\tB-PER\tx\nBo\tO\n",
+        TABS,
+        "line 2: expected 3 columns separated by tabs, as in line 1; found 'Bo\\tO'; it has 2: mend it",
     ),
     "a blank tag": (
         "Ada\t \n",
