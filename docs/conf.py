@@ -65,7 +65,7 @@ nitpick_ignore_regex = [
     # Settings of tables: their validators, and the rows that only readers see.
     (
         r"py:class",
-        r"BeforeValidator|Types|Split|Splits|Pattern|_mark|_of_tags|_checked|_of_labels|pemeta\.data\.rows\.Row",
+        r"BeforeValidator|Types|Split|Splits|Pattern|_mark|_of_tags|_checked|_of_labels|_of_task|pemeta\.data\.rows\.Row",
     ),
     # What is imported for type checkers alone, and types with marks that autodoc shows as they are written.
     (

@@ -41,7 +41,13 @@ def _mark(separator: str | None) -> str | None:
     return separator
 
 
-Pattern = Annotated[str, Field(min_length=1), AfterValidator(checked_pattern)]
+def _of_task(pattern: str) -> str:
+    if "{split}" in pattern:
+        raise ValueError(f"only {{task}} may stand in braces; found {pattern!r}")
+    return checked_pattern(pattern)
+
+
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(_of_task)]
 Splits = Annotated[dict[Split, str] | None, AfterValidator(_of_train)]
 
 
@@ -142,9 +148,11 @@ class HubData(TableSource):
         return [*super()._patterns(), self.repository, self.config]
 
     def _place(self, task: str) -> tuple[str, str | None, str | None, dict[Split, str] | None]:
-        config = None if self.config is None else filled(self.config, task)
-        splits = None if self.splits is None else {split: filled(one, task) for split, one in self.splits.items()}
-        return filled(self.repository, task), config, self.revision, splits
+        config = None if self.config is None else filled(self.config, task, "")
+        splits = (
+            None if self.splits is None else {split: filled(one, task, split) for split, one in self.splits.items()}
+        )
+        return filled(self.repository, task, ""), config, self.revision, splits
 
     def corpus(self, language: str) -> Corpus:
         """The corpus of a task: of its configuration, its split, or its rows."""

@@ -169,4 +169,4 @@ class Builder:
         return self.config.data.corpus(language).limited(**sizes.model_dump())
 
     def _encode(self, corpus: Corpus, sentences: Sequence[Sentence]) -> Encoded:
-        return encode(sentences, corpus.labels, self.tokenizer, self.config.max_length)
+        return encode(sentences, corpus.labels, self.tokenizer, self.config.max_length, self.config.scoring)

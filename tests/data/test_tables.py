@@ -321,7 +321,9 @@ def test_files_named_like_splits_are_found(tmp_path):
 def test_several_files_are_one_split(tmp_path):
     for number in range(3):
         lines(tmp_path / f"part{number}.jsonl", [{"tokens": [str(number)], "tags": ["O"]}])
-    every = {"train": "part*.jsonl", "validation": "part0.jsonl", "test": "{task}.jsonl"}
+    (tmp_path / "test").mkdir()
+    lines(tmp_path / "test" / "part2.jsonl", [{"tokens": ["2"], "tags": ["O"]}])
+    every = {"train": "part*.jsonl", "validation": "part0.jsonl", "test": "{split}/{task}.jsonl"}
     corpus = TableData(path=str(tmp_path), splits=every).corpus("part2")
     assert [one.words for one in corpus.train] == [("0",), ("1",), ("2",)]
     assert corpus.test[0].words == ("2",)
@@ -573,7 +575,7 @@ def test_files_in_the_folder_itself_are_those_of_every_task(tmp_path, inner):
 
 @pytest.mark.parametrize(("options", "says"), [
     ({"splits": {"validation": "a"}}, "splits: expected one for train too"),
-    ({"splits": {"train": "{tsk}.csv"}}, "only {task} may stand in braces; found {tsk}"),
+    ({"splits": {"train": "{tsk}.csv"}}, "only {task} and {split} may stand in braces; found {tsk}"),
     ({"splits": {"dev": "a", "train": "b"}}, "splits.dev"),
     ({"separator": ";;"}, "separator: expected one character"),
     ({"names": ["O", "O"]}, "names: two integers have the same name"),

@@ -17,6 +17,7 @@ PLACE = re.compile(r"\{([^{}]*)\}")
 """What stands for something else in a pattern."""
 TASK = ("task", "language")
 """What stands for the task in a pattern."""
+SPLIT = "split"
 SAVED = "state.json"
 """A file in each folder that ``Dataset.save_to_disk`` has written."""
 ABOUT = {"dataset_dict.json", "dataset_info.json", "dataset_infos.json", SAVED}
@@ -26,29 +27,29 @@ SHARD = re.compile(r"-\d+-of-\d+$")
 
 
 def checked_pattern(pattern: str) -> str:
-    """A pattern in which nothing but the task stands in braces.
+    """A pattern in which nothing but the task and the split stand in braces.
 
     Raises:
         ValueError: Something else does.
     """
     for name in PLACE.findall(pattern):
-        if name not in TASK:
-            raise ValueError(f"only {{task}} may stand in braces; found {{{name}}} in {pattern!r}")
+        if name not in (*TASK, SPLIT):
+            raise ValueError(f"only {{task}} and {{split}} may stand in braces; found {{{name}}} in {pattern!r}")
     return pattern
 
 
 def names_task(*patterns: str | None) -> bool:
     """Whether the task stands in a pattern."""
-    return any(pattern is not None and PLACE.search(pattern) for pattern in patterns)
+    return any(name in TASK for pattern in patterns for name in PLACE.findall(pattern or ""))
 
 
-def filled(pattern: str, task: str) -> str:
-    """A pattern with the task in its place.
+def filled(pattern: str, task: str, split: str) -> str:
+    """A pattern with the task and the split in their places.
 
-    >>> filled("{task}/train-*.parquet", "news")
+    >>> filled("{task}/{split}-*.parquet", "news", "train")
     'news/train-*.parquet'
     """
-    return PLACE.sub(lambda _: task, pattern)
+    return PLACE.sub(lambda found: split if found[1] == SPLIT else task, pattern)
 
 
 def files_of(
@@ -67,7 +68,7 @@ def files_of(
         DataError: There are none, or it is not clear which file is which split.
     """
     if patterns is not None:
-        return {split: _matching(root, filled(pattern, task)) for split, pattern in patterns.items()}
+        return {split: _matching(root, filled(pattern, task, split)) for split, pattern in patterns.items()}
     if not root.exists():
         raise DataError(f"there is no file or folder {shown(root)}; check data.path")
     if root.is_file() or (root / SAVED).is_file():
