@@ -7,7 +7,8 @@ from itertools import chain
 from pathlib import Path
 
 from pemeta.data.conll_advice import about_line, about_tag, is_tag
-from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence, Split, checked_labels
+from pemeta.data.corpus import Corpus
+from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split, checked_labels
 from pemeta.data.token_files.lines import (
     BYTE_ORDER_MARK,
     KEYED,

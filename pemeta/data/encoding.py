@@ -14,13 +14,14 @@ from transformers import PreTrainedTokenizerBase
 
 from pemeta.data.arrow import Chunk, chunked, write_rows
 from pemeta.data.examples import TokenDigest, TokenExamples, checked_length
-from pemeta.data.metrics import Scores, entity_scores
+from pemeta.data.metrics import SCORINGS, Scores, Scoring, entity_scores
 from pemeta.data.sentences import LabelSet, Sentence, checked_labels
 from pemeta.data.stored_sentences import StoredSentences
 from pemeta.data.stored_tokens import COLUMNS, FirstTokens, TensorColumn, digest_of_file, tokens_file
 from pemeta.data.words import tokenize_words
 from pemeta.errors import ModelError
 from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.utils.values import known
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Encoded(TokenExamples[list[str], Scores]):
         num_truncated: Number of sentences longer than ``max_length`` tokens.
         num_cut_words: Number of words that were cut off from them.
         trunk: Hidden states (T, D) of each sentence, if fine-tuning has computed them.
+        scoring: Rules by which predicted tags are scored, of :func:`~pemeta.data.metrics.entity_scores`.
     """
 
     kind: ClassVar[str] = "token_classification"
@@ -53,6 +55,7 @@ class Encoded(TokenExamples[list[str], Scores]):
     num_truncated: int
     num_cut_words: int
     trunk: Sequence[torch.Tensor] | None = None
+    scoring: Scoring = "conlleval"
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -79,11 +82,15 @@ class Encoded(TokenExamples[list[str], Scores]):
 
     def scores(self, decoded: Sequence[list[str]]) -> Scores:
         """Entity-level scores of predicted tags against all gold tags, including those of cut words."""
-        return entity_scores([list(s.tags) for s in self.sentences], decoded, self.labels.types)
+        return entity_scores([list(s.tags) for s in self.sentences], decoded, self.labels.types, self.scoring)
 
 
 def encode(
-    sentences: Sequence[Sentence], labels: LabelSet, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
+    sentences: Sequence[Sentence],
+    labels: LabelSet,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    scoring: Scoring = "conlleval",
 ) -> Encoded:
     """Encode sentences; the first token of a word carries the word's label (Devlin et al., 2019, §5.3).
 
@@ -101,10 +108,12 @@ def encode(
         tokenizer: A fast tokenizer, because others do not align tokens with words.
         max_length: Most tokens per sentence, special tokens included; longer sentences are truncated and counted. By
             default 128, our choice, or the model's limit if that is less.
+        scoring: What becomes of a predicted ``I-X`` that goes on with no entity when predictions are scored: it begins
+            one (``conlleval``), or it is none (``strict``).
 
     Raises:
         ModelError: The tokenizer is not a fast one.
-        ConfigError: ``max_length`` is above the limit of the tokenizer's model or below 3.
+        ConfigError: ``max_length`` is above the limit of the tokenizer's model or below 3, or there is no such scoring.
         DataError: A tag of any word, cut or not, is not in the label set or cannot follow the one before it in IOB2.
         OutputError: The sentences are in a file, and the cache cannot be written.
     """
@@ -113,13 +122,18 @@ def encode(
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{type(tokenizer).__name__} does not align tokens with words; use a fast tokenizer")
     max_length = checked_length(max_length, 3, tokenizer)
+    known(scoring, "scoring", SCORINGS)
     if isinstance(given, StoredSentences):
-        return _encode_stored(given, labels, tokenizer, max_length)
-    return _encode(given, labels, tokenizer, max_length)
+        return _encode_stored(given, labels, tokenizer, max_length, scoring)
+    return _encode(given, labels, tokenizer, max_length, scoring)
 
 
 def _encode(
-    sentences: Sequence[Sentence], labels: LabelSet, tokenizer: PreTrainedTokenizerBase, max_length: int
+    sentences: Sequence[Sentence],
+    labels: LabelSet,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    scoring: Scoring = "conlleval",
 ) -> Encoded:
     tokens = tokenize_words([s.words for s in sentences], tokenizer, max_length)
     first_tokens = tuple(one.first_tokens() for one in tokens)
@@ -140,11 +154,16 @@ def _encode(
             for s, first, one in zip(sentences, first_tokens, tokens, strict=True)
             if one.cut
         ),
+        scoring=scoring,
     )
 
 
 def _encode_stored(
-    sentences: StoredSentences, labels: LabelSet, tokenizer: PreTrainedTokenizerBase, max_length: int
+    sentences: StoredSentences,
+    labels: LabelSet,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    scoring: Scoring,
 ) -> Encoded:
     """The same, in a file that is written only once; no more than a chunk of the sentences is in memory."""
 
@@ -172,6 +191,7 @@ def _encode_stored(
         pad_id=tokenizer.pad_token_id or 0,
         num_truncated=file.about["truncated"],
         num_cut_words=file.about["cut words"],
+        scoring=scoring,
     )
 
 

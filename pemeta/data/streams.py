@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence, Split
+from pemeta.data.corpus import Corpus
+from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split
 from pemeta.data.stored_sentences import StoredSentences, store_sentences, stored_once
 from pemeta.data.token_files.lines import unreadable
 

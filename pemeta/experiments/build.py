@@ -12,8 +12,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
+from pemeta.data.corpus import Corpus
 from pemeta.data.encoding import Encoded, encode
-from pemeta.data.sentences import SPLITS, Corpus, Sentence, digest
+from pemeta.data.sentences import SPLITS, Sentence, digest
 from pemeta.data.streams import stored_corpus
 from pemeta.experiments.backbones import Say
 from pemeta.experiments.config import GridConfig, Run
@@ -171,7 +172,7 @@ class Builder:
         return self.config.data.corpus(language).limited(**sizes.model_dump())
 
     def _encode(self, corpus: Corpus, sentences: Sequence[Sentence]) -> Encoded:
-        return encode(sentences, corpus.labels, self.tokenizer, self.config.max_length)
+        return encode(sentences, corpus.labels, self.tokenizer, self.config.max_length, self.config.scoring)
 
 
 def _unseen(scored: Iterable[Sentence], trained_on: Iterable[Iterable[Sentence]]) -> tuple[int, ...]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pemeta.data.conll import read_conll, read_conll_corpus, stream_conll
+from pemeta.data.corpus import Corpus
 from pemeta.data.entity_types import TypeMap
 from pemeta.data.schemes import Scheme, SchemeError
-from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence, Split, checked_labels
+from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split, checked_labels
 from pemeta.data.token_files.columns import token_rows
 from pemeta.data.token_files.formats import TokenFormat
 from pemeta.data.token_files.lines import as_path, is_folder, shown
