@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pemeta.data import encode as encode
     from pemeta.data import encode_language_model as encode_language_model
     from pemeta.data import encode_texts as encode_texts
+    from pemeta.data import store_sentences as store_sentences
     from pemeta.deploy import Server as Server
     from pemeta.deploy import TaskModel as TaskModel
     from pemeta.deploy import load_peft as load_peft
@@ -84,6 +85,7 @@ _PUBLIC = {
         "encode",
         "encode_language_model",
         "encode_texts",
+        "store_sentences",
     ),
     "pemeta.deploy": (
         "Server",

@@ -80,6 +80,14 @@ def _processes_are_ended() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The cache of streamed data is the tests' own, and that of the processes that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PEMETA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def conll_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three languages, ``aa`` ``bb`` ``cc``: 24 training, 6 validation and 8 test sentences each."""

@@ -39,7 +39,7 @@ class EncodedBlocks(TokenExamples[list[float], LanguageModelScores]):
     input_ids: tuple[torch.Tensor, ...]
     pad_id: int
     num_truncated: int = 0
-    trunk: tuple[torch.Tensor, ...] | None = None
+    trunk: Sequence[torch.Tensor] | None = None
 
     @property
     def outputs(self) -> range:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
-from pemeta.data.conll_advice import KEYED, MARKER, about_bytes, about_line, about_tag, is_tag
-from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence, checked_labels
-from pemeta.errors import DataError, excerpt, reason, unknown_name
-
-BYTE_ORDER_MARK = "\ufeff"
+from pemeta.data.conll_advice import about_line, about_tag, is_tag
+from pemeta.data.corpus import Corpus
+from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split, checked_labels
+from pemeta.data.token_files.lines import (
+    BYTE_ORDER_MARK,
+    KEYED,
+    MARKER,
+    Documents,
+    as_path,
+    is_folder,
+    not_utf8,
+    numbered_lines,
+    shown,
+    unreadable,
+    without_mark,
+)
+from pemeta.errors import DataError, excerpt, unknown_name
 
 
 def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
@@ -23,69 +36,72 @@ def read_conll(path: str | Path, labels: LabelSet) -> list[Sentence]:
     Raises:
         DataError: The file is missing, empty or not UTF-8, a line is not a word, one tab and a tag, a tag is not in
             the label set, or an entity does not start with ``B-``. The message names the file, the line and its
-            content, and, for columns and schemes that are known, a command that converts the file.
+            content, and, for columns and schemes that are known, the setting that reads the file.
         ConfigError: ``labels`` is not a label set.
     """
     checked_labels(labels)
-    path = _path(path)
+    path = as_path(path)
     text = _text(path)
-    sentences: list[Sentence] = []
+    # Not splitlines(): words of real data contain characters at which it splits (U+0085, U+2028).
+    return list(_sentences(path, enumerate(text.split("\n"), start=1), labels))
+
+
+def stream_conll(path: str | Path, labels: LabelSet) -> Iterator[Sentence]:
+    """The sentences of one file, which :func:`read_conll` would read, one by one, for a file that memory cannot hold.
+
+    Raises:
+        DataError: As :func:`read_conll`, when the wrong line is reached.
+        ConfigError: ``labels`` is not a label set.
+    """
+    checked_labels(labels)
+    path = as_path(path)
+    yield from _sentences(path, numbered_lines(path), labels)
+
+
+def _sentences(path: Path, lines: Iterable[tuple[int, str]], labels: LabelSet) -> Iterator[Sentence]:
+    found = False
     words: list[str] = []
     tags: list[str] = []
-    # Not splitlines(): words of real data contain characters at which it splits (U+0085, U+2028).
-    for number, line in enumerate([*text.split("\n"), ""], start=1):
+    documents, document = Documents(), None
+    for number, line in chain(lines, [(0, "")]):
         line = line.removesuffix("\r")
         if line.startswith(BYTE_ORDER_MARK):
-            line = _without_mark(line, f"{_shown(path)}, line {number}", bool(words))
+            line = without_mark(line, f"{shown(path)}, line {number}", bool(words))
         if not line.strip():
             if words:
-                sentences.append(Sentence(tuple(words), tuple(tags)))
-                words, tags = [], []
+                yield Sentence(tuple(words), tuple(tags), document)
+                found, words, tags = True, [], []
             continue
         if not words and is_remark(line, labels):
+            documents.mark(line)
             continue
         word, _, tag = line.partition("\t")
         marker = word.startswith("-DOC") and tag == "O" and MARKER.match(word)  # within a sentence
         if not word.strip() or not tag.strip() or "\t" in tag or "\0" in line or marker:
-            advice = about_line(path, text, labels, line)
-            raise DataError(f"{_shown(path)}, line {number}: expected word<TAB>tag; found {line[:80]!r}; {advice}")
+            advice = about_line(path, _text(path), labels, line)
+            raise DataError(f"{shown(path)}, line {number}: expected word<TAB>tag; found {line[:80]!r}; {advice}")
         problem = labels.problem(tags[-1] if tags else "O", tag)
         if problem:
-            advice = about_tag(path, text, labels, word, tag)
-            raise DataError(f"{_shown(path)}, line {number}: {problem}; the line is {line[:80]!r}; {advice}")
+            advice = about_tag(path, _text(path), labels, word, tag)
+            raise DataError(f"{shown(path)}, line {number}: {problem}; the line is {line[:80]!r}; {advice}")
+        if not words:
+            document = documents.current()
         words.append(word)
         tags.append(tag)
-    if not sentences:
-        raise DataError(f"{_shown(path)} holds no sentence; expected word<TAB>tag lines")
-    return sentences
+    if not found:
+        raise DataError(f"{shown(path)} holds no sentence; expected word<TAB>tag lines")
 
 
 def _text(path: Path) -> str:
     """A file as text; not by ``read_text()``, which splits lines at a carriage return alone."""
     try:
         raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {_shown(path)}: {error.strerror}; check the path") from None
-    except ValueError as error:  # a NUL in the path
-        raise DataError(f"cannot read {_shown(path)}: {reason(error)}; check the path") from None
+    except (OSError, ValueError) as error:  # the latter for a NUL in the path
+        raise unreadable(path, error) from None
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        advice = about_bytes(path, raw)
-        raise DataError(
-            f"{_shown(path)}: not UTF-8 at byte {error.start}; convert the file to UTF-8; {advice}"
-        ) from None
-
-
-def _without_mark(line: str, where: str, within: bool) -> str:
-    """A line without the byte-order mark that a file begins with, whether alone or joined to others."""
-    line = line.lstrip(BYTE_ORDER_MARK)
-    if within and line.strip():
-        raise DataError(
-            f"{where}: found a byte-order mark within a sentence, before {line[:80]!r}; put a blank line before it if "
-            "another file begins there, or else remove it"
-        )
-    return line
+        raise not_utf8(path, raw, error.start) from None
 
 
 def is_remark(line: str, labels: LabelSet) -> bool:
@@ -108,25 +124,6 @@ def is_remark(line: str, labels: LabelSet) -> bool:
     return not tag and (len(fields) > 2 or (len(fields) == 2 and not is_tag(fields[1], labels)))
 
 
-def _path(path: object) -> Path:
-    try:
-        return Path(os.fspath(path))  # type: ignore[call-overload]
-    except TypeError:
-        raise DataError(f"expected the path of a file; found {excerpt(path)}; give a string or a Path") from None
-
-
-def _shown(path: Path) -> str:
-    """A path in a message, on one line."""
-    return str(path) if str(path).isprintable() else repr(str(path))
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that is too long for a file
-        return False
-
-
 def read_conll_corpus(folder: str | Path, language: str, labels: LabelSet, within: str | None = None) -> Corpus:
     """A language's corpus from ``folder/language/{train,validation,test}.conll``.
 
@@ -139,16 +136,26 @@ def read_conll_corpus(folder: str | Path, language: str, labels: LabelSet, withi
     Raises:
         DataError: The folder or the language's folder is missing, or a file is malformed.
     """
-    folder = _path(folder)
+    paths = conll_paths(folder, language, within)
+    return Corpus(language, labels, *(read_conll(paths[split], labels) for split in SPLITS))
+
+
+def conll_paths(folder: str | Path, language: str, within: str | None = None) -> dict[Split, Path]:
+    """The files of a language's corpus, as :func:`read_conll_corpus` reads them.
+
+    Raises:
+        DataError: The folder or the language's folder is missing.
+    """
+    folder = as_path(folder)
     for name in (language, language if within is None else within):
         if not isinstance(name, str):
             raise DataError(f"expected the name of a language; found {excerpt(name)}; give a string")
-    if not _is_folder(folder):
-        raise DataError(f"there is no folder {_shown(folder)}; expected one with a folder per language in it")
+    if not is_folder(folder):
+        raise DataError(f"there is no folder {shown(folder)}; expected one with a folder per language in it")
     own = folder / (within or language)
-    if not _is_folder(own) and within is not None:
-        raise DataError(f"there is no folder {_shown(own)} for the language {language!r}; check data.folders")
-    if not _is_folder(own):
+    if not is_folder(own) and within is not None:
+        raise DataError(f"there is no folder {shown(own)} for the language {language!r}; check data.folders")
+    if not is_folder(own):
         known = [child.name for child in folder.iterdir() if (child / "train.conll").is_file()]
-        raise DataError(f"{unknown_name('language', language, known)}; expected a folder {_shown(own)}")
-    return Corpus(language, labels, *(read_conll(own / f"{split}.conll", labels) for split in SPLITS))
+        raise DataError(f"{unknown_name('language', language, known)}; expected a folder {shown(own)}")
+    return {split: own / f"{split}.conll" for split in SPLITS}

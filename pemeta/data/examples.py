@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Generic
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import Self, TypeVar
 
+from pemeta.data.arrow import Rows
 from pemeta.data.metrics import TaskScores
 from pemeta.errors import ConfigError, DataError, excerpt
 from pemeta.typing import IGNORE_INDEX, Batch
@@ -23,20 +24,22 @@ Decoded = TypeVar("Decoded", default=Any)
 Scored = TypeVar("Scored", bound=TaskScores, default=Any)
 
 
-class HiddenStates(tuple[torch.Tensor, ...]):
+class HiddenStates(Rows[torch.Tensor]):
     """Hidden states (T, D) of each example: the last ones, or the input of a layer.
 
-    Attributes:
+    Args:
+        rows: A tensor for each example.
         key: Key of the hidden states in a batch.
     """
 
-    key: str
+    def __init__(self, rows: Sequence[torch.Tensor], key: str) -> None:
+        self._rows, self.key = rows, key
 
-    def __new__(cls, rows: Iterable[torch.Tensor], key: str) -> Self:
-        """Hidden states from one tensor per example."""
-        made = super().__new__(cls, rows)
-        made.key = key
-        return made
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def row(self, index: int) -> torch.Tensor:  # noqa: D102 - inherited
+        return self._rows[index]
 
 
 class Examples(ABC, Generic[Decoded, Scored]):
@@ -57,7 +60,7 @@ class Examples(ABC, Generic[Decoded, Scored]):
 
     num_truncated: int
     """Number of examples that exceeded the maximum length and were truncated."""
-    trunk: tuple[torch.Tensor, ...] | None
+    trunk: Sequence[torch.Tensor] | None
     """Hidden states (T, D) of each example, if they have been computed."""
 
     @property
@@ -72,6 +75,15 @@ class Examples(ABC, Generic[Decoded, Scored]):
     @abstractmethod
     def length(self, index: int) -> int:
         """Number of positions of an example, without the padding of a batch."""
+
+    def lengths(self) -> np.ndarray:
+        """:meth:`length` of all examples."""
+        return np.fromiter(map(self.length, range(len(self))), np.int64, len(self))
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the examples are read from a file when they are used, as those that do not fit into memory are."""
+        return False
 
     @abstractmethod
     def tensors(self, indices: Sequence[int] | np.ndarray) -> Batch:
@@ -127,10 +139,10 @@ class Examples(ABC, Generic[Decoded, Scored]):
             ConfigError: ``size`` is not a positive whole number.
         """
         size = checked_size(size, "the number of examples in a batch")
-        order = sorted(range(len(self)), key=lambda i: -self.length(i))
-        return (order[start : start + size] for start in range(0, len(order), size))
+        order = np.argsort(-self.lengths(), kind="stable")
+        return (order[start : start + size].tolist() for start in range(0, len(order), size))
 
-    def holding(self, trunk: tuple[torch.Tensor, ...] | None, key: str = "trunk") -> Self:
+    def holding(self, trunk: Sequence[torch.Tensor] | None, key: str = "trunk") -> Self:
         """A copy with the given hidden states, or without any; batches hold them under ``key``."""
         held = copy.copy(self)
         kept = None if trunk is None else HiddenStates(trunk, key)
@@ -151,7 +163,7 @@ class TokenExamples(Examples[Decoded, Scored]):
         pad_id: Token id that pads shorter examples of a batch.
     """
 
-    input_ids: tuple[torch.Tensor, ...]
+    input_ids: Sequence[torch.Tensor]
     pad_id: int
 
     @abstractmethod
@@ -163,6 +175,13 @@ class TokenExamples(Examples[Decoded, Scored]):
 
     def length(self, index: int) -> int:  # noqa: D102 - inherited
         return len(self.input_ids[index])
+
+    def lengths(self) -> np.ndarray:  # noqa: D102 - inherited
+        return self.input_ids.lengths() if isinstance(self.input_ids, Rows) else super().lengths()
+
+    @property
+    def on_disk(self) -> bool:  # noqa: D102 - inherited
+        return isinstance(self.input_ids, Rows)
 
     def inputs(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """``input_ids`` and ``attention_mask`` (B, T)."""
@@ -177,12 +196,28 @@ class TokenExamples(Examples[Decoded, Scored]):
 
     def digest(self) -> str:
         """A digest of all tokens and labels, as twelve hexadecimal digits."""
-        sha = hashlib.sha256()
-        for index, ids in enumerate(self.input_ids):
-            sha.update(ids.numpy().tobytes())
-            sha.update(self.gold(index).numpy().tobytes())
-            sha.update(b"|")
-        return sha.hexdigest()[:12]
+        sha = TokenDigest()
+        sha.update(self)
+        return sha.value
+
+
+class TokenDigest:
+    """A digest of the tokens and labels of examples that come in parts, one after the other."""
+
+    def __init__(self) -> None:
+        self._sha = hashlib.sha256()
+
+    def update(self, examples: TokenExamples) -> None:
+        """Add examples."""
+        for index, ids in enumerate(examples.input_ids):
+            self._sha.update(ids.numpy().tobytes())
+            self._sha.update(examples.gold(index).numpy().tobytes())
+            self._sha.update(b"|")
+
+    @property
+    def value(self) -> str:
+        """Twelve hexadecimal digits."""
+        return self._sha.hexdigest()[:12]
 
 
 def checked_length(length: int | None, least: int, tokenizer: PreTrainedTokenizerBase, what: str = "max_length") -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from pemeta.errors import ConfigError, DataError, counted, excerpt, shortened
-from pemeta.utils.values import checked_size, known, listed, missing, text_problem
+from pemeta.utils.values import listed, missing, text_problem, whole
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -21,9 +21,11 @@ class Sentence:
     Attributes:
         words: One string or more, none of them empty.
         tags: A string for each word.
+        document: Number of its document in the file or split that it is from, if that says; sentences are equal
+            whatever their documents.
 
     Raises:
-        DataError: There is no word, a word or tag is not a string, or their numbers differ.
+        DataError: There is no word, a word or tag is not a string, their numbers differ, or the document is no number.
 
     >>> Sentence(("Ada", "slept"), ("B-PER", "O")).tags[0]
     'B-PER'
@@ -31,6 +33,7 @@ class Sentence:
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
+    document: int | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         words, tags = listed(self.words, "words", "['Ada', 'slept']"), listed(self.tags, "tags", "['B-PER', 'O']")
@@ -46,6 +49,20 @@ class Sentence:
         for number, tag in enumerate(tags, 1):
             if not isinstance(tag, str):
                 raise DataError(f"tag {number} of {len(tags)} {_tag_problem(tag)}; the words are {excerpt(words)}")
+        if self.document is not None:
+            object.__setattr__(self, "document", checked_document(self.document))
+
+
+def checked_document(document: object) -> int:
+    """The number of a document, as Python's integer.
+
+    Raises:
+        DataError: It is no whole number, or negative.
+    """
+    number = None if isinstance(document, bool) else whole(document)
+    if number is None or number < 0:
+        raise DataError(f"document must be a whole number of at least 0, or None; found {excerpt(document)}")
+    return number
 
 
 def _are_words(values: tuple[object, ...]) -> bool:
@@ -136,24 +153,30 @@ class LabelSet:
         """
         given = listed(sentences, "sentences", "[Sentence(words, tags)]")
         for number, sentence in enumerate(given, 1):
-            if not isinstance(sentence, Sentence):
-                raise DataError(
-                    f"sentence {number} of {len(given)} must be a pemeta.Sentence; found {excerpt(sentence)}; make one "
-                    "of its words and tags: Sentence(words, tags)"
-                )
-            for previous, tag in zip(("O", *sentence.tags), sentence.tags, strict=False):
-                problem = self.problem(previous, tag)
-                if problem:
-                    advice = (
-                        ""
-                        if tag in self.index
-                        else "; list the entity types of all tags in data.types, or in the LabelSet"
-                    )
-                    raise DataError(
-                        f"sentence {number} of {len(given)}: {problem}{advice}; in the sentence "
-                        f"{' '.join(sentence.words)[:80]!r}"
-                    )
+            self.check_sentence(sentence, f"sentence {number} of {len(given)}")
         return given
+
+    def check_sentence(self, sentence: object, where: str) -> None:
+        """Check that a sentence has tags of this label set, in IOB2.
+
+        Args:
+            sentence: The sentence.
+            where: What messages call it, such as ``sentence 3``.
+
+        Raises:
+            DataError: It is no sentence, or a tag is unknown or cannot follow the one before it.
+        """
+        if not isinstance(sentence, Sentence):
+            raise DataError(
+                f"{where} must be a pemeta.Sentence; found {excerpt(sentence)}; make one of its words and tags: "
+                "Sentence(words, tags)"
+            )
+        for previous, tag in zip(("O", *sentence.tags), sentence.tags, strict=False):
+            problem = self.problem(previous, tag)
+            if problem:
+                missing_type = "; list the entity types of all tags in data.types, or in the LabelSet"
+                advice = "" if tag in self.index else missing_type
+                raise DataError(f"{where}: {problem}{advice}; in the sentence {' '.join(sentence.words)[:80]!r}")
 
 
 def checked_labels(labels: object) -> LabelSet:
@@ -180,47 +203,36 @@ def _check_type(kind: object) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """The sentences of one language (or customer, or domain) in three splits."""
+class SentenceDigest:
+    """A digest of sentences that come one after the other."""
 
-    name: str
-    labels: LabelSet
-    train: Sequence[Sentence]
-    validation: Sequence[Sentence]
-    test: Sequence[Sentence]
+    def __init__(self) -> None:
+        self._sha = hashlib.sha256()
 
-    def split(self, name: Split) -> Sequence[Sentence]:
-        """The sentences of one split.
+    def update(self, sentence: Sentence) -> None:
+        """Add a sentence."""
+        lines = [f"{word}\t{tag}\n" for word, tag in zip(sentence.words, sentence.tags, strict=True)]
+        self._sha.update("".join([*lines, "\n"]).encode())
 
-        Raises:
-            ConfigError: There is no split of that name.
-        """
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        return splits[known(name, "split", SPLITS)]
-
-    def limited(self, **sizes: int | None) -> Corpus:
-        """The corpus with the first ``sizes[split]`` sentences of each split, or all if that is None.
-
-        Raises:
-            ConfigError: There is no split of a name, or a size is negative.
-        """
-        most = {name: None if size is None else checked_size(size, name, 0) for name, size in sizes.items()}
-        for name in most:
-            self.split(name)  # type: ignore[arg-type]
-        return Corpus(self.name, self.labels, *(self.split(split)[: most.get(split)] for split in SPLITS))
+    @property
+    def value(self) -> str:
+        """Twelve hexadecimal digits."""
+        return self._sha.hexdigest()[:12]
 
 
-def digest(sentences: Sequence[Sentence]) -> str:
+def digest(sentences: Iterable[Sentence]) -> str:
     """A digest of all words and tags, as twelve hexadecimal digits.
+
+    Stored sentences (:func:`~pemeta.store_sentences`) hold theirs, and are not read.
 
     >>> a, b = Sentence(("x",), ("O",)), Sentence(("y",), ("O",))
     >>> digest([a]) == digest([a]), digest([a]) == digest([b])
     (True, False)
     """
-    sha = hashlib.sha256()
+    kept: str | None = getattr(sentences, "kept_digest", None)
+    if kept is not None:
+        return kept
+    sha = SentenceDigest()
     for sentence in sentences:
-        for word, tag in zip(sentence.words, sentence.tags, strict=True):
-            sha.update(f"{word}\t{tag}\n".encode())
-        sha.update(b"\n")
-    return sha.hexdigest()[:12]
+        sha.update(sentence)
+    return sha.value

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence, Split
+from pemeta.data.corpus import Corpus
+from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split
 from pemeta.data.synthetic_language import (
     CONTEXTS,
     FAMILY,
@@ -25,6 +27,9 @@ from pemeta.utils.seeding import numpy_generator
 from pemeta.utils.values import known
 
 LABELS = LabelSet(("PER", "ORG", "LOC"))
+
+ORDER: tuple[Split, ...] = SPLITS[::-1]
+"""Test first, train last: duplicates are skipped, and so the test sentences do not depend on the number of others."""
 
 # Probabilities of the grammar's options. The third line holds how often a name's form, a word and a name's stem suit
 # their context: the closer the first is to one half, the less form or context alone reveals about a name.
@@ -169,11 +174,26 @@ class SyntheticWorld(Frozen):
         Raises:
             ConfigError: the world has no such language.
         """
-        taken: set[tuple[str, ...]] = set()
-        # Test first, train last: duplicates are skipped, and so the test sentences do not depend on the number of
-        # training sentences.
-        found = {split: self._unseen(language, split, taken) for split in reversed(SPLITS)}
+        taken: set[bytes] = set()
+        found = {split: tuple(self._unseen(language, split, taken)) for split in ORDER}
         return Corpus(language, LABELS, *(found[split] for split in SPLITS))
+
+    def sentences(self, language: str, split: Split) -> Iterator[Sentence]:
+        """The labelled sentences of a split of ``language``, one after the other.
+
+        Raises:
+            ConfigError: the world has no such language, or a corpus no such split.
+        """
+        known(split, "split", SPLITS)
+        known(language, "language", self.languages)
+        return self._stream(language, split)
+
+    def _stream(self, language: str, split: Split) -> Iterator[Sentence]:
+        taken: set[bytes] = set()
+        for before in ORDER[: ORDER.index(split)]:
+            for _ in self._unseen(language, before, taken):
+                pass
+        yield from self._unseen(language, split, taken)
 
     def text(self, language: str) -> list[list[str]]:
         """The unlabelled sentences of ``language``, as words.
@@ -184,16 +204,17 @@ class SyntheticWorld(Frozen):
         sentences = self._say(language, "text", self.text_borrowing)
         return [list(next(sentences).words) for _ in range(self.text_sentences)]
 
-    def _unseen(self, language: str, split: Split, taken: set[tuple[str, ...]]) -> tuple[Sentence, ...]:
-        found: list[Sentence] = []
-        sentences = self._say(language, split, self.borrowing)
+    def _unseen(self, language: str, split: Split, taken: set[bytes]) -> Iterator[Sentence]:
+        """Sentences whose words are not taken yet; of those that are, only digests are kept, in less memory."""
         size: int = {"train": self.train, "validation": self.validation, "test": self.test}[split]
-        while len(found) < size:
-            sentence = next(sentences)
-            if sentence.words not in taken:
-                taken.add(sentence.words)
-                found.append(sentence)
-        return tuple(found)
+        for sentence in self._say(language, split, self.borrowing):
+            words = hashlib.blake2b("\n".join(sentence.words).encode(), digest_size=16).digest()
+            if words not in taken:
+                taken.add(words)
+                yield sentence
+                size -= 1
+            if not size:
+                return
 
     def _say(self, name: str, purpose: str, borrowing: float) -> Iterator[Sentence]:
         known(name, "language", self.languages)

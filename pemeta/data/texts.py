@@ -45,7 +45,7 @@ class EncodedTexts(TokenExamples[str, ClassScores]):
     type_ids: tuple[torch.Tensor, ...] | None
     pad_id: int
     num_truncated: int
-    trunk: tuple[torch.Tensor, ...] | None = None
+    trunk: Sequence[torch.Tensor] | None = None
     pairs: bool = False
 
     @property

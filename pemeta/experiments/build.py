@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
+from pemeta.data.corpus import Corpus
 from pemeta.data.encoding import Encoded, encode
-from pemeta.data.sentences import SPLITS, Corpus, Sentence, digest
+from pemeta.data.sentences import SPLITS, Sentence, digest
+from pemeta.data.streams import stored_corpus
 from pemeta.experiments.backbones import Say
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.setting import Sizes
@@ -155,17 +158,26 @@ class Builder:
         corpus = self.corpus(language, sizes)
         # The same for all settings, primed or not, so that the rows of a table are scored on the same sentences.
         trained_on = [corpus, *(self.corpus(source, self.config.source_sizes) for source in self.config.sources)]
-        seen = {sentence.words for one in trained_on for sentence in one.train}
         scored = corpus.split(self.config.scored_on)
         return Target(
             task=Task.token_classification(language, self._encode(corpus, corpus.train)),
             validation=self._encode(corpus, corpus.validation),
             test=self._encode(corpus, scored),
-            unseen=tuple(i for i, sentence in enumerate(scored) if sentence.words not in seen),
+            unseen=_unseen(scored, [one.train for one in trained_on]),
         )
 
     def _corpus(self, language: str, sizes: Sizes) -> Corpus:
+        if self.config.streaming:
+            return stored_corpus(language, self.config.data.streams(language), sizes.model_dump())
         return self.config.data.corpus(language).limited(**sizes.model_dump())
 
     def _encode(self, corpus: Corpus, sentences: Sequence[Sentence]) -> Encoded:
-        return encode(sentences, corpus.labels, self.tokenizer, self.config.max_length)
+        return encode(sentences, corpus.labels, self.tokenizer, self.config.max_length, self.config.scoring)
+
+
+def _unseen(scored: Iterable[Sentence], trained_on: Iterable[Iterable[Sentence]]) -> tuple[int, ...]:
+    """Indices of scored sentences whose words are not those of a training sentence, which may not fit into memory."""
+    left = {sentence.words for sentence in scored}
+    for sentence in chain.from_iterable(trained_on):
+        left.discard(sentence.words)
+    return tuple(i for i, sentence in enumerate(scored) if sentence.words in left)

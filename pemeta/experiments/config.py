@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from pemeta.data.sources import DataSource
+from pemeta.data.metrics import Scoring
 from pemeta.errors import unknown_name
-from pemeta.experiments.backbones import Backbone
 from pemeta.experiments.config_defaults import DEFAULTED, with_defaults
+from pemeta.experiments.config_types import AnyBackbone, AnyData, Output, Tracker
 from pemeta.experiments.setting import Name, Search, Setting, Sizes, candidate_name
 from pemeta.reporting.spec import ReportSpec
-from pemeta.training.callbacks import TRACKERS
 from pemeta.training.optimizer import NotFinite
 from pemeta.utils.digests import config_digest
 from pemeta.utils.neutral import Neutral, without_neutral
 from pemeta.utils.registry import Frozen
-
-_to_config = PlainSerializer(lambda value: value.to_config())
-AnyBackbone = Annotated[Backbone, PlainValidator(Backbone.parse), _to_config]
-AnyData = Annotated[DataSource, PlainValidator(DataSource.parse), _to_config]
 
 WITHOUT_EFFECT = (
     "output",
@@ -33,6 +27,7 @@ WITHOUT_EFFECT = (
     "checkpoint_every",
     "not_finite",
     "save_tasks",
+    "streaming",
     "search",
     "report",
     "trackers",
@@ -42,19 +37,6 @@ OF_A_RUN = ("targets", "settings", "seeds", "target_sizes")
 """Top-level keys that a run's digest replaces with the run's own part of them."""
 AFTER_PRIMING = ("scored_on",)
 """Top-level keys that records depend on, but primed models do not."""
-
-
-def _not_empty(path: Any) -> Any:
-    """Refuse an empty path, which would mean the working directory."""
-    if isinstance(path, str) and not path:
-        raise ValueError("input should be a path; found ''")
-    return path
-
-
-def _known_tracker(name: str) -> str:
-    if name not in TRACKERS:
-        raise ValueError(unknown_name("tracker", name, TRACKERS))
-    return name
 
 
 class Run(NamedTuple):
@@ -85,6 +67,7 @@ class GridConfig(Frozen):
         target_sizes: limits on the target languages' data.
         search: how values are chosen where a setting has a search.
         scored_on: the split that is scored, ``test`` or ``validation``.
+        scoring: ``conlleval``: a predicted ``I-X`` that goes on with no entity begins one; ``strict``: it is none.
         report: tables, comparisons and figures of the report; by default one table of all scores.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
         precision: ``fp32``, or ``bf16`` or ``fp16`` to compute in lower precision where PyTorch's autocast considers
@@ -96,6 +79,8 @@ class GridConfig(Frozen):
             in the record; ten in a row end the run.
         save_tasks: save each run's fine-tuned values in ``models/``; where null, if they are at most a tenth of the
             model's parameters or a million, our choice: full fine-tuning would fill disks.
+        streaming: keep sentences and their tokens in files of the cache, mapped into memory, for data that does not fit
+            there; the results are the same. Off, our choice: small data is read faster from memory.
         validation_tasks: languages that priming with ``validate_every`` is validated on, with their train and
             validation data within ``source_sizes``; none of the sources and targets.
         trackers: experiment trackers that every run is recorded in: ``tensorboard`` (in OUTPUT/tensorboard), ``wandb``,
@@ -106,7 +91,7 @@ class GridConfig(Frozen):
 
     other_keys: ClassVar[tuple[str, ...]] = DEFAULTED
 
-    output: Annotated[Path, BeforeValidator(_not_empty)]
+    output: Output
     backbone: AnyBackbone
     data: AnyData
     targets: tuple[Name, ...] = Field(min_length=1)
@@ -123,11 +108,13 @@ class GridConfig(Frozen):
     checkpoint_every: int = Field(100, gt=0)
     not_finite: NotFinite = "stop"
     save_tasks: bool | None = None
+    streaming: bool = False
     search: Search = Search()
     scored_on: Literal["test", "validation"] = "test"
+    scoring: Annotated[Scoring, Neutral("conlleval")] = "conlleval"
     report: ReportSpec = ReportSpec()
     validation_tasks: Annotated[tuple[Name, ...], Neutral(())] = ()
-    trackers: tuple[Annotated[str, AfterValidator(_known_tracker)], ...] = ()
+    trackers: tuple[Tracker, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -158,6 +145,8 @@ class GridConfig(Frozen):
         if searches and (both := set(self.seeds) & set(self.search.seeds)):
             raise ValueError(f"search.seeds: {min(both)} is also one of the grid's seeds; search with other seeds")
         self._check_validation_tasks()
+        tasks = (*self.sources, *self.targets, *self.validation_tasks, *(self.search.targets or ()))
+        self.data.check_tasks(tuple(dict.fromkeys(tasks)))
         self._check_report()
         return self
 
@@ -281,7 +270,8 @@ class GridConfig(Frozen):
         primer = self.primer(setting)
         assert primer is not None  # or there would be no primed model
         own = _part(primer, "method", "priming")
-        return {**self._shared(primer, *AFTER_PRIMING), **own, "seed": seed}
+        unseen = () if _validates(primer) else ("scoring",)
+        return {**self._shared(primer, *AFTER_PRIMING, *unseen), **own, "seed": seed}
 
     def run_config(self, run: Run) -> dict[str, Any]:
         """Everything that a run's record depends on, without keys at their neutral value.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from pemeta.data.arrow import Rows
 from pemeta.data.examples import Decoded, Examples, Scored
 from pemeta.errors import reason
 from pemeta.model.pe_model import PEModel
@@ -30,9 +31,9 @@ class HiddenStateCache:
     For a method that acts on the backbone's output these are the last ones, and otherwise the input of the lowest
     layer that θ_a affects.
 
-    Up to :data:`MEMORY` bytes are kept in memory, and the rest in an unnamed file, which disappears when the block or
-    the process ends in any way. It is in the folder of Python's temporary files (``TMPDIR``) and is mapped into
-    memory, so that the system reads only what a batch needs.
+    Up to :data:`MEMORY` bytes are kept in memory, and the rest, like all of examples that are in a file themselves, in
+    an unnamed file, which disappears when the block or the process ends in any way. It is in the folder of Python's
+    temporary files (``TMPDIR``) and is mapped into memory, so that the system reads only what a batch needs.
 
     Args:
         model: the model, whose hidden states are computed with its current θ_p in evaluation mode.
@@ -62,7 +63,7 @@ class HiddenStateCache:
             return data.holding(None)
         size = hidden_state_bytes(self.model, data)
         try:
-            if size <= self._left:
+            if size <= self._left and not data.on_disk:
                 held = _with_hidden_states_in_memory(self.model, data)
                 self._left -= size
             else:
@@ -87,7 +88,7 @@ class HiddenStateCache:
 
 def hidden_state_bytes(model: PEModel, data: Examples) -> int:
     """Bytes of the hidden states of all examples: positions, times D, times the size of a number."""
-    return sum(map(data.length, range(len(data)))) * model.hidden_size * int(model.backbone.dtype.itemsize)
+    return int(data.lengths().sum()) * model.hidden_size * int(model.backbone.dtype.itemsize)
 
 
 def with_hidden_states(
@@ -134,17 +135,37 @@ def _with_hidden_states_in_file(
     return data.holding(kept, model.unchanging() or "trunk")
 
 
-def map_hidden_states(file: BinaryIO, model: PEModel, data: Examples, batch_size: int = 32) -> tuple[Tensor, ...]:
+class MappedStates(Rows[Tensor]):
+    """Hidden states of each example in a file that is mapped into memory.
+
+    Args:
+        flat: Those of all examples one after the other, (N, D).
+        order: The examples in that order.
+        lengths: Number of positions of each example.
+    """
+
+    def __init__(self, flat: Tensor, order: np.ndarray, lengths: np.ndarray) -> None:
+        self._flat, self._lengths = flat, lengths
+        self._starts = np.empty_like(lengths)
+        self._starts[order] = np.cumsum(lengths[order]) - lengths[order]
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def row(self, index: int) -> Tensor:  # noqa: D102 - inherited
+        return self._flat[self._starts[index] : self._starts[index] + self._lengths[index]]
+
+
+def map_hidden_states(file: BinaryIO, model: PEModel, data: Examples, batch_size: int = 32) -> MappedStates:
     """The hidden states of each example, written to a file batch by batch and mapped into memory."""
-    order: list[int] = []
-    for index, row in _hidden_states(model, data, batch_size):
+    order = np.empty(len(data), np.int64)
+    for place, (index, row) in enumerate(_hidden_states(model, data, batch_size)):
         file.write(row.contiguous().view(torch.uint8).numpy().data)  # as bytes, because NumPy has no bfloat16
-        order.append(index)
+        order[place] = index
     file.flush()
     # Mapped as shared: a private mapping would count as memory, and be refused if it exceeds the available memory.
     flat = torch.from_numpy(np.memmap(file, np.uint8, "r+")).view(row.dtype).view(-1, row.shape[-1])
-    hidden = dict(zip(order, flat.split([data.length(i) for i in order]), strict=True))
-    return tuple(hidden[i] for i in range(len(data)))
+    return MappedStates(flat, order, data.lengths())
 
 
 @torch.no_grad()
@@ -186,9 +207,8 @@ def keeps(model: PEModel, data: Examples) -> bool:
 
 def _spread(data: Examples) -> list[int]:
     """Up to four examples, from the shortest to the longest; two if all are equally long."""
-    by_length = {data.length(index): index for index in range(len(data))}
-    lengths = sorted(by_length)
+    lengths, last = np.unique(data.lengths()[::-1], return_index=True)
     if len(lengths) == 1:
         return list(range(min(2, len(data))))
-    chosen = {lengths[part * (len(lengths) - 1) // 3] for part in range(4)}
-    return [by_length[length] for length in sorted(chosen)]
+    chosen = {part * (len(lengths) - 1) // 3 for part in range(4)}
+    return [len(data) - 1 - int(last[number]) for number in sorted(chosen)]

@@ -178,10 +178,12 @@ def remove(path: Path) -> None:
         return
 
 
-def unwritable(path: Path, error: Exception) -> UnwritableError:
+def unwritable(
+    path: Path, error: Exception, remedy: str = "choose another folder with output=..., or free up space"
+) -> UnwritableError:
     """The error for an output that could not be written."""
     reason = getattr(error, "strerror", None) or str(error)
-    return UnwritableError(f"cannot write {path}: {reason}; choose another folder with output=..., or free up space")
+    return UnwritableError(f"cannot write {path}: {reason}; {remedy}")
 
 
 def write_json(path: Path, value: Any) -> None:
