@@ -40,7 +40,7 @@ class Corpus:
     def from_dataset(
         cls,
         data: Any,
-        name: str,
+        name: str = "data",
         *,
         columns: Mapping[str, Any] | None = None,
         names: Sequence[str] | None = None,

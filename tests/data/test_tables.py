@@ -387,7 +387,7 @@ JSON = {
     "null for a word": ('{"tokens": [null], "tags": ["O"]}', "line 2: word 1 of 1 is missing (None)"),
     "null for a tag": ('{"tokens": ["a"], "tags": [null]}', "line 2: tag 1 is missing (None)"),
     "a number for a word": ('{"tokens": [3], "tags": ["O"]}', "line 2: word 1 of 1 must be a string; found 3"),
-    "spans": ('{"tokens": "ab", "tags": [[0, 2, "PER"]]}', "line 2: tag 1 is several, [0, 2, 'PER']"),
+    "spans": ('{"tokens": "ab", "tags": [[0, 2, "PER"]]}', "line 2: expected one tag for each word; found [0, 2"),
     "lists of lists": ('{"tokens": [["a"], ["b"]], "tags": ["O", "O"]}', "line 2: word 1 of 2 must be a string"),
     "a list that is cut": (
         '{"tokens": "[\'a\', \'b", "tags": ["O"]}',
@@ -530,7 +530,9 @@ def test_a_file_that_was_cut_is_one_sentence(tmp_path):
             assert str(path) in refusal(TableData(path=str(path)))
     packed = tmp_path / "a.jsonl.gz"
     packed.write_bytes(gzip.compress(GOOD.encode() * 1000)[:40])
-    assert refusal(TableData(path=str(packed))).startswith(f"cannot read {packed}: ")
+    message = refusal(TableData(path=str(packed)))
+    assert message.startswith(f"cannot read {packed}: ")
+    assert message.endswith("; check that it is whole, and that format is right")
 
 
 def test_a_row_of_parquet_is_named_by_its_index(tmp_path):

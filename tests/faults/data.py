@@ -196,10 +196,14 @@ TABLES = {
     "columns of JSON": (
         "a.json",
         b'{"tokens": [["a"]], "tags": [["O"]]}',
-        "line 1: tag 1 is several|word 1 of 1 must be",
+        "line 1: expected one tag for each word; found",
     ),
     "JSON without a column": ("a.jsonl", b'{"text": "a b"}', "a.jsonl: expected a column of tags .* it has 'text'"),
-    "JSON of spans": ("a.jsonl", b'{"tokens": "a b", "tags": [[0, 1, "PER"]]}', "line 1: tag 1 is several, .*nested"),
+    "JSON of spans": (
+        "a.jsonl",
+        b'{"tokens": "a b", "tags": [[0, 1, "PER"]]}',
+        "line 1: expected one tag for each word; .*spans of char",
+    ),
     "a JSON number": ("a.jsonl", b"3", "a.jsonl, line 1: expected a JSON object"),
     "a row with a tag too many": ("a.jsonl", b'{"tokens": ["a"], "tags": ["O", "O"]}', "line 1: 1 word but 2 tags"),
     "integers for tags": ("a.jsonl", b'{"tokens": ["a"], "tags": [1]}', "line 1: tag 1 is the integer 1; .*names: "),

@@ -173,6 +173,13 @@ def token_rows(table: Table, columns: Found, wanted: Callable[[Row], bool] = lam
 
 def _with_tags(row: Row, names: tuple[str, ...] | None) -> Row:
     """The row with its tags as strings."""
+    given = row.values["tags"]
+    spans = [one for one in given if isinstance(one, dict | list | tuple)] if is_list(given) else []
+    if spans:
+        raise DataError(
+            f"{row.where}: expected one tag for each word; found {excerpt(spans[0])}; spans of characters and nested "
+            "entities are not read: give each word the tag of one entity, or O"
+        )
     tags = tags_of(row, "tags", names)
     if "" in tags:
         raise DataError(f"{row.place(tags.index(''))}: tag {tags.index('') + 1} is empty; give the word a tag, or O")

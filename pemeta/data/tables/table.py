@@ -60,9 +60,9 @@ def shown(path: Path) -> str:
 
 def unreadable(path: Path, error: Exception) -> DataError:
     """The error for a file that cannot be read."""
-    why = getattr(error, "strerror", None) or shortened(reason(error), 160)
-    advice = None if isinstance(error, FileNotFoundError) else about_content(path)
-    return DataError(f"cannot read {shown(path)}: {why}; {advice or 'check the path'}")
+    system = getattr(error, "strerror", None)
+    advice = "check the path" if system else about_content(path) or "check that it is whole, and that format is right"
+    return DataError(f"cannot read {shown(path)}: {system or shortened(reason(error), 160)}; {advice}")
 
 
 def about_content(path: Path) -> str | None:
@@ -86,7 +86,13 @@ def about_content(path: Path) -> str | None:
         b"<!DOCTYPE": "it is a web page: fetch the file itself",
         b"<html": "it is a web page: fetch the file itself",
     }
-    return next((what for start, what in kinds.items() if head.startswith(start)), None)
+    found = next((what for start, what in kinds.items() if head.startswith(start)), None)
+    # What its name says is no news.
+    return (
+        None
+        if found is None or (path.suffix and found.endswith((f" {path.suffix}", f": {path.suffix[1:]}")))
+        else found
+    )
 
 
 def into(command: str, path: Path) -> str:

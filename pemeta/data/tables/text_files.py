@@ -110,13 +110,13 @@ def _parsed(path: Path, text: str, where: str | None) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:
-        line = text.split("\n")[error.lineno - 1]
+        line = text.split("\n")[error.lineno - 1].strip() or text.strip()
         within = where or f"{shown(path)}, line {error.lineno}"
         advice = (
             "write each row as one JSON object in a line of its own, as pandas does with "
             "to_json(PATH, orient='records', lines=True)"
         )
-        what = f"not JSON at character {error.colno} ({reason(error)})"
+        what = f"not JSON at character {error.colno} ({error.msg})"
         raise DataError(f"{within}: {what}; found {excerpt(line)}; {advice}") from None
     except (ValueError, RecursionError) as error:  # a key that is there twice, brackets without end
         raise DataError(f"{where or shown(path)}: not JSON: {reason(error)}; found {excerpt(text.strip())}") from None
