@@ -1,0 +1,163 @@
+"""The report of a first look at data, and the configuration that reads it, as one YAML file: the report is its comments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pemeta.data.look import Asked, DataSet, Look, data_set_of, problem_of, settings_of
+from pemeta.data.look.oddities import Oddity
+from pemeta.data.schemes import SCHEMES
+from pemeta.data.sentences import Split
+from pemeta.data.token_files.formats import as_yaml
+from pemeta.data.token_files.lines import shown
+from pemeta.errors import ConfigError, DataError, counted, shortened, unknown_name
+
+BACKBONE = "bert-base-multilingual-cased"
+"""The backbone of the configuration, which the user is to choose."""
+MOST = 12
+"""Most entity types, and kinds of oddities, that are shown."""
+WIDTH = 12
+"""Columns that the names of facts take."""
+
+
+def asked_for(word: str | None, tag: str | None, scheme: str | None, names: str | None) -> Asked:
+    """What the user knows about a file, as the command line has it.
+
+    Raises:
+        ConfigError: There is no such scheme.
+    """
+    for known in SCHEMES:
+        if scheme is not None and scheme.lower() == known.lower():
+            scheme = known
+    if scheme is not None and scheme not in SCHEMES:
+        raise ConfigError(unknown_name("scheme", scheme, SCHEMES))
+    tags = None if names is None else tuple(one.strip() for one in names.split(","))
+    return Asked(word, tag, scheme, tags)
+
+
+def describe_data(path: Path, asked: Asked) -> Iterator[str]:
+    """Lines of YAML: comments that say what a file holds, and a configuration that reads it.
+
+    Args:
+        path: The file.
+        asked: What the user knows about it already.
+
+    Raises:
+        DataError: It cannot be read, or not as it is; what can be told is yielded before.
+    """
+    own, whole = data_set_of(path, asked)
+    yield f"# {shown(path)}"
+    yield "#"
+    for name, text in (*_facts(own), *_others(own, whole)):
+        yield f"#   {name:<{WIDTH}}{text}"
+    yield from _oddities(list(own.oddities))
+    settings = settings_of([whole])
+    problem = problem_of(whole, settings)
+    yield "#"
+    if problem is not None:
+        yield "# A configuration for it, which reads it once it is mended:"
+        yield from configuration(settings, [whole.files.task])
+        raise DataError(problem)
+    yield "# The configuration that reads it; choose backbone and settings, and check it with: pemeta validate FILE --load"
+    yield from configuration(settings, [whole.files.task])
+
+
+def configuration(data: Mapping[str, Any], targets: Sequence[str]) -> Iterator[str]:
+    """Lines of a small configuration of some data."""
+    yield "data:"
+    for key, value in data.items():
+        yield f"  {as_yaml(key)}: {as_yaml(value)}"
+    yield ""
+    yield f"output: {as_yaml(f'runs/{Path(targets[0]).name}')}"
+    yield f"backbone: {as_yaml({'name': 'pretrained', 'path': BACKBONE})}"
+    yield f"targets: {as_yaml(list(targets))}"
+    yield "settings:"
+    yield "  adapter: {method: adapter}"
+
+
+def _facts(look: Look) -> Iterator[tuple[str, str]]:
+    """What a file holds, as names and texts."""
+    tally = look.tally
+    yield "format", look.likeness
+    if look.encoding:
+        yield "encoding", look.encoding
+    yield "scheme", _scheme(look)
+    documents = len(tally.documents - {None})
+    within = f" in {counted(documents, 'document')}" if documents else ""
+    share = f"{100 * tally.with_entity / tally.sentences:.0f} %"
+    yield "sentences", f"{_number(tally.sentences, 'sentence')}{within}; {share} with an entity"
+    lengths = f"{tally.quantile(0.5)} (median), {tally.quantile(0.95)} (95 %), {max(tally.lengths)} (longest, {tally.longest})"
+    yield "lengths", f"{_number(tally.words, 'word')}; in a sentence {lengths}"
+    yield "entities", _entities(look)
+    if tally.first_repeated is None:
+        yield "duplicates", "none"
+    else:
+        where, first = tally.first_repeated
+        share = f"{100 * tally.repeated / tally.sentences:.2g} %"
+        yield "duplicates", f"{_number(tally.repeated, 'sentence')} ({share}) there before: first {where}, as {first}"
+
+
+def _scheme(look: Look) -> str:
+    if not look.tally.entities:
+        return "no tag but O" if look.closest == "IOB2" else str(look.closest)
+    if look.scheme == "conlleval" != look.closest:
+        return f"nearly {look.closest}; read as conlleval does, for which an I- that goes on with nothing begins an entity"
+    return str(look.scheme or f"none that fits all tags; {look.closest} comes closest")
+
+
+def _entities(look: Look) -> str:
+    found = look.tally.entities
+    if not found:
+        return "none"
+    shown_types = [f"{kind} {number:,}" for kind, number in found.most_common(MOST)]
+    more = f", and {len(found) - MOST} types more" if len(found) > MOST else ""
+    return f"{_number(sum(found.values()), 'entity', 'entities')}: {', '.join(shown_types)}{more}"
+
+
+def _others(own: Look, whole: DataSet) -> Iterator[tuple[str, str]]:
+    """The other files of the data set, and which splits have none."""
+    train = whole.looks["train"]
+    for split, look in whole.looks.items():
+        if look is not own:
+            repeats = f"; {_repeats(look, train)} in train too" if split != "train" else ""
+            yield split, f"{look.path.name}: {_number(look.tally.sentences, 'sentence')}{repeats}"
+        elif split != "train":
+            yield split, f"this file; {_repeats(look, train)} in train too"
+    for split in whole.held_out:
+        yield split, f"no file: {_held_out(split)}"
+    for text in whole.left_out:
+        yield "left out", text
+    for column, values in own.of_tasks.items():
+        shown_values = shortened(", ".join(values), 60)
+        yield "tasks", f"perhaps the values of {column} ({shown_values}): add task_column: {column} to make each one"
+
+
+def _repeats(look: Look, train: Look) -> str:
+    return f"{look.tally.repeats(train.tally.seen):,} of its different sentences are"
+
+
+def _held_out(split: Split) -> str:
+    return f"a tenth of train is held out for {split}, by a seed"
+
+
+def _oddities(found: Sequence[Oddity]) -> Iterator[str]:
+    """What is odd, the most frequent last lines omitted."""
+    yield "#"
+    if not found:
+        yield "# Nothing odd."
+        return
+    yield "# Odd:"
+    for one in found[:MOST]:
+        yield f"#   {one.number:,} x {one.what}{f' ({one.hint})' if one.hint else ''}"
+        for where, content in one.places:
+            yield f"#     {': '.join(filter(None, (where, content)))}"
+        if one.number > len(one.places) > 0:
+            yield "#     ..."
+    if len(found) > MOST:
+        yield f"#   and {counted(len(found) - MOST, 'kind')} more"
+
+
+def _number(number: int, noun: str, plural: str | None = None) -> str:
+    return counted(number, noun, plural).replace(str(number), f"{number:,}", 1)
