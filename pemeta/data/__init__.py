@@ -9,5 +9,7 @@ from pemeta.data.sentences import Corpus as Corpus
 from pemeta.data.sentences import LabelSet as LabelSet
 from pemeta.data.sentences import Sentence as Sentence
 from pemeta.data.synthetic import SyntheticWorld as SyntheticWorld
+from pemeta.data.table_sources import HubData as HubData
+from pemeta.data.table_sources import TableData as TableData
 from pemeta.data.texts import EncodedTexts as EncodedTexts
 from pemeta.data.texts import encode_texts as encode_texts

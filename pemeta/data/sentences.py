@@ -215,7 +215,7 @@ class Corpus:
     train: Sequence[Sentence]
     validation: Sequence[Sentence]
     test: Sequence[Sentence]
-    notes: Sequence[str] = field(default=(), compare=False, repr=False)
+    notes: Sequence[str] = field(default=(), compare=False, repr=False, kw_only=True)
 
     def split(self, name: Split) -> Sequence[Sentence]:
         """The sentences of one split.

@@ -43,6 +43,13 @@ class DataSource(Named):
         corpus = self.corpus(language)
         return {split: len(corpus.split(split)) for split in SPLITS}
 
+    def check_tasks(self, tasks: Sequence[str]) -> None:
+        """Refuse tasks that this source cannot tell apart; by default it can.
+
+        Raises:
+            ConfigError: Several of them would have the same sentences.
+        """
+
     def unlabelled(self) -> Iterator[Sequence[str]]:
         """Unlabelled sentences of all languages, for pretraining.
 

@@ -158,6 +158,8 @@ class GridConfig(Frozen):
         if searches and (both := set(self.seeds) & set(self.search.seeds)):
             raise ValueError(f"search.seeds: {min(both)} is also one of the grid's seeds; search with other seeds")
         self._check_validation_tasks()
+        tasks = (*self.sources, *self.targets, *self.validation_tasks, *(self.search.targets or ()))
+        self.data.check_tasks(tuple(dict.fromkeys(tasks)))
         self._check_report()
         return self
 

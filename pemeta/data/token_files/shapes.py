@@ -6,6 +6,7 @@ import csv
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pemeta.data.schemes import PREFIXED
 from pemeta.data.token_files.formats import TokenFormat
@@ -158,7 +159,7 @@ def _shape(path: Path, form: TokenFormat, begun: _Beginning, number: int, line: 
             f"{where}: expected a word and its tag; found {counted(width, 'column')} separated by {named(separator)}: "
             f"{line[:80]!r}; say which are which, such as columns: {{word: 1, tag: {max(width, 2)}}}"
         )
-    found = {role: _index(column, width, names, where, line) for role, column in form.columns.items()}
+    found: dict[str, Any] = {role: _index(column, width, names, where, line) for role, column in form.columns.items()}
     found = {"word": 0, **found} if form.columns else {"word": 0, "tag": 1}
     if len(set(found.values())) < len(found):
         raise DataError(f"{where}: expected a column for each; found one for two in columns: {dict(form.columns)}")
@@ -194,9 +195,12 @@ def _conllu(
     word = _index(form.columns.get("word", 2), shape.width, names, where, line)
     misc = names.index("MISC") if names and "MISC" in names else None
     shape = replace(shape, word=word, misc=misc, numbered=True)
-    for role in ("flags", "sentence"):
-        if role in form.columns:
-            shape = replace(shape, **{role: _index(form.columns[role], shape.width, names, where, line)})
+    others: dict[str, Any] = {
+        role: _index(form.columns[role], shape.width, names, where, line)
+        for role in ("flags", "sentence")
+        if role in form.columns
+    }
+    shape = replace(shape, **others)
     tag = form.columns.get("tag")
     if tag is None:
         return _with_found_tag(path, shape)

@@ -1,0 +1,157 @@
+"""Sources of labelled sentences in tables, as a configuration describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from pemeta.data.sentences import SPLITS, Corpus, Split
+from pemeta.data.sources import DataSource
+from pemeta.data.tables.arrow_files import dataset_table
+from pemeta.data.tables.files import read_table
+from pemeta.data.tables.hub import hub_sizes, hub_splits
+from pemeta.data.tables.places import checked_pattern, files_of, filled, names_task
+from pemeta.data.tables.reading import TableReading, Tables
+from pemeta.data.tables.table import Table
+from pemeta.errors import ConfigError, shortened
+
+
+def _of_train(splits: dict[Split, str] | None) -> dict[Split, str] | None:
+    if splits is not None:
+        if "train" not in splits:
+            raise ValueError(f"expected one for train too; found {splits}")
+        for pattern in splits.values():
+            checked_pattern(pattern)
+    return splits
+
+
+def _mark(separator: str | None) -> str | None:
+    if separator is None or separator == "tab":
+        return separator and "\t"
+    if len(separator) != 1 or separator in '"\r\n ':
+        raise ValueError(
+            f"expected one character that is neither a blank nor a quotation mark, or tab; found {separator!r}"
+        )
+    return separator
+
+
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(checked_pattern)]
+Splits = Annotated[dict[Split, str] | None, AfterValidator(_of_train)]
+
+
+class _Tables(TableReading, DataSource):
+    """What sources of tables have in common."""
+
+    splits: Splits = None
+
+    def _patterns(self) -> list[str | None]:
+        """All that may name the task."""
+        return list((self.splits or {}).values())
+
+    def check_tasks(self, tasks: Sequence[str]) -> None:
+        """Refuse several tasks of a source that cannot tell them apart, and would give each the same sentences."""
+        if len(tasks) > 1 and self.task_column is None and not names_task(*self._patterns()):
+            names = shortened(", ".join(tasks), 100)
+            raise ConfigError(
+                f"data {self.name!r} would give the tasks {names} the same sentences; say which column tells them "
+                "apart, task_column, or where {task} stands in the names of files or configurations"
+            )
+
+    def _corpus(self, task: str, splits: Mapping[Split, Tables], where: str) -> Corpus:
+        found = self.parts(task, splits, where)
+        return Corpus(task, found.labels, **found.splits, notes=found.notes)
+
+
+class TableData(_Tables):
+    """Tables in files: JSON lines, CSV, TSV, Parquet or Arrow, with a sentence or a word in each row.
+
+    Attributes:
+        path: The folder, or the only file; a relative path starts at the working directory.
+        format: ``jsonl``, ``csv``, ``tsv``, ``parquet`` or ``arrow``; by the endings of the files' names where null.
+        splits: The file of each split, below ``path``, such as ``{train: "{task}/train.csv"}``; several files with
+            ``*``. Where null, files named like splits (``train.csv``, ``dev.csv``, ``train-00000-of-00002.parquet``):
+            in a folder named like the task, or, with ``task_column``, in ``path``. What the data lacks is held out of
+            train.
+        separator: What stands between values in CSV and TSV, one character, or ``tab``; a comma and a tab where null.
+        quotes: Whether quotation marks around a value of CSV and TSV are not part of it; where null they are not, but
+            no value may have several lines, as one that begins with a quotation mark that is a word would have.
+    """
+
+    name: ClassVar[str] = "table"
+
+    path: str = Field(min_length=1)
+    format: Literal["jsonl", "csv", "tsv", "parquet", "arrow"] | None = None
+    separator: Annotated[str | None, AfterValidator(_mark)] = None
+    quotes: bool | None = None
+
+    def _patterns(self) -> list[str | None]:
+        by_folder = self.splits is None and not Path(self.path).is_file()
+        return ["{task}"] if by_folder else super()._patterns()
+
+    def corpus(self, language: str) -> Corpus:
+        """The corpus of a task: of the files in its folder, or of its rows."""
+        files = files_of(Path(self.path), language, self.splits, self.format, self.task_column is not None)
+        return self._corpus(
+            language,
+            {split: partial(self._tables, paths) for split, paths in files.items()},
+            f"{self.path} ({language})",
+        )
+
+    def _tables(self, paths: Sequence[Path]) -> Any:
+        return (self._table(path) for path in paths)
+
+    def _table(self, path: Path) -> Table:
+        header = not self.columns.numbered
+        return read_table(path, self.format, separator=self.separator, quotes=self.quotes, header=header)
+
+
+class HubData(_Tables):
+    """A token-classification data set of the Hugging Face hub, or of a folder with the same layout.
+
+    Attributes:
+        repository: Its name, such as ``unimelb-nlp/wikiann``; ``{task}`` may stand in it.
+        config: Its configuration, such as ``"{task}"`` if each is a task; needed if it has several.
+        revision: Commit, branch or tag; the newest where null.
+        splits: Its split for each of train, validation and test, such as ``{train: train, validation: dev}``, or a part
+            of one, ``train[:10%]``; those that are named so where null. What the data lacks is held out of train.
+    """
+
+    name: ClassVar[str] = "hub"
+
+    repository: Pattern
+    config: Pattern | None = None
+    revision: str | None = None
+
+    def _patterns(self) -> list[str | None]:
+        return [*super()._patterns(), self.repository, self.config]
+
+    def _place(self, task: str) -> tuple[str, str | None, str | None, dict[Split, str] | None]:
+        config = None if self.config is None else filled(self.config, task)
+        splits = None if self.splits is None else {split: filled(one, task) for split, one in self.splits.items()}
+        return filled(self.repository, task), config, self.revision, splits
+
+    def corpus(self, language: str) -> Corpus:
+        """The corpus of a task: of its configuration, its split, or its rows."""
+        place = self._place(language)
+        where = place[0] if place[1] is None else f"{place[0]} ({place[1]})"
+        found = hub_splits(*place)
+        return self._corpus(
+            language,
+            {split: partial(_dataset_tables, rows, f"{where}, {rows.split}") for split, rows in found.items()},
+            where if place[1] == language else f"{where}, {language}",
+        )
+
+    def sizes(self, language: str) -> dict[Split, int]:
+        """What the data set's card says, which is an upper bound where a column tells tasks apart."""
+        told = hub_sizes(*self._place(language))
+        if told is None:
+            return super().sizes(language)
+        return {split: told.get(split) or max(1, round(getattr(self, split) * told["train"])) for split in SPLITS}
+
+
+def _dataset_tables(rows: Any, where: str) -> list[Table]:
+    return [dataset_table(rows, where).not_empty()]

@@ -1,0 +1,323 @@
+"""Words and tags in the columns of a table: which columns they are in, and rows that have them as lists."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import tokenize
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from pydantic import Field
+
+from pemeta.data.rows import Row
+from pemeta.data.tables.table import Table
+from pemeta.data.token_rows import tags_of
+from pemeta.errors import DataError, excerpt, shortened, unknown_name
+from pemeta.utils.registry import Frozen
+from pemeta.utils.values import missing, whole
+
+USUAL = {"tokens": ("tokens", "words"), "tags": ("ner_tags", "tags", "ner", "labels")}
+"""Usual names of the columns, which need not be given."""
+ENOUGH = 100
+"""Rows of a single word after which they are taken for words, and not for sentences."""
+_BLANKS = " \t\r\n"
+_NUMBER = re.compile(r"-?\d+")
+
+
+class TokenColumns(Frozen):
+    """The columns of a table that hold sentences.
+
+    Attributes:
+        tokens: The words: a list, or a text with a blank between two words; ``tokens`` or ``words`` where null.
+        tags: A tag for each word: a list, or a text likewise; ``ner_tags``, ``tags``, ``ner`` or ``labels`` where null.
+        sentence: For tables with one word in each row: what is another value where another sentence begins; or several
+            columns that say so together. Where there is no value, the sentence goes on.
+        document: What is another value in another document; none where null.
+    """
+
+    tokens: str | int | None = None
+    tags: str | int | None = None
+    sentence: str | int | tuple[str | int, ...] | None = Field(None)
+    document: str | int | None = None
+
+    @property
+    def numbered(self) -> bool:
+        """Whether columns are given by their numbers, because the table has no header."""
+        given = [self.tokens, self.tags, self.document, *self.of_sentences]
+        return any(isinstance(one, int) for one in given)
+
+    @property
+    def of_sentences(self) -> tuple[str | int, ...]:
+        """The columns that say where a sentence begins; none if each row is one."""
+        if self.sentence is None:
+            return ()
+        return self.sentence if isinstance(self.sentence, tuple) else (self.sentence,)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The columns of one table, by their names in it.
+
+    Attributes:
+        tokens: That of the words.
+        tags: That of the tags.
+        sentence: Those that say where a sentence begins.
+        document: That of the document.
+        names: The tags that integers mean.
+    """
+
+    tokens: str
+    tags: str
+    sentence: tuple[str, ...]
+    document: str | None
+    names: tuple[str, ...] | None
+
+
+def find_columns(table: Table, columns: TokenColumns, names: Sequence[str] | None) -> Found:
+    """The columns of a table that hold sentences.
+
+    Args:
+        table: The table.
+        columns: What was given of them.
+        names: The tags that integers mean, if they were given.
+
+    Raises:
+        DataError: A column is not there, or not known, or the table has other names for its integers.
+    """
+    tags = _column(table, "tags", columns.tags)
+    own = table.names.get(tags)
+    if own is not None and names is not None and own != tuple(names):
+        raise DataError(
+            f"{table.where}: the integers in {tags!r} have the names {shortened(', '.join(own), 200)}; found others in "
+            f"names: {shortened(', '.join(names), 200)}; remove names"
+        )
+    return Found(
+        tokens=_column(table, "tokens", columns.tokens),
+        tags=tags,
+        sentence=tuple(_column(table, "sentence", one) for one in columns.of_sentences),
+        document=None if columns.document is None else _column(table, "document", columns.document),
+        names=own if names is None else tuple(names),
+    )
+
+
+def _column(table: Table, role: str, given: str | int | None) -> str:
+    """The name of one column."""
+    if given is not None:
+        check_column(table, str(given), f"columns.{role}")
+        return str(given)
+    there = [name for name in USUAL[role] if name in table.columns]
+    if len(there) == 1:
+        return there[0]
+    found = f"found {' and '.join(there)}" if there else f"it has {_listed(table)}"
+    raise DataError(
+        f"{table.where}: expected a column of {role} ({' or '.join(USUAL[role])}); {found}; say which columns they are: "
+        f"columns: {{tokens: ..., tags: ...}}{_separator(table)}"
+    )
+
+
+def check_column(table: Table, name: str, key: str) -> None:
+    """Refuse a column that a table does not have.
+
+    Raises:
+        DataError: It does not have it; the message names the configuration's key.
+    """
+    if name not in table.columns:
+        raise DataError(
+            f"{table.where}: {key}: {shortened(unknown_name('column', name, table.columns), 300)}{_separator(table)}"
+        )
+
+
+def _listed(table: Table) -> str:
+    return shortened(", ".join(map(repr, table.columns)), 200)
+
+
+def _separator(table: Table) -> str:
+    """A remedy for a line of several values that was read as one."""
+    (only, *others) = table.columns or ("",)
+    mark = next((mark for mark in "\t;|," if mark in only), None)
+    return f"; if {mark!r} stands between its values: separator: {mark!r}" if mark and not others else ""
+
+
+def token_rows(table: Table, columns: Found, wanted: Callable[[Row], bool] = lambda row: True) -> Iterator[Row]:
+    """The rows of a table with the columns ``tokens`` and ``tags``, lists of strings, and ``document``, an integer.
+
+    Rows of one word each are put together to sentences, if a column says to which one they belong. The table's other
+    columns stay.
+
+    Args:
+        table: The table.
+        columns: Its columns.
+        wanted: Whether a sentence's row is to be read.
+
+    Raises:
+        DataError: Words or tags cannot be told, or rows seem to be words and not sentences.
+    """
+    rows = _joined(table.rows, columns) if columns.sentence else table.rows
+    documents: dict[str, int] = {}
+    single: int | None = 0
+    for row in filter(wanted, rows):
+        words, tags = _value(row, columns.tokens), _value(row, columns.tags)
+        if not columns.sentence and single is not None:
+            one = isinstance(words, str) and len(_split(words)) == 1 and not isinstance(tags, list | tuple)
+            single = single + 1 if one else None
+            if single == ENOUGH:
+                raise _words_in_rows(table, columns)
+        values = {**row.values, "tokens": _words(words, row.where), "tags": _tags(tags, row.where)}
+        if columns.document is not None:
+            values["document"] = documents.setdefault(str(row.values.get(columns.document)), len(documents))
+        else:
+            values.pop("document", None)
+        made = Row(values, row.where, row.lines)
+        yield Row({**values, "tags": tags_of(made, "tags", columns.names)}, row.where, row.lines)
+    if single is not None and single > 1:
+        raise _words_in_rows(table, columns)
+
+
+def _value(row: Row, column: str) -> Any:
+    """A value of a row; arrays as lists, and None for what is missing in a data frame."""
+    if column not in row.values:
+        known = shortened(unknown_name("column", column, map(str, row.values)), 300)
+        raise DataError(f"{row.where}: {known}; give the row a value, or remove it")
+    value = row.values[column]
+    value = value.tolist() if callable(getattr(value, "tolist", None)) else value
+    return None if not isinstance(value, list | tuple | str) and missing(value) else value
+
+
+def _words_in_rows(table: Table, columns: Found) -> DataError:
+    others = [repr(name) for name in table.columns if name not in (columns.tokens, columns.tags)]
+    return DataError(
+        f"{table.where}: each row seems to hold one word ({columns.tokens!r}) and its tag; say which column tells the "
+        f"sentences apart, columns: {{sentence: ...}} (the others: {shortened(', '.join(others), 200) or 'none'}); "
+        "or, if a blank line ends each sentence, read it with data: {name: conll}; or, if they are sentences, give "
+        "their words as lists"
+    )
+
+
+# Words and tags as texts
+
+
+def _words(value: Any, where: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = value.strip(_BLANKS)
+    if text == "[]" or text.startswith(("['", '["')):
+        return _literal(text, where, "words")
+    return _split(text)
+
+
+def _tags(value: Any, where: str) -> Any:
+    if isinstance(value, str):
+        text = value.strip(_BLANKS)
+        value = _literal(text, where, "tags") if text.startswith("[") else _split(text)
+    elif whole(value) is not None:
+        return [value]
+    if isinstance(value, list) and value and all(isinstance(tag, str) and _NUMBER.fullmatch(tag) for tag in value):
+        return list(map(int, value))
+    return value
+
+
+def _split(text: str) -> list[str]:
+    """The words of a text between blanks; no-break spaces are part of words."""
+    return [word for word in re.split(f"[{_BLANKS}]+", text) if word]
+
+
+def _literal(text: str, where: str, what: str) -> list[Any]:
+    """The list that a text shows, as JSON or as Python writes it.
+
+    >>> _literal("['New York', 'a']", "train.csv, line 2", "words"), _literal("[3, 0]", "train.csv, line 2", "tags")
+    (['New York', 'a'], [3, 0])
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = _python_list(text)
+    if not isinstance(found, list):
+        raise DataError(
+            f"{where}: the {what} look like a list, but cannot be read as one: {excerpt(text)}; write it as JSON does, "
+            '["a", "b"], as json.dumps(list(value)) gives it (the text of an array has no commas)'
+        )
+    return found
+
+
+def _python_list(text: str) -> Any:
+    """A list of Python; None for what is none, and for strings side by side, which Python would join."""
+    try:
+        found = ast.literal_eval(text)
+        if repr(found) == text:
+            return found
+        kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.string.strip()]
+    except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
+        return None
+    beside = (tokenize.STRING, tokenize.STRING) in pairwise(kinds)
+    return None if beside else found
+
+
+# One word in each row
+
+
+def _joined(rows: Iterator[Row], columns: Found) -> Iterator[Row]:
+    """Sentences of rows with a word each."""
+    last: tuple[Any, ...] | None = None
+    begun: dict[tuple[Any, ...], str] = {}
+    own: list[Row] = []
+    for row in rows:
+        key = _key(row, columns, last)
+        if key != last:
+            if own:
+                yield _sentence(own, columns)
+            if key in begun:
+                raise DataError(
+                    f"{row.where}: the sentence {_shown(key)} begins again; it was at {begun[key]}; sort the table by "
+                    f"{' and '.join(columns.sentence)}, or, if sentences are counted anew in each document, name both "
+                    f"columns: columns: {{sentence: [DOCUMENT, {', '.join(columns.sentence)}]}}"
+                )
+            begun[key], own, last = row.where, [], key
+        own.append(row)
+    if own:
+        yield _sentence(own, columns)
+
+
+def _key(row: Row, columns: Found, last: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """What tells the sentence of a row apart: of each column its value, or else the one before."""
+    found = []
+    for index, column in enumerate(columns.sentence):
+        value = _value(row, column)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            if last is None:
+                raise DataError(
+                    f"{row.where}: no sentence has begun, for {column!r} is empty; found {excerpt(dict(row.values))}"
+                )
+            value = last[index]
+        found.append(value)
+    return tuple(found)
+
+
+def _sentence(rows: Sequence[Row], columns: Found) -> Row:
+    """One row of the rows of a sentence."""
+    words, tags = [], []
+    for row in rows:
+        word, tag = _value(row, columns.tokens), _value(row, columns.tags)
+        if not isinstance(word, str) or not word.strip(_BLANKS):
+            raise DataError(
+                f"{row.where}: expected a word in {columns.tokens!r}; found {excerpt(word)}; remove the row, or, if "
+                "pandas took the word NA or null for a missing value, read the table with keep_default_na=False"
+            )
+        words.append(word)
+        tags.append(int(tag) if isinstance(tag, str) and _NUMBER.fullmatch(tag) else tag)
+    lines = [line for row in rows if (line := _line(row)) is not None]
+    values: Mapping[str, Any] = {**rows[0].values, columns.tokens: words, columns.tags: tags}
+    return Row(values, rows[0].where, lines if len(lines) == len(rows) else ())
+
+
+def _line(row: Row) -> int | None:
+    found = re.search(r", line (\d+)$", row.where)
+    return int(found[1]) if found else None
+
+
+def _shown(key: tuple[Any, ...]) -> str:
+    return excerpt(key[0] if len(key) == 1 else key)

@@ -1,0 +1,124 @@
+"""Where the files of a task's splits are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pemeta.data.sentences import Split
+from pemeta.data.tables.files import ENDINGS
+from pemeta.data.tables.held_out import parts_of
+from pemeta.data.tables.table import shown
+from pemeta.data.tables.text_files import PACKED
+from pemeta.errors import DataError, shortened, unknown_name
+
+PLACE = re.compile(r"\{([^{}]*)\}")
+"""What stands for something else in a pattern."""
+TASK = ("task", "language")
+"""What stands for the task in a pattern."""
+SHARD = re.compile(r"-\d+-of-\d+$")
+"""The end of the name of one of several files that are one table together."""
+
+
+def checked_pattern(pattern: str) -> str:
+    """A pattern in which nothing but the task stands in braces.
+
+    Raises:
+        ValueError: Something else does.
+    """
+    for name in PLACE.findall(pattern):
+        if name not in TASK:
+            raise ValueError(f"only {{task}} may stand in braces; found {{{name}}} in {pattern!r}")
+    return pattern
+
+
+def names_task(*patterns: str | None) -> bool:
+    """Whether the task stands in a pattern."""
+    return any(pattern is not None and PLACE.search(pattern) for pattern in patterns)
+
+
+def filled(pattern: str, task: str) -> str:
+    """A pattern with the task in its place.
+
+    >>> filled("{task}/train-*.parquet", "news")
+    'news/train-*.parquet'
+    """
+    return PLACE.sub(lambda _: task, pattern)
+
+
+def files_of(
+    root: Path, task: str, patterns: Mapping[Split, str] | None, format: str | None, by_column: bool
+) -> dict[Split, list[Path]]:
+    """The files of each split of a task, of those splits that there are.
+
+    Args:
+        root: The file, or the folder that patterns start from.
+        task: The task.
+        patterns: The file of each split, or several with ``*``; by default those named like splits, in a folder named
+            like the task.
+        format: Their format; None if it follows from their names.
+        by_column: Whether the files have the rows of all tasks, so that there is no folder for each.
+
+    Raises:
+        DataError: There are none, or it is not clear which file is which split.
+    """
+    if patterns is not None:
+        return {split: _matching(root, filled(pattern, task)) for split, pattern in patterns.items()}
+    if not root.exists():
+        raise DataError(f"there is no file or folder {shown(root)}; check data.path")
+    if root.is_file():
+        return {"train": [root]}
+    folder = root if by_column else root / task
+    if not by_column and not _is_folder(folder):
+        known = [child.name for child in root.iterdir() if child.is_dir() and _tables_in(child, format)]
+        raise DataError(_no_folder(root, task, known, format))
+    tables = _tables_in(folder, format)
+    parts = parts_of(list(tables), None, shown(folder))
+    for name in parts.values():
+        endings = {path.name[len(path.name.partition(".")[0]) :] for path in tables[name]}
+        if len(endings) > 1:
+            files = " and ".join(path.name for path in tables[name])
+            raise DataError(f"{shown(folder)} has {files}; say which with format or splits")
+    return {split: tables[name] for split, name in parts.items()}
+
+
+def _no_folder(root: Path, task: str, known: list[str], format: str | None) -> str:
+    expected = f"{shortened(unknown_name('task', task, known), 300)}; expected a folder {shown(root / task)}"
+    if _tables_in(root, format):
+        return (
+            f"{expected}; if the files in {shown(root)} hold all tasks, say which column tells them apart: task_column"
+        )
+    return f"{expected}; if files are elsewhere, say where with splits"
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that is too long for a file
+        return False
+
+
+def _tables_in(folder: Path, format: str | None) -> dict[str, list[Path]]:
+    """The tables in a folder, by their names without endings and numbers of shards."""
+    endings = ENDINGS[format] if format else tuple(ending for some in ENDINGS.values() for ending in some)
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        inner = path.with_suffix("") if path.suffix in PACKED else path
+        if path.is_file() and inner.suffix in endings:
+            found.setdefault(SHARD.sub("", inner.stem), []).append(path)
+        elif format in (None, "arrow") and (path / "state.json").is_file():  # of Dataset.save_to_disk
+            found.setdefault(path.name, []).append(path)
+    return found
+
+
+def _matching(root: Path, pattern: str) -> list[Path]:
+    """The file of a name, or the files that a pattern with ``*`` matches, sorted."""
+    path = root / pattern
+    if "*" not in pattern or _is_folder(path):
+        return [path]
+    start = Path(path.anchor) if Path(pattern).is_absolute() else root
+    found = sorted(start.glob(str(path.relative_to(start))))
+    if not found:
+        raise DataError(f"no file is {shown(path)}; check data.path and splits")
+    return found

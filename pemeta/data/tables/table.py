@@ -1,0 +1,95 @@
+"""A table, wherever it comes from, and what is said about files that are none."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pemeta.data.rows import Row
+from pemeta.errors import DataError, reason, shortened
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, of which the rows are read when they are asked for, once.
+
+    Attributes:
+        where: The file, or what else messages call the table.
+        columns: Names of its columns; those of its first row, if each row names its own.
+        rows: The rows, each with all its values as the table has them.
+        names: By column, the names that its numbers stand for, if the table says so (a ClassLabel of ``datasets``).
+    """
+
+    where: str
+    columns: tuple[str, ...]
+    rows: Iterator[Row]
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def not_empty(self) -> Table:
+        """The table, of which the first row has been read.
+
+        Raises:
+            DataError: It has no row, or its first one is malformed.
+        """
+        first = next(self.rows, None)
+        if first is None:
+            raise DataError(f"{self.where} holds no row; check the path")
+        columns = self.columns or tuple(first.values)
+        return replace(self, columns=columns, rows=itertools.chain([first], self.rows))
+
+
+def class_names(features: Any) -> dict[str, tuple[str, ...]]:
+    """By column, the names of its numbers, of ``features`` of a data set: of numbers, and of lists of them."""
+    found = {}
+    for column, feature in (features or {}).items():
+        inner = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", feature)
+        names = getattr(inner, "names", None)
+        if names is not None:
+            found[str(column)] = tuple(map(str, names))
+    return found
+
+
+def shown(path: Path) -> str:
+    """A path in a message, on one line."""
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """The error for a file that cannot be read."""
+    why = getattr(error, "strerror", None) or shortened(reason(error), 160)
+    advice = None if isinstance(error, FileNotFoundError) else about_content(path)
+    return DataError(f"cannot read {shown(path)}: {why}; {advice or 'check the path'}")
+
+
+def about_content(path: Path) -> str | None:
+    """What a file is that is not of the format that it should be, with what reads it; None if that cannot be told."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except (OSError, ValueError):
+        return None
+    kinds = {
+        b"PAR1": "it is a Parquet file: set format: parquet",
+        b"ARROW1": "it is an Arrow file: set format: arrow",
+        b"\xff\xff\xff\xff": "it is an Arrow file: set format: arrow",
+        b"version https://git-lfs": "it is a pointer of Git LFS: fetch the file itself with git lfs pull",
+        b"PK\x03\x04": "it is an archive or a spreadsheet: unpack it, or save it as CSV",
+        b"\x1f\x8b": "it is compressed by gzip: let its name end with .gz",
+        b"BZh": "it is compressed by bzip2: let its name end with .bz2",
+        b"\xfd7zXZ": "it is compressed by xz: let its name end with .xz",
+        b"\xff\xfe": f"it is UTF-16: {into('iconv -f UTF-16 -t UTF-8', path)}",
+        b"\xfe\xff": f"it is UTF-16: {into('iconv -f UTF-16 -t UTF-8', path)}",
+        b"<!DOCTYPE": "it is a web page: fetch the file itself",
+        b"<html": "it is a web page: fetch the file itself",
+    }
+    return next((what for start, what in kinds.items() if head.startswith(start)), None)
+
+
+def into(command: str, path: Path) -> str:
+    """A command that makes a new file of a file."""
+    file = shlex.quote(str(path)) if str(path).isprintable() else "FILE"
+    return f"{command} {file} > NEW{''.join(path.suffixes)}"
