@@ -11,6 +11,7 @@ from typing import Any
 from pemeta.data.look.files import Files, files_beside
 from pemeta.data.look.look import Asked, Look, common_scheme, look_at
 from pemeta.data.sentences import SPLITS, Split
+from pemeta.data.sources import DataSource
 from pemeta.data.token_files.lines import shown
 from pemeta.data.token_files.places import DEFAULT
 from pemeta.errors import DataError, PemetaError
@@ -111,8 +112,6 @@ def types_of(looks: Sequence[Look]) -> list[str]:
 
 def problem_of(one: DataSet, settings: dict[str, Any]) -> str | None:
     """Why the data source refuses a data set; None if it reads it."""
-    from pemeta.data.sources import DataSource  # here, because sources of data read it, and do not look at it
-
     for look in one.looks.values():
         if look.problem is not None:
             return look.problem

@@ -103,7 +103,7 @@ def find_layout(lines: Iterable[str], where: str, word: str | None = None, tag: 
     table = next((table for table in tables if table.tags() or tag is not None), None)
     if table is None:
         raise DataError(f"{where}: {_no_tags(tables, found)}")
-    numbered = len(table.columns) > 2 and table.columns[0].numbers_words
+    numbered = len(table.columns) > 2 and not table.header and table.columns[0].numbers_words
     blank = any(not line.strip() for line in given[:-1])
     sentence = None if blank or numbered else _naming(table)
     chosen, others = _chosen(table, where) if tag is None else (_given(table, tag, where), ())

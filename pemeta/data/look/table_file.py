@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pemeta.data.look.columns import TAGS, WORDS, Column
+from pemeta.data.look.columns import MOST, WORDS, Column
 from pemeta.data.look.oddities import Oddities
 from pemeta.data.rows import Row
 from pemeta.data.schemes import PREFIXED, Scheme
@@ -105,46 +106,57 @@ class TableLook:
 
 
 def _columns(table: Table, sample: Sequence[Mapping[str, Any]], word: str | None, tag: str | None) -> TokenColumns:
-    """The columns of words and tags: those that were given or have usual names, or else the only ones that may be."""
-    tokens, tags = word, tag
-    for name in table.columns:
-        values = [row.get(name) for row in sample]
-        lists = [parts for value in values if (parts := _parts(value))]
-        if not lists:
-            continue
-        are_tags = _share_of_tags(lists) > 0.9
-        if tags is None and are_tags and not _usual(table, "tags"):
-            tags = name
-        elif tokens is None and not are_tags and name.lower() in WORDS and not _usual(table, "tokens"):
-            tokens = name
-    tags = tags or next((name for name in table.columns if name.lower() in TAGS and not _usual(table, "tags")), None)
-    chosen = TokenColumns(tokens=tokens, tags=tags)
-    words = tokens or next(iter(_usual(table, "tokens")), None)
-    values = [row.get(words) for row in sample] if words else []
-    if len(values) > 1 and all(isinstance(value, str) and len(value.split()) == 1 for value in values):
+    """The columns of words and tags: what was given, else none where their names are usual, else what may be them."""
+    lists = {name: [_parts(row.get(name)) for row in sample] for name in table.columns}
+    if tag is None and not _usual(table, "tags"):
+        tag = _only([name for name, values in lists.items() if _are_tags(values)])
+    tags = tag or next(iter(_usual(table, "tags")), None)
+    if word is None and not _usual(table, "tokens") and tags in lists:
+        fitting = [name for name in table.columns if name != tags and _fit(lists[name], lists[tags])]
+        word = _only([name for name in fitting if name.lower() in WORDS]) or _only(fitting)
+    words = word or next(iter(_usual(table, "tokens")), None)
+    chosen = TokenColumns(tokens=word, tags=tag)
+    if words in lists and len(sample) > 1 and all(len(parts) == 1 for parts in lists[words]):
         others = [name for name in table.columns if name not in (words, tags)]
         named = [name for name in others if Column.of([str(row.get(name) or "") for row in sample]).names_sentences]
         if named:
-            return TokenColumns(tokens=tokens, tags=tags, sentence=named[0])
+            return chosen.model_copy(update={"sentence": named[0]})
     return chosen
 
 
+def _only(names: Sequence[str]) -> str | None:
+    return names[0] if len(names) == 1 else None
+
+
 def _usual(table: Table, role: str) -> list[str]:
-    """The columns with usual names, if there is one: it need not be said then."""
+    """The column with a usual name, if there is one: it need not be said then."""
     there = [name for name in USUAL[role] if name in table.columns]
     return there if len(there) == 1 else []
 
 
 def _parts(value: Any) -> list[str]:
-    """The words or tags in a value: a list, or a text with blanks."""
+    """The words or tags in a value: a list, or a text that shows one or has blanks between them."""
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return []
     if isinstance(value, str):
-        return value.strip("[]").replace(",", " ").replace("'", " ").replace('"', " ").split()
+        return value.split()
     return list(map(str, value)) if isinstance(value, list | tuple) else []
 
 
-def _share_of_tags(lists: Sequence[Sequence[str]]) -> float:
+def _are_tags(lists: Sequence[Sequence[str]]) -> bool:
+    """Whether nearly all values in some lists are tags, and one at least is not ``O``."""
     values = [value for parts in lists for value in parts]
-    return sum(value == "O" or PREFIXED.fullmatch(value) is not None for value in values) / max(1, len(values))
+    tags = [value for value in values if value == "O" or PREFIXED.fullmatch(value)]
+    return len(tags) > MOST * len(values) and any(value != "O" for value in tags)
+
+
+def _fit(words: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]) -> bool:
+    """Whether there is a word for each tag in nearly all rows."""
+    fitting = sum(len(one) == len(other) > 0 for one, other in zip(words, tags, strict=True))
+    return fitting > MOST * len(tags)
 
 
 def _task_column(table: Table, sample: Sequence[Mapping[str, Any]], found: Found) -> dict[str, list[str]]:
