@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pemeta.data.look import Asked, DataSet, Look, data_set_of, problem_of, settings_of
+from pemeta.data.look import Asked, DataSet, Folder, Look, data_set_of, look_into, problem_of, settings_of, table_format
 from pemeta.data.look.oddities import Oddity
 from pemeta.data.schemes import SCHEMES
 from pemeta.data.sentences import Split
@@ -16,6 +17,10 @@ from pemeta.errors import ConfigError, DataError, counted, shortened, unknown_na
 
 BACKBONE = "bert-base-multilingual-cased"
 """The backbone of the configuration, which the user is to choose."""
+LINE = 100
+"""Longest line of a configuration, for what can be several."""
+CHECK = "pemeta validate FILE --load"
+"""The command that checks a configuration."""
 MOST = 12
 """Most entity types, and kinds of oddities, that are shown."""
 WIDTH = 12
@@ -38,43 +43,96 @@ def asked_for(word: str | None, tag: str | None, scheme: str | None, names: str 
 
 
 def describe_data(path: Path, asked: Asked) -> Iterator[str]:
-    """Lines of YAML: comments that say what a file holds, and a configuration that reads it.
+    """Lines of YAML: comments that say what a file or folder holds, and a configuration that reads it.
 
     Args:
-        path: The file.
+        path: The file or folder.
         asked: What the user knows about it already.
 
     Raises:
         DataError: It cannot be read, or not as it is; what can be told is yielded before.
     """
-    own, whole = data_set_of(path, asked)
-    yield f"# {shown(path)}"
-    yield "#"
-    for name, text in (*_facts(own), *_others(own, whole)):
-        yield f"#   {name:<{WIDTH}}{text}"
-    yield from _oddities(list(own.oddities))
-    settings = settings_of([whole])
-    problem = problem_of(whole, settings)
+    if path.is_dir() and table_format(path) is None:
+        found = look_into(path, asked)
+        yield from _folder(path, found)
+        sets = found.groups[0]
+    else:
+        own, whole = data_set_of(path, asked)
+        yield from _file(path, own, whole)
+        sets = (whole,)
+    settings = settings_of(sets)
+    problem = next(filter(None, (problem_of(one, settings) for one in sets)), None)
     yield "#"
     if problem is not None:
         yield "# A configuration for it, which reads it once it is mended:"
-        yield from configuration(settings, [whole.files.task])
+    else:
+        yield f"# The configuration that reads it; choose backbone and settings, and check it with: {CHECK}"
+    yield from configuration(settings, [one.task for one in sets])
+    if problem is not None:
         raise DataError(problem)
-    yield "# The configuration that reads it; choose backbone and settings, and check it with: pemeta validate FILE --load"
-    yield from configuration(settings, [whole.files.task])
 
 
 def configuration(data: Mapping[str, Any], targets: Sequence[str]) -> Iterator[str]:
     """Lines of a small configuration of some data."""
     yield "data:"
     for key, value in data.items():
-        yield f"  {as_yaml(key)}: {as_yaml(value)}"
+        line = f"  {as_yaml(key)}: {as_yaml(value)}"
+        if isinstance(value, Mapping) and len(line) > LINE:
+            yield f"  {as_yaml(key)}:"
+            yield from (f"    {as_yaml(name)}: {as_yaml(item)}" for name, item in value.items())
+        else:
+            yield line
     yield ""
     yield f"output: {as_yaml(f'runs/{Path(targets[0]).name}')}"
     yield f"backbone: {as_yaml({'name': 'pretrained', 'path': BACKBONE})}"
     yield f"targets: {as_yaml(list(targets))}"
     yield "settings:"
     yield "  adapter: {method: adapter}"
+
+
+def _file(path: Path, own: Look, whole: DataSet) -> Iterator[str]:
+    yield f"# {shown(path)}"
+    yield "#"
+    for name, text in (*_facts(own), *_others(own, whole)):
+        yield f"#   {name:<{WIDTH}}{text}"
+    yield from _oddities(list(own.oddities))
+
+
+def _folder(path: Path, found: Folder) -> Iterator[str]:
+    yield f"# {shown(path)}"
+    yield "#"
+    rows = [("task", "split", "sentences", "words", "entities", "scheme", "odd", "file")]
+    for group in found.groups:
+        for one in group:
+            for split, look in one.looks.items():
+                tally = look.tally
+                numbers = (tally.sentences, tally.words, sum(tally.entities.values()))
+                odd = len(look.oddities)
+                file = os.path.relpath(look.path, path)
+                rows.append((one.task, split, *(f"{n:,}" for n in numbers), str(look.scheme or "none"), str(odd), file))
+    yield from _aligned(rows)
+    if any(one.held_out for one in found.groups[0]):
+        yield "#"
+        yield "# What a task lacks is held out of its training sentences, a tenth each, by a seed."
+    for group in found.groups[1:]:
+        first = next(iter(group[0].looks.values()))
+        yield "#"
+        yield f"# Of another layout, so for a configuration of its own: pemeta data {shown(first.path)}"
+    if found.left_out:
+        yield "#"
+        yield "# Left out:"
+        yield from (f"#   {why}" for _, why in found.left_out[:MOST])
+        if len(found.left_out) > MOST:
+            yield f"#   and {counted(len(found.left_out) - MOST, 'file')} more"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A table of texts and numbers, of which the numbers stand to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = {index for index, cell in enumerate(rows[-1]) if cell.replace(",", "").isdecimal()}
+    for row in rows:
+        cells = [f"{cell:{'>' if index in right else '<'}{widths[index]}}" for index, cell in enumerate(row)]
+        yield f"#   {'  '.join(cells)}".rstrip()
 
 
 def _facts(look: Look) -> Iterator[tuple[str, str]]:
@@ -121,10 +179,11 @@ def _others(own: Look, whole: DataSet) -> Iterator[tuple[str, str]]:
     train = whole.looks["train"]
     for split, look in whole.looks.items():
         if look is not own:
-            repeats = f"; {_repeats(look, train)} in train too" if split != "train" else ""
-            yield split, f"{look.path.name}: {_number(look.tally.sentences, 'sentence')}{repeats}"
+            where = os.path.relpath(look.path, own.path.parent)
+            repeats = f"; {_repeated(look, train)}" if split != "train" else ""
+            yield split, f"{where}: {_number(look.tally.sentences, 'sentence')}{repeats}"
         elif split != "train":
-            yield split, f"this file; {_repeats(look, train)} in train too"
+            yield split, f"this file; {_repeated(look, train)}"
     for split in whole.held_out:
         yield split, f"no file: {_held_out(split)}"
     for text in whole.left_out:
@@ -134,8 +193,9 @@ def _others(own: Look, whole: DataSet) -> Iterator[tuple[str, str]]:
         yield "tasks", f"perhaps the values of {column} ({shown_values}): add task_column: {column} to make each one"
 
 
-def _repeats(look: Look, train: Look) -> str:
-    return f"{look.tally.repeats(train.tally.seen):,} of its different sentences are"
+def _repeated(look: Look, train: Look) -> str:
+    shared = look.tally.repeats(train.tally.seen)
+    return f"{shared:,} of {len(look.tally.seen):,} distinct sentences are in train too" if shared else "none is in train too"
 
 
 def _held_out(split: Split) -> str:

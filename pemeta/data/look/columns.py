@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -29,20 +30,16 @@ class Column:
         values: How often it holds each value.
         number: Lines that have it.
         runs: How often its value differs from that of the line before.
-        counts: In what share of the lines it is a number, and the next one or the first again.
     """
 
     values: Counter[str]
     number: int
     runs: int
-    counts: float
 
     @classmethod
     def of(cls, values: Sequence[str]) -> Column:
         """The column of some values."""
-        pairs = list(zip(["0", *values], values, strict=False))
-        runs = 1 + sum(one != before for before, one in pairs[1:])
-        return cls(Counter(values), len(values), runs, sum(_counts(*pair) for pair in pairs) / len(values))
+        return cls(Counter(values), len(values), 1 + sum(map(operator.ne, values, values[1:])))
 
     def share(self, *values: str) -> float:
         """The share of the lines that hold one of some values."""
@@ -75,11 +72,6 @@ class Column:
         return self.share("O", "_") == 1 and self.share("O") > 0
 
     @property
-    def numbers_words(self) -> bool:
-        """Whether the values number the words of each sentence, as in CoNLL-U."""
-        return self.counts >= MOST and self.runs > 1
-
-    @property
     def names_sentences(self) -> bool:
         """Whether each value stands in lines that follow each other, as the number of a sentence does."""
         filled = len(self.values) - ("" in self.values)
@@ -88,7 +80,17 @@ class Column:
         return self.runs == len(self.values) and 1 < filled < self.number
 
 
-def _counts(before: str, value: str) -> bool:
+def number_words(values: Sequence[str]) -> bool:
+    """Whether values number the words of each sentence, as in CoNLL-U.
+
+    >>> number_words(["1", "2", "3-4", "3", "4", "1"]), number_words(["1", "1", "2", "2"])
+    (True, False)
+    """
+    counting = sum(_follows(*pair) for pair in zip(["0", *values], values, strict=False))
+    return counting >= MOST * len(values)
+
+
+def _follows(before: str, value: str) -> bool:
     """Whether a value is the number of the word after another; ranges and empty nodes have parts of such."""
     old, new = NUMBER.fullmatch(before), NUMBER.fullmatch(value)
     if new is None:

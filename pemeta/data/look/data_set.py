@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,11 +31,18 @@ class DataSet:
         files: Where they are.
         looks: What the file of each split holds.
         left_out: Why a file that seems to be a split is not one of them, in a line each.
+        name: What the task is called, if not by its files.
     """
 
     files: Files
     looks: dict[Split, Look]
     left_out: tuple[str, ...] = ()
+    name: str = ""
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.name or self.files.task
 
     @property
     def held_out(self) -> list[Split]:
@@ -72,23 +80,15 @@ def data_set_of(path: Path, asked: Asked = Asked()) -> tuple[Look, DataSet]:  # 
     return own, DataSet(files, looks, tuple(left_out))
 
 
-def settings_of(sets: Sequence[DataSet], root: Path | None = None) -> dict[str, Any]:
-    """What a configuration says as ``data`` to read data sets of the same layout.
-
-    Args:
-        sets: The data sets, one for each task.
-        root: The folder that all are in; that of the first if None.
-    """
+def settings_of(sets: Sequence[DataSet]) -> dict[str, Any]:
+    """What a configuration says as ``data`` to read data sets of the same layout, one for each task."""
     looks = [look for one in sets for look in one.looks.values()]
     first = sets[0]
-    root = first.files.folder if root is None else root
+    roots = {one.files.folder for one in sets}
+    root = first.files.folder if len(roots) == 1 else Path(os.path.commonpath(roots))
     found: dict[str, Any] = {"name": looks[0].source, "path": str(root)}
-    folders = {}
-    for one in sets:
-        within = (one.files.folder.relative_to(root) / one.files.task).as_posix()
-        if within != one.files.task:
-            folders[one.files.task] = within
-    if folders:
+    within = {one.task: (one.files.folder.relative_to(root) / one.files.task).as_posix() for one in sets}
+    if folders := {task: path for task, path in within.items() if path != task}:
         found["folders"] = folders
     templates = {split: first.files.templates[split] for split in SPLITS if split in first.looks}
     if looks[0].source == "table":
@@ -116,7 +116,7 @@ def problem_of(one: DataSet, settings: dict[str, Any]) -> str | None:
         if look.problem is not None:
             return look.problem
     try:
-        DataSource.parse(settings).corpus(one.files.task)
+        DataSource.parse(settings).corpus(one.task)
     except PemetaError as error:
         return str(error)
     return None

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pemeta.data.look.columns import BLANK, CHUNKS, TAGS, WORDS, Column
+from pemeta.data.look.columns import BLANK, CHUNKS, TAGS, WORDS, Column, number_words
 from pemeta.data.schemes import PREFIXED
 from pemeta.data.token_files.lines import MARKER, SOURCE
 from pemeta.data.token_files.shapes import split_line
@@ -76,7 +76,7 @@ class _Table:
         by_name = [n for n, name in enumerate(self.header) if name.lower() in TAGS]
         kinds = (
             [n for n, column in enumerate(self.columns) if column.holds_tags],
-            [n for n in by_name if not self.columns[n].numbers_words and not any(map(BLANK.search, self.columns[n].values))],
+            [n for n in by_name if not any(map(BLANK.search, self.columns[n].values))],
             [n for n, column in enumerate(self.columns) if column.holds_types and n > 0],
             [n for n, column in enumerate(self.columns) if column.holds_nothing],
         )
@@ -99,11 +99,16 @@ def find_layout(lines: Iterable[str], where: str, word: str | None = None, tag: 
     found = [line for line in given if line.strip() and not line.startswith("#") and not MARKER.match(line)]
     if not found:
         raise DataError(f"{where} holds no word; expected a word and its tag in each line")
-    tables = [table for separator in SEPARATORS if (table := _table(found, separator))]
-    table = next((table for table in tables if table.tags() or tag is not None), None)
-    if table is None:
+    tables: list[_Table] = []
+    for separator in SEPARATORS:
+        if made := _table(found, separator):
+            tables.append(made)
+            if tag is not None or made.tags():
+                break
+    else:
         raise DataError(f"{where}: {_no_tags(tables, found)}")
-    numbered = len(table.columns) > 2 and not table.header and table.columns[0].numbers_words
+    table = tables[-1]
+    numbered = len(table.columns) > 2 and not table.header and number_words([row[0] for row in table.rows])
     blank = any(not line.strip() for line in given[:-1])
     sentence = None if blank or numbered else _naming(table)
     chosen, others = _chosen(table, where) if tag is None else (_given(table, tag, where), ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from pemeta.data.rows import Row
 from pemeta.data.schemes import DETECTED, Scheme, SchemeError, SchemeFinder, converted
 from pemeta.data.token_files.lines import shown
 from pemeta.errors import DataError
+
+KEPT = 100_000
+"""Most sentences that are kept in memory; a larger file is read again."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Look:
     encoding: str
     settings: dict[str, Any]
     scheme: Scheme | None
-    closest: Scheme | None
+    closest: Scheme
     problem: str | None
     tally: Tally
     oddities: Oddities
@@ -86,9 +89,19 @@ def look_at(path: Path, asked: Asked = Asked()) -> Look:  # noqa: B008 - it is f
 
 
 def _look(file: TokenLook | TableLook, asked: Asked) -> Look:
-    scheme, closest, problem = _schemes(file, asked.scheme)
+    finder, kept = SchemeFinder(), []
+    for row in file.rows(asked.scheme, file.add_wrong):
+        finder.add(row.values["tags"], row.place)
+        if len(kept) <= KEPT:
+            kept.append(row)
+
+    def again(scheme: Scheme | None = None) -> Iterable[Row]:
+        # Of types alone, the reader tells words from comments in another way.
+        return file.rows(scheme) if len(kept) > KEPT or scheme == "types" else kept
+
+    scheme, closest, problem = _schemes(finder, again, asked.scheme)
     tally = Tally(closest, file.oddities)
-    for row in file.rows(closest):
+    for row in again(closest):
         tally.add(row)
     tally.finish()
     if not tally.sentences:
@@ -109,26 +122,23 @@ def _look(file: TokenLook | TableLook, asked: Asked) -> Look:
 
 
 def _schemes(
-    file: TokenLook | TableLook, given: Scheme | None
-) -> tuple[Scheme | None, Scheme | None, str | None]:
+    finder: SchemeFinder, rows: Callable[[], Iterable[Row]], given: Scheme | None
+) -> tuple[Scheme | None, Scheme, str | None]:
     """The scheme to read a file with, the one that most of its tags fit, and why the file has none."""
-    finder = SchemeFinder()
-    for row in file.rows(wrong=file.add_wrong):
-        finder.add(row.values["tags"], row.place)
     if given is not None:
         return given, given, None
     try:
         scheme = finder.found().scheme
-        return scheme, scheme, None
     except SchemeError as error:
-        closest = _closest(file.rows())
+        closest = _closest(rows())
         try:
             return finder.found(("conlleval",)).scheme, closest, None
         except SchemeError:
             return None, closest, str(error)
+    return scheme, scheme, None
 
 
-def _closest(rows: Iterator[Row]) -> Scheme:
+def _closest(rows: Iterable[Row]) -> Scheme:
     """The scheme that fits all but the fewest sentences."""
     misfits = dict.fromkeys(DETECTED, 0)
     for row in rows:
