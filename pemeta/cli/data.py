@@ -17,9 +17,7 @@ def data(
     ] = None,
     tag: Annotated[
         str | None,
-        typer.Option(
-            help="That of the tags, if there are several; in CoNLL-U also a key of MISC.", metavar="COLUMN"
-        ),
+        typer.Option(help="That of the tags, if there are several; in CoNLL-U also a key of MISC.", metavar="COLUMN"),
     ] = None,
     scheme: Annotated[
         str | None, typer.Option(help="Scheme of the tags, such as IOB1, if it cannot be told.", metavar="SCHEME")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -76,16 +77,16 @@ def configuration(data: Mapping[str, Any], targets: Sequence[str]) -> Iterator[s
     """Lines of a small configuration of some data."""
     yield "data:"
     for key, value in data.items():
-        line = f"  {as_yaml(key)}: {as_yaml(value)}"
+        line = f"  {_yaml(key)}: {_yaml(value)}"
         if isinstance(value, Mapping) and len(line) > LINE:
-            yield f"  {as_yaml(key)}:"
-            yield from (f"    {as_yaml(name)}: {as_yaml(item)}" for name, item in value.items())
+            yield f"  {_yaml(key)}:"
+            yield from (f"    {_yaml(name)}: {_yaml(item)}" for name, item in value.items())
         else:
             yield line
     yield ""
-    yield f"output: {as_yaml(f'runs/{Path(targets[0]).name}')}"
-    yield f"backbone: {as_yaml({'name': 'pretrained', 'path': BACKBONE})}"
-    yield f"targets: {as_yaml(list(targets))}"
+    yield f"output: {_yaml(f'runs/{Path(targets[0]).name}')}"
+    yield f"backbone: {_yaml({'name': 'pretrained', 'path': BACKBONE})}"
+    yield f"targets: {_yaml(list(targets))}"
     yield "settings:"
     yield "  adapter: {method: adapter}"
 
@@ -161,7 +162,9 @@ def _scheme(look: Look) -> str:
     if not look.tally.entities:
         return "no tag but O" if look.closest == "IOB2" else str(look.closest)
     if look.scheme == "conlleval" != look.closest:
-        return f"nearly {look.closest}; read as conlleval does, for which an I- that goes on with nothing begins an entity"
+        return (
+            f"nearly {look.closest}; read as conlleval does, for which an I- that goes on with nothing begins an entity"
+        )
     return str(look.scheme or f"none that fits all tags; {look.closest} comes closest")
 
 
@@ -195,7 +198,11 @@ def _others(own: Look, whole: DataSet) -> Iterator[tuple[str, str]]:
 
 def _repeated(look: Look, train: Look) -> str:
     shared = look.tally.repeats(train.tally.seen)
-    return f"{shared:,} of {len(look.tally.seen):,} distinct sentences are in train too" if shared else "none is in train too"
+    return (
+        f"{shared:,} of {len(look.tally.seen):,} distinct sentences are in train too"
+        if shared
+        else "none is in train too"
+    )
 
 
 def _held_out(split: Split) -> str:
@@ -217,6 +224,12 @@ def _oddities(found: Sequence[Oddity]) -> Iterator[str]:
             yield "#     ..."
     if len(found) > MOST:
         yield f"#   and {counted(len(found) - MOST, 'kind')} more"
+
+
+def _yaml(value: Any) -> str:
+    """A value in YAML, on one line, whatever characters a path has."""
+    text = as_yaml(value)
+    return text if text.isprintable() else json.dumps(value)
 
 
 def _number(number: int, noun: str, plural: str | None = None) -> str:

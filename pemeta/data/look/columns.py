@@ -18,7 +18,9 @@ WORDS = frozenset(("form", "text", "token", "tokens", "word", "words"))
 """Names of columns of words, in a header."""
 TAGS = frozenset(("entity", "iob", "label", "labels", "ne", "ner", "ner_tag", "ner_tags", "tag", "tags"))
 """Names of columns of tags, in a header."""
-CHUNKS = frozenset(("NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP", "PC", "VC", "NC", "AC"))
+CHUNKS = frozenset(
+    ("NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP", "PC", "VC", "NC", "AC")
+)
 """Types of syntactic chunks (CoNLL-2000), which CoNLL-2003 has beside its entities."""
 
 

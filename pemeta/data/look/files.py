@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pemeta.data.sentences import SPLITS, Split
@@ -18,6 +18,8 @@ NAMES: Mapping[Split, tuple[str, ...]] = {
 _WORDS = sorted((name for names in NAMES.values() for name in names), key=len, reverse=True)
 _SPLIT = re.compile(f"(?<![a-z])({'|'.join(_WORDS)})(?![a-z0-9])", re.IGNORECASE)
 _MARKS = "-_. "
+LONGEST = 100
+"""Most characters of a task's name."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def files_beside(path: Path) -> Files:
     """
     name = _split_name(path)
     if name is None:
-        return Files(path.parent, path.stem, {"train": f"{{task}}{_plain(path.suffix)}"}, {"train": path})
+        return _nameable(Files(path.parent, path.stem, {"train": f"{{task}}{_plain(path.suffix)}"}, {"train": path}))
     words = {name.split: name.word}
     for word in name.words():
         words.setdefault(next(split for split, names in NAMES.items() if word.lower() in names), word)
@@ -79,7 +81,15 @@ def files_beside(path: Path) -> Files:
     paths = {split: name.with_word(words[split]) for split in SPLITS if split in words}
     folder, task, before, after = _task(name)
     templates = {split: f"{before}{words[split]}{after}" for split in paths}
-    return Files(folder, task, templates, paths)
+    return _nameable(Files(folder, task, templates, paths))
+
+
+def _nameable(files: Files) -> Files:
+    """The files, whose task has another name if what names it is none for a task."""
+    if files.task.isprintable() and len(files.task) <= LONGEST:
+        return files
+    templates = {split: one.replace("{task}", _plain(files.task)) for split, one in files.templates.items()}
+    return replace(files, task="task", templates=templates)
 
 
 def _split_name(path: Path) -> _Name | None:

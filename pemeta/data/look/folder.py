@@ -53,7 +53,9 @@ def look_into(folder: Path, asked: Asked) -> Folder:
     if not groups:
         why = f"; {left_out[0][1]}" if left_out else ""
         raise DataError(f"{shown(folder)} holds no file of labelled sentences{why}")
-    ordered = sorted(groups.values(), key=lambda sets: -sum(look.tally.sentences for one in sets for look in one.looks.values()))
+    ordered = sorted(
+        groups.values(), key=lambda sets: -sum(look.tally.sentences for one in sets for look in one.looks.values())
+    )
     return Folder(tuple(_named_apart(sets, folder) for sets in ordered), tuple(left_out))
 
 
@@ -66,7 +68,9 @@ def _files(folder: Path) -> Iterator[Path]:
             paths = (Path(where) / name for name in sorted(names) if not name.startswith("."))
             found += [path for path in paths if path.suffix.lower() not in OTHERS and path.is_file()]
             if len(found) > MOST_FILES:
-                raise DataError(f"{shown(folder)} holds more than {counted(MOST_FILES, 'file')}; give a folder within it")
+                raise DataError(
+                    f"{shown(folder)} holds more than {counted(MOST_FILES, 'file')}; give a folder within it"
+                )
     except OSError as error:
         raise DataError(f"cannot read {shown(folder)}: {error.strerror}; check the path") from None
     yield from found

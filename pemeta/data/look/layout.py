@@ -112,12 +112,15 @@ def find_layout(lines: Iterable[str], where: str, word: str | None = None, tag: 
     blank = any(not line.strip() for line in given[:-1])
     sentence = None if blank or numbered else _naming(table)
     chosen, others = _chosen(table, where) if tag is None else (_given(table, tag, where), ())
-    known = {chosen, *others, sentence, *([0] if numbered else [])}
+    tags = {n for n, column in enumerate(table.columns) if column.holds_tags or column.holds_nothing}
+    known = {chosen, sentence, *tags, *([0] if numbered else [])}
     spoken = next((n for n, name in enumerate(table.header) if name.lower() in WORDS), None)
     own = spoken if spoken is not None else next((n for n in range(len(table.columns)) if n not in known), None)
     own = own if word is None else _given(table, word, where)
     if own is None or own == chosen:
-        raise DataError(f"{where}: its columns hold tags and no words; say which one holds the words with --word COLUMN")
+        raise DataError(
+            f"{where}: its columns hold tags and no words; say which one holds the words with --word COLUMN"
+        )
     flags = next((n for n, column in enumerate(table.columns) if any(FLAG in value for value in column.values)), None)
     like = _likeness(table, given, own, chosen, numbered)
     return Layout(
@@ -206,7 +209,9 @@ def _likeness(table: _Table, lines: Sequence[str], word: int, tag: int, numbered
     if "NE-COARSE-LIT" in names:
         return "HIPE-2022"
     if numbered and (word, tag) == (1, 2):
-        if width == 4 and (any(map(SOURCE.match, lines)) or table.columns[3].holds_nothing or table.columns[3].holds_tags):
+        if width == 4 and (
+            any(map(SOURCE.match, lines)) or table.columns[3].holds_nothing or table.columns[3].holds_tags
+        ):
             return "GermEval 2014"
         return "Universal NER" if width == 5 else ""
     if width == 4 and not names and (word, tag) == (0, 3):
@@ -214,5 +219,3 @@ def _likeness(table: _Table, lines: Sequence[str], word: int, tag: int, numbered
             return "MultiCoNER"
         return "CoNLL-2003" if table.columns[2].holds_tags else ""
     return ""
-
-

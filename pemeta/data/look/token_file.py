@@ -91,13 +91,13 @@ class TokenLook:
                 raise DataError(str(error).replace(shown(copy), shown(self.path))) from None
 
 
-def _format(
-    lines: Sequence[str], where: str, word: str | None, tag: str | None
-) -> tuple[str, TokenFormat]:
+def _format(lines: Sequence[str], where: str, word: str | None, tag: str | None) -> tuple[str, TokenFormat]:
     """The format of a file in words, and as a configuration says it."""
     if _is_conllu(lines):
         columns = {"word": word, "tag": tag}
-        return "CoNLL-U", TokenFormat("conllu", {role: _column(one) for role, one in columns.items() if one is not None})
+        return "CoNLL-U", TokenFormat(
+            "conllu", {role: _column(one) for role, one in columns.items() if one is not None}
+        )
     layout = find_layout(lines, where, word, tag)
     return _in_words(layout), _as_configured(layout, lines)
 
