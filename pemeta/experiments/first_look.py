@@ -1,4 +1,4 @@
-"""The report of a first look at data, and the configuration that reads it, as one YAML file: the report is its comments."""
+"""A first look at data as a YAML file: what was found are comments, and then comes the configuration that reads it."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _file(path: Path, own: Look, whole: DataSet) -> Iterator[str]:
 def _folder(path: Path, found: Folder) -> Iterator[str]:
     yield f"# {shown(path)}"
     yield "#"
-    rows = [("task", "split", "sentences", "words", "entities", "scheme", "odd", "file")]
+    rows: list[tuple[str, ...]] = [("task", "split", "sentences", "words", "entities", "scheme", "odd", "file")]
     for group in found.groups:
         for one in group:
             for split, look in one.looks.items():
@@ -147,7 +147,8 @@ def _facts(look: Look) -> Iterator[tuple[str, str]]:
     within = f" in {counted(documents, 'document')}" if documents else ""
     share = f"{100 * tally.with_entity / tally.sentences:.0f} %"
     yield "sentences", f"{_number(tally.sentences, 'sentence')}{within}; {share} with an entity"
-    lengths = f"{tally.quantile(0.5)} (median), {tally.quantile(0.95)} (95 %), {max(tally.lengths)} (longest, {tally.longest})"
+    median, most, longest = tally.quantile(0.5), tally.quantile(0.95), max(tally.lengths)
+    lengths = f"{median} (median), {most} (95 %), {longest} (longest, {tally.longest})"
     yield "lengths", f"{_number(tally.words, 'word')}; in a sentence {lengths}"
     yield "entities", _entities(look)
     if tally.first_repeated is None:
@@ -198,11 +199,7 @@ def _others(own: Look, whole: DataSet) -> Iterator[tuple[str, str]]:
 
 def _repeated(look: Look, train: Look) -> str:
     shared = look.tally.repeats(train.tally.seen)
-    return (
-        f"{shared:,} of {len(look.tally.seen):,} distinct sentences are in train too"
-        if shared
-        else "none is in train too"
-    )
+    return f"{shared:,} of {len(look.tally.seen):,} distinct ones in train too" if shared else "none is in train too"
 
 
 def _held_out(split: Split) -> str:

@@ -31,7 +31,10 @@ class Sample(NamedTuple):
     documents: int = 0
 
 
-HIPE = "TOKEN\tNE-COARSE-LIT\tNE-COARSE-METO\tNE-FINE-LIT\tNE-FINE-METO\tNE-FINE-COMP\tNE-NESTED\tNEL-LIT\tNEL-METO\tMISC\n"
+HIPE = (
+    "TOKEN\tNE-COARSE-LIT\tNE-COARSE-METO\tNE-FINE-LIT\tNE-FINE-METO\tNE-FINE-COMP\tNE-NESTED\t"
+    "NEL-LIT\tNEL-METO\tMISC\n"
+)
 CONLLU = "{}\t{}\t_\t{}\t_\t_\t0\troot\t_\t{}\n"
 
 SAMPLES = {
@@ -74,7 +77,7 @@ SAMPLES = {
         {"columns": {"word": "TOKEN", "tag": "NE-COARSE-LIT"}, "types": ["pers", "work"]}, "HIPE-2022", 2,
     ),
     "MultiCoNER": Sample(
-        "a.conll", "# id 1f-2\tdomain=en\nTuva _ _ B-PER\nlo _ _ O\n\n# id 1f-3\tdomain=en\nx _ _ O\n\n# id 4\ny _ _ O\n",
+        "a.conll", "# id 1f-2\tdomain=en\nTuva _ _ B-PER\nlo _ _ O\n\n# id 1f-3\tdomain=en\nx _ _ O\n\n# 4\ny _ _ O\n",
         {"columns": {"word": 1, "tag": 4}, "types": PER}, "MultiCoNER",
     ),
     "CoNLL-U, tags in MISC": Sample(
@@ -89,8 +92,8 @@ SAMPLES = {
     "CoNLL-U, brackets": Sample(
         "a.conllu",
         "# global.Entity = eid-etype-head\n" + CONLLU.format(1, "the", "DET", "Entity=(e1-place-1")
-        + CONLLU.format(2, "city", "NOUN", "Entity=e1)") + "\n" + CONLLU.format(1, "Ada", "PROPN", "Entity=(e2-person-1)")
-        + "\n" + CONLLU.format(1, "so", "ADV", "_"),
+        + CONLLU.format(2, "city", "NOUN", "Entity=e1)") + "\n"
+        + CONLLU.format(1, "Ada", "PROPN", "Entity=(e2-person-1)") + "\n" + CONLLU.format(1, "so", "ADV", "_"),
         {"format": "conllu", "columns": {"tag": "Entity"}, "types": ["person", "place"]}, "CoNLL-U",
     ),
     "CoNLL-U, a column of its own": Sample(
@@ -105,7 +108,8 @@ SAMPLES = {
     "CSV with a column of sentences": Sample(
         "a.csv", ',Sentence #,Word,POS,Tag\n0,Sentence: 1,Ada,NNS,B-geo\n1,,of,IN,O\n2,Sentence: 2,"1,000",CD,O\n'
         "3,,Iran,NNP,B-gpe\n4,Sentence: 3,A,NNP,O\n",
-        {"columns": {"word": "Word", "tag": "Tag", "sentence": "Sentence #"}, "separator": ",", "types": ["geo", "gpe"]},
+        {"columns": {"word": "Word", "tag": "Tag", "sentence": "Sentence #"}, "separator": ",",
+         "types": ["geo", "gpe"]},
         "Sentence # tells sentences apart",
     ),
     "CSV with numbered sentences": Sample(
@@ -130,7 +134,7 @@ SAMPLES = {
         {"columns": {"word": 2, "tag": 1}, "types": PER}, "3 columns",
     ),
     "JSON lines": Sample(
-        "a.jsonl", "".join(json.dumps({"id": i, "tokens": ["Ada", f"x{i}"], "ner_tags": ["B-PER", "O"]}) + "\n" for i in range(4)),
+        "a.jsonl", "".join(f'{{"id": {i}, "tokens": ["Ada", "x{i}"], "ner_tags": ["B-PER", "O"]}}\n' for i in range(4)),
         {"types": PER}, "JSON lines",
     ),
     "JSON in one list, other names": Sample(
@@ -423,7 +427,7 @@ def test_the_files_beside_a_file_count_for_types_and_scheme(tmp_path):
     assert (own.tally.entities, settings["types"], settings["scheme"]) == ({}, PER, "detect")
     assert problem_of(whole, settings) is None
     shown = "\n".join(describe_data(tmp_path / "a.test.txt", Asked()))
-    assert "#   validation  a.dev.txt: 2 sentences; 1 of 2 distinct sentences are in train too\n" in shown
+    assert "#   validation  a.dev.txt: 2 sentences; 1 of 2 distinct ones in train too\n" in shown
     assert "#   test        this file; none is in train too\n" in shown
 
 
@@ -431,7 +435,7 @@ def test_a_file_beside_it_that_cannot_be_read_is_left_out_and_said(tmp_path):
     (tmp_path / "train.txt").write_text("Ada B-PER\n\nx O\n\ny O\n")
     (tmp_path / "dev.txt").write_text("Ada\nx\n")
     (tmp_path / "test.txt").write_text("Ada\tB-PER\nx\tO\n")
-    own, whole = data_set_of(tmp_path / "train.txt")
+    _, whole = data_set_of(tmp_path / "train.txt")
     assert whole.held_out == ["validation", "test"]
     assert ["its lines have no columns" in one or "its format differs" in one for one in whole.left_out] == [True, True]
     assert problem_of(whole, settings_of([whole])) is None

@@ -45,17 +45,23 @@ class DataSet:
         return self.name or self.files.task
 
     @property
+    def sentences(self) -> int:
+        """Number of sentences in all splits."""
+        return sum(look.tally.sentences for look in self.looks.values())
+
+    @property
     def held_out(self) -> list[Split]:
         """The splits that have no file."""
         return [split for split in SPLITS if split not in self.looks]
 
 
-def data_set_of(path: Path, asked: Asked = Asked()) -> tuple[Look, DataSet]:  # noqa: B008 - it is frozen
+def data_set_of(path: Path, asked: Asked | None = None) -> tuple[Look, DataSet]:
     """What a file holds, and the data set of it and of the files beside it.
 
     Raises:
         DataError: The file cannot be read at all, or what it holds may be more than one thing.
     """
+    asked = asked or Asked()
     own = look_at(path, asked)
     files = files_beside(path)
     looks: dict[Split, Look] = {}

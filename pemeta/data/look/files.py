@@ -66,7 +66,7 @@ class _Name:
 
 
 def files_beside(path: Path) -> Files:
-    """A file and those of the other splits, in whose names, or those of their folders, only the word for the split differs.
+    """A file and those of the other splits, whose names, or those of their folders, differ in the word for the split.
 
     A file that says no split is one to train on, and the only one.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 from pemeta.data.look.data_set import DataSet, data_set_of
 from pemeta.data.look.look import Asked
 from pemeta.data.token_files.lines import shown
-from pemeta.errors import DataError, counted
+from pemeta.errors import DataError
 
 MOST_FILES = 2000
 """Most files in a folder that is looked at."""
@@ -68,9 +68,7 @@ def _files(folder: Path) -> Iterator[Path]:
             paths = (Path(where) / name for name in sorted(names) if not name.startswith("."))
             found += [path for path in paths if path.suffix.lower() not in OTHERS and path.is_file()]
             if len(found) > MOST_FILES:
-                raise DataError(
-                    f"{shown(folder)} holds more than {counted(MOST_FILES, 'file')}; give a folder within it"
-                )
+                raise DataError(f"{shown(folder)} holds more than {MOST_FILES} files; give a folder within it")
     except OSError as error:
         raise DataError(f"cannot read {shown(folder)}: {error.strerror}; check the path") from None
     yield from found

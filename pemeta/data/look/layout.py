@@ -72,7 +72,7 @@ class _Table:
     header: tuple[str, ...]
 
     def tags(self) -> list[int]:
-        """The columns that may hold tags: those of a scheme with letters, or else with a fitting name, or types alone."""
+        """The columns that may hold tags: of a scheme with letters, or else with a fitting name, or types alone."""
         by_name = [n for n, name in enumerate(self.header) if name.lower() in TAGS]
         kinds = (
             [n for n, column in enumerate(self.columns) if column.holds_tags],
@@ -192,14 +192,14 @@ def _no_tags(tables: Sequence[_Table], lines: Sequence[str]) -> str:
     """Why no column was found that holds tags."""
     if not tables:
         return (
-            "its lines have no columns: none of tab, blanks, comma, semicolon and bar separates most of them into equally many; "
-            f"the first line is {excerpt(lines[0])}; expected a word and its tag in each"
+            "its lines have no columns: none of tab, blanks, comma, semicolon and bar divides most into equally "
+            f"many; the first line is {excerpt(lines[0])}; expected a word and its tag in each"
         )
     widest = max(tables, key=lambda table: len(table.columns))
     what = f"{counted(len(widest.columns), 'column')}"
     return (
-        f"none of its {what} holds tags, which are O and B-TYPE, I-TYPE and the like, or types and O; the first line is "
-        f"{excerpt(lines[0])}; if one does, say which: --tag COLUMN"
+        f"none of its {what} holds tags, which are O and B-TYPE, I-TYPE and the like, or types and O; the first line "
+        f"is {excerpt(lines[0])}; if one does, say which: --tag COLUMN"
     )
 
 

@@ -68,7 +68,7 @@ class Look:
     of_tasks: dict[str, list[str]] = field(default_factory=dict)
 
 
-def look_at(path: Path, asked: Asked = Asked()) -> Look:  # noqa: B008 - it is frozen
+def look_at(path: Path, asked: Asked) -> Look:
     """Look at a file.
 
     Raises:
@@ -89,7 +89,7 @@ def look_at(path: Path, asked: Asked = Asked()) -> Look:  # noqa: B008 - it is f
 
 
 def _look(file: TokenLook | TableLook, asked: Asked) -> Look:
-    finder, kept = SchemeFinder(), []
+    finder, kept = SchemeFinder(), list[Row]()
     for row in file.rows(asked.scheme, file.add_wrong):
         finder.add(row.values["tags"], row.place)
         if len(kept) <= KEPT:

@@ -97,7 +97,7 @@ class TableLook:
             by_name = None
         if by_name != self._format:
             found["format"] = self._format
-        columns = {key: value for key, value in self._columns.model_dump(exclude_none=True).items()}
+        columns = self._columns.model_dump(exclude_none=True)
         if columns:
             found["columns"] = columns
         if self._names is not None:

@@ -63,7 +63,7 @@ def read_text(path: Path, oddities: Oddities) -> Text:
     elif pairs and pairs < ends:
         oddities.add(
             "some lines end with a carriage return and others do not",
-            _first(text, "\r\n"),
+            f"line {_first(text, chr(13) + chr(10))}",
             hint=f"{pairs} of {counted(ends, 'line')} do; both are read",
         )
     elif pairs:

@@ -1,4 +1,4 @@
-"""A look at a token file: its layout, the scheme of its tags, and what it holds, also where the reader would refuse it."""
+"""A look at a token file: its layout, and its sentences, also where the reader would refuse it."""
 
 from __future__ import annotations
 
