@@ -2,10 +2,10 @@
 
 from pemeta.data.blocks import EncodedBlocks as EncodedBlocks
 from pemeta.data.blocks import encode_language_model as encode_language_model
+from pemeta.data.corpus import Corpus as Corpus
 from pemeta.data.encoding import Encoded as Encoded
 from pemeta.data.encoding import encode as encode
 from pemeta.data.examples import Examples as Examples
-from pemeta.data.sentences import Corpus as Corpus
 from pemeta.data.sentences import LabelSet as LabelSet
 from pemeta.data.sentences import Sentence as Sentence
 from pemeta.data.synthetic import SyntheticWorld as SyntheticWorld

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pemeta.data.conll_advice import about_line, about_tag, is_tag
-from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence, checked_labels
+from pemeta.data.corpus import Corpus
+from pemeta.data.sentences import SPLITS, LabelSet, Sentence, checked_labels
 from pemeta.data.token_files.lines import (
     BYTE_ORDER_MARK,
     KEYED,

@@ -14,7 +14,7 @@ from pemeta.data.schemes import Detected, SchemeError, split_tag
 from pemeta.data.sentences import LabelSet
 from pemeta.data.token_files.formats import TokenFormat, as_yaml
 from pemeta.data.token_files.guess import Guess, guessed, guesses, tried
-from pemeta.data.token_files.lines import MARKER, TAG, into
+from pemeta.data.token_files.lines import MARKER, RETURNS, TAG, into
 from pemeta.data.token_files.shapes import named
 from pemeta.errors import DataError, shortened
 
@@ -42,7 +42,7 @@ def about_line(path: Path, text: str, labels: LabelSet, line: str) -> str:
     if "\0" in line:
         return f"a NUL is in binary files and in UTF-16: {into('iconv -f UTF-16LE -t UTF-8', path)}"
     if "\r" in line:
-        return f"lines end with a carriage return alone: {into(_RETURNS, path)}"
+        return f"lines end with a carriage return alone: {into(RETURNS, path)}"
     if MARKER.match(line):
         return "a document marker needs a blank line before it"
     if tab and "\t" not in tag:
@@ -106,7 +106,7 @@ def _what(guess: Guess, form: TokenFormat, tags: Detected) -> str:
     elif form.scheme == "IOB1":
         scheme += ", in which an entity may start with I-"
     if form == TokenFormat(scheme=form.scheme):
-        return f"{scheme}; make them IOB2" if form.scheme in ("IOBES", "BILOU", "BMES") else scheme
+        return scheme
     if form.format == "conllu":
         return "it is CoNLL-U, with tags in MISC"
     by = f"{guess.width} columns separated by {named(guess.separator)}"
@@ -155,9 +155,6 @@ def _about_spelling(labels: LabelSet, tag: str) -> str | None:
     if tag not in labels.index and tag.lower() in known:
         return f"write {known[tag.lower()]}"
     return None
-
-
-_RETURNS = "tr '\\r' '\\n' <"
 
 
 def _lines(text: str) -> list[str]:

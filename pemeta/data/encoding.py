@@ -12,11 +12,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.data.examples import TokenExamples, checked_length
-from pemeta.data.metrics import Scores, entity_scores
+from pemeta.data.metrics import SCORINGS, Scores, Scoring, entity_scores
 from pemeta.data.sentences import LabelSet, Sentence, checked_labels
 from pemeta.data.words import tokenize_words
 from pemeta.errors import ModelError
 from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.utils.values import known
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Encoded(TokenExamples[list[str], Scores]):
         num_truncated: Number of sentences longer than ``max_length`` tokens.
         num_cut_words: Number of words that were cut off from them.
         trunk: Hidden states (T, D) of each sentence, if fine-tuning has computed them.
+        scoring: Rules by which predicted tags are scored, of :func:`~pemeta.data.metrics.entity_scores`.
     """
 
     kind: ClassVar[str] = "token_classification"
@@ -49,6 +51,7 @@ class Encoded(TokenExamples[list[str], Scores]):
     num_truncated: int
     num_cut_words: int
     trunk: tuple[torch.Tensor, ...] | None = None
+    scoring: Scoring = "conlleval"
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -72,11 +75,15 @@ class Encoded(TokenExamples[list[str], Scores]):
 
     def scores(self, decoded: Sequence[list[str]]) -> Scores:
         """Entity-level scores of predicted tags against all gold tags, including those of cut words."""
-        return entity_scores([list(s.tags) for s in self.sentences], decoded, self.labels.types)
+        return entity_scores([list(s.tags) for s in self.sentences], decoded, self.labels.types, self.scoring)
 
 
 def encode(
-    sentences: Sequence[Sentence], labels: LabelSet, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
+    sentences: Sequence[Sentence],
+    labels: LabelSet,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    scoring: Scoring = "conlleval",
 ) -> Encoded:
     """Encode sentences; the first token of a word carries the word's label (Devlin et al., 2019, §5.3).
 
@@ -91,16 +98,19 @@ def encode(
         tokenizer: A fast tokenizer, because others do not align tokens with words.
         max_length: Most tokens per sentence, special tokens included; longer sentences are truncated and counted. By
             default 128, our choice, or the model's limit if that is less.
+        scoring: What becomes of a predicted ``I-X`` that goes on with no entity when predictions are scored: it begins
+            one (``conlleval``), or it is none (``strict``).
 
     Raises:
         ModelError: The tokenizer is not a fast one.
-        ConfigError: ``max_length`` is above the limit of the tokenizer's model or below 3.
+        ConfigError: ``max_length`` is above the limit of the tokenizer's model or below 3, or there is no such scoring.
         DataError: A tag of any word, cut or not, is not in the label set or cannot follow the one before it in IOB2.
     """
     sentences = checked_labels(labels).check(sentences)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{type(tokenizer).__name__} does not align tokens with words; use a fast tokenizer")
     max_length = checked_length(max_length, 3, tokenizer)
+    known(scoring, "scoring", SCORINGS)
     tokens = tokenize_words([s.words for s in sentences], tokenizer, max_length)
     first_tokens = tuple(one.first_tokens() for one in tokens)
     at_the_end = getattr(tokenizer, "truncation_side", "right") == "right"
@@ -120,6 +130,7 @@ def encode(
             for s, first, one in zip(sentences, first_tokens, tokens, strict=True)
             if one.cut
         ),
+        scoring=scoring,
     )
 
 

@@ -7,11 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal, TypeAlias
 
 from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 
 from pemeta.errors import DataError, counted
-from pemeta.utils.values import checked_names, listed
+from pemeta.utils.values import checked_names, known, listed
+
+Scoring: TypeAlias = Literal["conlleval", "strict"]
+"""What becomes of a predicted ``I-X`` that goes on with no entity: it begins one, or it is none."""
+SCORINGS: tuple[Scoring, ...] = ("conlleval", "strict")
 
 
 class TaskScores(ABC):
@@ -52,14 +57,21 @@ class Scores(TaskScores):
         return f"F1 {100 * self.f1:.1f}"
 
 
-def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], types: Sequence[str]) -> Scores:
-    """Scores of predicted IOB2 tags by seqeval in its default mode, which agrees with the ``conlleval`` script.
+def entity_scores(
+    gold: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    types: Sequence[str],
+    scoring: Scoring = "conlleval",
+) -> Scores:
+    """Scores of predicted IOB2 tags by seqeval.
 
     An entity is correct if its type and both its boundaries are. A predicted ``I-X`` that continues no entity starts
-    one. Scores are 0 if there are no gold entities or no predicted ones.
+    one by the rules of the ``conlleval`` script, which are seqeval's own, and is no entity by strict ones, which are
+    those of seqeval's ``mode="strict", scheme=IOB2``. Scores are 0 if there are no gold entities or no predicted ones.
 
     Raises:
         DataError: There is not one predicted tag for each gold tag.
+        ConfigError: There is no such scoring.
 
     >>> entity_scores([["B-PER", "I-PER", "O"]], [["B-PER", "O", "O"]], ["PER"]).f1
     0.0
@@ -68,6 +80,7 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     predicted = [list(listed(tags, "predicted tags", "['O']")) for tags in listed(predicted, "predictions", "[['O']]")]
     types = checked_names(types, "entity type")
     _check_alike([len(tags) for tags in gold], [len(tags) for tags in predicted], "sentence")
+    gold, predicted = _counted_tags(gold, scoring), _counted_tags(predicted, scoring)
     if not _any(gold, predicted):
         return Scores(0.0, 0.0, 0.0, dict.fromkeys(types, 0.0))
     # Not seqeval's report, which extracts all entities ten times: it would dominate an epoch on cached hidden states.
@@ -93,16 +106,33 @@ class EntityCounts:
     gold: tuple[int, ...]
 
 
-def entity_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityCounts:
+def entity_counts(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scoring: Scoring = "conlleval"
+) -> EntityCounts:
     """The entity counts of each sentence, by the rules of :func:`entity_scores`.
 
     >>> entity_counts([["B-PER", "I-PER", "O"], ["B-LOC"]], [["B-PER", "O", "O"], ["B-LOC"]])
     EntityCounts(correct=(0, 1), predicted=(1, 1), gold=(1, 1))
     """
+    gold, predicted = _counted_tags(gold, scoring), _counted_tags(predicted, scoring)
     found = [(set(get_entities(list(g))), set(get_entities(list(p)))) for g, p in zip(gold, predicted, strict=True)]
     return EntityCounts(
         tuple(len(g & p) for g, p in found), tuple(len(p) for _, p in found), tuple(len(g) for g, _ in found)
     )
+
+
+def _counted_tags(sentences: Sequence[Sequence[str]], scoring: Scoring) -> Sequence[Sequence[str]]:
+    """The tags of entities that count: strictly, without those that go on with no entity."""
+    if known(scoring, "scoring", SCORINGS) == "conlleval":
+        return sentences
+    strict = []
+    for tags in sentences:
+        kept: list[str] = []
+        for tag in tags:
+            fits = not tag.startswith("I-") or (bool(kept) and kept[-1][1:] == tag[1:])  # B-X or I-X before it
+            kept.append(tag if fits else "O")
+        strict.append(kept)
+    return strict
 
 
 def _check_alike(gold: list[int], predicted: list[int], unit: str) -> None:

@@ -122,15 +122,15 @@ _RULES: dict[Scheme, Callable[[str, str, Scheme], str]] = {
 
 
 @lru_cache(maxsize=10_000)
-def _step(scheme: Scheme, previous: str, tag: str | None) -> tuple[str, str]:
-    """A tag in IOB2 and no problem, or the problem; a sentence ends where the tag is None."""
+def _step(scheme: Scheme, previous: str, tag: str | None) -> tuple[str, str, bool]:
+    """A tag in IOB2 and no problem, or the problem, and whether it is the tag's form; None ends a sentence."""
     try:
-        return _RULES[scheme](previous, "O" if tag is None else tag, scheme), ""
+        return _RULES[scheme](previous, "O" if tag is None else tag, scheme), "", False
     except _MisfitError as misfit:
         if misfit.whole:
-            return "", misfit.text
+            return "", misfit.text, True
         what = f"the sentence ends after {previous!r}" if tag is None else f"{_named(tag)} follows {previous!r}"
-        return "", f"{what}, but {misfit.text}"
+        return "", f"{what}, but {misfit.text}", False
 
 
 def converted(tags: Sequence[str], scheme: Scheme) -> tuple[list[str], tuple[int, str] | None]:
@@ -138,7 +138,7 @@ def converted(tags: Sequence[str], scheme: Scheme) -> tuple[list[str], tuple[int
     made: list[str] = []
     previous = "O"
     for index, tag in enumerate([*tags, None]):
-        new, problem = _step(scheme, previous, tag)
+        new, problem, _ = _step(scheme, previous, tag)
         if problem:
             return made, (min(index, len(tags) - 1), problem)
         if tag is not None:
@@ -234,7 +234,13 @@ class SchemeFinder:
     def _no_scheme(self) -> str:
         """Why no scheme fits: the first misfit for each of the two that come closest."""
         misfits = {scheme: self._misfits(scheme) for scheme in DETECTED}
-        close = sorted(DETECTED, key=lambda scheme: sum(self.pairs[pair] for pair in misfits[scheme]))[:2]
+
+        def distance(scheme: Scheme) -> tuple[int, int]:
+            """How many tags have not the scheme's form, and how many do not fit."""
+            foreign = (self.pairs[pair] for pair in misfits[scheme] if _step(scheme, *pair)[2])
+            return sum(foreign), sum(self.pairs[pair] for pair in misfits[scheme])
+
+        close = sorted(DETECTED, key=distance)[:2]
         reasons = []
         for scheme in close:
             first, number = misfits[scheme][0], sum(self.pairs[pair] for pair in misfits[scheme])

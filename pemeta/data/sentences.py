@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from pemeta.errors import ConfigError, DataError, counted, excerpt, shortened
-from pemeta.utils.values import checked_size, known, listed, missing, text_problem, whole
+from pemeta.utils.values import listed, missing, text_problem, whole
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -195,48 +195,6 @@ def _check_type(kind: object) -> None:
             f"a label set needs entity types, not tags; found {kind!r}; give the types without prefixes, such as "
             f"LabelSet([{kind[2:] or 'PER'!r}])"
         )
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """The sentences of one language (or customer, or domain) in three splits.
-
-    Attributes:
-        name: Name of the language.
-        labels: Label set of all sentences.
-        train: Sentences to train on.
-        validation: Sentences that choose between epochs.
-        test: Sentences to score.
-        notes: What was found or decided in reading, such as the scheme of the tags, in a line each.
-    """
-
-    name: str
-    labels: LabelSet
-    train: Sequence[Sentence]
-    validation: Sequence[Sentence]
-    test: Sequence[Sentence]
-    notes: Sequence[str] = field(default=(), compare=False, repr=False, kw_only=True)
-
-    def split(self, name: Split) -> Sequence[Sentence]:
-        """The sentences of one split.
-
-        Raises:
-            ConfigError: There is no split of that name.
-        """
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        return splits[known(name, "split", SPLITS)]
-
-    def limited(self, **sizes: int | None) -> Corpus:
-        """The corpus with the first ``sizes[split]`` sentences of each split, or all if that is None.
-
-        Raises:
-            ConfigError: There is no split of a name, or a size is negative.
-        """
-        most = {name: None if size is None else checked_size(size, name, 0) for name, size in sizes.items()}
-        for name in most:
-            self.split(name)  # type: ignore[arg-type]
-        parts = (self.split(split)[: most.get(split)] for split in SPLITS)
-        return Corpus(self.name, self.labels, *parts, notes=self.notes)
 
 
 def digest(sentences: Sequence[Sentence]) -> str:

@@ -9,14 +9,15 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from pemeta.data.corpus import Corpus
 from pemeta.data.entity_types import Types, checked_types, label_set, type_map
-from pemeta.data.sentences import SPLITS, Corpus, Split
+from pemeta.data.sentences import SPLITS, Split
 from pemeta.data.synthetic import SyntheticWorld
 from pemeta.data.token_files.formats import Layout, SchemeSetting, TokenFormat, checked_columns, checked_separator
-from pemeta.data.token_files.places import checked_splits
+from pemeta.data.token_files.places import checked_splits, place
 from pemeta.data.token_files.reading import read_token_corpus
 from pemeta.data.wikiann import REPOSITORY, read_wikiann
-from pemeta.errors import ConfigError
+from pemeta.errors import ConfigError, DataError
 from pemeta.utils.neutral import Neutral
 from pemeta.utils.registry import Named
 
@@ -42,6 +43,10 @@ class DataSource(Named):
         """
         corpus = self.corpus(language)
         return {split: len(corpus.split(split)) for split in SPLITS}
+
+    def entity_types(self) -> tuple[str, ...]:
+        """The types of entities that sentences have labels for, as far as that is known without reading them."""
+        return ("PER", "ORG", "LOC")
 
     def check_tasks(self, tasks: Sequence[str]) -> None:
         """Refuse tasks that this source cannot tell apart; by default it can.
@@ -162,6 +167,28 @@ class ConllData(DataSource):
     def _make_a_format(self) -> Self:
         _ = self.token_format
         return self
+
+    def entity_types(self) -> tuple[str, ...]:
+        """The configured types, as they are called here."""
+        return label_set(self.types).types
+
+    def check_tasks(self, tasks: Sequence[str]) -> None:
+        """Refuse tasks that would have the same files, or whose types are not given where others' are."""
+        for split, template in (self.splits or {}).items():
+            found: dict[str, str] = {}
+            for task in tasks:
+                file = place(template, self.folders.get(task, task), split)
+                if file in found:
+                    raise ConfigError(
+                        f"data.splits: {found[file]!r} and {task!r} would both have the file {file!r} for {split}; say "
+                        "where the task's name stands in its path, {task}"
+                    )
+                found[file] = task
+        for task in tasks:
+            try:
+                type_map(self.types, task)
+            except DataError as error:
+                raise ConfigError(f"data.types: {error}") from None
 
     @property
     def token_format(self) -> TokenFormat:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from pydantic import Field, field_validator
 
-from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence, Split
+from pemeta.data.corpus import Corpus
+from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split
 from pemeta.data.synthetic_language import (
     CONTEXTS,
     FAMILY,

@@ -9,13 +9,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from pemeta.data.sentences import SPLITS, Corpus, Split
+from pemeta.data.corpus import Corpus
+from pemeta.data.entity_types import label_set
+from pemeta.data.sentences import SPLITS, Split
 from pemeta.data.sources import DataSource
 from pemeta.data.tables.arrow_files import dataset_table
 from pemeta.data.tables.files import read_table
 from pemeta.data.tables.hub import hub_sizes, hub_splits
-from pemeta.data.tables.places import checked_pattern, files_of, filled, names_task
-from pemeta.data.tables.reading import TableReading, Tables
+from pemeta.data.tables.places import checked_pattern, files_of, filled, is_whole, names_task
+from pemeta.data.tables.reading import TableReading, Tables, types_in
 from pemeta.data.tables.table import Table
 from pemeta.errors import ConfigError, shortened
 
@@ -52,6 +54,12 @@ class _Tables(TableReading, DataSource):
         """All that may name the task."""
         return list((self.splits or {}).values())
 
+    def entity_types(self) -> tuple[str, ...]:
+        """The configured types, or those of ``names``; the data's own names are not read."""
+        if self.types is not None:
+            return label_set(self.types).types
+        return super().entity_types() if self.names is None else types_in(self.names)
+
     def check_tasks(self, tasks: Sequence[str]) -> None:
         """Refuse several tasks of a source that cannot tell them apart, and would give each the same sentences."""
         if len(tasks) > 1 and self.task_column is None and not names_task(*self._patterns()):
@@ -74,7 +82,7 @@ class TableData(_Tables):
         format: ``jsonl``, ``csv``, ``tsv``, ``parquet`` or ``arrow``; by the endings of the files' names where null.
         splits: The file of each split, below ``path``, such as ``{train: "{task}/train.csv"}``; several files with
             ``*``. Where null, files named like splits (``train.csv``, ``dev.csv``, ``train-00000-of-00002.parquet``):
-            in a folder named like the task, or, with ``task_column``, in ``path``. What the data lacks is held out of
+            in ``path`` if train is there, or else in a folder named like the task. What the data lacks is held out of
             train.
         separator: What stands between values in CSV and TSV, one character, or ``tab``; a comma and a tab where null.
         quotes: Whether quotation marks around a value of CSV and TSV are not part of it; where null they are not, but
@@ -89,12 +97,12 @@ class TableData(_Tables):
     quotes: bool | None = None
 
     def _patterns(self) -> list[str | None]:
-        by_folder = self.splits is None and not Path(self.path).is_file()
+        by_folder = self.splits is None and not is_whole(Path(self.path), self.format)
         return ["{task}"] if by_folder else super()._patterns()
 
     def corpus(self, language: str) -> Corpus:
         """The corpus of a task: of the files in its folder, or of its rows."""
-        files = files_of(Path(self.path), language, self.splits, self.format, self.task_column is not None)
+        files = files_of(Path(self.path), language, self.splits, self.format)
         return self._corpus(
             language,
             {split: partial(self._tables, paths) for split, paths in files.items()},

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence
+from pemeta.data.corpus import Corpus
+from pemeta.data.sentences import SPLITS, LabelSet, Sentence
 from pemeta.errors import DataError, counted, excerpt, reason, unknown_name
 from pemeta.utils.hub import quiet
 

@@ -121,7 +121,7 @@ def estimate_grid(
     shape = Shape(
         backbone,
         length or longest,
-        labels=1 + 2 * len(getattr(config.data, "types", ("PER", "ORG", "LOC"))),
+        labels=1 + 2 * len(config.data.entity_types()),
         attention=config.backbone.attention,
         precision=config.precision,
         checkpoint_layers=config.checkpoint_layers,

@@ -11,8 +11,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
+from pemeta.data.corpus import Corpus
 from pemeta.data.encoding import Encoded, encode
-from pemeta.data.sentences import SPLITS, Corpus, Sentence, digest
+from pemeta.data.sentences import SPLITS, Sentence, digest
 from pemeta.experiments.backbones import Say
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.setting import Sizes
@@ -168,4 +169,4 @@ class Builder:
         return self.config.data.corpus(language).limited(**sizes.model_dump())
 
     def _encode(self, corpus: Corpus, sentences: Sequence[Sentence]) -> Encoded:
-        return encode(sentences, corpus.labels, self.tokenizer, self.config.max_length)
+        return encode(sentences, corpus.labels, self.tokenizer, self.config.max_length, self.config.scoring)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 from typing_extensions import Self
 
+from pemeta.data.metrics import Scoring
 from pemeta.data.sources import DataSource
 from pemeta.errors import unknown_name
 from pemeta.experiments.backbones import Backbone
@@ -85,6 +86,7 @@ class GridConfig(Frozen):
         target_sizes: limits on the target languages' data.
         search: how values are chosen where a setting has a search.
         scored_on: the split that is scored, ``test`` or ``validation``.
+        scoring: ``conlleval``: a predicted ``I-X`` that goes on with no entity begins one; ``strict``: it is none.
         report: tables, comparisons and figures of the report; by default one table of all scores.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
         precision: ``fp32``, or ``bf16`` or ``fp16`` to compute in lower precision where PyTorch's autocast considers
@@ -125,6 +127,7 @@ class GridConfig(Frozen):
     save_tasks: bool | None = None
     search: Search = Search()
     scored_on: Literal["test", "validation"] = "test"
+    scoring: Annotated[Scoring, Neutral("conlleval")] = "conlleval"
     report: ReportSpec = ReportSpec()
     validation_tasks: Annotated[tuple[Name, ...], Neutral(())] = ()
     trackers: tuple[Annotated[str, AfterValidator(_known_tracker)], ...] = ()
@@ -283,7 +286,8 @@ class GridConfig(Frozen):
         primer = self.primer(setting)
         assert primer is not None  # or there would be no primed model
         own = _part(primer, "method", "priming")
-        return {**self._shared(primer, *AFTER_PRIMING), **own, "seed": seed}
+        unseen = () if _validates(primer) else ("scoring",)
+        return {**self._shared(primer, *AFTER_PRIMING, *unseen), **own, "seed": seed}
 
     def run_config(self, run: Run) -> dict[str, Any]:
         """Everything that a run's record depends on, without keys at their neutral value.

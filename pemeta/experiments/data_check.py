@@ -33,6 +33,9 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
     targets = {(run.target, config.sizes_of(run.setting)): None for run in runs}
     for run in runs:  # reads the data: a wrong language is found before a backbone is pretrained
         builder.data_digest(run)
+    corpora = [builder.corpus(*one) for one in (*((name, config.source_sizes) for name in config.sources), *targets)]
+    for note in dict.fromkeys(note for corpus in corpora for note in corpus.notes):
+        builder.say(note)
     encoded: dict[str, Examples] = {}
     if algorithms:
         sources = builder.sources()

@@ -20,16 +20,16 @@ def score_target(model: PEModel, target: Target) -> dict[str, object]:
     """The fields of a record that the test sentences give."""
     gold = [list(sentence.tags) for sentence in target.test.sentences]
     predicted = predict(model, target.test, target.task.name)
-    types = target.test.labels.types
-    whole = entity_scores(gold, predicted, types)
-    unseen = entity_scores([gold[i] for i in target.unseen], [predicted[i] for i in target.unseen], types)
+    types, scoring = target.test.labels.types, target.test.scoring
+    whole = entity_scores(gold, predicted, types, scoring)
+    unseen = entity_scores([gold[i] for i in target.unseen], [predicted[i] for i in target.unseen], types, scoring)
     return {
         "f1": whole.f1,
         "precision": whole.precision,
         "recall": whole.recall,
         "f1_per_type": whole.f1_per_type,
         "f1_unseen": unseen.f1,
-        **asdict(entity_counts(gold, predicted)),
+        **asdict(entity_counts(gold, predicted, scoring)),
         "unseen": target.unseen,
         "num_unseen": len(target.unseen),
         "num_test": len(gold),

@@ -1,4 +1,4 @@
-"""Files of other formats: what they are is named, and the command in the message makes a file that is read."""
+"""Files of other formats: what they are is named, and the setting in the message reads them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pemeta.data.conll import read_conll
 from pemeta.data.sentences import LabelSet, Sentence
+from pemeta.data.sources import ConllData
 from pemeta.errors import DataError
 
 LABELS = LabelSet(("PER", "LOC"))
@@ -25,6 +27,23 @@ CONLL_2003 = (
     "-DOCSTART- -X- -X- O\n\nTuva NNP B-NP B-PER\nlo VBD B-VP O\n\n"
     "Nova NNP B-NP B-LOC\nScotia NNP I-NP I-LOC\nTuva NNP B-NP B-PER\n"
 )
+HIPE = (
+    "TOKEN\tNE-COARSE-LIT\tNE-COARSE-METO\tNE-FINE-LIT\tNE-FINE-METO\tNE-FINE-COMP\tNE-NESTED\tNEL-LIT\tNEL-METO\tMISC\n"
+    "# hipe2022:document_id = a\nTuva\tB-PER\tO\tB-PER.ind\tO\tO\tO\t_\t_\t_\n"
+    "lo\tO\tO\tO\tO\tO\tO\t_\t_\tNoSpaceAfter|EndOfSentence\nNova\tB-LOC\tO\tO\tO\tO\tO\t_\t_\t_\n"
+    "Scotia\tI-LOC\tO\tO\tO\tO\tO\t_\t_\t_\nTuva\tB-PER\tO\tO\tO\tO\tO\t_\t_\tEndOfSentence\n"
+)
+KAGGLE = (
+    "Sentence #,Word,POS,Tag\nSentence: 1,Tuva,NNP,B-PER\n,lo,VB,O\nSentence: 2,Nova,NNP,B-LOC\n"
+    ",Scotia,NNP,I-LOC\n,Tuva,NNP,B-PER\n"
+)
+MISC = "".join(
+    f"{number}\t{word}\t_\tX\t_\t_\t0\troot\t_\t{misc}\n{end}"
+    for number, word, misc, end in (
+        (1, "Tuva", "name=B-PER|SpaceAfter=No", ""), (2, "lo", "name=O", "\n"), (1, "Nova", "name=B-LOC", ""),
+        (2, "Scotia", "name=I-LOC", ""), (3, "Tuva", "name=B-PER", ""),
+    )
+)  # fmt: skip
 IOBES = "Tuva\tS-PER\nlo\tO\n\nNova\tB-LOC\nScotia\tE-LOC\nTuva\tS-PER\n"
 IOB1 = "Tuva\tI-PER\nlo\tO\n\nNova\tI-LOC\nScotia\tI-LOC\nTuva\tI-PER\n"
 BOTH = [TUVA, NOVA]
@@ -46,13 +65,13 @@ FORMATS = {
     "a word # and a comment": ("# text = # #\n# O\n# B-PER\n", "2 columns", [Sentence(("#", "#"), ("O", "B-PER"))]),
     "a tab at the end": ("Tuva\tB-PER\t\nlo\tO\t\n", "3 columns separated by tabs", [TUVA]),
     "a column between": ("Tuva\tNNP\tB-PER\nlo\tVB\tO\n", "tag from column 3", [TUVA]),
-    "the tag first": ("B-PER\tTuva\nO\tlo\n", "the tag stands before the word; swap them", [TUVA]),
-    "IOBES": (IOBES, "its tags are IOBES (also BIOES); make them IOB2", BOTH),
-    "BILOU": (IOBES.replace("S-", "U-").replace("E-", "L-"), "its tags are BILOU; make them IOB2", BOTH),
+    "the tag first": ("B-PER\tTuva\nO\tlo\n", "the word from column 2 and the tag from column 1", [TUVA]),
+    "IOBES": (IOBES, "its tags are IOBES (also BIOES): read it", BOTH),
+    "BILOU": (IOBES.replace("S-", "U-").replace("E-", "L-"), "its tags are BILOU: read it", BOTH),
     "BMES": (IOBES.replace("lo\tO", "lo\tO\n\nA\tB-LOC\nB\tM-LOC\nC\tE-LOC"), "its tags are BMES", [
         TUVA, Sentence(("A", "B", "C"), ("B-LOC", "I-LOC", "I-LOC")), NOVA,
     ]),
-    "IOB1": (IOB1, "its tags are IOB1; let every entity start with B-", BOTH),
+    "IOB1": (IOB1, "its tags are IOB1, in which an entity may start with I-", BOTH),
     "IOB1 with neighbours": ("A\tI-PER\nB\tB-PER\nC\tI-PER\n\nD\tI-PER\n", "its tags are IOB1", [
         Sentence(("A", "B", "C"), ("B-PER", "B-PER", "I-PER")), Sentence(("D",), ("B-PER",)),
     ]),
@@ -60,7 +79,24 @@ FORMATS = {
         Sentence(("A", "B"), ("B-PER", "O")), Sentence(("C",), ("B-PER",)),
     ]),
     "bare types": ("Tuva\tPER\nlo\tO\n\nNova\tLOC\nScotia\tLOC\nTuva\tPER\n", "types without B- and I-", BOTH),
-    "a carriage return alone": ("Tuva\tB-PER\rlo\tO\r", "lines end with a carriage return alone", [TUVA]),
+    "GermEval 2014": (
+        "#\thttp://example.org [2009]\n1\tTuva\tB-PER\tO\n2\tlo\tO\tO\n",
+        "column 2 and the tag from column 3 (tags are in the columns 3, 4)", [TUVA],
+    ),
+    "HIPE-2022": (HIPE, "10 columns separated by tabs, with a header; take the word from column TOKEN and", BOTH),
+    "CoNLL-U with MISC": (MISC, "it is CoNLL-U, with tags in MISC", BOTH),
+    "commas": ("Tuva,B-PER\nlo,O\n", "2 columns separated by ','", [TUVA]),
+    "commas with a header": ("Word,POS,Tag\nTuva,NNP,B-PER\nlo,VB,O\n", "take the word from column Word", [TUVA]),
+    "one sentence a value": (
+        KAGGLE,
+        "the tag from column Tag", BOTH,
+    ),
+    "IOBES in the fourth column": (
+        "Tuva NNP O S-PER\nlo VB O O\n\nNova NN O B-LOC\nScotia NN O E-LOC\nTuva NN O S-PER\n",
+        "the tag from column 4 (tags are in the columns 3, 4); its tags are IOBES", BOTH,
+    ),
+    "bare types in the third column": ("Tuva\tNNP\tPER\nlo\tVB\tO\n", "column 3; its tags are types", [TUVA]),
+    "a tab here and a blank there": ("Tuva\tB-PER\nlo O\n", "2 columns separated by blanks", [TUVA]),
 }  # fmt: skip
 
 
@@ -75,14 +111,29 @@ def refusal(path: Path, labels: LabelSet = LABELS) -> str:
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_command_in_the_message_makes_a_file_that_is_read(tmp_path, name, ends):
+def test_the_setting_in_the_message_reads_the_file(tmp_path, name, ends):
     text, says, sentences = FORMATS[name]
     path = tmp_path / "it's a file.conll"
     path.write_bytes(text.removesuffix("\n").replace("\n", ends).encode())  # no line end at the end
     message = refusal(path)
     assert says in message
-    converted(message, tmp_path)
-    assert read_conll(tmp_path / "NEW.conll", LABELS) == sentences
+    assert read_as_told(message, path) == sentences
+
+
+def read_as_told(message: str, path: Path) -> list[Sentence]:
+    """The sentences of a file by the setting in a message about it, of one type more than the message's reader had."""
+    told = re.search(r"data: (\{.*\})", message)
+    assert told, message
+    setting = {"types": list(LABELS.types), **yaml.safe_load(told[1])}
+    everywhere = dict.fromkeys(("train", "validation", "test"), path.name)
+    del everywhere["validation"], everywhere["test"]
+    for split in ("validation", "test"):
+        everywhere[split] = f"{split}.conll"
+        (path.parent / everywhere[split]).write_bytes(path.read_bytes())
+    source = ConllData.parse({"name": "conll", "path": str(path.parent), "splits": everywhere, **setting})
+    corpus = source.corpus("xx")
+    assert corpus.train == corpus.validation == corpus.test
+    return list(corpus.train)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +145,10 @@ def test_the_command_in_the_message_makes_a_file_that_is_read(tmp_path, name, en
             "Tuva\tB-PER\nl\xf6\tO\n".encode("latin-1"),
             "not UTF-8 at byte 12; convert the file to UTF-8; if it is Latin-1",
         ),
+        (b"Tuva\tB-PER\rlo\tO\r", "lines end with a carriage return alone"),
     ],
 )
-def test_so_does_that_for_another_encoding(tmp_path, raw, says):
+def test_the_command_for_another_encoding_makes_a_file_that_is_read(tmp_path, raw, says):
     (tmp_path / "file.conll").write_bytes(raw)
     message = refusal(tmp_path / "file.conll")
     assert says in message
@@ -106,8 +158,8 @@ def test_so_does_that_for_another_encoding(tmp_path, raw, says):
 
 
 def converted(message: str, folder: Path) -> None:
-    """Run the command at the end of the message, or before its last clause."""
-    command = re.search(r"(?:awk|iconv|tr) .*?> NEW\.conll", message)
+    """Run the command at the end of the message."""
+    command = re.search(r"(?:iconv|tr) .*?> NEW\.conll", message)
     assert command, message
     subprocess.run(["bash", "-c", command[0]], cwd=folder, check=True, capture_output=True, timeout=60)
 
@@ -121,7 +173,9 @@ def converted(message: str, folder: Path) -> None:
         ("Tuva\tO \n", "remove the blanks around the tag; the entity types are those of data.types"),
         ("Tuva\tlo\n", "tags are O, and B-TYPE and I-TYPE for each type in data.types"),
         ("Tuva\tB-\n", "data.types"),
-        ("Tuva\tE-PER\nx\tI-MISC\n", "its tags are IOBES"),
+        ("Tuva\tE-PER\nx\tI-MISC\n", "its tags are of another scheme, but not throughout: the tags fit no scheme"),
+        ("Tuva\tS-PER\nx\tB-PER\n\nx\tO\n", "line 2: the sentence ends after 'B-PER', but in IOBES"),
+        ("Tuva\tI-PER\nx\tO\ny\tS-PER\n", "let every entity start with B-"),
         (
             "1\tTuva\tPROPN\n2\tlo\tVERB\n",
             "3 columns separated by tabs, numbered as in CoNLL-U and Universal NER, none of",
@@ -129,13 +183,20 @@ def converted(message: str, folder: Path) -> None:
         ("a\tb\tO\nc\tO\n", "its lines have 2 to 3 columns separated by tabs; write a word, one tab and a tag in each"),
         ("New York B-LOC\nlo O\n", "its lines have 2 to 3 columns separated by blanks"),
         ("#sent 1\nTuva\tB-PER\n", "a comment begins with '# ' and stands before the first word of a sentence"),
-        ("#\thttp://example.org [2009]\n1\tTuva\tB-PER\n", "if this line is a comment, remove it"),
-        ("Tuva,B-PER\n", "put a tab and a tag behind the word"),
+        ("#\thttp://example.org [2009]\nTuva\tB-PER\n", "if this line is a comment, remove it"),
+        ("Tuva,B-PER\nlo\n", "put a tab and a tag behind the word"),
+        (
+            "Tuva NNP B-PER\nlo VB I-LOC\nx VB S-LOC\n",
+            "3 columns separated by blanks, but cannot be read: the tags fit no",
+        ),
+        ("hello world\nhow are\n", "2 columns separated by blanks, none of which has a tag in every line"),
     ],
 )
-def test_what_is_wrong_is_named_where_no_command_mends_it(tmp_path, text, says):
+def test_what_is_wrong_is_named_where_no_setting_reads_it(tmp_path, text, says):
     (tmp_path / "file.conll").write_text(text, encoding="utf-8")
-    assert says in refusal(tmp_path / "file.conll")
+    message = refusal(tmp_path / "file.conll")
+    assert says in message
+    assert "data: {" not in message
 
 
 def test_the_types_in_the_message_are_those_that_read_the_file(tmp_path):

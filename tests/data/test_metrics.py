@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics import classification_report
+from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, f1_score
 
-from pemeta.data.metrics import class_scores, entity_scores, language_model_scores
-from pemeta.errors import DataError
+from pemeta.data.metrics import class_scores, entity_counts, entity_scores, language_model_scores
+from pemeta.errors import ConfigError, DataError
 
 CLASSES = ("a", "b", "c")
 
@@ -28,17 +29,38 @@ def test_accuracy_and_f1_are_those_of_scikit_learn(pairs):
 TAGS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-L-OC", "I-L-OC")
 
 
+@pytest.mark.parametrize(("scoring", "mode"), [("conlleval", {}), ("strict", {"mode": "strict", "scheme": IOB2})])
 @given(st.lists(st.lists(st.tuples(st.sampled_from(TAGS), st.sampled_from(TAGS)), max_size=6), max_size=5))
-def test_entity_scores_are_those_of_seqevals_report(sentences):
+def test_entity_scores_are_those_of_seqevals_report(scoring, mode, sentences):
     gold, predicted = ([[pair[i] for pair in sentence] for sentence in sentences] for i in (0, 1))
-    scores = entity_scores(gold, predicted, ["PER", "ORG", "L-OC", "NONE"])
-    if not any(tag != "O" for sentence in gold + predicted for tag in sentence):
+    scores = entity_scores(gold, predicted, ["PER", "ORG", "L-OC", "NONE"], scoring)
+    counts = entity_counts(gold, predicted, scoring)
+    both = sum(counts.gold) + sum(counts.predicted)
+    assert scores.f1 == pytest.approx(2 * sum(counts.correct) / both if both else 0.0)
+    if not both:
         assert scores.f1 == 0
         return
-    report = classification_report(gold, predicted, output_dict=True, zero_division=0)
+    report = classification_report(gold, predicted, output_dict=True, zero_division=0, **mode)
     micro = [report["micro avg"][key] for key in ("f1-score", "precision", "recall")]
-    assert [scores.f1, scores.precision, scores.recall] == micro
-    assert scores.f1_per_type == {t: report.get(t, {"f1-score": 0})["f1-score"] for t in ("PER", "ORG", "L-OC", "NONE")}
+    assert [scores.f1, scores.precision, scores.recall] == pytest.approx(micro)
+    expected = {t: report.get(t, {"f1-score": 0})["f1-score"] for t in ("PER", "ORG", "L-OC", "NONE")}
+    assert scores.f1_per_type == pytest.approx(expected)
+
+
+def test_an_i_that_goes_on_with_nothing_counts_by_conlleval_alone():
+    gold, predicted = [["B-PER", "I-PER", "O", "B-LOC"]], [["I-PER", "I-PER", "O", "B-LOC"]]
+    assert entity_scores(gold, predicted, ["PER", "LOC"]).f1 == 1.0
+    strict = entity_scores(gold, predicted, ["PER", "LOC"], "strict")
+    assert (strict.f1, strict.precision, strict.recall) == (pytest.approx(2 / 3), 1.0, 0.5)
+    assert strict.f1_per_type == {"PER": 0.0, "LOC": 1.0}
+    counts = entity_counts(gold, predicted, "strict")
+    assert (counts.correct, counts.predicted, counts.gold) == ((1,), (1,), (2,))
+    assert entity_scores([["O"]], [["I-PER"]], ["PER"], "strict").f1 == 0.0
+
+
+def test_a_scoring_that_there_is_not():
+    with pytest.raises(ConfigError, match="unknown scoring 'lenient'; Known: conlleval, strict"):
+        entity_scores([["O"]], [["O"]], ["PER"], "lenient")
 
 
 def test_class_scores_by_hand():

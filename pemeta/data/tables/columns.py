@@ -115,7 +115,7 @@ def _column(table: Table, role: str, given: str | int | None) -> str:
         return there[0]
     found = f"found {' and '.join(there)}" if there else f"it has {_listed(table)}"
     raise DataError(
-        f"{table.where}: expected a column of {role} ({' or '.join(USUAL[role])}); {found}; say which columns they are: "
+        f"{table.where}: expected a column of {role} ({' or '.join(USUAL[role])}); {found}; say which they are: "
         f"columns: {{tokens: ..., tags: ...}}{_separator(table)}"
     )
 
@@ -172,10 +172,17 @@ def token_rows(table: Table, columns: Found, wanted: Callable[[Row], bool] = lam
             values["document"] = documents.setdefault(str(row.values.get(columns.document)), len(documents))
         else:
             values.pop("document", None)
-        made = Row(values, row.where, row.lines)
-        yield Row({**values, "tags": tags_of(made, "tags", columns.names)}, row.where, row.lines)
+        yield _with_tags(Row(values, row.where, row.lines), columns.names)
     if single is not None and single > 1:
         raise _words_in_rows(table, columns)
+
+
+def _with_tags(row: Row, names: tuple[str, ...] | None) -> Row:
+    """The row with its tags as strings."""
+    tags = tags_of(row, "tags", names)
+    if "" in tags:
+        raise DataError(f"{row.place(tags.index(''))}: tag {tags.index('') + 1} is empty; give the word a tag, or O")
+    return Row({**row.values, "tags": tags}, row.where, row.lines)
 
 
 def _value(row: Row, column: str) -> Any:

@@ -17,6 +17,10 @@ PLACE = re.compile(r"\{([^{}]*)\}")
 """What stands for something else in a pattern."""
 TASK = ("task", "language")
 """What stands for the task in a pattern."""
+SAVED = "state.json"
+"""A file in each folder that ``Dataset.save_to_disk`` has written."""
+ABOUT = {"dataset_dict.json", "dataset_info.json", "dataset_infos.json", SAVED}
+"""Files that ``datasets`` puts beside tables."""
 SHARD = re.compile(r"-\d+-of-\d+$")
 """The end of the name of one of several files that are one table together."""
 
@@ -48,17 +52,16 @@ def filled(pattern: str, task: str) -> str:
 
 
 def files_of(
-    root: Path, task: str, patterns: Mapping[Split, str] | None, format: str | None, by_column: bool
+    root: Path, task: str, patterns: Mapping[Split, str] | None, format: str | None
 ) -> dict[Split, list[Path]]:
     """The files of each split of a task, of those splits that there are.
 
     Args:
         root: The file, or the folder that patterns start from.
         task: The task.
-        patterns: The file of each split, or several with ``*``; by default those named like splits, in a folder named
-            like the task.
+        patterns: The file of each split, or several with ``*``; by default those named like splits, in ``root`` if one
+            of train is there, or else in a folder named like the task.
         format: Their format; None if it follows from their names.
-        by_column: Whether the files have the rows of all tasks, so that there is no folder for each.
 
     Raises:
         DataError: There are none, or it is not clear which file is which split.
@@ -67,12 +70,15 @@ def files_of(
         return {split: _matching(root, filled(pattern, task)) for split, pattern in patterns.items()}
     if not root.exists():
         raise DataError(f"there is no file or folder {shown(root)}; check data.path")
-    if root.is_file():
+    if root.is_file() or (root / SAVED).is_file():
         return {"train": [root]}
-    folder = root if by_column else root / task
-    if not by_column and not _is_folder(folder):
+    folder = root if is_whole(root, format) else root / task
+    if not is_folder(folder):
         known = [child.name for child in root.iterdir() if child.is_dir() and _tables_in(child, format)]
-        raise DataError(_no_folder(root, task, known, format))
+        raise DataError(
+            f"{shortened(unknown_name('task', task, known), 300)}; expected a folder {shown(folder)}; if files are "
+            "elsewhere, say where with splits"
+        )
     tables = _tables_in(folder, format)
     parts = parts_of(list(tables), None, shown(folder))
     for name in parts.values():
@@ -83,16 +89,13 @@ def files_of(
     return {split: tables[name] for split, name in parts.items()}
 
 
-def _no_folder(root: Path, task: str, known: list[str], format: str | None) -> str:
-    expected = f"{shortened(unknown_name('task', task, known), 300)}; expected a folder {shown(root / task)}"
-    if _tables_in(root, format):
-        return (
-            f"{expected}; if the files in {shown(root)} hold all tasks, say which column tells them apart: task_column"
-        )
-    return f"{expected}; if files are elsewhere, say where with splits"
+def is_whole(root: Path, format: str | None) -> bool:
+    """Whether a path is all there is, and not a folder with one folder for each task."""
+    return root.is_file() or (is_folder(root) and ((root / SAVED).is_file() or "train" in _tables_in(root, format)))
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder."""
     try:
         return path.is_dir()
     except (OSError, ValueError):  # a name that is too long for a file
@@ -105,9 +108,9 @@ def _tables_in(folder: Path, format: str | None) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         inner = path.with_suffix("") if path.suffix in PACKED else path
-        if path.is_file() and inner.suffix in endings:
+        if path.is_file() and path.name not in ABOUT and inner.suffix in endings:
             found.setdefault(SHARD.sub("", inner.stem), []).append(path)
-        elif format in (None, "arrow") and (path / "state.json").is_file():  # of Dataset.save_to_disk
+        elif format in (None, "arrow") and (path / SAVED).is_file():  # of Dataset.save_to_disk
             found.setdefault(path.name, []).append(path)
     return found
 
@@ -115,7 +118,7 @@ def _tables_in(folder: Path, format: str | None) -> dict[str, list[Path]]:
 def _matching(root: Path, pattern: str) -> list[Path]:
     """The file of a name, or the files that a pattern with ``*`` matches, sorted."""
     path = root / pattern
-    if "*" not in pattern or _is_folder(path):
+    if "*" not in pattern or is_folder(path):
         return [path]
     start = Path(path.anchor) if Path(pattern).is_absolute() else root
     found = sorted(start.glob(str(path.relative_to(start))))

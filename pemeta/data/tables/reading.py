@@ -79,7 +79,7 @@ class TableReading(Frozen):
     names: Annotated[tuple[str, ...] | None, AfterValidator(_of_tags)] = Field(None, min_length=1)
     task_column: str | None = Field(None, min_length=1)
     types: Annotated[Types | None, BeforeValidator(_checked), AfterValidator(_of_labels)] = None
-    scheme: Scheme | Literal["detect"] = "IOB2"
+    scheme: Literal[Scheme, "detect"] = "IOB2"
     validation: float = Field(0.1, gt=0, lt=1)
     test: float = Field(0.1, gt=0, lt=1)
     split_seed: int = 0

@@ -47,14 +47,16 @@ class _Lines(Iterator[str]):
         raw = next(self._raw)
         self.number += 1
         where = f"{shown(self.path)}, line {self.number}"
+        if self.number == 1 and self.path.suffix.lower() not in PACKED and (kind := about_content(self.path)):
+            raise DataError(f"{where}: expected text; found {excerpt(raw[:80])}; {kind}")
         try:
             line = (raw.removeprefix(MARK) if self.number == 1 else raw).decode()
         except UnicodeDecodeError as error:
-            advice = about_content(self.path) or f"if it is Latin-1: {into('iconv -f LATIN1 -t UTF-8', self.path)}"
+            advice = f"if it is Latin-1: {into('iconv -f LATIN1 -t UTF-8', self.path)}"
             found = excerpt(raw[:80])
             raise DataError(f"{where}: not UTF-8 at byte {error.start} of the line; found {found}; {advice}") from None
         if "\0" in line:
-            advice = about_content(self.path) or f"if it is UTF-16: {into('iconv -f UTF-16LE -t UTF-8', self.path)}"
+            advice = f"if it is UTF-16: {into('iconv -f UTF-16LE -t UTF-8', self.path)}"
             raise DataError(f"{where}: found a NUL in {excerpt(line[:80])}; {advice}")
         self.first = self.first or line
         return line
@@ -78,13 +80,14 @@ def json_rows(path: Path) -> Iterator[Row]:
     Raises:
         DataError: It cannot be read, or something in it is no object.
     """
-    lines = _Lines(path)
+    lines, first = _Lines(path), True
     for line in lines:
         if not line.strip():
             continue
-        if line.lstrip().startswith("["):
+        if first and line.lstrip().startswith("["):
             yield from _listed_rows(path, "\n" * (lines.number - 1) + line + "".join(lines))
             return
+        first = False
         where = f"{shown(path)}, line {lines.number}"
         yield Row(_object(_parsed(path, line, where), where), where)
 
@@ -109,7 +112,7 @@ def _parsed(path: Path, text: str, where: str | None) -> Any:
     except json.JSONDecodeError as error:
         line = text.split("\n")[error.lineno - 1]
         within = where or f"{shown(path)}, line {error.lineno}"
-        advice = about_content(path) or (
+        advice = (
             "write each row as one JSON object in a line of its own, as pandas does with "
             "to_json(PATH, orient='records', lines=True)"
         )
@@ -198,4 +201,4 @@ def _misread(error: csv.Error, lines: _Lines) -> str:
         return (
             f"{found}; set quotes: false if quotation marks are characters like others, or else double them in values"
         )
-    return f"{found}; {about_content(lines.path) or 'check that format is right'}"
+    return f"{found}; check that format is right"

@@ -14,6 +14,7 @@ from pemeta.data.token_files.lines import (
     BYTE_ORDER_MARK,
     KEYED,
     MARKER,
+    RETURNS,
     TAG,
     Documents,
     numbered_lines,
@@ -26,13 +27,8 @@ from pemeta.errors import DataError, counted
 ENDS = {"EndOfSentence", "PySBDSegment"}
 """Flags of a sentence's last word, as in HIPE-2022."""
 
-
-class _Word(NamedTuple):
-    """A word line."""
-
-    line: int
-    word: str
-    tag: str
+NOTHING = {"O", "_", "-"}
+"""What a range of words may have for a tag, which is none."""
 
 
 class _Range(NamedTuple):
@@ -47,6 +43,9 @@ class _Range(NamedTuple):
 class SentenceReader:
     """Makes rows of lines, with nothing in memory but the present sentence.
 
+    Attributes:
+        rows: Sentences that have ended, for the caller to take out.
+
     Args:
         path: The file, for messages.
         shape: Where it has what.
@@ -57,14 +56,17 @@ class SentenceReader:
         self._file, self._shape, self._scheme = shown(path), shape, scheme
         self._documents = Documents()
         self._document: int | None = None
-        self._words: list[_Word] = []
+        self._words: list[str] = []
+        self._tags: list[str] = []
+        self._lines: list[int] = []
         self._ranges: list[_Range] = []
         self._number = 0  # of the last word in the sentence
         self._sentence = ""
         self._has_tag = False
+        self.rows: list[Row] = []
 
-    def take(self, number: int, line: str) -> Iterator[Row]:
-        """Take the next line; a row where a sentence has ended.
+    def take(self, number: int, line: str) -> None:
+        """Take the next line.
 
         Raises:
             DataError: It is neither blank, nor a marker, a comment or a word.
@@ -72,38 +74,41 @@ class SentenceReader:
         if line.startswith(BYTE_ORDER_MARK):
             line = without_mark(line, f"{self._file}, line {number}", bool(self._words))
         if not line.strip():
-            yield from self.end()
+            self.end()
             return
         cells = self._shape.cells(line)
-        if MARKER.match(line) and not any(TAG.fullmatch(cell) and cell != "O" for cell in cells[1:]):
-            yield from self.end()
+        if (
+            line.startswith("-DOC")
+            and MARKER.match(line)
+            and not any(TAG.fullmatch(cell) and cell != "O" for cell in cells[1:])
+        ):
+            self.end()
             self._documents.mark(line)
         elif self._shape.header is not None and tuple(cells) == self._shape.header:
-            yield from self.end()
+            self.end()
             if number > self._shape.line:  # the header of another file, joined to this one
                 self._documents.end()
         elif line.startswith("#") and self._is_comment(line, cells):
             if self._documents.mark(line):
-                yield from self.end()
+                self.end()
             elif self._words and (self._shape.conllu or not KEYED.match(line)):
                 raise self._wrong(
                     number, "a comment stands before the first word of a sentence", line, "move or remove it"
                 )
         else:
-            yield from self._take_word(number, line, cells)
+            self._take_word(number, line, cells)
 
-    def end(self) -> Iterator[Row]:
+    def end(self) -> None:
         """The present sentence, if there is one; the next line begins another."""
         if self._words:
             self._check_ranges()
-            lines = tuple(word.line for word in self._words)
-            tags = [word.tag for word in self._words]
-            row = Row({}, f"{self._file}, line {lines[0]}", lines)
+            where, tags = f"{self._file}, line {self._lines[0]}", self._tags
             if self._shape.conllu and are_brackets(tags):
-                tags = to_tags(tags, self._shape.fields, row.place)
-            values = {"tokens": [word.word for word in self._words], "tags": tags, "document": self._document}
-            yield Row(values, row.where, lines)
-        self._words, self._ranges, self._number = [], [], 0
+                tags = to_tags(tags, self._shape.fields, Row({}, where, self._lines).place)
+            values = {"tokens": self._words, "tags": tags, "document": self._document}
+            self.rows.append(Row(values, where, self._lines))
+            self._words, self._tags, self._lines, self._ranges = [], [], [], []
+        self._number = 0
 
     def check_tags(self) -> None:
         """Refuse CoNLL-U without a single tag where they should be, after its last line.
@@ -128,15 +133,17 @@ class SentenceReader:
         is_tag = TAG.fullmatch(tag) is not None or (self._scheme == "types" and tag.isalpha() and not tag.islower())
         return not is_tag and (KEYED.match(line) is not None or self._shape.separator == "blanks")
 
-    def _take_word(self, number: int, line: str, cells: list[str]) -> Iterator[Row]:
+    def _take_word(self, number: int, line: str, cells: list[str]) -> None:
         shape = self._shape
         cells = self._fitted(number, line, cells)
         if shape.sentence is not None:
             name = cells[shape.sentence].strip()
             if name and name != self._sentence:
-                yield from self.end()
+                self.end()
                 self._sentence = name
         tag = self._tag(cells)
+        if "\r" in tag:
+            raise self._returns(number, line)
         if shape.numbered and not self._is_word(number, line, cells[0], tag):
             return
         word = cells[shape.word]
@@ -146,9 +153,11 @@ class SentenceReader:
             raise self._wrong(number, "expected a tag", line, "give the word a tag, or O")
         if not self._words:
             self._document = self._documents.current()
-        self._words.append(_Word(number, word, tag))
+        self._words.append(word)
+        self._tags.append(tag)
+        self._lines.append(number)
         if shape.flags is not None and ENDS & set(cells[shape.flags].split("|")):
-            yield from self.end()
+            self.end()
 
     def _fitted(self, number: int, line: str, cells: list[str]) -> list[str]:
         """The cells of a line, as many as the file has columns; only empty ones may be missing at the end, or more."""
@@ -159,10 +168,10 @@ class SentenceReader:
         while filled and not filled[-1].strip():
             filled = filled[:-1]
         if len(filled) > width or self._shape.separator == "blanks" or len(filled) <= self._shape.word:
-            advice = ""
             if "\r" in line:
-                advice = "lines end with a carriage return alone: make it a line feed"
-            elif line.startswith("#"):
+                raise self._returns(number, line)
+            advice = ""
+            if line.startswith("#"):
                 advice = "a comment begins with '# ' and stands before the first word of a sentence"
             raise self._wrong(
                 number,
@@ -194,7 +203,7 @@ class SentenceReader:
             return True
         first, mark, last = int(found[1]), found[2], int(found[3] or 0)
         if mark == "-" and first == self._number + 1 and last >= first:
-            if tag != "O" and tag.strip():
+            if tag not in NOTHING and tag.strip():
                 self._ranges.append(_Range(number, len(self._words), last - first + 1, tag))
             return False
         if mark == "." and first == self._number:
@@ -209,11 +218,15 @@ class SentenceReader:
     def _check_ranges(self) -> None:
         """Refuse a range with a tag that none of its words has, which would be lost."""
         for line, start, words, tag in self._ranges:
-            if all(word.tag == "O" for word in self._words[start : start + words]):
+            if all(one == "O" for one in self._tags[start : start + words]):
                 raise DataError(
                     f"{self._file}, line {line}: the range of {words} words has the tag {tag!r}, but its words, "
                     "which are what CoNLL-U annotates, have none; give them the tag"
                 )
+
+    def _returns(self, number: int, line: str) -> DataError:
+        advice = f"a carriage return alone ends none: {RETURNS} FILE > NEW"
+        return self._wrong(number, "expected lines that end with a line feed", line, advice)
 
     def _wrong(self, number: int, expected: str, line: str, advice: str) -> DataError:
         return DataError(f"{self._file}, line {number}: {expected}; found {line[:80]!r}; {advice}")
@@ -235,6 +248,10 @@ def token_rows(path: Path, form: TokenFormat, scheme: Scheme | None = None) -> I
     """
     reader = SentenceReader(path, shape_of(path, form), scheme or form.scheme)
     for number, line in numbered_lines(path):
-        yield from reader.take(number, line)
-    yield from reader.end()
+        reader.take(number, line)
+        if reader.rows:
+            yield from reader.rows
+            reader.rows.clear()
+    reader.end()
+    yield from reader.rows
     reader.check_tags()

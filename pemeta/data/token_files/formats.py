@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
-from pemeta.data.schemes import SCHEMES, Scheme
 from pemeta.errors import ConfigError, excerpt, unknown_name
 
 Layout: TypeAlias = Literal["columns", "conllu"]
-SchemeSetting: TypeAlias = Scheme | Literal["detect"]
+SchemeSetting: TypeAlias = Literal["IOB2", "IOB1", "IOBES", "BILOU", "BMES", "types", "conlleval", "detect"]
 ROLES = ("word", "tag", "flags", "sentence")
 """What a column may be: the word, its tag, flags such as EndOfSentence, or what names the sentence."""
 
@@ -45,8 +44,8 @@ class TokenFormat:
     def __post_init__(self) -> None:
         if self.format not in get_args(Layout):
             raise ConfigError(unknown_name("format", self.format, get_args(Layout)))
-        if self.scheme not in (*SCHEMES, "detect"):
-            raise ConfigError(unknown_name("scheme", self.scheme, (*SCHEMES, "detect")))
+        if self.scheme not in get_args(SchemeSetting):
+            raise ConfigError(unknown_name("scheme", self.scheme, get_args(SchemeSetting)))
         try:
             object.__setattr__(self, "columns", checked_columns(self.columns))
             if self.columns and self.format == "columns" and "tag" not in self.columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,10 @@ from pemeta.errors import DataError
 SEPARATORS = ("tab", "blanks", ",", ";", "|")
 MOST_TYPES = 60
 """A column with more different values than this has no types."""
+_NAME = re.compile(
+    "^(#|id|words?|tok(en)?s?|form|text|tags?|labels?|ne[rl]?|ner?[-_]?tags?|.*entit.*|(iob|bio).*|ne-.*)$", re.I
+)
+"""What a header calls a column of words or tags."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +89,19 @@ def _fits(row: Sequence[str], width: int, separator: str) -> bool:
 
 def _guess(rows: list[list[str]], separator: str, has_tab: bool) -> Guess | None:
     """What columns seem to be, by what stands in each of them."""
-    width, body = len(rows[0]), rows[1:] or rows
+    header = len(rows) > 1 and any(map(_NAME.search, rows[0])) and not any(map(TAG.fullmatch, rows[0]))
+    width, body = len(rows[0]), rows[1:] if header else rows
     numbered = all(NUMBER.fullmatch(row[0]) for row in body)
     own = [row for row in body if not numbered or row[0].isdigit()]
     columns = range(1 if numbered else 0, width)
     tags = [c for c in columns if all(c < len(row) and TAG.fullmatch(row[c]) for row in own)]
     if not tags and width > 9 and numbered:
         return Guess(TokenFormat("conllu"), separator, width, (), numbered) if separator == "tab" else None
-    tags = tags or [c for c in columns if _are_types([row[c] if c < len(row) else "" for row in own])][-1:]
+    if not tags and all(len(row) == width for row in own):
+        tags = [c for c in columns if _are_types([row[c] for row in own])][-1:]
     words = [c for c in columns if c not in tags and all(row[c].strip() for row in own if c < len(row))]
     if not tags or not words:
         return None
-    header = not any(_may_be(rows[0][c], body, c) for c in tags) and len(rows) > 1
     tag = _named_like_entities(rows[0], tags) if header else tags[0] if numbered else tags[-1]
     places: dict[str, int | str] = {"word": words[0] + 1, "tag": tag + 1}
     if header:
@@ -112,11 +118,6 @@ def _guess(rows: list[list[str]], separator: str, has_tab: bool) -> Guess | None
 def _are_types(values: list[str]) -> bool:
     """Whether values seem to be types without prefixes: few different ones, one of them O."""
     return "O" in values and 1 < len(set(values)) <= MOST_TYPES and all(value.strip() for value in values)
-
-
-def _may_be(cell: str, body: list[list[str]], column: int) -> bool:
-    """Whether the first line's cell is a tag like those below it."""
-    return TAG.fullmatch(cell) is not None or any(row[column] == cell for row in body if column < len(row))
 
 
 def _named_like_entities(header: Sequence[str], tags: Sequence[int]) -> int:

@@ -19,6 +19,8 @@ DOCUMENT = re.compile(r"#\s*(newdoc\b|(\S+:)?doc(ument)?_?id\s*[=:])", re.IGNORE
 """A comment that begins a document, as in CoNLL-U and HIPE-2022."""
 SOURCE = re.compile(r"#\s*(\w+://\S+)")
 """A comment that names the page that a sentence is from, as in GermEval 2014."""
+RETURNS = "tr '\\r' '\\n' <"
+"""The command that makes line ends of carriage returns."""
 TAG = re.compile(r"O|[A-Z]-\S+")
 """A tag of any scheme with prefixes."""
 

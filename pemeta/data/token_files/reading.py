@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pemeta.data.conll import read_conll, read_conll_corpus
+from pemeta.data.corpus import Corpus
 from pemeta.data.entity_types import TypeMap
 from pemeta.data.schemes import Scheme, SchemeError
-from pemeta.data.sentences import SPLITS, Corpus, LabelSet, Sentence, Split, checked_labels
+from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split, checked_labels
 from pemeta.data.tables.held_out import held_out
 from pemeta.data.token_files.columns import token_rows
 from pemeta.data.token_files.formats import TokenFormat
@@ -68,18 +69,20 @@ def read_token_file(
     try:
         made = tuple(sentences(token_rows(path, form, scheme), labels=labels, scheme=scheme, types=types))
     except SchemeError as error:
-        raise DataError(f"{error}{_other_scheme(path, form)}") from None
+        raise DataError(f"{error}{_other_scheme(path, form, types or labels.types)}") from None
     if not made:
         raise DataError(f"{shown(path)} holds no sentence; expected a line for each word")
     return TokenFile(made, scheme, notes)
 
 
-def _other_scheme(path: Path, form: TokenFormat) -> str:
+def _other_scheme(path: Path, form: TokenFormat, known: Container[str]) -> str:
     """The scheme that would read a file that the given one does not fit."""
     try:
         found = detect_rows(token_rows(path, form))
     except DataError:
         return "; mend it, or say scheme: conlleval if an I- that goes on with nothing begins an entity"
+    if found.scheme == "types" and not all(kind in known for kind in found.types):  # words or parts of speech
+        return "; say which column has the tags with columns"
     return f"; {found}; say scheme: {found.scheme}"
 
 
