@@ -9,7 +9,7 @@ from typing import Any
 from pemeta.data.entity_types import Types
 from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split
 from pemeta.data.tables.given import given_tables
-from pemeta.data.tables.reading import TableReading
+from pemeta.data.tables.reading import Parts, TableReading
 from pemeta.utils.messages import warn
 from pemeta.utils.signatures import checked
 from pemeta.utils.values import checked_size, known
@@ -55,7 +55,7 @@ class Corpus:
         """The corpus in a data set of ``datasets``, a data frame of pandas, or their splits.
 
         Integers become tags by the names of the data set's ClassLabel, or by ``names``. What the data lacks of
-        validation and test is held out of train; ``notes`` say so, and a line on standard error.
+        validation and test is held out of train, which ``notes`` say, and a line on standard error.
 
         Args:
             data: A ``Dataset``, ``IterableDataset`` or ``DataFrame``, all of which is train; or a ``DatasetDict`` or
@@ -68,11 +68,10 @@ class Corpus:
             types: Entity types in the order of the label indices, or what the data's types are called
                 (``{"PERS": "PER", "DATE": None}``); by default those of integers' names, or else PER, ORG and LOC.
             scheme: Scheme of the tags, or ``detect``.
-            splits: Which of the data's splits are ``train``, ``validation`` and ``test``; by default those that are
-                named so.
+            splits: Which of its splits are ``train``, ``validation`` and ``test``; by default those named so.
             validation: Part of the training sentences that is held out for validation, if the data has none.
             test: Part of them that is held out to be tested on, if the data has none.
-            split_seed: Seed of the choice of these sentences.
+            split_seed: Seed of the choice.
 
         Raises:
             DataError: The data or a row is malformed; the message names the row and its words.
@@ -85,7 +84,7 @@ class Corpus:
         (Sentence(words=('Ada', 'slept'), tags=('B-PER', 'O')),)
         """
         reading = TableReading(
-            columns=columns or {},
+            columns={} if columns is None else columns,
             names=names,
             task_column=task_column,
             types=types,
@@ -94,10 +93,7 @@ class Corpus:
             test=test,
             split_seed=split_seed,
         )
-        found = reading.parts(name, given_tables(data, splits, name), name)
-        for note in found.notes:
-            warn(note)
-        return cls(name, found.labels, **found.splits, notes=found.notes)
+        return _told(cls, name, reading.parts(name, given_tables(data, splits, name), name))
 
     def split(self, name: Split) -> Sequence[Sentence]:
         """The sentences of one split.
@@ -119,3 +115,10 @@ class Corpus:
             self.split(name)  # type: ignore[arg-type]
         parts = (self.split(split)[: most.get(split)] for split in SPLITS)
         return Corpus(self.name, self.labels, *parts, notes=self.notes)
+
+
+def _told(kind: type[Corpus], name: str, parts: Parts) -> Corpus:
+    """A corpus, after its notes were told."""
+    for note in parts.notes:
+        warn(note)
+    return kind(name, parts.labels, **parts.splits, notes=parts.notes)

@@ -129,6 +129,12 @@ FORMATS: dict[str, tuple[str, Callable[[Path], Any], dict[str, Any]]] = {
         lambda path: frame(tokens=[*map(json.dumps, WORDS)], ner_tags=[*map(json.dumps, OF_ROWS)]).to_csv(path),
         {},
     ),
+    "CSV of datasets": (
+        "train.csv",
+        lambda path: Dataset.from_dict({"tokens": WORDS, "tags": OF_ROWS}).to_csv(path),
+        {},
+    ),
+    "CSV of datasets with integers": ("train.csv", lambda path: class_label().to_csv(path), {"names": TAGS}),
     "CSV of lists of integers": (
         "train.csv",
         lambda path: frame(tokens=WORDS, ner_tags=INDICES).to_csv(path),
@@ -362,10 +368,9 @@ JSON = {
     "a list that is cut": (
         '{"tokens": "[\'a\', \'b", "tags": ["O"]}',
         "line 2: the words look like a list, but cannot"),
-    "an array as text": ('{"tokens": "[\'a\' \'b\']", "tags": ["O"]}', "write it as JSON does"),
-    "an array of integers": (
-        '{"tokens": "a b", "tags": "[3 0]"}',
-        "line 2: the tags look like a list, but cannot be read"),
+    "an array that is cut": ('{"tokens": "[\'a\' ... \'b\']", "tags": ["O", "O"]}', "the words look like a list"),
+    "a list without a comma": ('{"tokens": "[\'a\', \'b\' \'c\']", "tags": ["O", "O"]}', "write it as JSON does"),
+    "integers that are cut": ('{"tokens": "a b", "tags": "[3 ... 0]"}', "line 2: the tags look like a list"),
     "no JSON": ("{'tokens': ['a']}", "line 2: not JSON at character 2"),
     "a line that is cut": ('{"tokens": ["a', "line 2: not JSON at character "),
     "a number": ("3", 'line 2: expected a JSON object, {"COLUMN": VALUE, ...}; found 3'),

@@ -184,6 +184,96 @@ def folders_that_lead_nowhere(room: Room) -> Sequence[object]:
     return ("run", room.config, "data.folders={cc: elsewhere}")
 
 
+# Tables
+
+TABLES = {
+    "half a line of JSON": ("a.jsonl", b'{"tokens": ["Ada"], "ta', "a.jsonl, line 1: not JSON at character "),
+    "JSON over several lines": (
+        "a.jsonl",
+        b'{\n "tokens": ["a"]}',
+        "a.jsonl, line 1: not JSON .*one JSON object in a line",
+    ),
+    "columns of JSON": (
+        "a.json",
+        b'{"tokens": [["a"]], "tags": [["O"]]}',
+        "line 1: tag 1 is several|word 1 of 1 must be",
+    ),
+    "JSON without a column": ("a.jsonl", b'{"text": "a b"}', "a.jsonl: expected a column of tags .* it has 'text'"),
+    "JSON of spans": ("a.jsonl", b'{"tokens": "a b", "tags": [[0, 1, "PER"]]}', "line 1: tag 1 is several, .*nested"),
+    "a JSON number": ("a.jsonl", b"3", "a.jsonl, line 1: expected a JSON object"),
+    "a row with a tag too many": ("a.jsonl", b'{"tokens": ["a"], "tags": ["O", "O"]}', "line 1: 1 word but 2 tags"),
+    "integers for tags": ("a.jsonl", b'{"tokens": ["a"], "tags": [1]}', "line 1: tag 1 is the integer 1; .*names: "),
+    "tags of IOB1": ("a.jsonl", b'{"tokens": ["a"], "tags": ["I-PER"]}', "its tags are IOB1.*set scheme: IOB1"),
+    "a type that is not there in a table": (
+        "a.jsonl",
+        b'{"tokens": ["a"], "tags": ["B-X"]}',
+        "line 1: unknown type 'X'.*list those",
+    ),
+    "CSV in Latin-1": (
+        "a.csv",
+        "tokens,tags\nM\xfcller a,O O\n".encode("latin-1"),
+        "a.csv, line 2: not UTF-8.*iconv -f LATIN1",
+    ),
+    "CSV in UTF-16": ("a.csv", "tokens,tags\n".encode("utf-16"), "it is UTF-16: iconv -f UTF-16"),
+    "CSV with semicolons": ("a.csv", b"tokens;tags\na b;O O\n", "a.csv: .*separator: ';'"),
+    "CSV without a header": ("a.csv", b"a b,O O\nc d,O O\n", "a.csv: expected a column of tags"),
+    "CSV with a value too many": ("a.csv", b"tokens,tags\na b,O,O\n", "a.csv, line 2: expected 2 values, .*found 3"),
+    "CSV with a quotation mark for a word": ("a.csv", b'tokens,tags\n",O\n",O\n', "a.csv, line 2: .*set quotes: false"),
+    "CSV with a word in each row": ("a.csv", b"s,tokens,tags\n1,a,O\n1,b,O\n", "each row seems to hold one word"),
+    "a spreadsheet as CSV": ("a.csv", b"PK\x03\x04\xff", "it is an archive or a spreadsheet"),
+    "a page as TSV": ("a.tsv", b"<!DOCTYPE html>\n<html>404</html>\n", "it is a web page: fetch the file itself"),
+    "TSV without tags": ("a.tsv", b"tokens\ttags\na b\t\n", "a.tsv, line 2: 2 words but 0 tags"),
+    "a Parquet file that was cut": ("a.parquet", b"PAR1" + bytes(90), "cannot read .*a.parquet: "),
+    "no Parquet": ("a.parquet", b"tokens,tags\na b,O O\n", "cannot read .*a.parquet: "),
+    "an empty Arrow file": ("a.arrow", b"", "cannot read .*a.arrow: "),
+    "a packed file that was cut": ("a.jsonl.gz", b"\x1f\x8b\x08\x00" + bytes(9), "cannot read .*a.jsonl.gz: "),
+    "an ending of no format": ("a.xlsx", b"x", "has no ending that tells its format; set format: jsonl, csv"),
+    "an empty table": ("a.csv", b"", "a.csv holds no row"),
+    "a sentence alone": (
+        "a.jsonl",
+        b'{"tokens": ["a"], "tags": ["O"]}',
+        "has no validation and test, and 1 sentence to train",
+    ),
+}
+
+
+def spoilt_table(room: Room, name: str, content: bytes) -> Sequence[object]:
+    path = room.write(content, name)
+    room.config["targets"] = ["cc"]
+    del room.config["sources"], room.config["settings"]["primed"]
+    return ("run", room.config, f"data={{name: table, path: '{path}'}}")
+
+
+for _name, (_file, _content, _says) in TABLES.items():
+    CASES.add(
+        _name,
+        _says,
+        lambda room, file=_file, content=_content: spoilt_table(room, file, content),
+    )
+
+
+@CASES.case("cannot load the data set 'nothing/there \\(aa\\)': .*check its name and the network")
+def a_data_set_that_the_hub_does_not_have(room: Room) -> Sequence[object]:
+    room.patch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    return ("run", room.config, "data={name: hub, repository: nothing/there, config: '{task}'}")
+
+
+@CASES.case("would give the tasks aa, bb, cc the same sentences; .*task_column")
+def one_table_for_all_tasks(room: Room) -> Sequence[object]:
+    return ("run", room.config, "data={name: table, path: x, splits: {train: a.csv}}")
+
+
+@CASES.case("there is no file or folder nothing; check data.path")
+def a_folder_of_tables_that_is_not_there(room: Room) -> Sequence[object]:
+    return ("run", room.config, "data={name: table, path: nothing}")
+
+
+@CASES.case("unknown task 'aa'; Known: none; expected a folder .*say where with splits")
+def a_folder_without_tables(room: Room) -> Sequence[object]:
+    (room.tmp / "empty").mkdir()
+    return ("run", room.config, "data={name: table, path: empty}")
+
+
 # Data that does not suit the run
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import pandas as pd
 import torch
 from tiny_models import LABELS, TASKS, data, tiny, with_heads
 from tiny_tasks import blocks, texts
@@ -16,9 +17,11 @@ from typing_extensions import Unpack, get_type_hints
 
 import pemeta
 from pemeta import Adapter, EpisodeSampler, FineTuning, LoRA, MetaPriming, PEModel, PrimingLearner, Sentence
+from pemeta.data.sentences import SPLITS
 from pemeta.utils.registry import Frozen, Named
 
 SENTENCE = Sentence(("Anna", "met"), ("B-PER", "O"))
+TABLES = {split: pd.DataFrame({"tokens": [["Anna", "met"]], "tags": [["B-PER", "O"]]}) for split in SPLITS}
 BRIEF = MetaPriming(outer_steps=1, inner_steps=1, support_size=2, query_size=2)
 SEAMS = (pemeta.PEMethod, pemeta.PrimingAlgorithm, pemeta.HeadSpec, pemeta.Head, pemeta.Examples)
 """Classes whose methods the library calls, with what it has checked; users call their constructors and ``parse``."""
@@ -116,6 +119,7 @@ def of_model(name: str, /, **arguments: Any) -> None:
 simple("Sentence", words=("Anna", "met"), tags=("B-PER", "O"))
 simple("LabelSet", types=("PER", "LOC"))
 simple("Corpus", name="aa", labels=LABELS, train=[SENTENCE], validation=[SENTENCE], test=[SENTENCE])
+simple("Corpus.from_dataset", data=TABLES, name="aa", types=["PER"])
 simple("Task", name="en", train=data(0), make_head=TASKS[0].make_head)
 simple("Task.token_classification", name="en", train=data(0))
 simple("Task.sequence_classification", name="en", train=texts(0))

@@ -96,7 +96,8 @@ def _saved(folder: Path) -> Table:
 
 def dataset_table(dataset: Any, where: str) -> Table:
     """The table that a ``Dataset`` or an ``IterableDataset`` is, with its transform if it has one."""
-    if (getattr(dataset, "format", None) or {}).get("type") != "custom":
+    transformed = (getattr(dataset, "format", None) or {}).get("type") == "custom"
+    if not transformed:
         dataset = dataset.with_format(None)  # numbers as Python has them, and no tensors
 
     def rows() -> Iterator[Row]:
@@ -105,5 +106,5 @@ def dataset_table(dataset: Any, where: str) -> Table:
             for values in zip(*batch.values(), strict=True):
                 yield Row(dict(zip(batch, values, strict=True)), f"{where}, row {next(number)}")
 
-    columns = tuple(getattr(dataset, "column_names", None) or ())
+    columns = () if transformed else tuple(getattr(dataset, "column_names", None) or ())
     return Table(where, columns, rows(), class_names(getattr(dataset, "features", None)))

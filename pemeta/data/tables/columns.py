@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import ast
-import io
-import json
 import re
-import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from pydantic import Field
 
 from pemeta.data.rows import Row
+from pemeta.data.tables.cells import BLANKS, NUMBER, is_list, split_text, tags_in, words_in
 from pemeta.data.tables.table import Table
 from pemeta.data.token_rows import tags_of
 from pemeta.errors import DataError, excerpt, shortened, unknown_name
 from pemeta.utils.registry import Frozen
-from pemeta.utils.values import missing, whole
+from pemeta.utils.values import missing
 
 USUAL = {"tokens": ("tokens", "words"), "tags": ("ner_tags", "tags", "ner", "labels")}
 """Usual names of the columns, which need not be given."""
 ENOUGH = 100
 """Rows of a single word after which they are taken for words, and not for sentences."""
-_BLANKS = " \t\r\n"
-_NUMBER = re.compile(r"-?\d+")
 
 
 class TokenColumns(Frozen):
@@ -163,11 +157,11 @@ def token_rows(table: Table, columns: Found, wanted: Callable[[Row], bool] = lam
     for row in filter(wanted, rows):
         words, tags = _value(row, columns.tokens), _value(row, columns.tags)
         if not columns.sentence and single is not None:
-            one = isinstance(words, str) and len(_split(words)) == 1 and not isinstance(tags, list | tuple)
+            one = isinstance(words, str) and not is_list(words) and len(split_text(words)) == 1 and not is_list(tags)
             single = single + 1 if one else None
             if single == ENOUGH:
                 raise _words_in_rows(table, columns)
-        values = {**row.values, "tokens": _words(words, row.where), "tags": _tags(tags, row.where)}
+        values = {**row.values, "tokens": words_in(words, row.where), "tags": tags_in(tags, row.where)}
         if columns.document is not None:
             values["document"] = documents.setdefault(str(row.values.get(columns.document)), len(documents))
         else:
@@ -203,65 +197,6 @@ def _words_in_rows(table: Table, columns: Found) -> DataError:
         "or, if a blank line ends each sentence, read it with data: {name: conll}; or, if they are sentences, give "
         "their words as lists"
     )
-
-
-# Words and tags as texts
-
-
-def _words(value: Any, where: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    text = value.strip(_BLANKS)
-    if text == "[]" or text.startswith(("['", '["')):
-        return _literal(text, where, "words")
-    return _split(text)
-
-
-def _tags(value: Any, where: str) -> Any:
-    if isinstance(value, str):
-        text = value.strip(_BLANKS)
-        value = _literal(text, where, "tags") if text.startswith("[") else _split(text)
-    elif whole(value) is not None:
-        return [value]
-    if isinstance(value, list) and value and all(isinstance(tag, str) and _NUMBER.fullmatch(tag) for tag in value):
-        return list(map(int, value))
-    return value
-
-
-def _split(text: str) -> list[str]:
-    """The words of a text between blanks; no-break spaces are part of words."""
-    return [word for word in re.split(f"[{_BLANKS}]+", text) if word]
-
-
-def _literal(text: str, where: str, what: str) -> list[Any]:
-    """The list that a text shows, as JSON or as Python writes it.
-
-    >>> _literal("['New York', 'a']", "train.csv, line 2", "words"), _literal("[3, 0]", "train.csv, line 2", "tags")
-    (['New York', 'a'], [3, 0])
-    """
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = _python_list(text)
-    if not isinstance(found, list):
-        raise DataError(
-            f"{where}: the {what} look like a list, but cannot be read as one: {excerpt(text)}; write it as JSON does, "
-            '["a", "b"], as json.dumps(list(value)) gives it (the text of an array has no commas)'
-        )
-    return found
-
-
-def _python_list(text: str) -> Any:
-    """A list of Python; None for what is none, and for strings side by side, which Python would join."""
-    try:
-        found = ast.literal_eval(text)
-        if repr(found) == text:
-            return found
-        kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.string.strip()]
-    except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
-        return None
-    beside = (tokenize.STRING, tokenize.STRING) in pairwise(kinds)
-    return None if beside else found
 
 
 # One word in each row
@@ -309,13 +244,13 @@ def _sentence(rows: Sequence[Row], columns: Found) -> Row:
     words, tags = [], []
     for row in rows:
         word, tag = _value(row, columns.tokens), _value(row, columns.tags)
-        if not isinstance(word, str) or not word.strip(_BLANKS):
+        if not isinstance(word, str) or not word.strip(BLANKS):
             raise DataError(
                 f"{row.where}: expected a word in {columns.tokens!r}; found {excerpt(word)}; remove the row, or, if "
                 "pandas took the word NA or null for a missing value, read the table with keep_default_na=False"
             )
         words.append(word)
-        tags.append(int(tag) if isinstance(tag, str) and _NUMBER.fullmatch(tag) else tag)
+        tags.append(int(tag) if isinstance(tag, str) and NUMBER.fullmatch(tag) else tag)
     lines = [line for row in rows if (line := _line(row)) is not None]
     values: Mapping[str, Any] = {**rows[0].values, columns.tokens: words, columns.tags: tags}
     return Row(values, rows[0].where, lines if len(lines) == len(rows) else ())

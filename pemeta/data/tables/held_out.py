@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from pemeta.data.sentences import SPLITS, Sentence, Split
-from pemeta.errors import DataError, counted, shortened, unknown_name
+from pemeta.errors import DataError, counted, excerpt, shortened, unknown_name
 
 USUAL: Mapping[Split, tuple[str, ...]] = {
     "train": ("train",),
@@ -32,6 +32,8 @@ def parts_of(available: Collection[str], given: Mapping[Split, str] | None, wher
     {'train': 'train', 'validation': 'dev', 'test': 'test'}
     """
     if given is not None:
+        if "train" not in given:
+            raise DataError(f"{where}: splits: expected one for train too; found {excerpt(dict(given))}")
         return dict(given)
     found: dict[Split, str] = {}
     for split in SPLITS:
