@@ -59,12 +59,15 @@ class TokenLook:
         reader = self._reader(scheme)
         for number, line in enumerate([*self._text.lines, ""], 1):
             try:
-                yield from reader.take(number, line)
+                reader.take(number, line)
             except DataError as error:
                 if wrong is not None:
                     wrong(error)
                 if not line.strip():  # the sentence cannot be made: the next begins anew
                     reader = self._reader(scheme)
+            if reader.rows:
+                yield from reader.rows
+                reader.rows.clear()
 
     def add_wrong(self, error: DataError) -> None:
         """Note what the reader refuses."""
