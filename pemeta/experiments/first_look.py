@@ -20,7 +20,7 @@ BACKBONE = "bert-base-multilingual-cased"
 """The backbone of the configuration, which the user is to choose."""
 LINE = 100
 """Longest line of a configuration, for what can be several."""
-CHECK = "pemeta validate FILE --load"
+CHECK = "pemeta validate CONFIG --load"
 """The command that checks a configuration."""
 MOST = 12
 """Most entity types, and kinds of oddities, that are shown."""
@@ -155,8 +155,10 @@ def _facts(look: Look) -> Iterator[tuple[str, str]]:
         yield "duplicates", "none"
     else:
         where, first = tally.first_repeated
+        verb = "repeats" if tally.repeated == 1 else "repeat"
         share = f"{100 * tally.repeated / tally.sentences:.2g} %"
-        yield "duplicates", f"{_number(tally.repeated, 'sentence')} ({share}) there before: first {where}, as {first}"
+        text = f"{_number(tally.repeated, 'sentence')} ({share}) {verb} an earlier one, first in {where}, which repeats {first}"
+        yield "duplicates", text
 
 
 def _scheme(look: Look) -> str:
@@ -198,8 +200,7 @@ def _others(own: Look, whole: DataSet) -> Iterator[tuple[str, str]]:
 
 
 def _repeated(look: Look, train: Look) -> str:
-    shared = look.tally.repeats(train.tally.seen)
-    return f"{shared:,} of {len(look.tally.seen):,} distinct ones in train too" if shared else "none is in train too"
+    return f"{look.tally.repeats(train.tally.seen):,} of {len(look.tally.seen):,} distinct sentences also in train"
 
 
 def _held_out(split: Split) -> str:

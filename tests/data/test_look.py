@@ -247,7 +247,7 @@ def test_oddities_are_counted_and_named_with_their_lines(tmp_path):
         "a line that cannot be read: expected 2 columns separated by tabs, as in line 1": (
             1, [("line 10", r"'x\ty\tz'; it has 3: mend it")],
         ),
-        "a blank that is none to most tools: U+00A0 NO-BREAK SPACE": (
+        "a blank other than a space: U+00A0 NO-BREAK SPACE": (
             3, [(f"line {line}", r"'New\xa0York'") for line in (2, 156, 160)],
         ),
         "an invisible character: U+200B ZERO WIDTH SPACE": (
@@ -264,8 +264,8 @@ def test_oddities_are_counted_and_named_with_their_lines(tmp_path):
         ),
         "a sentence of more than 128 words": (1, [("line 12", "140 words")]),
         "a sentence without a letter or digit": (1, [("line 153", "'.'")]),
-        "a sentence that is there before, with other tags": (1, [("line 159", "first at line 1")]),
-        "a tag that is there once": (2, [("line 5", "'I-PER'"), ("line 163", "'B-Per'")]),
+        "a sentence that occurs before with other tags": (1, [("line 159", "first at line 1")]),
+        "a tag that occurs once": (2, [("line 5", "'I-PER'"), ("line 163", "'B-Per'")]),
         "types that differ in capitals alone": (1, [("", "PER Per")]),
     }  # fmt: skip
     assert own.encoding == "UTF-8 with a byte-order mark"
@@ -282,7 +282,7 @@ def test_the_joiners_of_persian_and_hindi_are_not_odd(tmp_path):
         "\u0645\u06cc\u200c\u0631\u0648\u0645\tO\n\n\u0915\u094d\u200d\u0937\tB-PER\n\nx\tO\n", encoding="utf-8"
     )
     own, _ = data_set_of(path)
-    assert [one.what for one in own.oddities] == ["a tag that is there once"]
+    assert [one.what for one in own.oddities] == ["a tag that occurs once"]
 
 
 def test_few_tags_that_fit_no_scheme_are_named_and_read_as_conlleval_does(tmp_path):
@@ -427,8 +427,8 @@ def test_the_files_beside_a_file_count_for_types_and_scheme(tmp_path):
     assert (own.tally.entities, settings["types"], settings["scheme"]) == ({}, PER, "detect")
     assert problem_of(whole, settings) is None
     shown = "\n".join(describe_data(tmp_path / "a.test.txt", Asked()))
-    assert "#   validation  a.dev.txt: 2 sentences; 1 of 2 distinct ones in train too\n" in shown
-    assert "#   test        this file; none is in train too\n" in shown
+    assert "#   validation  a.dev.txt: 2 sentences; 1 of 2 distinct sentences also in train\n" in shown
+    assert "#   test        this file; 0 of 1 distinct sentences also in train\n" in shown
 
 
 def test_a_file_beside_it_that_cannot_be_read_is_left_out_and_said(tmp_path):

@@ -55,7 +55,7 @@ def odd_character(character: str) -> tuple[str, str] | None:
     >>> odd_character("a"), odd_character("\u200d")
     (None, None)
     >>> odd_character("\u00a0")[0]
-    'a blank that is none to most tools: U+00A0 NO-BREAK SPACE'
+    'a blank other than a space: U+00A0 NO-BREAK SPACE'
     """
     category = unicodedata.category(character)
     shown = f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
@@ -64,7 +64,7 @@ def odd_character(character: str) -> tuple[str, str] | None:
     if category == "Cf" and character not in JOINERS and ord(character) < 0xE0000:
         return f"an invisible character: {shown}", "words that look alike differ; remove it, if it is not meant"
     if category in ("Zs", "Zl", "Zp") and character != " ":
-        return f"a blank that is none to most tools: {shown}", "a word that holds it may be two"
+        return f"a blank other than a space: {shown}", "most tools do not split words there"
     if category == "Co":
         return f"a character of private use: {shown}", "only its font knows what it means"
     if character == "\ufffd":

@@ -63,7 +63,7 @@ class Tally:
         """Name what only the whole shows: tags that are there once, and types that differ in capitals alone."""
         for tag, (number, where) in self._tags.items():
             if number == 1 and tag != "O":
-                self.oddities.add("a tag that is there once", where, excerpt(tag), "it may be a mistake")
+                self.oddities.add("a tag that occurs once", where, excerpt(tag), "it may be a mistake")
         kinds: dict[str, list[str]] = {}
         for kind in self.entities:
             kinds.setdefault(kind.lower(), []).append(kind)
@@ -144,7 +144,7 @@ class Tally:
         self.repeated += 1
         self.first_repeated = self.first_repeated or (where, first)
         if own != others:
-            self.oddities.add("a sentence that is there before, with other tags", where, f"first at {first}")
+            self.oddities.add("a sentence that occurs before with other tags", where, f"first at {first}")
 
 
 def _at(row: Row, index: int) -> str:
