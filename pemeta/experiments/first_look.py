@@ -157,8 +157,8 @@ def _facts(look: Look) -> Iterator[tuple[str, str]]:
         where, first = tally.first_repeated
         verb = "repeats" if tally.repeated == 1 else "repeat"
         share = f"{100 * tally.repeated / tally.sentences:.2g} %"
-        text = f"{_number(tally.repeated, 'sentence')} ({share}) {verb} an earlier one, first in {where}, which repeats {first}"
-        yield "duplicates", text
+        repeated = f"{_number(tally.repeated, 'sentence')} ({share}) {verb} an earlier one"
+        yield "duplicates", f"{repeated}, first in {where}, which repeats {first}"
 
 
 def _scheme(look: Look) -> str:
