@@ -63,8 +63,10 @@ def kind(field):
     found = ((key, getattr(m, key, None)) for m in field.metadata for key in BOUNDS)
     bounds = ", ".join(BOUNDS[key].format(value) for key, value in found if value is not None)
     empty = ", not empty" if any(getattr(m, "min_length", None) for m in field.metadata) else ""
-    text, null, _ = words(field.annotation).partition(", or null")
-    return f"{text} {bounds}".strip() + empty + null
+    null = ", or null"
+    text = words(field.annotation)
+    end = null if text.endswith(null) else ""
+    return f"{text.removesuffix(null)} {bounds}".strip() + empty + end
 
 
 def words(annotation):

@@ -241,15 +241,19 @@ class SchemeFinder:
             return sum(foreign), sum(self.pairs[pair] for pair in misfits[scheme])
 
         close = sorted(DETECTED, key=distance)[:2]
-        reasons = []
+        reasons, places = [], []
         for scheme in close:
             first, number = misfits[scheme][0], sum(self.pairs[pair] for pair in misfits[scheme])
             more = f" (and {number - 1} more)" if number > 1 else ""
-            reasons.append(f"{self.places[first]}: {_step(scheme, *first)[1]}{more}")
+            reasons.append(f"{_step(scheme, *first)[1]}{more}")
+            places.append(self.places[first])
         remedy = "mend the tags"
         if not self._misfits("conlleval"):
             remedy += ", or say scheme: conlleval, for which an I- that goes on with nothing begins an entity"
-        return f"the tags fit no scheme; closest are {' and '.join(close)}: {'; '.join(reasons)}; {remedy}"
+        return (
+            f"{places[0]}: no scheme fits all tags; {close[0]} is closest, but {reasons[0]}; {close[1]} is next, but "
+            f"{reasons[1]} ({places[1]}); {remedy}"
+        )
 
 
 def detect(tags: Iterable[Sequence[str]]) -> Detected:

@@ -31,7 +31,17 @@ BROKEN: dict[str, tuple[str, TokenFormat, str]] = {
     "a word without a tag": (
         "Ada\tB-PER\nslept\n",
         TABS,
-        "line 2: expected a tag; found 'slept'; give the word a tag, or O",
+        "line 2: expected 2 columns separated by tabs, as in line 1; found 'slept'; give the word a tag, or O",
+    ),
+    "a column that would take its neighbour's place": (
+        "1\tAda\tB-PER\tO\n2 Bo\tO\tB-PER\n",
+        TokenFormat(columns={"word": 2, "tag": 3}),
+        "line 2: expected 4 columns separated by tabs, as in line 1; found '2 Bo\\tO\\tB-PER'; it has 3: mend it",
+    ),
+    "a last column that is missing": (
+        "Ada\tB-PER\tx\nBo\tO\n",
+        TABS,
+        "line 2: expected 3 columns separated by tabs, as in line 1; found 'Bo\\tO'; it has 2: mend it",
     ),
     "a blank tag": (
         "Ada\t \n",
@@ -300,7 +310,7 @@ BROKEN: dict[str, tuple[str, TokenFormat, str]] = {
     "both": (
         "Ada\tI-PER\n\nBo\tB-PER\nCy\tO\n",
         DETECT,
-        "the tags fit no scheme; closest are IOB2 and IOB1",
+        "no scheme fits all tags; IOB2 is closest, but",
     ),
     "an entity cut off": (
         "Ada\tB-PER\n\nBo\tO\n",
@@ -342,7 +352,7 @@ def test_broken_files_are_refused_with_the_line_and_a_remedy(tmp_path, name):
     path = tmp_path / "broken.txt"
     path.write_bytes(text.encode())
     message = refusal(path, form)
-    assert message.removeprefix("the tags fit no scheme").count(str(path)) >= 1
+    assert message.startswith(str(path)) or "no folder" in message
     assert any(one in message for one in says.split("|line")) if "|line" in says else says in message, message
 
 

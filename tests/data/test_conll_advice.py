@@ -173,8 +173,11 @@ def converted(message: str, folder: Path) -> None:
         ("Tuva\tO \n", "remove the blanks around the tag; the entity types are those of data.types"),
         ("Tuva\tlo\n", "tags are O, and B-TYPE and I-TYPE for each type in data.types"),
         ("Tuva\tB-\n", "data.types"),
-        ("Tuva\tE-PER\nx\tI-MISC\n", "its tags are of another scheme, but not throughout: the tags fit no scheme"),
-        ("Tuva\tS-PER\nx\tB-PER\n\nx\tO\n", "line 2: the sentence ends after 'B-PER', but in IOBES"),
+        ("Tuva\tE-PER\nx\tI-MISC\n", "its tags are of another scheme, but not throughout: "),
+        (
+            "Tuva\tS-PER\nx\tB-PER\n\nx\tO\n",
+            "line 2: no scheme fits all tags; IOBES is closest, but the sentence ends after",
+        ),
         ("Tuva\tI-PER\nx\tO\ny\tS-PER\n", "let every entity start with B-"),
         (
             "1\tTuva\tPROPN\n2\tlo\tVERB\n",
@@ -187,7 +190,7 @@ def converted(message: str, folder: Path) -> None:
         ("Tuva,B-PER\nlo\n", "put a tab and a tag behind the word"),
         (
             "Tuva NNP B-PER\nlo VB I-LOC\nx VB S-LOC\n",
-            "3 columns separated by blanks, but cannot be read: the tags fit no",
+            "3 columns separated by blanks, but cannot be read: ",
         ),
         ("hello world\nhow are\n", "2 columns separated by blanks, none of which has a tag in every line"),
     ],

@@ -85,18 +85,20 @@ def test_detection_looks_at_all_of_it():
     """Thousands of sentences that fit IOB2, and one that only fits IOB1 before or after them."""
     many = [["O", "O"]] * 3000
     assert detect([*many, ["O", "I-PER"]]).scheme == "IOB1"
-    with pytest.raises(SchemeError, match=r"closest are IOB2 and IOB1: sentence 4001, tag 1: tag 'I-PER' follows 'O'"):
+    with pytest.raises(
+        SchemeError, match=r"sentence 4001, tag 1: no scheme fits all tags; IOB2 is closest, but tag 'I-PER' follows"
+    ):
         detect([["B-PER", "I-PER"]] * 4000 + [["I-PER"]])
 
 
 @pytest.mark.parametrize(("tags", "says"), [
-    ([["B-PER", "O"], ["O", "I-PER"], ["I-LOC"]], "as IOB2|closest are IOB1 and IOB2|closest are IOB2 and IOB1"),
+    ([["B-PER", "O"], ["O", "I-PER"], ["I-LOC"]], "sentence 1, tag 1: no scheme fits all tags; IOB1 is closest, but"),
     ([["B-PER", "O", "I-PER"]], "or say scheme: conlleval, for which an I- that goes on with nothing begins an"),
-    ([["B-PER", "E-LOC"]], "closest are IOBES and BMES: sentence 1, tag 2: tag 'E-LOC' follows 'B-PER'"),
+    ([["B-PER", "E-LOC"]], "sentence 1, tag 2: no scheme .*; IOBES is closest, but tag 'E-LOC' follows 'B-PER'"),
     ([["B", "I", "O"]], "tag 'B' is a letter without a type, and may be a type too; write B-TYPE"),
     ([["O", "S"]], "tag 'S' is a letter without a type"),
-    ([["PER", "B-LOC"]], "sentence 1, tag 1: tag 'PER' is no tag of IOB2, which has O, B-TYPE, I-TYPE"),
-    ([["B-PER"], ["U-PER"], ["S-PER"]], "fit no scheme"),
+    ([["PER", "B-LOC"]], "IOB2 is closest, but tag 'PER' is no tag of IOB2, which has O, B-TYPE, I-TYPE"),
+    ([["B-PER"], ["U-PER"], ["S-PER"]], "no scheme fits all tags"),
 ])  # fmt: skip
 def test_what_fits_no_scheme_or_may_be_two_things_is_refused(tags, says):
     with pytest.raises(SchemeError, match=says):

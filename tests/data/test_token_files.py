@@ -201,7 +201,7 @@ GOOD: dict[str, tuple[str, TokenFormat, dict[str, str | None] | None, list[tuple
         TokenFormat(separator="tab", scheme="detect"), None, [("Tuva", "B-PER", 0), ("lo", "O", 1), ("lo", "O", 1)],
     ),
     "empty columns missing at the end": (
-        "Tuva\tB-PER\tx\t\nlo\tO\nNova\tB-LOC\t\t\t\n", TokenFormat(columns={"word": 1, "tag": 2}), None,
+        "Tuva\tB-PER\t\t\nlo\tO\nNova\tB-LOC\t\t\t\n", TokenFormat(columns={"word": 1, "tag": 2}), None,
         [("Tuva lo Nova", "B-PER O B-LOC", None)],
     ),
     "numbers that are none of words": (

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from faults.room import Room
+from faults.token_files import FORMATS, in_format
+
+from pemeta.data.sources import DataSource
 
 
 def works(room: Room, pemeta: Callable[..., Any], config: Any, *overrides: str) -> Path:
@@ -75,6 +78,24 @@ def test_data_files(room: Room, pemeta: Any, change: Callable[[str], str]) -> No
     for path in room.data().rglob("*.conll"):
         path.write_bytes(change(path.read_bytes().decode()).encode())
     works(room, pemeta, room.config)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_data_files_of_every_format(room: Room, pemeta: Any, name: str, conll_dir: Path) -> None:
+    usual = DataSource.parse({"name": "conll", "path": str(conll_dir)})
+    in_format(room, name)
+    for language in ("aa", "cc"):
+        found, expected = DataSource.parse(room.config["data"]).corpus(language), usual.corpus(language)
+        assert (list(found.train), list(found.validation)) == (list(expected.train), list(expected.validation))
+        assert list(found.test) == list(expected.test)
+        assert found.labels == expected.labels
+    outcome = pemeta("validate", room.config, "--load")
+    assert (outcome.code, outcome.err) == (0, ""), outcome
+
+
+def test_a_run_on_data_of_another_format(room: Room, pemeta: Any) -> None:
+    in_format(room, "HIPE-2022")
+    works(room, pemeta, room.config, "scoring=strict")
 
 
 def test_configuration_files(room: Room, pemeta: Any) -> None:

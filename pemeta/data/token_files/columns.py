@@ -106,7 +106,7 @@ class SentenceReader:
             if self._shape.conllu and are_brackets(tags):
                 tags = to_tags(tags, self._shape.fields, Row({}, where, self._lines).place)
             values = {"tokens": self._words, "tags": tags, "document": self._document}
-            self.rows.append(Row(values, where, self._lines))
+            self.rows.append(Row(values, where, tuple(self._lines)))
             self._words, self._tags, self._lines, self._ranges = [], [], [], []
         self._number = 0
 
@@ -160,27 +160,24 @@ class SentenceReader:
             self.end()
 
     def _fitted(self, number: int, line: str, cells: list[str]) -> list[str]:
-        """The cells of a line, as many as the file has columns; only empty ones may be missing at the end, or more."""
+        """The cells of a line, as many as the first line has; only empty ones may be missing at the end, or more."""
         width = self._shape.width
         if len(cells) == width:
             return cells
-        filled = cells
-        while filled and not filled[-1].strip():
-            filled = filled[:-1]
-        if len(filled) > width or self._shape.separator == "blanks" or len(filled) <= self._shape.word:
-            if "\r" in line:
-                raise self._returns(number, line)
-            advice = ""
-            if line.startswith("#"):
-                advice = "a comment begins with '# ' and stands before the first word of a sentence"
-            raise self._wrong(
-                number,
-                f"expected {counted(width, 'column')} separated by {named(self._shape.separator)}, as in line "
-                f"{self._shape.line}",
-                line,
-                advice or f"it has {len(cells)}: mend it",
-            )
-        return [*filled, *[""] * (width - len(filled))]
+        if self._shape.separator != "blanks":
+            if len(cells) > width and not any(cell.strip() for cell in cells[width:]):
+                return cells[:width]
+            if self._shape.filled <= len(cells) < width:
+                return [*cells, *[""] * (width - len(cells))]
+        if "\r" in line:
+            raise self._returns(number, line)
+        advice = f"it has {len(cells)}: mend it"
+        if line.startswith("#"):
+            advice = "a comment begins with '# ' and stands before the first word of a sentence"
+        elif len(cells) == 1:
+            advice = "give the word a tag, or O"
+        columns = f"{counted(width, 'column')} separated by {named(self._shape.separator)}"
+        raise self._wrong(number, f"expected {columns}, as in line {self._shape.line}", line, advice)
 
     def _tag(self, cells: list[str]) -> str:
         shape = self._shape

@@ -30,6 +30,7 @@ class Shape:
     Attributes:
         separator: ``tab``, ``blanks`` or the characters themselves.
         width: Number of columns.
+        filled: Number of them without empty ones at the end of the first line, which may be missing.
         word: Column of words.
         tag: Column of tags; None if they are in MISC.
         misc: Column MISC.
@@ -45,6 +46,7 @@ class Shape:
 
     separator: str
     width: int
+    filled: int
     word: int
     tag: int | None = None
     misc: int | None = None
@@ -151,7 +153,8 @@ def _shape(path: Path, form: TokenFormat, begun: _Beginning, number: int, line: 
     conllu = form.format == "conllu"
     names = begun.columns if conllu else begun.header
     width = len(names) if names else len(cells)
-    shape = Shape(separator, width, 0, conllu=conllu, header=begun.header, fields=begun.fields, line=number)
+    filled = max((i for i, cell in enumerate(cells, 1) if cell.strip()), default=width)
+    shape = Shape(separator, width, filled, 0, conllu=conllu, header=begun.header, fields=begun.fields, line=number)
     if conllu:
         return _conllu(path, form, shape, names, cells, where)
     if not form.columns and width != 2:
