@@ -62,6 +62,11 @@ nitpick_ignore_regex = [
     (r"py:(class|obj)", r"pemeta\.data\.examples\.(Decoded|Scored)"),  # type variables
     # Classes of our own that users meet only as the types of arguments that others give.
     (r"py:class", r"pemeta\.(training\.job\.Job|utils\.distributed\.Processes|experiments\.build\.Builder)"),
+    # Settings of tables: their validators, and the rows that only readers see.
+    (
+        r"py:class",
+        r"BeforeValidator|Types|Split|Splits|Pattern|_mark|_of_tags|_checked|_of_labels|pemeta\.data\.rows\.Row",
+    ),
     # What is imported for type checkers alone, and types with marks that autodoc shows as they are written.
     (
         r"py:class",

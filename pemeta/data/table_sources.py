@@ -45,8 +45,12 @@ Pattern = Annotated[str, Field(min_length=1), AfterValidator(checked_pattern)]
 Splits = Annotated[dict[Split, str] | None, AfterValidator(_of_train)]
 
 
-class _Tables(TableReading, DataSource):
-    """What sources of tables have in common."""
+class TableSource(TableReading, DataSource):
+    """What sources of tables have in common: they read tables in one way, and tell tasks apart.
+
+    Attributes:
+        splits: Where each split is.
+    """
 
     splits: Splits = None
 
@@ -74,7 +78,7 @@ class _Tables(TableReading, DataSource):
         return Corpus(task, found.labels, **found.splits, notes=found.notes)
 
 
-class TableData(_Tables):
+class TableData(TableSource):
     """Tables in files: JSON lines, CSV, TSV, Parquet or Arrow, with a sentence or a word in each row.
 
     Attributes:
@@ -117,7 +121,7 @@ class TableData(_Tables):
         return read_table(path, self.format, separator=self.separator, quotes=self.quotes, header=header)
 
 
-class HubData(_Tables):
+class HubData(TableSource):
     """A token-classification data set of the Hugging Face hub, or of a folder with the same layout.
 
     Attributes:
