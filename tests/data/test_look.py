@@ -243,9 +243,8 @@ def test_oddities_are_counted_and_named_with_their_lines(tmp_path):
     found = {one.what: (one.number, [(where, content) for where, content in one.places]) for one in own.oddities}
 
     assert found == {
-        "a line that cannot be read: expected a tag": (1, [("line 9", "'bad line'; give the word a tag, or O")]),
         "a line that cannot be read: expected 2 columns separated by tabs, as in line 1": (
-            1, [("line 10", r"'x\ty\tz'; it has 3: mend it")],
+            2, [("line 9", "'bad line'; give the word a tag, or O"), ("line 10", r"'x\ty\tz'; it has 3: mend it")],
         ),
         "a blank other than a space: U+00A0 NO-BREAK SPACE": (
             3, [(f"line {line}", r"'New\xa0York'") for line in (2, 156, 160)],
@@ -485,7 +484,7 @@ def test_all_that_is_printed_before_the_configuration_is_a_comment(tmp_path, cap
     shown = pemeta("data", path)
     assert shown.code == 2
     assert shown.err.count("\n") == 1
-    assert "line 9: expected a tag" in shown.err
+    assert "line 9: expected " in shown.err
     before, configuration = shown.out.split("\ndata:\n")
     assert all(line.startswith("#") for line in before.split("\n"))
     assert all(line.isprintable() for line in shown.out.split("\n"))
@@ -497,12 +496,16 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "ner"
 
 @pytest.mark.long
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the real data sets are not at {REAL}")
-@pytest.mark.parametrize("path", sorted(REAL.rglob("*.conll")), ids=lambda path: path.relative_to(REAL).as_posix())
-def test_each_real_file_gives_a_configuration_that_is_accepted(path, tmp_path, pemeta, tiny_bert_dir):
-    shown = pemeta("data", path)
-    assert (shown.code, shown.err) == (0, "")
+@pytest.mark.parametrize("folder", sorted({path.parent for path in REAL.rglob("*.conll")}), ids=lambda path: path.name)
+def test_each_real_file_gives_a_configuration_that_is_accepted(folder, tmp_path, pemeta, tiny_bert_dir):
+    found = set()
+    for path in sorted(folder.glob("*.conll")):
+        shown = pemeta("data", path)
+        assert (shown.code, shown.err) == (0, "")
+        found.add(shown.out[shown.out.index("data:\n") :])
+    assert len(found) == 1
     grid = tmp_path / "grid.yaml"
-    grid.write_text(shown.out, encoding="utf-8")
+    grid.write_text(found.pop(), encoding="utf-8")
     sizes = "target_sizes={train: 50, validation: 50, test: 50}"  # all is read, and that many sentences are encoded
     accepted = pemeta("validate", grid, "--load", f"backbone.path={tiny_bert_dir}", "device=cpu", sizes)
     assert (accepted.code, accepted.err) == (0, "")
