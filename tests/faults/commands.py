@@ -62,7 +62,7 @@ WORDS: dict[str, tuple[tuple[object, ...], str]] = {
     "data of what is not there": (("data", "no.conll"), "cannot read no.conll: No such file or directory; check the"),
     "data of nothing": (("data", "/dev/null"), "/dev/null is empty; give a file with labelled sentences"),
     "data of a program": (("data", sys.executable), "is no text"),
-    "data of an unknown scheme": (("data", "x", "--scheme", "IOB3"), "unknown scheme 'IOB3'; did you mean 'IOB1'"),
+    "data of an unknown scheme": (("data", "x", "--scheme", "IOB3"), "unknown scheme 'IOB3'; did you mean 'IOB2'"),
     "data of two files": (("data", "x", "y"), "unexpected extra argument"),
     "algorithms that nobody knows": (("algorithms", "mamla"), "unknown priming algorithm 'mamla'; did you mean 'maml'"),
     "algorithms that contradict themselves": (
