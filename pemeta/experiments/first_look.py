@@ -65,7 +65,7 @@ def describe_data(path: Path, asked: Asked) -> Iterator[str]:
     problem = next(filter(None, (problem_of(one, settings) for one in sets)), None)
     yield "#"
     if problem is not None:
-        yield "# A configuration for it, which reads it once it is mended:"
+        yield "# The configuration for it, which is refused as things are:"
     else:
         yield f"# The configuration that reads it; choose backbone and settings, and check it with: {CHECK}"
     yield from configuration(settings, [one.task for one in sets])

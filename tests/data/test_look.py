@@ -220,6 +220,18 @@ def test_tables_that_are_no_text(tmp_path, file):
     )
 
 
+def test_a_saved_dataset_dict(tmp_path):
+    import datasets
+
+    table = datasets.Dataset.from_dict({"tokens": [["Ada", f"x{i}"] for i in range(4)], "tags": [["B-PER", "O"]] * 4})
+    datasets.DatasetDict({"train": table, "test": table}).save_to_disk(tmp_path / "saved")
+    found = look_into(tmp_path / "saved", Asked())
+    ((whole,),) = found.groups
+    settings = settings_of([whole])
+    assert (whole.task, settings["splits"]) == ("saved", {"train": "{task}/train", "test": "{task}/test"})
+    assert (found.left_out, problem_of(whole, settings)) == ((), None)
+
+
 # What is odd
 
 

@@ -111,6 +111,8 @@ def _task(name: _Name) -> tuple[Path, str, str, str]:
     """
     folder = name.folder
     if name.after.startswith("/"):
+        if (folder / name.word / "state.json").is_file():  # splits of DatasetDict.save_to_disk, which are folders
+            return folder.parent, folder.name, "{task}/", ""
         own = Path(name.after).stem
         return folder, own, "", f"/{{task}}{_plain(Path(name.after).suffix)}"
     of_folder = folder.name

@@ -16,6 +16,8 @@ MOST_FILES = 2000
 """Most files in a folder that is looked at."""
 OTHERS = frozenset((".md", ".py", ".yaml", ".yml", ".toml", ".cff", ".pdf", ".html", ".png", ".svg", ".ipynb", ".sh"))
 """Endings of files that are no data."""
+SAVED = frozenset(("dataset_dict.json", "dataset_info.json", "state.json"))
+"""Files of ``save_to_disk`` beside its data."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def _files(folder: Path) -> Iterator[Path]:
     try:
         for where, folders, names in os.walk(folder):
             folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-            paths = (Path(where) / name for name in sorted(names) if not name.startswith("."))
+            paths = (Path(where) / name for name in sorted(names) if not name.startswith(".") and name not in SAVED)
             found += [path for path in paths if path.suffix.lower() not in OTHERS and path.is_file()]
             if len(found) > MOST_FILES:
                 raise DataError(f"{shown(folder)} holds more than {MOST_FILES} files; give a folder within it")
