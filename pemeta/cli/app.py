@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pemeta.cli import algorithms, methods, plan, predict, report, run, setup, validate
+from pemeta.cli import algorithms, data, methods, plan, predict, report, run, setup, validate
 from pemeta.cli.verbs import Verbs
 
 COMPLETION = "_PEMETA_COMPLETE"
@@ -29,6 +29,7 @@ for verb in (
     methods.methods,
     algorithms.algorithms,
     validate.validate,
+    data.data,
     plan.plan,
     predict.predict,
 ):

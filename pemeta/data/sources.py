@@ -116,7 +116,8 @@ class ConllData(DataSource):
             A type that is not mentioned is an error.
         folders: Subfolders of languages whose subfolder is not named like the language, e.g. ``hi: hiner/hi``.
         splits: The files of ``train``, ``validation`` and ``test`` in the folder, with ``{task}`` or ``{language}``
-            for the language's name, or what ``folders`` has for it; where null, ``{task}/train.conll`` etc.
+            for the language's name, or what ``folders`` has for it; where null, ``{task}/train.conll`` etc. What has
+            no file beside that of ``train`` is held out of its sentences.
         format: ``columns``, or ``conllu`` for CoNLL-U, where words are numbered, ranges (``1-2``) and empty nodes
             (``1.1``) are no words, and the tag may be a key of MISC.
         columns: Where the ``word`` and its ``tag`` are: numbers from 1, or from the end if negative, or names in a
@@ -129,6 +130,11 @@ class ConllData(DataSource):
         scheme: How tags write entities: ``IOB2``, ``IOB1``, ``IOBES``, ``BILOU``, ``BMES``, ``types`` (types alone,
             whose neighbours are one entity), or ``conlleval`` (``B-`` and ``I-`` in any order). Each is converted to
             IOB2. ``detect`` finds it from each whole file, says what it found, and refuses what fits none.
+        validation: Part of the training sentences that is held out for validation if ``splits`` has no file for it;
+            0.1, our choice.
+        test: Part of the training sentences that is held out to be tested on if ``splits`` has no file for it; 0.1,
+            our choice.
+        split_seed: Seed of the choice of these sentences.
     """
 
     name: ClassVar[str] = "conll"
@@ -141,6 +147,9 @@ class ConllData(DataSource):
     columns: Annotated[dict[str, int | str] | None, Neutral(None)] = None
     separator: Annotated[str | None, Neutral(None)] = None
     scheme: Annotated[SchemeSetting, Neutral("IOB2")] = "IOB2"
+    validation: Annotated[float, Neutral(0.1)] = Field(0.1, gt=0, lt=1)
+    test: Annotated[float, Neutral(0.1)] = Field(0.1, gt=0, lt=1)
+    split_seed: Annotated[int, Neutral(0)] = 0
 
     @field_validator("types", mode="before")
     @classmethod
@@ -210,10 +219,14 @@ class ConllData(DataSource):
             type_map(self.types, language),
             self.splits,
             self.folders.get(language),
+            {"validation": self.validation, "test": self.test},
+            self.split_seed,
         )
 
     def streams(self, language: str) -> Mapping[Split, Stream]:
-        """The sentences of each split of a language, read line by line."""
+        """The sentences of each split of a language, read line by line; all at once if some are held out of train."""
+        if self.splits is not None and len(self.splits) < len(SPLITS):
+            return super().streams(language)
         return token_streams(
             self.path,
             language,

@@ -100,7 +100,7 @@ def test_folders_and_files_that_are_missing(tmp_path):
 
 WRONG = {
     "splits": [
-        ({"train": "a"}, "expected a path for train, validation and test; found none for validation; add it"),
+        ({"test": "a"}, "where they are not to be held out of train; found {'test': 'a'}; add train"),
         ({**SPLITS, "dev": "x"}, "unknown split 'dev'; Known: test, train, validation"),
         ({**SPLITS, "test": "{lang}/x"}, "test: unknown name in braces 'lang'; did you mean 'language'? "),
         ({**SPLITS, "test": "{task"}, "test: expected a path; found a brace alone in '{task'; double it"),

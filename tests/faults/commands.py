@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,12 @@ WORDS: dict[str, tuple[tuple[object, ...], str]] = {
         ("predict", "/no/where", "words"),
         "'?/no/where'? has no pemeta.json|no such",
     ),
+    "data without a file": (("data",), "missing argument 'FILE'; see `pemeta data --help`"),
+    "data of what is not there": (("data", "no.conll"), "cannot read no.conll: No such file or directory; check the"),
+    "data of nothing": (("data", "/dev/null"), "/dev/null is empty; give a file with labelled sentences"),
+    "data of a program": (("data", sys.executable), "is no text"),
+    "data of an unknown scheme": (("data", "x", "--scheme", "IOB3"), "unknown scheme 'IOB3'; did you mean 'IOB2'"),
+    "data of two files": (("data", "x", "y"), "unexpected extra argument"),
     "algorithms that nobody knows": (("algorithms", "mamla"), "unknown priming algorithm 'mamla'; did you mean 'maml'"),
     "algorithms that contradict themselves": (
         ("algorithms", "{name: meta, primes: [theta_h], source_heads: zero}"),

@@ -184,7 +184,7 @@ def test_all(stage: Stage, name: str, figures: Any) -> None:
 
 # The command line
 
-VERBS = ("validate", "plan", "run", "report", "predict", "methods", "algorithms")
+VERBS = ("validate", "plan", "run", "report", "predict", "methods", "algorithms", "data")
 KEYS = ("output", "data", "data.path", "backbone", "backbone.path", "targets", "sources", "seeds", "settings", "report",
         "settings.plain", "settings.plain.method", "settings.plain.method.bottleneck", "settings.primed.priming",
         "priming.inner_lr", "priming.outer_step", "finetuning.epochs", "finetunin.epochs", "search.seeds", "threads",

@@ -21,16 +21,18 @@ def checked_splits(splits: Any) -> Any:
     """Paths of splits, as a configuration gives them.
 
     Raises:
-        ValueError: There is not one for each split, or one leaves something unknown open.
+        ValueError: There is none for train, two are the same, or one leaves something unknown open.
     """
     if not isinstance(splits, Mapping):
         return splits
     for split in splits:
         if split not in SPLITS:
             raise ValueError(unknown_name("split", split, SPLITS))
-    lacking = [split for split in SPLITS if split not in splits]
-    if lacking:
-        raise ValueError(f"expected a path for train, validation and test; found none for {lacking[0]}; add it")
+    if "train" not in splits:
+        raise ValueError(
+            "expected a path for train, and those of validation and test, where they are not to be held out of train; "
+            f"found {excerpt(dict(splits))}; add train"
+        )
     for split, template in splits.items():
         if isinstance(template, str):
             _check_template(split, template)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,16 @@ from pemeta.data.corpus import Corpus
 from pemeta.data.entity_types import TypeMap
 from pemeta.data.schemes import Scheme, SchemeError
 from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split, checked_labels
+from pemeta.data.tables.held_out import held_out
 from pemeta.data.token_files.columns import token_rows
 from pemeta.data.token_files.formats import TokenFormat
 from pemeta.data.token_files.lines import as_path, is_folder, shown
 from pemeta.data.token_files.places import DEFAULT, place, tasks_in
 from pemeta.data.token_rows import detect_rows, sentences
 from pemeta.errors import DataError, unknown_name
+
+HELD_OUT: Mapping[Split, float] = {"validation": 0.1, "test": 0.1}
+"""Parts of the training sentences that are held out for splits without a file; our choice."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ def read_token_corpus(
     types: TypeMap | None = None,
     splits: Mapping[Split, str] | None = None,
     within: str | None = None,
+    shares: Mapping[Split, float] = HELD_OUT,
+    seed: int = 0,
 ) -> Corpus:
     """A task's corpus from token files in a folder.
 
@@ -119,8 +125,10 @@ def read_token_corpus(
         form: How the files are written.
         types: What the files' types are called in ``labels``.
         splits: Where each split's file is in the folder, with ``{task}`` (or ``{language}``) and ``{split}`` for their
-            names; by default ``{task}/{split}.conll``.
+            names; by default ``{task}/{split}.conll``. A split without a file is held out of train.
         within: What stands for ``{task}``, if not its name.
+        shares: Which part of the training sentences is held out for a split without a file.
+        seed: Seed of the choice of these sentences.
 
     Raises:
         DataError: The folder or a file is missing, or malformed.
@@ -131,7 +139,12 @@ def read_token_corpus(
     paths = token_paths(folder, task, splits, within)
     files = {split: read_token_file(path, labels, form, types) for split, path in paths.items()}
     notes = [note for file in files.values() for note in file.notes]
-    return Corpus(task, labels, *(list(files[split].sentences) for split in SPLITS), notes=tuple(notes))
+    found: dict[Split, Sequence[Sentence]] = {split: file.sentences for split, file in files.items()}
+    lacking = {split: shares[split] for split in SPLITS if split not in files}
+    if lacking:
+        parts, more = held_out(found["train"], lacking, seed, shown(paths["train"]))
+        found, notes = {**found, **parts}, [*notes, *more]
+    return Corpus(task, labels, *(list(found[split]) for split in SPLITS), notes=tuple(notes))
 
 
 def token_paths(
@@ -145,7 +158,7 @@ def token_paths(
     folder = as_path(folder)
     if not is_folder(folder):
         raise DataError(f"there is no folder {shown(folder)}; expected the one that data.splits starts from")
-    templates = {split: (splits or {}).get(split, DEFAULT) for split in SPLITS}
+    templates = dict.fromkeys(SPLITS, DEFAULT) if splits is None else splits
     paths = {split: folder / place(template, within or task, split) for split, template in templates.items()}
     if not any(path.exists() for path in paths.values()):
         known = tasks_in(folder, templates["train"], "train")

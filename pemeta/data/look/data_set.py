@@ -1,0 +1,128 @@
+"""The data set that a file belongs to, and the configuration of the data source that reads it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pemeta.data.look.files import Files, files_beside
+from pemeta.data.look.look import Asked, Look, common_scheme, look_at
+from pemeta.data.sentences import SPLITS, Split
+from pemeta.data.sources import DataSource
+from pemeta.data.token_files.lines import shown
+from pemeta.data.token_files.places import DEFAULT
+from pemeta.errors import DataError, PemetaError
+
+USUAL_TYPES = ("PER", "ORG", "LOC")
+"""The default of ``types``, in its order."""
+SHARD = re.compile(r"-\d+-of-\d+(?=\.)")
+"""The part of a name that says which part of a table a file holds."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The files of one task.
+
+    Attributes:
+        files: Where they are.
+        looks: What the file of each split holds.
+        left_out: Why a file that seems to be a split is not one of them, in a line each.
+        name: What the task is called, if not by its files.
+    """
+
+    files: Files
+    looks: dict[Split, Look]
+    left_out: tuple[str, ...] = ()
+    name: str = ""
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.name or self.files.task
+
+    @property
+    def sentences(self) -> int:
+        """Number of sentences in all splits."""
+        return sum(look.tally.sentences for look in self.looks.values())
+
+    @property
+    def held_out(self) -> list[Split]:
+        """The splits that have no file."""
+        return [split for split in SPLITS if split not in self.looks]
+
+
+def data_set_of(path: Path, asked: Asked | None = None) -> tuple[Look, DataSet]:
+    """What a file holds, and the data set of it and of the files beside it.
+
+    Raises:
+        DataError: The file cannot be read at all, or what it holds may be more than one thing.
+    """
+    asked = asked or Asked()
+    own = look_at(path, asked)
+    files = files_beside(path)
+    looks: dict[Split, Look] = {}
+    left_out = []
+    for split, other in files.paths.items():
+        if other == path:
+            looks[split] = own
+            continue
+        try:
+            look = look_at(other, asked)
+        except DataError as error:
+            left_out.append(f"{shown(other)} is left out: {error}")
+            continue
+        if (look.source, look.settings) == (own.source, own.settings):
+            looks[split] = look
+        else:
+            left_out.append(f"{shown(other)} is left out, because its format differs: {look.likeness}")
+    if "train" not in looks:  # what is to be trained on, and held out of
+        templates = {split: one for split, one in files.templates.items() if files.paths[split] == path}
+        files = Files(files.folder, files.task, {"train": next(iter(templates.values()))}, {"train": path})
+        looks = {"train": own}
+    return own, DataSet(files, looks, tuple(left_out))
+
+
+def settings_of(sets: Sequence[DataSet]) -> dict[str, Any]:
+    """What a configuration says as ``data`` to read data sets of the same layout, one for each task."""
+    looks = [look for one in sets for look in one.looks.values()]
+    first = sets[0]
+    roots = {one.files.folder for one in sets}
+    root = first.files.folder if len(roots) == 1 else Path(os.path.commonpath(roots))
+    found: dict[str, Any] = {"name": looks[0].source, "path": str(root)}
+    within = {one.task: (one.files.folder.relative_to(root) / one.files.task).as_posix() for one in sets}
+    if folders := {task: path for task, path in within.items() if path != task}:
+        found["folders"] = folders
+    templates = {split: first.files.templates[split] for split in SPLITS if split in first.looks}
+    if looks[0].source == "table":
+        templates = {split: SHARD.sub("-*", one) for split, one in templates.items()}
+    usual = {split: DEFAULT.replace("{split}", split) for split in SPLITS}
+    if templates != usual or looks[0].source == "table":
+        found["splits"] = dict(templates)
+    found.update(looks[0].settings)
+    scheme = common_scheme(looks)
+    if scheme not in ("IOB2", None):
+        found["scheme"] = scheme
+    found["types"] = types_of(looks)
+    return found
+
+
+def types_of(looks: Sequence[Look]) -> list[str]:
+    """The entity types of files: the usual ones in their order, or else by name."""
+    types = {kind for look in looks for kind in look.tally.entities}
+    return list(USUAL_TYPES) if types <= set(USUAL_TYPES) else sorted(types)
+
+
+def problem_of(one: DataSet, settings: dict[str, Any]) -> str | None:
+    """Why the data source refuses a data set; None if it reads it."""
+    for look in one.looks.values():
+        if look.problem is not None:
+            return look.problem
+    try:
+        DataSource.parse(settings).corpus(one.task)
+    except PemetaError as error:
+        return str(error)
+    return None

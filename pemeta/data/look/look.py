@@ -1,0 +1,160 @@
+"""What one file holds, whatever its format, and what a configuration says to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pemeta.data.look.oddities import Oddities
+from pemeta.data.look.table_file import TableLook, table_format
+from pemeta.data.look.tally import Tally
+from pemeta.data.look.token_file import TokenLook
+from pemeta.data.rows import Row
+from pemeta.data.schemes import DETECTED, Scheme, SchemeError, SchemeFinder, converted
+from pemeta.data.token_files.lines import shown
+from pemeta.errors import DataError
+
+KEPT = 100_000
+"""Most sentences that are kept in memory; a larger file is read again."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user knows about a file already.
+
+    Attributes:
+        word: The column of the words, by its number from 1 or its name.
+        tag: That of the tags; in CoNLL-U, also a key of MISC.
+        scheme: Scheme of the tags.
+        names: The tags that integers mean, in order.
+    """
+
+    word: str | None = None
+    tag: str | None = None
+    scheme: Scheme | None = None
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a file holds.
+
+    Attributes:
+        path: The file.
+        source: The data source that reads it: ``conll`` or ``table``.
+        likeness: Its format, in words.
+        encoding: Its encoding, in words; empty for what is no text.
+        settings: What a configuration says of the format, without scheme and types.
+        scheme: Scheme of its tags; ``conlleval`` if they fit no other, and None if they do not fit that either.
+        closest: The scheme that most of its tags fit; the same, if all do.
+        problem: Why it cannot be read as it is, and what to do; None if it can be.
+        tally: What it holds.
+        oddities: What is odd in it.
+        of_tasks: Columns of a table whose values may be tasks, with the values.
+    """
+
+    path: Path
+    source: str
+    likeness: str
+    encoding: str
+    settings: dict[str, Any]
+    scheme: Scheme | None
+    closest: Scheme
+    problem: str | None
+    tally: Tally
+    oddities: Oddities
+    of_tasks: dict[str, list[str]] = field(default_factory=dict)
+
+
+def look_at(path: Path, asked: Asked) -> Look:
+    """Look at a file.
+
+    Raises:
+        DataError: It cannot be read at all, or what it holds may be more than one thing.
+    """
+    format = table_format(path)
+    if format in ("csv", "tsv"):
+        try:
+            return _look(TokenLook(path, asked.word, asked.tag), asked)
+        except DataError as error:
+            try:
+                return _look(TableLook(path, format, asked.word, asked.tag, asked.names), asked)
+            except DataError:
+                raise error from None
+    if format is not None:
+        return _look(TableLook(path, format, asked.word, asked.tag, asked.names), asked)
+    return _look(TokenLook(path, asked.word, asked.tag), asked)
+
+
+def _look(file: TokenLook | TableLook, asked: Asked) -> Look:
+    finder, kept = SchemeFinder(), list[Row]()
+    for row in file.rows(asked.scheme, file.add_wrong):
+        finder.add(row.values["tags"], row.place)
+        if len(kept) <= KEPT:
+            kept.append(row)
+
+    def again(scheme: Scheme | None = None) -> Iterable[Row]:
+        # Of types alone, the reader tells words from comments in another way.
+        return file.rows(scheme) if len(kept) > KEPT or scheme == "types" else kept
+
+    scheme, closest, problem = _schemes(finder, again, asked.scheme)
+    tally = Tally(closest, file.oddities)
+    for row in again(closest):
+        tally.add(row)
+    tally.finish()
+    if not tally.sentences:
+        raise DataError(file.problem or f"{shown(file.path)} holds no sentence")
+    return Look(
+        path=file.path,
+        source=file.source,
+        likeness=file.likeness,
+        encoding=file.encoding,
+        settings=file.settings,
+        scheme=scheme,
+        closest=closest,
+        problem=file.problem or problem,
+        tally=tally,
+        oddities=file.oddities,
+        of_tasks=file.of_tasks,
+    )
+
+
+def _schemes(
+    finder: SchemeFinder, rows: Callable[[], Iterable[Row]], given: Scheme | None
+) -> tuple[Scheme | None, Scheme, str | None]:
+    """The scheme to read a file with, the one that most of its tags fit, and why the file has none."""
+    if given is not None:
+        return given, given, None
+    try:
+        scheme = finder.found().scheme
+    except SchemeError as error:
+        closest = _closest(rows())
+        try:
+            return finder.found(("conlleval",)).scheme, closest, None
+        except SchemeError:
+            return None, closest, str(error)
+    return scheme, scheme, None
+
+
+def _closest(rows: Iterable[Row]) -> Scheme:
+    """The scheme that fits all but the fewest sentences."""
+    misfits = dict.fromkeys(DETECTED, 0)
+    for row in rows:
+        for scheme in DETECTED:
+            misfits[scheme] += converted(row.values["tags"], scheme)[1] is not None
+    return min(DETECTED, key=lambda scheme: misfits[scheme])
+
+
+def common_scheme(looks: Sequence[Look]) -> str | None:
+    """The scheme that reads several files: theirs, ``detect`` if they differ; None if one has none.
+
+    A file without an entity fits every scheme.
+    """
+    schemes = {look.scheme for look in looks if look.tally.entities} or {looks[0].scheme}
+    if None in schemes:
+        return None
+    if "conlleval" in schemes and schemes <= {"conlleval", "IOB1", "IOB2"}:
+        return "conlleval"
+    return schemes.pop() if len(schemes) == 1 else "detect"
