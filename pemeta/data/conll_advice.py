@@ -87,7 +87,7 @@ def about_tag(path: Path, text: str, labels: LabelSet, word: str, tag: str) -> s
 
 def _setting(path: Path, text: str, labels: LabelSet) -> str | None:
     """What the file is, and the setting that reads it; None if none does, or the types alone are unknown."""
-    found = guessed(path, text)
+    found = guessed(path, text, labels.types)
     if found is None or found[1].is_usual:
         return None
     guess, form, tags = found

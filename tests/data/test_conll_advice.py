@@ -68,7 +68,7 @@ FORMATS = {
     "the tag first": ("B-PER\tTuva\nO\tlo\n", "the word from column 2 and the tag from column 1", [TUVA]),
     "IOBES": (IOBES, "its tags are IOBES (also BIOES): read it", BOTH),
     "BILOU": (IOBES.replace("S-", "U-").replace("E-", "L-"), "its tags are BILOU: read it", BOTH),
-    "the tag first, after a byte-order mark": ("\ufeffB-PER\tTuva\nO\tlo\n", "the word from column 2 and the tag", [TUVA]),
+    "the tag first, after a byte-order mark": ("\ufeffB-PER\tTuva\nO\tlo\n", "the word from column 2", [TUVA]),
     "bare types first": ("PER\tTuva\nO\tlo\n", "the word from column 2 and the tag from column 1", [TUVA]),
     "bare types in CoNLL-2003": ("Tuva NNP B-NP PER\nlo VBD B-VP O\n", "tag from column 4", [TUVA]),
     "bare types in Universal NER": ("1\tTuva\tPER\t-\n2\tlo\tO\t-\n", "the tag from column 3", [TUVA]),

@@ -109,7 +109,7 @@ WRONG = {
         ({**SPLITS, "test": " "}, "test: expected a path; found ' '"),
         ({**SPLITS, "test": "{task}/train.txt"}, "expected a file for each split; found one for two"),
         ({**SPLITS, "test": 3}, "test: input should be a valid string; found 3"),
-        ("{task}/train.txt", "splits: input should be a valid dictionary; found '{task}/train.txt'"),
+        ("{task}/train.txt", "splits: input should be a mapping; found '{task}/train.txt'"),
     ],
     "types": [
         ("PER", "expected a list of entity types, or a mapping such as {PERS: PER, DATE: null}; found 'PER'"),

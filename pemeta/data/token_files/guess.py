@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,8 +45,13 @@ class Guess:
     header: bool = False
 
 
-def guesses(text: str) -> Iterator[Guess]:
-    """The formats that a file with this text seems to have, likeliest first; none has been tried."""
+def guesses(text: str, types: Collection[str] = ()) -> Iterator[Guess]:
+    """The formats that a file with this text seems to have, likeliest first; none has been tried.
+
+    Args:
+        text: The text.
+        types: Entity types that are wanted: of several columns of tags, those with these alone are likelier.
+    """
     lines = [line.removesuffix("\r").lstrip(BYTE_ORDER_MARK) for line in text.split("\n")]
     lines = [line for line in lines if line.strip() and not MARKER.match(line)]
     words = [line for line in lines if not line.startswith("#")]
@@ -55,7 +60,7 @@ def guesses(text: str) -> Iterator[Guess]:
         rows = [split_line(line, separator) for line in words]
         width = len(rows[0])
         if width > 1 and all(_fits(row, width, separator) for row in rows):
-            found = _guess(rows, separator, "\t" in words[0])
+            found = _guess(rows, separator, "\t" in words[0], types)
             if found is not None:
                 yield found
 
@@ -70,9 +75,9 @@ def tried(path: Path, guess: Guess) -> tuple[TokenFormat, Detected]:
     return replace(guess.form, scheme=found.scheme), found
 
 
-def guessed(path: Path, text: str) -> tuple[Guess, TokenFormat, Detected] | None:
-    """The first guess of which the whole file can be read, or None."""
-    for guess in guesses(text):
+def guessed(path: Path, text: str, types: Collection[str] = ()) -> tuple[Guess, TokenFormat, Detected] | None:
+    """The first guess of which the whole file can be read, or None; ``types`` are those of :func:`guesses`."""
+    for guess in guesses(text, types):
         try:
             return guess, *tried(path, guess)
         except DataError:
@@ -87,7 +92,7 @@ def _fits(row: Sequence[str], width: int, separator: str) -> bool:
     return separator != "blanks" and not any(cell.strip() for cell in row[width:])
 
 
-def _guess(rows: list[list[str]], separator: str, has_tab: bool) -> Guess | None:
+def _guess(rows: list[list[str]], separator: str, has_tab: bool, types: Collection[str]) -> Guess | None:
     """What columns seem to be, by what stands in each of them."""
     header = len(rows) > 1 and any(map(_NAME.search, rows[0])) and not any(map(TAG.fullmatch, rows[0]))
     width, body = len(rows[0]), rows[1:] if header else rows
@@ -95,6 +100,8 @@ def _guess(rows: list[list[str]], separator: str, has_tab: bool) -> Guess | None
     own = [row for row in body if not numbered or row[0].isdigit()]
     columns = range(1 if numbered else 0, width)
     tags = [c for c in columns if all(c < len(row) and TAG.fullmatch(row[c]) for row in own)]
+    ours = [c for c in columns if all(c < len(row) for row in own) and _have_types([row[c] for row in own], types)]
+    tags = sorted({*tags, *ours})
     if not tags and width > 9 and numbered:
         return Guess(TokenFormat("conllu"), separator, width, (), numbered) if separator == "tab" else None
     if not tags and all(len(row) == width for row in own):
@@ -102,7 +109,8 @@ def _guess(rows: list[list[str]], separator: str, has_tab: bool) -> Guess | None
     words = [c for c in columns if c not in tags and all(row[c].strip() for row in own if c < len(row))]
     if not tags or not words:
         return None
-    tag = _named_like_entities(rows[0], tags) if header else tags[0] if numbered else tags[-1]
+    likely = ours or tags
+    tag = _named_like_entities(rows[0], likely) if header else likely[0] if numbered else likely[-1]
     places: dict[str, int | str] = {"word": words[0] + 1, "tag": tag + 1}
     if header:
         places = {role: rows[0][int(column) - 1] for role, column in places.items()}
@@ -118,6 +126,12 @@ def _guess(rows: list[list[str]], separator: str, has_tab: bool) -> Guess | None
 def _are_types(values: list[str]) -> bool:
     """Whether values seem to be types without prefixes: few different ones, one of them O."""
     return "O" in values and 1 < len(set(values)) <= MOST_TYPES and all(value.strip() for value in values)
+
+
+def _have_types(values: list[str], types: Collection[str]) -> bool:
+    """Whether values are these types, with prefixes or without, or O; and not all of them O."""
+    found = {value[2:] if TAG.fullmatch(value) else value for value in values} - {"O", ""}
+    return bool(found) and all(kind in types for kind in found)
 
 
 def _named_like_entities(header: Sequence[str], tags: Sequence[int]) -> int:
