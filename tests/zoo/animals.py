@@ -20,12 +20,16 @@ ALL = (*SIXTEEN, *ROWS)
 
 def backbone(name: str) -> t.PreTrainedModel:
     """A new backbone in float64, eager attention and evaluation mode; the same values each time."""
-    return copy.deepcopy(_backbone(name))
+    return copy.deepcopy(untouched(name))
 
 
 @cache
-def _backbone(name: str) -> t.PreTrainedModel:
-    return architectures.backbone(name) if name in SIXTEEN else ROWS[name].backbone()
+def untouched(name: str) -> t.PreTrainedModel:
+    """The one that the others are copies of; some (BigBird) replace parts of themselves in their first pass."""
+    made = architectures.backbone(name) if name in SIXTEEN else ROWS[name].backbone()
+    with torch.no_grad():
+        made(**inputs(name))
+    return made
 
 
 def inputs(name: str, seed: int = 0) -> dict[str, Tensor]:
@@ -56,7 +60,7 @@ def positions(name: str) -> int:
 @cache
 def plain_states(name: str) -> Tensor | None:
     """The last hidden states of the inputs without any method; None if they are no sequence (B, T, D)."""
-    whole = _backbone(name)
+    whole = untouched(name)
     with torch.no_grad():
         hidden = getattr(whole(**inputs(name)), "last_hidden_state", None)
     width = getattr(whole.config, "hidden_size", None)
