@@ -25,12 +25,14 @@ class Row:
         model: name of the class, which need not be one that transformers exports.
         fields: fields of the configuration.
         kind: what its batches hold.
+        padded: whether the second sentence has padding.
     """
 
     where: str
     model: str
     fields: dict[str, Any]
     kind: Kind = "tokens"
+    padded: bool = True
 
     @property
     def model_class(self) -> type[t.PreTrainedModel] | None:
@@ -82,5 +84,6 @@ class Row:
                 return {"input_values": noise(2, 24) * mask, "attention_mask": mask}
         ids = torch.randint(4, 29, (2, 6), generator=generator)
         mask = torch.ones_like(ids)
-        ids[1, 4:], mask[1, 4:] = self.fields.get("pad_token_id", 0), 0
+        if self.padded:
+            ids[1, 4:], mask[1, 4:] = self.fields.get("pad_token_id", 0), 0
         return {"input_ids": ids, "attention_mask": mask}

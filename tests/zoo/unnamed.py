@@ -129,7 +129,9 @@ OTHERS = {
     "mamba2": Row(
         "mamba2", "Mamba2Model", _STATE_SPACE | {"num_heads": 4, "head_dim": 4, "n_groups": 1, "chunk_size": 4}
     ),
-    "led-encoder": Row("led", "LEDEncoder", BART | {"attention_window": 6, "max_encoder_position_embeddings": 40}),
+    "led-encoder": Row(
+        "led", "LEDEncoder", BART | {"attention_window": 6, "max_encoder_position_embeddings": 40}, padded=False
+    ),
     "longt5-encoder": Row("longt5", "LongT5EncoderModel", T5 | {"local_radius": 3}),
     "m2m100-encoder": Row("m2m_100", "M2M100Encoder", BART),
     "marian-encoder": Row("marian", "MarianEncoder", BART),
