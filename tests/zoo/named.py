@@ -28,7 +28,7 @@ ENCODERS = {
         {"vocab_size": 30, "d_model": D, "n_layer": L, "n_head": 2, "d_inner": F, "dropout": 0.0, "pad_token_id": 0},
     ),
     "bigbird": Row("big_bird", "BigBirdModel", BERT | {"attention_type": "original_full"}),
-    # In float64, its gradients are NaN if padding sees padding alone, and it pads sentences to a multiple of its window.
+    # Its gradients are NaN in float64 if padding sees padding alone, and it pads to a multiple of its window.
     "longformer": Row("longformer", "LongformerModel", ROBERTA | {"attention_window": 6}, padded=False),
     "roformer": Row("roformer", "RoFormerModel", BERT | {"embedding_size": 6}),
     "ernie": Row("ernie", "ErnieModel", BERT),
