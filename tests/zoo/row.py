@@ -58,7 +58,7 @@ class Row:
             with torch.no_grad():  # initial values are so small, or zero, that little would show
                 for parameter in model.parameters():
                     parameter.add_(torch.randn_like(parameter), alpha=0.2)
-        return model.double().eval()
+        return model.requires_grad_().double().eval()  # Whisper freezes its table of positions
 
     def inputs(self, seed: int = 0) -> dict[str, Tensor]:
         """Two sequences of tokens, the second with padding at its end; two images; or two recordings."""
