@@ -42,7 +42,7 @@ def architecture_of(backbone: nn.Module) -> Architecture:
     known = _OF.get(backbone)
     if known is not None and known[0] == _token(backbone, known[1].layers):
         return known[1]
-    key = _kind(backbone)
+    key = kind_of(backbone)
     if key not in _KNOWN:
         if len(_KNOWN) >= _MOST:
             _KNOWN.clear()
@@ -78,8 +78,8 @@ def _model_type(backbone: nn.Module) -> str:
     return str(getattr(getattr(backbone, "config", None), "model_type", type(backbone).__name__))
 
 
-def _kind(backbone: nn.Module) -> Any:
-    """What backbones have in common whose passes show the same."""
+def kind_of(backbone: nn.Module) -> Any:
+    """What backbones have in common whose passes show the same: classes, shapes, configuration, type and device."""
     config = getattr(backbone, "config", None)
     settings = json.dumps(config.to_dict(), default=str, sort_keys=True) if config is not None else ""
     first = next(backbone.parameters(), None)
@@ -101,8 +101,8 @@ def _described(backbone: nn.Module) -> Architecture:
             layer.get_submodule(name)
     except (AttributeError, IndexError) as error:
         raise ModelError(
-            f"{type(backbone).__name__} does not match {where} ({reason(error)}); correct the entry for this version of "
-            "transformers, or remove it"
+            f"{type(backbone).__name__} does not match {where} ({reason(error)}); correct the entry for this version "
+            "of transformers, or remove it"
         ) from None
     try:
         found = found_in(backbone, entry.layers)

@@ -119,11 +119,12 @@ class _Scene:
 
         Where the outputs of all positions are equal, the result is a copy of the values, once for each query head.
         """
-        vectors = [drawn(self.base[name].reshape(-1, self.base[name].shape[-1])[:1], seed) for seed in range(COPIES + 1)]
+        base = self.base[name]
+        vectors = [drawn(base.reshape(-1, base.shape[-1])[:1], seed) for seed in range(COPIES + 1)]
         results = []
         for vector in vectors:
-            rows = rows_of(self.result({name: vector.expand(self.base[name].numel() // vector.numel(), -1)
-                                        .reshape(self.base[name].shape)}))
+            alike = vector.expand(base.numel() // vector.numel(), -1).reshape(base.shape)
+            rows = rows_of(self.result({name: alike}))
             if not bool(((rows - rows[:1]).abs() <= closeness(vector)).all()):
                 return None
             results.append(rows[0])

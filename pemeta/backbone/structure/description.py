@@ -117,8 +117,8 @@ class Architecture:
 
 
 REMEDY = (
-    "use a method that asks nothing of the layers (adapter with placement output, bitfit, layer_norm, full, head_only), "
-    "lora with names of maps or all-linear as its targets, or add an entry to "
+    "use a method that asks nothing of the layers (adapter with placement output, bitfit, layer_norm, full, "
+    "head_only), lora with names of maps or all-linear as its targets, or add an entry to "
     "pemeta.backbone.architectures.ARCHITECTURES"
 )
 """What to do where a part was not found."""

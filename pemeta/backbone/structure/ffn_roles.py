@@ -33,7 +33,8 @@ def experts_of(layer: nn.Module) -> str | None:
     """The module with the maps of several experts: stacked in parameters, or in a list; None if there is none."""
     for name, part in walk(layer):
         stacked = any(one is not None and one.ndim == 3 for one in part._parameters.values())
-        if name and (stacked or isinstance(part, nn.ModuleList)) and "expert" in f"{name} {type(part).__name__}".lower():
+        several = stacked or isinstance(part, nn.ModuleList | nn.ModuleDict)
+        if name and several and "expert" in f"{name} {type(part).__name__}".lower():
             return name
     return None
 
@@ -103,21 +104,33 @@ def common_parent(names: Sequence[str]) -> str:
 def _block(trial: Trial, ups: Sequence[str], down: str) -> tuple[str | None, bool]:
     """The module that is the block, or its last module, called with the block's input too; and which of these it is."""
     parent, last = common_parent([*ups, down]), common_parent([down])
+    shift = _Shift(drawn(trial.plain.outputs[down], 5))
     for block in dict.fromkeys((parent, last)):
         if not block:
             continue
         arguments, plain = trial.run(blocks=[block]).blocks.get(block, ((), None))
-        shift = drawn(trial.plain.outputs[down], 5)
-        shifted = trial.run({down: lambda output: output + shift}, blocks=[block]).blocks.get(block, ((), None))[1]
+        shifted = trial.run({down: shift.added_to}, blocks=[block]).blocks.get(block, ((), None))[1]
         given = [one for one in arguments if isinstance(one, Tensor)]
         start = trial.plain.inputs[ups[0]]
-        if block == parent and given and _same(given[0], start) and _adds(plain, shifted, shift):
+        if block == parent and given and _same(given[0], start) and _adds(plain, shifted, shift.by):
             return block, False
-        if block != parent and len(given) == len(arguments) == 2 and _same(given[1], start) and _same(
-            given[0], trial.plain.inputs[down]
+        if (
+            block != parent
+            and len(given) == len(arguments) == 2
+            and _same(given[1], start)
+            and _same(given[0], trial.plain.inputs[down])
         ):
             return block, True
     return None, False
+
+
+@dataclass(frozen=True)
+class _Shift:
+    by: Tensor
+
+    def added_to(self, output: Tensor) -> Tensor:
+        """The output of a map, moved."""
+        return output + self.by
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -19,7 +19,10 @@ _ROLES = {
     "value": re.compile(_AFFIX.format("(?:v|value)") + "|wv"),
     "fused": re.compile(_AFFIX.format("(?:qkv|query_key_value|kv)") + "|wqkv|c_attn|in_proj|att_proj|w_pack"),
 }
-_GATED = re.compile(r"gate|router|pos|global|bottleneck|norm|rel|cross|encdec", re.IGNORECASE)
+_OUTPUT = re.compile(
+    r"(?:(?:to|w|c|att|attn|linear|self)_)?(?:o|out|output|post|dense)(?:_(?:proj|lin|head))?|wo|c_proj"
+)
+_GATED = re.compile(r"gate|router|pos(?!t)|global|bottleneck|norm|rel|cross|encdec|layout|w2e|e2w|e2e", re.IGNORECASE)
 """Parts of names of maps that play another role."""
 
 
@@ -55,9 +58,9 @@ def _attention(sizes: Mapping[str, tuple[int, int]]) -> AttentionMaps | None:
     """Query, key, value and output maps."""
     roles: dict[str, str] = {}
     for name in sizes:
-        last = name.rpartition(".")[2].lower()
+        parent, _, last = name.lower().rpartition(".")
         for role, pattern in _ROLES.items():
-            if pattern.fullmatch(last):
+            if pattern.fullmatch(last) and (role != "fused" or "att" in parent):
                 roles.setdefault(role, name)
     fused = roles.get("fused")
     found = [roles.get(role) or fused for role in ("query", "key", "value")]
@@ -74,8 +77,9 @@ def _after(names: list[str], sizes: Mapping[str, tuple[int, int]]) -> str | None
     for end in range(len(steps), -1, -1):
         around = ".".join(steps[:end])
         rest = [n for n in sizes if n not in names and n.startswith(f"{around}." if around else "")]
-        if rest:
-            return rest[0] if around else None
+        named = [n for n in rest if _OUTPUT.fullmatch(n.rpartition(".")[2].lower())]
+        if named:
+            return named[0]
     return None
 
 

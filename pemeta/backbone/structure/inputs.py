@@ -57,7 +57,9 @@ def _shapes(name: str, config: Any) -> Iterator[tuple[int, ...]]:
     if name == "pixel_values":
         size = getattr(config, "image_size", None) or 32
         height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
-        yield ROWS, getattr(config, "num_channels", 3), height, width
+        channels = getattr(config, "num_channels", 3)
+        yield ROWS, channels, height, width
+        yield ROWS, getattr(config, "num_frames", 2), channels, height, width
         return
     bins = getattr(config, "num_mel_bins", None) or getattr(config, "input_feat_per_channel", None)
     if name == "input_features" and bins:

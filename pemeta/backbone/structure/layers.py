@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
@@ -22,11 +21,12 @@ def layer_paths(backbone: nn.Module) -> str:
     Raises:
         ModelError: There is no list of blocks with parameters.
     """
-    lists = [(name, part) for name, part in walk(backbone) if isinstance(part, nn.ModuleList | nn.Sequential) and len(part)]
-    outer = [name for name, part in lists if all(map(_attends, part)) and not _cross(name)]
-    found = _innermost(dict(lists), outer)
+    lists = {name: part for name, part in walk(backbone) if isinstance(part, nn.ModuleList | nn.Sequential)}
+    outer = [name for name, part in lists.items() if len(part) and all(map(_attends, part)) and not _cross(name)]
+    found = _innermost(outer)
     if not found:
-        sizes = {name: sum(one.numel() for one in part.parameters()) for name, part in lists if len(maps_in(part)) > 1}
+        many = {name: part for name, part in lists.items() if len(maps_in(part)) > 1}
+        sizes = {name: sum(one.numel() for one in part.parameters()) for name, part in many.items()}
         found = [max(sizes, key=lambda name: sizes[name])] if sizes else []
     if not found:
         raise ModelError(
@@ -36,9 +36,9 @@ def layer_paths(backbone: nn.Module) -> str:
     return ", ".join(starred)
 
 
-def _innermost(lists: dict[str, Any], outer: Sequence[str]) -> list[str]:
+def _innermost(outer: Sequence[str]) -> list[str]:
     """The lists in which no element consists of lists of the same kind again, in the order of the backbone."""
-    return [name for name in outer if not any(other.startswith(f"{name}.") for other in outer if other in lists)]
+    return [name for name in outer if not any(other.startswith(f"{name}.") for other in outer)]
 
 
 def _attends(block: nn.Module) -> bool:

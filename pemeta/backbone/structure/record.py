@@ -99,8 +99,9 @@ def recorded(backbone: nn.Module, layers: Sequence[str]) -> Record:
     failure: Exception | None = None
     for inputs in tiny_batches(backbone):
         calls: list[LayerCall] = []
-        handles = [backbone.get_submodule(name).register_forward_hook(_Keep(name, calls), with_kwargs=True)
-                   for name in layers]
+        handles = [
+            backbone.get_submodule(name).register_forward_hook(_Keep(name, calls), with_kwargs=True) for name in layers
+        ]
         try:
             output = backbone(**inputs)
         except Exception as error:  # inputs of another kind than it takes

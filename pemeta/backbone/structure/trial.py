@@ -90,9 +90,7 @@ class Trial:
         handles = [
             part.register_forward_hook(_Watch(name, seen, (changes or {}).get(name))) for name, part in watched.items()
         ]
-        handles += [
-            self.layer.get_submodule(name).register_forward_hook(_Block(name, seen)) for name in blocks if name
-        ]
+        handles += [self.layer.get_submodule(name).register_forward_hook(_Block(name, seen)) for name in blocks if name]
         arguments, named = self.call.arguments, self.call.named
         if moved and self.call.hidden is not None:
             old, new = self.call.hidden, self.call.hidden + drawn(self.call.hidden, 7)

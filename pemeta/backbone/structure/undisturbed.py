@@ -15,8 +15,15 @@ from pemeta.backbone.attention import PREFIXED
 from pemeta.utils.hub import quiet
 from pemeta.utils.seeding import generators_kept, seed_generators
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
-_HOOKS += ("_forward_hooks_always_called", "_backward_hooks", "_backward_pre_hooks")
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
 _CONTENTS = ("_modules", "_parameters", "_buffers")
 
 
