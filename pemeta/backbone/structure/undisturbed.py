@@ -33,11 +33,15 @@ def has_values(backbone: nn.Module) -> bool:
 
 
 @contextmanager
-def undisturbed(backbone: nn.Module) -> Iterator[None]:
+def undisturbed(backbone: nn.Module, bare: bool = True) -> Iterator[None]:
     """Let passes within the block be those of the bare backbone in evaluation mode, without gradients and hooks.
 
     Afterwards everything is as before: attributes of all modules and of their configurations, too, which some passes
     set (BigBird changes its attention for short sequences), and the random generators.
+
+    Args:
+        backbone: The backbone.
+        bare: Whether methods that are attached, and other hooks, have no effect.
     """
     parts = list(backbone.modules())
     configurations = {id(one): one for part in parts if (one := vars(part).get("config")) is not None}
@@ -46,9 +50,12 @@ def undisturbed(backbone: nn.Module) -> Iterator[None]:
     device = next((one.device for one in backbone.parameters()), None)
     try:
         for part in parts:
-            _make_bare(part)
+            part.training = False
+            if bare:
+                _make_bare(part)
         for one in configurations.values():
-            _without_prefix(one)
+            if bare:
+                _without_prefix(one)
         with torch.inference_mode(False), torch.no_grad(), generators_kept(device), quiet():
             seed_generators(0, device)
             yield
@@ -62,8 +69,7 @@ def undisturbed(backbone: nn.Module) -> Iterator[None]:
 
 
 def _make_bare(part: nn.Module) -> None:
-    """Take a module's hooks, its mode and what a compiler has made of it away."""
-    part.training = False
+    """Take a module's hooks and what a compiler has made of it away."""
     for name in _HOOKS:
         if name in vars(part):
             vars(part)[name] = OrderedDict()
