@@ -55,7 +55,7 @@ def undisturbed(backbone: nn.Module, bare: bool = True) -> Iterator[None]:
                 _make_bare(part)
         for one in configurations.values():
             if bare:
-                _without_prefix(one)
+                _set_plain_attention(one)
         with torch.inference_mode(False), torch.no_grad(), generators_kept(device), quiet():
             seed_generators(0, device)
             yield
@@ -77,8 +77,9 @@ def _make_bare(part: nn.Module) -> None:
         part._compiled_call_impl = None
 
 
-def _without_prefix(config: object) -> None:
-    """Let attention be what it was before a prefix was attached."""
+def _set_plain_attention(config: object) -> None:
+    """Let attention be what it was before a prefix was attached, and that of no package which other devices need."""
     name = getattr(config, "_attn_implementation_internal", None)
-    if isinstance(name, str) and name.startswith(PREFIXED):
-        vars(config)["_attn_implementation_internal"] = name.removeprefix(PREFIXED)
+    if isinstance(name, str):
+        bare = name.removeprefix(PREFIXED)
+        vars(config)["_attn_implementation_internal"] = bare if bare in ("eager", "sdpa") else "eager"
