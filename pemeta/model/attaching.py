@@ -7,6 +7,7 @@ from torch import nn
 
 from pemeta.errors import ModelError, reason, shortened
 from pemeta.methods.base import PEMethod
+from pemeta.model.attach_trial import AttachTrial
 from pemeta.utils.modules import Structure
 from pemeta.utils.seeding import seeded
 
@@ -15,12 +16,14 @@ def attach_whole(method: PEMethod, backbone: nn.Module, seed: int) -> None:
     """Attach a method; whatever goes wrong, the backbone is then as it was.
 
     Raises:
-        ModelError: the method cannot be attached to this backbone, or no memory holds its parameters.
+        ModelError: the method cannot be attached to this backbone, does not work in a pass of a tiny batch, or no
+            memory holds its parameters.
     """
-    before = Structure(backbone)
+    before, trial = Structure(backbone), AttachTrial(method, backbone)
     try:
         with seeded(seed, "theta_a", method.name):
             method.attach(backbone)
+        trial.check()
     except BaseException as error:
         before.restore()
         if not _lacks_memory(error):
