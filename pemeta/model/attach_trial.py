@@ -13,11 +13,9 @@ from pemeta.backbone.structure.inputs import LENGTH, tiny_batches
 from pemeta.backbone.structure.undisturbed import has_values, undisturbed
 from pemeta.errors import ModelError, reason
 from pemeta.methods.base import PEMethod, is_added
-from pemeta.model.unused_parts import all_moving, mark_unused, without_use
 
-_PASSED: dict[Any, tuple[str, ...]] = {}
-"""By methods, kinds of backbones and what was attached to these before, with which a trial has passed: what passes do
-not use of the parameters that were added."""
+_PASSED: set[Any] = set()
+"""Methods, kinds of backbones and what was attached to these before, with which a trial has passed."""
 _MOST = 10_000
 
 
@@ -36,15 +34,12 @@ class AttachTrial:
         self.method, self.backbone = method, backbone
         self.inputs: dict[str, Any] | None = None
         self.before: Tensor | None = None
-        self.unused: tuple[str, ...] = ()
         if not method.adds_modules or method.output_only or not has_values(backbone):
             return
         others = tuple(sorted({name.rpartition(".")[2] for name, _ in backbone.named_modules() if is_added(name)}))
         config = json.dumps(method.to_config(), default=str, sort_keys=True)
         self.key = kind_of(backbone), type(method), config, others
-        if self.key in _PASSED:
-            self.unused = _PASSED[self.key]
-        else:
+        if self.key not in _PASSED:
             self._run_before()
 
     def _run_before(self) -> None:
@@ -71,18 +66,18 @@ class AttachTrial:
             ModelError: The pass fails, gives states of another shape, or others although the method starts as the
                 identity, or no gradient reaches θ_a.
         """
-        if self.inputs is not None and self.before is not None:
-            fault = self._fault(self.inputs, self.before)
-            if fault is not None:
-                raise ModelError(f"{self.method.name} cannot be attached to {type(self.backbone).__name__}: {fault}")
-            if len(_PASSED) >= _MOST:
-                _PASSED.clear()
-            _PASSED[self.key] = self.unused
-        mark_unused(self.backbone, self.unused)
+        if self.inputs is None or self.before is None:
+            return
+        fault = self._fault(self.inputs, self.before)
+        if fault is not None:
+            raise ModelError(f"{self.method.name} cannot be attached to {type(self.backbone).__name__}: {fault}")
+        if len(_PASSED) >= _MOST:
+            _PASSED.clear()
+        _PASSED.add(self.key)
 
     def _fault(self, inputs: dict[str, Any], before: Tensor) -> str | None:
         """What is wrong with a pass, with the remedy; None if nothing is."""
-        with undisturbed(self.backbone, bare=False), torch.enable_grad(), all_moving(self.backbone):
+        with undisturbed(self.backbone, bare=False), torch.enable_grad():
             try:
                 states = getattr(self.backbone(**inputs), "last_hidden_state", None)
             except ModelError as error:
@@ -94,10 +89,15 @@ class AttachTrial:
             states = self.method.transform(self.backbone, states)
             if self.method.identity_at_start and not torch.allclose(states, before, rtol=1e-4, atol=1e-5):
                 return "it changes what a tiny batch gives, although it starts as the identity; use another method"
-            added = [name for name in self.method.theta_a(self.backbone) if is_added(name)]
-            self.unused, passed_over = without_use(self.backbone, states, added)
-            if added and len(self.unused) == len(added):
-                return "no gradient of a tiny batch reaches θ_a; use another method"
-            if passed_over is not None:
-                return f"no gradient of a tiny batch reaches {passed_over}, in a part that it uses; use another method"
-            return None
+            return None if self._reached(states) else "no gradient of a tiny batch reaches θ_a; use another method"
+
+    def _reached(self, states: Tensor) -> bool:
+        """Whether a gradient reaches anything of what the method has added."""
+        own = dict(self.backbone.named_parameters())
+        added = [own[name] for name in self.method.theta_a(self.backbone) if is_added(name) and own[name].requires_grad]
+        if not added:
+            return True
+        if not states.requires_grad:
+            return False
+        found = torch.autograd.grad(states, added, torch.ones_like(states), allow_unused=True)
+        return any(gradient is not None for gradient in found)

@@ -15,7 +15,6 @@ from torch import nn
 
 from pemeta.errors import ModelError
 from pemeta.methods.base import is_added
-from pemeta.model.unused_parts import is_unused
 from pemeta.utils.distributed import Processes
 from pemeta.utils.messages import warn
 from pemeta.utils.modules import parameter_dict
@@ -41,7 +40,7 @@ def check_theta_a(model: nn.Module, theta_a: Sequence[str], unreached: Collectio
         ModelError: No gradient has reached any of θ_a, or what a method has added to a part in use.
     """
     missing, reached = _divided(theta_a, unreached)
-    added = [name for name in missing if is_added(name) and not is_unused(model, name)]
+    added = [name for name in missing if is_added(name)]
     wrong = [*_wrong(model, added, reached)] if reached else missing
     if wrong:
         raise ModelError(
