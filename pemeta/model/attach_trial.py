@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pemeta.backbone.architectures import kind_of
 from pemeta.backbone.structure.inputs import LENGTH, tiny_batches
 from pemeta.backbone.structure.undisturbed import has_values, undisturbed
-from pemeta.errors import ModelError, reason
+from pemeta.errors import ModelError, clause
 from pemeta.methods.base import PEMethod, is_added
 
 _PASSED: set[Any] = set()
@@ -83,7 +83,7 @@ class AttachTrial:
             except ModelError as error:
                 return str(error)
             except Exception as error:  # of transformers' code, which the method does not suit
-                return f"a pass of a tiny batch with it fails ({reason(error)}); use another method"
+                return f"a pass of a tiny batch with it fails ({clause(error)}); use another method"
             if not isinstance(states, Tensor) or states.shape != before.shape:
                 return "with it, a tiny batch has hidden states of another shape; use another method"
             states = self.method.transform(self.backbone, states)
