@@ -15,7 +15,7 @@ from pemeta.backbone.structure.description import PARTS, Architecture
 from pemeta.backbone.structure.found import found_in, signature
 from pemeta.backbone.structure.layers import expand
 from pemeta.backbone.structure.undisturbed import has_values
-from pemeta.errors import ModelError, counted, reason
+from pemeta.errors import ModelError, clause, counted
 
 ARCHITECTURES: dict[str, Architecture] = {}
 """Your own descriptions, by transformers' ``config.model_type``, for what is not found in a backbone by itself.
@@ -101,7 +101,7 @@ def _described(backbone: nn.Module) -> Architecture:
             layer.get_submodule(name)
     except (AttributeError, IndexError) as error:
         raise ModelError(
-            f"{type(backbone).__name__} does not match {where} ({reason(error)}); correct the entry for this version "
+            f"{type(backbone).__name__} does not match {where} ({clause(error)}); correct the entry for this version "
             "of transformers, or remove it"
         ) from None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from pemeta.backbone.architectures import kind_of
 from pemeta.backbone.structure.inputs import LENGTH, tiny_batches
 from pemeta.backbone.structure.undisturbed import has_values, undisturbed
-from pemeta.errors import ModelError, reason
+from pemeta.errors import ModelError, clause
 from pemeta.methods.base import PEMethod, is_added
+from pemeta.model.reach import listed, unused
 
 _PASSED: set[Any] = set()
 """Methods, kinds of backbones and what was attached to these before, with which a trial has passed."""
@@ -83,21 +85,28 @@ class AttachTrial:
             except ModelError as error:
                 return str(error)
             except Exception as error:  # of transformers' code, which the method does not suit
-                return f"a pass of a tiny batch with it fails ({reason(error)}); use another method"
+                return f"a pass of a tiny batch with it fails ({clause(error)}); use another method"
             if not isinstance(states, Tensor) or states.shape != before.shape:
                 return "with it, a tiny batch has hidden states of another shape; use another method"
             states = self.method.transform(self.backbone, states)
             if self.method.identity_at_start and not torch.allclose(states, before, rtol=1e-4, atol=1e-5):
                 return "it changes what a tiny batch gives, although it starts as the identity; use another method"
-            return None if self._reached(states) else "no gradient of a tiny batch reaches θ_a; use another method"
+            wrong = self._unreached(states)
+        if not wrong:
+            return None
+        return f"no gradient of a tiny batch reaches {listed(wrong)}; choose other targets, or use another method"
 
-    def _reached(self, states: Tensor) -> bool:
-        """Whether a gradient reaches anything of what the method has added."""
+    def _unreached(self, states: Tensor) -> list[str]:
+        """What the method has added that a pass should use and does not."""
         own = dict(self.backbone.named_parameters())
-        added = [own[name] for name in self.method.theta_a(self.backbone) if is_added(name) and own[name].requires_grad]
-        if not added:
-            return True
+        names = [name for name in self.method.theta_a(self.backbone) if own[name].requires_grad]
         if not states.requires_grad:
-            return False
-        found = torch.autograd.grad(states, added, torch.ones_like(states), allow_unused=True)
-        return any(gradient is not None for gradient in found)
+            return names
+        wanted = [own[name] for name in names]
+        found: Sequence[Tensor | None] = ()
+        if names:
+            found = torch.autograd.grad(states, wanted, torch.ones_like(states), allow_unused=True)
+        pairs = list(zip(names, found, strict=True))
+        reached = [name for name, gradient in pairs if gradient is not None]
+        missing = [name for name, gradient in pairs if gradient is None and is_added(name)]
+        return list(unused(self.backbone, missing, reached)) if reached else missing

@@ -43,7 +43,7 @@ def attention_maps(trial: Trial, guess: AttentionMaps | None) -> AttentionMaps |
         feeds = trial.feeds(output)
         if "mixing" not in feeds.values():
             continue
-        roles = _separate(trial, output, feeds) or _fused(trial, output, feeds) or _named(output, feeds, guess)
+        roles = _separate(trial, output, feeds) or _fused(trial, output, feeds) or _named(trial, output, feeds, guess)
         if roles is not None:
             return roles
         seen.append(f"{output}, which depends on {', '.join(feeds)}")
@@ -75,12 +75,15 @@ def _fused(trial: Trial, output: str, feeds: Mapping[str, Effect]) -> AttentionM
     return AttentionMaps(rest[0] if rest else mixing[0], mixing[0], mixing[0], output, width)
 
 
-def _named(output: str, feeds: Mapping[str, Effect], guess: AttentionMaps | None) -> AttentionMaps | None:
-    """What the names say, if these maps feed the output and nothing that was seen contradicts it."""
+def _named(trial: Trial, output: str, feeds: Mapping[str, Effect], guess: AttentionMaps | None) -> AttentionMaps | None:
+    """What the names say, if passes allow it: where convolutions or landmarks are mixed with attention."""
     if guess is None or guess.output != output or guess.query == guess.key or guess.key == guess.value:
         return None
-    fits = feeds.get(guess.key) == "mixing" and feeds.get(guess.value) == "mixing" and guess.query in feeds
-    return guess if fits else None
+    if feeds.get(guess.key) != "mixing" or feeds.get(guess.value) != "mixing" or guess.query not in trial.derived:
+        return None
+    scene = _Scene(trial, output, list(feeds))
+    fits = scene.is_affine(guess.value) and not scene.is_affine(guess.key)
+    return guess if fits and trial.effects(guess.query)[output] != "none" else None
 
 
 class _Scene:
@@ -155,4 +158,4 @@ class _Fixed:
         self.value = value
 
     def __call__(self, output: Tensor) -> Tensor:
-        return self.value
+        return self.value.clone()  # Longformer divides its queries in place

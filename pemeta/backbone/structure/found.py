@@ -20,7 +20,7 @@ from pemeta.backbone.structure.layers import expand, layer_paths
 from pemeta.backbone.structure.record import LayerCall, Record, recorded
 from pemeta.backbone.structure.trial import Trial
 from pemeta.backbone.structure.undisturbed import has_values, undisturbed
-from pemeta.errors import ModelError, reason
+from pemeta.errors import ModelError, clause
 
 
 def found_in(backbone: nn.Module, paths: str | None = None) -> Architecture:
@@ -101,7 +101,7 @@ def _tried(layer: nn.Module, call: LayerCall | None) -> Architecture:
     try:
         return _by_trial(layer, call)
     except Exception as error:  # a layer that another pass of it alone does not suit
-        return _nothing(f"the layer does not run by itself: {reason(error)}")
+        return _nothing(f"the layer does not run by itself: {clause(error)}")
 
 
 def _nothing(why: str) -> Architecture:

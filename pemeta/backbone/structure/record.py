@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pemeta.backbone.structure.description import Output
 from pemeta.backbone.structure.inputs import tiny_batches
-from pemeta.errors import ModelError, reason
+from pemeta.errors import ModelError, clause
 
 
 @dataclass
@@ -115,7 +115,7 @@ def recorded(backbone: nn.Module, layers: Sequence[str]) -> Record:
     kind = getattr(backbone, "main_input_name", "input_ids")
     raise ModelError(
         f"a pass of a tiny batch of {kind} through {type(backbone).__name__} failed"
-        + (f" ({reason(failure)})" if failure is not None else ", because there is no way to make one")
+        + (f" ({clause(failure)})" if failure is not None else ", because there is no way to make one")
     )
 
 

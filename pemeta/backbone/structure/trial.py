@@ -176,9 +176,9 @@ class _Watch:
         if self.name in self.seen.order or not isinstance(output, Tensor) or not arguments:
             return None
         self.seen.order.append(self.name)
-        self.seen.inputs[self.name] = arguments[0]
-        self.seen.outputs[self.name] = output if self.change is None else self.change(output)
-        return self.seen.outputs[self.name]
+        changed = output if self.change is None else self.change(output)
+        self.seen.inputs[self.name], self.seen.outputs[self.name] = arguments[0].clone(), changed.clone()
+        return changed
 
 
 class _Block:
