@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -124,7 +125,8 @@ def _refuse_no_patches(backbone: nn.Module, width: int) -> None:
     height, columns = (sizes, sizes) if isinstance(sizes, int) else tuple(sizes)
     reference = next(embeddings.parameters())
     blank = reference.new_zeros(1, getattr(config, "num_channels", 3), height, columns)
-    with modes_kept(embeddings), torch.no_grad():
+    found: object = None
+    with modes_kept(embeddings), torch.no_grad(), suppress(Exception):  # of embeddings that take more than an image
         embeddings.eval()  # dropout would draw numbers
         found = embeddings(blank)
     if not isinstance(found, Tensor) or found.dim() != 3 or found.shape[-1] != width:
