@@ -4,7 +4,7 @@ import inspect
 
 import torch
 import transformers as t
-from more_architectures import BERT, LLAMA, OPT, ROBERTA, D
+from zoo.fields import BERT, LLAMA, OPT, ROBERTA, D
 
 from pemeta.utils.hub import quiet
 
