@@ -9,9 +9,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from pemeta.backbone.attention import attention_of
 from pemeta.backbone.maps import linear_sizes
-from pemeta.backbone.structure.description import PARTS, Architecture
+from pemeta.backbone.structure.description import PARTS, REMEDY, Architecture
 from pemeta.backbone.structure.found import found_in, signature
 from pemeta.backbone.structure.layers import expand
 from pemeta.backbone.structure.undisturbed import has_values
@@ -25,8 +24,8 @@ An entry takes the place of what would be found; where passes of a tiny batch sh
 
 _KNOWN: dict[Any, Architecture | str] = {}
 """What was found in backbones of one kind, or why nothing was."""
-_OF: WeakKeyDictionary[nn.Module, tuple[Any, Architecture]] = WeakKeyDictionary()
-"""What is known of a backbone, as long as its layers are the same objects."""
+_OF: WeakKeyDictionary[nn.Module, tuple[Any, Any, Architecture]] = WeakKeyDictionary()
+"""What is known of a backbone, as long as its layers are the same objects, and its kind."""
 _MOST = 1000
 
 
@@ -39,10 +38,24 @@ def architecture_of(backbone: nn.Module) -> Architecture:
     Raises:
         ModelError: Its layers cannot be found, or an entry of :data:`ARCHITECTURES` does not match the backbone.
     """
+    return _known(backbone)[1]
+
+
+def kind_of(backbone: nn.Module) -> Any:
+    """What backbones have in common whose passes show the same: classes, shapes and configuration.
+
+    Raises:
+        ModelError: As :func:`architecture_of`.
+    """
+    return _known(backbone)[0]
+
+
+def _known(backbone: nn.Module) -> tuple[Any, Architecture]:
+    """The kind of a backbone, and what was found in the first of the kind."""
     known = _OF.get(backbone)
-    if known is not None and known[0] == _token(backbone, known[1].layers):
-        return known[1]
-    key = kind_of(backbone)
+    if known is not None and known[0] == _token(backbone, known[2].layers):
+        return known[1:]
+    key = _kind(backbone)
     if key not in _KNOWN:
         if len(_KNOWN) >= _MOST:
             _KNOWN.clear()
@@ -50,11 +63,13 @@ def architecture_of(backbone: nn.Module) -> Architecture:
             _KNOWN[key] = _described(backbone)
         except ModelError as error:
             _KNOWN[key] = str(error)
+        except Exception as error:  # of a backbone that is made in another way than those of transformers
+            _KNOWN[key] = f"the layers of {type(backbone).__name__} cannot be found ({clause(error)}); {REMEDY}"
     found = _KNOWN[key]
     if isinstance(found, str):
         raise ModelError(found)
-    _OF[backbone] = _token(backbone, found.layers), found
-    return found
+    _OF[backbone] = _token(backbone, found.layers), key, found
+    return key, found
 
 
 def parts_of(backbone: nn.Module, layer: str) -> Architecture:
@@ -71,21 +86,24 @@ def _token(backbone: nn.Module, layers: str) -> Any:
         return None
     inside = [id(part) for part in parts[0].modules() if part is not parts[0]] if parts else []
     entry = ARCHITECTURES.get(_model_type(backbone))
-    return entry, tuple(map(id, parts)), tuple(inside), next(backbone.parameters()).device.type
+    return entry, tuple(map(id, parts)), tuple(inside), next(backbone.parameters()).is_meta
 
 
 def _model_type(backbone: nn.Module) -> str:
     return str(getattr(getattr(backbone, "config", None), "model_type", type(backbone).__name__))
 
 
-def kind_of(backbone: nn.Module) -> Any:
-    """What backbones have in common whose passes show the same: classes, shapes, configuration, type and device."""
+def _kind(backbone: nn.Module) -> Any:
+    """The kind of a backbone."""
     config = getattr(backbone, "config", None)
-    settings = json.dumps(config.to_dict(), default=str, sort_keys=True) if config is not None else ""
-    first = next(backbone.parameters(), None)
-    where = None if first is None else (first.dtype, first.device.type)
+    settings = {} if config is None else {key: one for key, one in config.to_dict().items() if key not in _ALL_THE_SAME}
     entry = ARCHITECTURES.get(_model_type(backbone))
-    return type(backbone), signature(backbone), settings, attention_of(backbone), where, has_values(backbone), entry
+    shown = json.dumps(settings, default=str, sort_keys=True)
+    return type(backbone), signature(backbone), shown, has_values(backbone), entry
+
+
+_ALL_THE_SAME = ("_attn_implementation", "dtype", "torch_dtype", "_name_or_path")
+"""Keys of configurations that do not matter for what is found."""
 
 
 def _described(backbone: nn.Module) -> Architecture:

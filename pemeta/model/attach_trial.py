@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pemeta.backbone.architectures import kind_of
+from pemeta.backbone.attention import attention_of
 from pemeta.backbone.structure.inputs import LENGTH, tiny_batches
 from pemeta.backbone.structure.undisturbed import has_values, undisturbed
 from pemeta.errors import ModelError, clause
@@ -40,7 +41,11 @@ class AttachTrial:
             return
         others = tuple(sorted({name.rpartition(".")[2] for name, _ in backbone.named_modules() if is_added(name)}))
         config = json.dumps(method.to_config(), default=str, sort_keys=True)
-        self.key = kind_of(backbone), type(method), config, others
+        try:
+            kind = kind_of(backbone)
+        except ModelError:  # its layers are unknown, which is of no matter to some methods
+            kind = object()
+        self.key = kind, attention_of(backbone), next(backbone.parameters()).dtype, type(method), config, others
         if self.key not in _PASSED:
             self._run_before()
 

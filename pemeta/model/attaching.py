@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pemeta.backbone.layer_reuse import separable
 from pemeta.errors import ModelError, reason, shortened
 from pemeta.methods.base import PEMethod
 from pemeta.model.attach_trial import AttachTrial
@@ -24,6 +25,8 @@ def attach_whole(method: PEMethod, backbone: nn.Module, seed: int) -> None:
         with seeded(seed, "theta_a", method.name):
             method.attach(backbone)
         trial.check()
+        if not method.output_only:  # now, since in the middle of a run other threads may use the backbone
+            separable(backbone, method.first_layer(backbone))
     except BaseException as error:
         before.restore()
         if not _lacks_memory(error):

@@ -36,12 +36,12 @@ def tiny_batches(backbone: nn.Module, length: int = LENGTH) -> Iterator[dict[str
 
 def _values(name: str, config: Any, length: int, dtype: torch.dtype) -> Iterator[Tensor]:
     """Values of the argument with this name."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     if name == "input_ids":
         yield _token_ids(config, length, generator)
         return
     for shape in _shapes(name, config):
-        yield torch.randn(shape, generator=generator).to(dtype)
+        yield torch.randn(shape, generator=generator, device="cpu").to(dtype)
 
 
 def _token_ids(config: Any, length: int, generator: torch.Generator) -> Tensor:
@@ -49,7 +49,8 @@ def _token_ids(config: Any, length: int, generator: torch.Generator) -> Tensor:
     size = getattr(config, "vocab_size", 2)
     special = {value for key, value in vars(config).items() if key.endswith("token_id") and isinstance(value, int)}
     usual = [token for token in range(min(size, 1000)) if token not in special] or [0]
-    return torch.tensor(usual)[torch.randint(len(usual), (ROWS, length), generator=generator)]
+    drawn = torch.randint(len(usual), (ROWS, length), generator=generator, device="cpu")
+    return torch.tensor(usual, device="cpu")[drawn]
 
 
 def _shapes(name: str, config: Any) -> Iterator[tuple[int, ...]]:

@@ -123,8 +123,10 @@ class Trial:
 
 def drawn(like: Tensor, seed: int, spread: float = 1.5) -> Tensor:
     """Normal numbers with a tensor's shape, type and device; the same for a seed everywhere."""
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(like.shape, generator=generator) * spread).to(device=like.device, dtype=like.dtype)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return (torch.randn(like.shape, generator=generator, device="cpu") * spread).to(
+        device=like.device, dtype=like.dtype
+    )
 
 
 def another_row(output: Tensor) -> Tensor:
