@@ -1,6 +1,6 @@
 """Every method of the test table on every architecture of the zoo: python benchmarks/architectures/run.py.
 
-    [--only NAME,NAME] [--methods ROW,ROW] [--output FILE]    # FILE's other pairs stay
+    [--only NAME,NAME] [--methods ROW,ROW] [--missing] [--output FILE]    # FILE's other pairs stay
 
 Each pair is attached to a tiny random backbone in float64 (``tests/zoo``), or refused. Attached, it must be the
 identity where the method promises it, have the outer gradients and adapted values of an explicit unroll in both
@@ -36,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default=",".join(ALL), help="architectures, with commas between them")
     parser.add_argument("--methods", default=",".join(ROWS), help="rows of the test table, with commas between them")
+    parser.add_argument("--missing", action="store_true", help="only pairs that the file lacks")
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -45,6 +46,8 @@ def main() -> None:
         pairs = json.loads(given.output.read_text(encoding="utf-8"))["pairs"]
     for name in given.only.split(","):
         for row in given.methods.split(","):
+            if given.missing and row in pairs.get(name, {}):
+                continue
             outcome = tried(name, row)
             pairs.setdefault(name, {})[row] = [outcome.result, outcome.says, outcome.lacks]
             if outcome.result not in GOOD:
