@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -125,10 +124,12 @@ def _refuse_no_patches(backbone: nn.Module, width: int) -> None:
     height, columns = (sizes, sizes) if isinstance(sizes, int) else tuple(sizes)
     reference = next(embeddings.parameters())
     blank = reference.new_zeros(1, getattr(config, "num_channels", 3), height, columns)
-    found: object = None
-    with modes_kept(embeddings), torch.no_grad(), suppress(Exception):  # of embeddings that take more than an image
+    with modes_kept(embeddings), torch.no_grad():
         embeddings.eval()  # dropout would draw numbers
-        found = embeddings(blank)
+        try:
+            found = embeddings(blank)
+        except Exception:  # it takes more than an image, or several
+            found = None
     if not isinstance(found, Tensor) or found.dim() != 3 or found.shape[-1] != width:
         raise ModelError(
             f"a prompt needs an image's patches as one sequence of vectors of width {width}, but "

@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 import pytest
 import torch
 import transformers as t
-from architectures import ARCHITECTURES, backbone
+from architectures import ARCHITECTURES
 from known_parts import BERT, KNOWN, LLAMA
-from more_architectures import more_backbone
 from torch import nn
+from zoo.animals import backbone
 
 from pemeta.backbone import architectures
 from pemeta.backbone.architectures import architecture_of, layer_names, parts_of
@@ -33,12 +33,12 @@ def test_everything_is_compared():
 
 
 NORMS = {"bert": "after", "gpt2": "before", "gemma2": "around", "olmo2": "after", "cohere": "parallel"}
-NORMS |= {"gptneox": "parallel", "gptj": "parallel", "falcon": "parallel", "llama": "before", "dinov2": "before"}
+NORMS |= {"gpt-neox": "parallel", "gpt-j": "parallel", "falcon": "parallel", "llama": "before", "dinov2": "before"}
 
 
 @pytest.mark.parametrize("name", NORMS)
 def test_where_norms_are(name):
-    whole = backbone(name) if name in ARCHITECTURES else more_backbone(name)
+    whole = backbone(name)
     assert found_in(whole).norms == NORMS[name]
 
 
@@ -59,7 +59,7 @@ MORE = {
     "swin": {"layers": "encoder.layers.*.blocks", "key": "attention.k_proj", "ffn_down": "mlp.fc2", "output": "more"},
     # Queries, keys and values of a head follow each other in one map.
     "bloom": {"key": "self_attention.query_key_value", "ffn": "mlp"},
-    "gptneox": {"key": "attention.query_key_value", "ffn_down": "mlp.dense_4h_to_h"},
+    "gpt-neox": {"key": "attention.query_key_value", "ffn_down": "mlp.dense_4h_to_h"},
     "falcon": {"key": "self_attention.query_key_value", "attention": "self_attention"},
     "phi3": {"key": "self_attn.qkv_proj", "ffn_up": ("mlp.gate_up_proj",)},
     # The block's input is not what its last module adds.
@@ -76,7 +76,7 @@ MORE = {
 
 @pytest.mark.parametrize("name", MORE)
 def test_what_is_special(name):
-    found = found_in(more_backbone(name))
+    found = found_in(backbone(name))
     assert {key: getattr(found, key) for key in MORE[name]} == MORE[name]
 
 
@@ -145,10 +145,10 @@ def state(model):
     ]
 
 
-@pytest.mark.parametrize("name", ["bigbird-sparse", "vitmae", "mixtral", "wav2vec2"])
+@pytest.mark.parametrize("name", ["bigbird-sparse", "vit-mae", "mixtral", "wav2vec2"])
 def test_nothing_is_left_of_the_passes(name):
     """BigBird changes its attention for short sequences; a masked autoencoder draws numbers."""
-    whole = more_backbone(name).train()
+    whole = backbone(name).train()
     hook = whole.register_forward_hook(lambda *_: pytest.fail("a hook of the user's ran"))
     before, attributes = state(whole), {key: value for key, value in vars(whole).items() if key[0] != "_"}
     flags = [(one, one.requires_grad, one.grad) for one in whole.parameters()]
@@ -198,7 +198,7 @@ def test_a_backbone_that_changes_is_looked_at_again():
 
 def test_what_has_no_layers_or_takes_something_else_says_so():
     with pytest.raises(ModelError, match="ResNetModel has no layers that can be found: no ModuleList of blocks"):
-        architecture_of(more_backbone("resnet"))
+        architecture_of(backbone("resnet"))
 
     class Two(t.BertModel):
         def forward(self, input_ids, boxes):
@@ -210,7 +210,7 @@ def test_what_has_no_layers_or_takes_something_else_says_so():
 
 @pytest.mark.parametrize("name", ["mpnet", "longformer", "deberta", "olmo2", "dinov2"])
 def test_lower_layers_are_reused_where_that_is_exact(name):
-    assert separable(more_backbone(name), 1)
+    assert separable(backbone(name), 1)
 
 
 def test_lower_layers_are_not_reused_where_it_is_not():
