@@ -126,7 +126,7 @@ def _described(backbone: nn.Module) -> Architecture:
         found = found_in(backbone, entry.layers)
     except ModelError:
         return entry  # it is of use for what cannot be tried
-    wrong = found.covers(entry) if found.tried else []
+    wrong = found.contradicts(entry) if found.tried else []
     if wrong:
         raise ModelError(
             f"{where} says that {wrong[0]} is {getattr(entry, wrong[0])}, but in passes of a tiny batch through this "

@@ -110,7 +110,7 @@ class Architecture:
         """The parts of one layer."""
         return dict(self.others).get(number, self)
 
-    def covers(self, entry: Architecture) -> list[str]:
+    def contradicts(self, entry: Architecture) -> list[str]:
         """The parts of which an entry says something else than what was found here."""
         names = [*PARTS, "attention"]
         return [name for name in names if getattr(self, name) and getattr(entry, name) != getattr(self, name)]
