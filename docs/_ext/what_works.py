@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,18 @@ from docutils.statemachine import StringList
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "architectures" / "results.json"
 EXACT, NOTHING = "✓", "–"
+GENERAL = (
+    (r"^\w+ does not use transformers'", "its attention does not use transformers'"),
+    (r"^no \w+ was found in its layers \((.*)\)$", r"a part was not found in its layers: \1"),
+    (r"found several blocks, with .*", "found several blocks"),
+    (r": [\w.]+ has the maps", ": a block has the maps"),
+    (r"reaches .*", "reaches all that it adds"),
+    (r", which \w+ does not take", ", which it does not take"),
+    (r" of width \d+, but \w+ gives", ", but its embeddings give"),
+    (r"^\[PEFT:PeftType.LORA\] ", ""),
+    (r" \(model_type='\w+'\)", ""),
+)
+"""What differs between architectures in sentences that are otherwise the same, and what stands for it."""
 
 
 def results():
@@ -19,9 +32,12 @@ def results():
 
 
 def because(says):
-    """Why a pair is refused, without the pair."""
-    start, found, rest = says.partition(" cannot be attached to ")
-    return rest.partition(": ")[2] if found and " " not in start else says
+    """Why a pair is refused: without its names, those within the backbone, and the remedy."""
+    text = re.sub(r"^\w+ cannot be attached to \w+: (\w+: )?", "", says).replace("`", "")
+    text = re.split(r"; (?:use|choose|change|pass) ", text)[0]
+    for pattern, general in GENERAL:
+        text = re.sub(pattern, general, text)
+    return text
 
 
 def reasons(pairs):

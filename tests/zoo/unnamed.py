@@ -60,6 +60,7 @@ ENCODERS = {
     "xmod": Row("xmod", "XmodModel", ROBERTA | {"default_language": "en_XX", "languages": ["en_XX"]}),
 }
 
+_HALF_ROTATED = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
 _MOE = LLAMA | {"num_experts": 4, "num_experts_per_tok": 2}
 _ALL_HEADS = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
 DECODERS = {
@@ -118,7 +119,7 @@ DECODERS = {
         "Qwen2MoeModel",
         _MOE | {"moe_intermediate_size": 6, "shared_expert_intermediate_size": 6},
     ),
-    "stablelm": Row("stablelm", "StableLmModel", LLAMA | {"hidden_dropout": 0.0}),
+    "stablelm": Row("stablelm", "StableLmModel", LLAMA | {"hidden_dropout": 0.0, "rope_parameters": _HALF_ROTATED}),
 }
 
 _STATE_SPACE = SIZES | {"vocab_size": 30, "state_size": 4, "conv_kernel": 2, "expand": 2, "pad_token_id": 0}
