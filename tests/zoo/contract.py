@@ -191,6 +191,6 @@ def compare(found: Found, expected: Found, where: str) -> None:
         for name, value in theirs.items():
             other = ours[name]
             error = (other if value is None else value) if value is None or other is None else value - other
-            if error is not None and not float(error.abs().max()) <= TOLERANCE * largest:
+            if error is not None and error.numel() and not float(error.abs().max()) <= TOLERANCE * largest:
                 size = float(error.abs().max()) / largest
                 raise WrongError(f"{where}: the {kind} of {name} differs by {size:.0e} of the largest")
