@@ -70,10 +70,10 @@ def _refuse_head(model: PreTrainedModel) -> None:
 def _embeds(base: nn.Module, model: PreTrainedModel) -> bool:
     """Whether a model's inputs are embedded in its base model, which is otherwise a part of it (DINOv3's encoder)."""
     try:
-        table = model.get_input_embeddings()  # type: ignore[operator]
+        table: object = model.get_input_embeddings()
     except (AttributeError, NotImplementedError):
         return True
-    return not isinstance(table, nn.Module) or any(part is table for part in base.modules())
+    return table is None or any(part is table for part in base.modules())
 
 
 def _refuse_two_stacks(model: PreTrainedModel) -> None:
