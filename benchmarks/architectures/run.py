@@ -67,7 +67,7 @@ def write(path: Path, pairs: dict[str, dict[str, Any]]) -> None:
         for name in ALL
         if name in pairs
     ]
-    versions = {package: version(package) for package in ("torch", "transformers", "peft")}
+    versions = {package: version(package).partition("+")[0] for package in ("torch", "transformers", "peft")}
     head = f'"versions": {json.dumps(versions)},\n"promised": {json.dumps(PROMISED)},\n"pairs": {{\n'
     path.write_text("{\n" + head + ",\n".join(lines) + "\n}\n}\n", encoding="utf-8")
 
