@@ -29,6 +29,7 @@ extensions = [
     "configuration",
     "mathml",
     "methods",
+    "what_works",
 ]
 exclude_patterns = ["_build", "tutorials/GALLERY_HEADER.rst", "tutorials/*.py"]
 

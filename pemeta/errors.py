@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -112,6 +113,15 @@ def reason(error: BaseException) -> str:
     """
     lines = str(error).strip().splitlines()
     return lines[0].strip().rstrip(".:") if lines else type(error).__name__
+
+
+def clause(error: BaseException) -> str:
+    """The first sentence of another library's error message, to be put into one of ours.
+
+    >>> clause(ValueError("Sizes differ: 3 and 4.  Target sizes: [3]."))
+    'Sizes differ: 3 and 4'
+    """
+    return re.split(r"\.\s", reason(error))[0]
 
 
 def article(noun: str) -> str:

@@ -4,18 +4,11 @@ import inspect
 
 import torch
 import transformers as t
-from more_architectures import BERT, LLAMA, MORE, ROBERTA, D
+from zoo.fields import BERT, LLAMA, OPT, ROBERTA, D
 
 from pemeta.utils.hub import quiet
 
-
-def also(*names: str) -> dict[str, tuple[type, type, dict[str, object]]]:
-    """Architectures that other tests have too."""
-    return {name: (getattr(t, MORE[name][0]), getattr(t, MORE[name][1]), MORE[name][2]) for name in names}
-
-
 WINDOWS = {
-    **also("gemma2", "gemma3", "longformer"),
     "modernbert-local": (
         t.ModernBertConfig,
         t.ModernBertModel,
@@ -29,11 +22,22 @@ WINDOWS = {
         t.Qwen2Model,
         LLAMA | {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
     ),
+    "gemma2": (
+        t.Gemma2Config,
+        t.Gemma2Model,
+        LLAMA | {"head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 4},
+    ),
+    "gemma3": (
+        t.Gemma3TextConfig,
+        t.Gemma3TextModel,
+        LLAMA | {"head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 4},
+    ),
+    "longformer": (t.LongformerConfig, t.LongformerModel, ROBERTA | {"attention_window": 4}),
 }
 """Attention to the tokens nearby only, in some layers or in all."""
 
 RELATIVE = {
-    **also("mpnet", "xlnet", "roformer", "esm", "bloom"),
+    "mpnet": (t.MPNetConfig, t.MPNetModel, ROBERTA),
     "t5": (
         t.T5Config,
         t.T5EncoderModel,
@@ -44,13 +48,30 @@ RELATIVE = {
         t.DebertaV2Model,
         BERT | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
     ),
+    "xlnet": (
+        t.XLNetConfig,
+        t.XLNetModel,
+        {"vocab_size": 30, "d_model": D, "n_layer": 2, "n_head": 2, "d_inner": 12, "dropout": 0.0, "pad_token_id": 0},
+    ),
+    "roformer": (t.RoFormerConfig, t.RoFormerModel, BERT | {"embedding_size": 6}),
+    "esm": (
+        t.EsmConfig,
+        t.EsmModel,
+        BERT | {"mask_token_id": 3, "position_embedding_type": "rotary", "token_dropout": False},
+    ),
+    "bloom": (
+        t.BloomConfig,
+        t.BloomModel,
+        {"vocab_size": 30, "hidden_size": D, "n_layer": 2, "n_head": 2, "hidden_dropout": 0.0}
+        | {"attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2},
+    ),
 }
 """Distances between tokens, in a bias, a table, or a rotation that no argument of the backbone changes."""
 
 ABSOLUTE = {
-    **also("opt"),
     "bert": (t.BertConfig, t.BertModel, BERT),
     "xlm-roberta": (t.XLMRobertaConfig, t.XLMRobertaModel, ROBERTA),
+    "opt": (t.OPTConfig, t.OPTModel, OPT),
     "gpt2": (
         t.GPT2Config,
         t.GPT2Model,
@@ -60,7 +81,34 @@ ABSOLUTE = {
 }
 """A table of positions, some of which count padding."""
 
-DEPENDENT = also("funnel", "nystromformer", "mobilebert", "convbert", "fnet")
+DEPENDENT = {
+    "funnel": (
+        t.FunnelConfig,
+        t.FunnelModel,
+        {"vocab_size": 30, "block_sizes": [1, 1], "num_decoder_layers": 1, "d_model": D, "n_head": 2, "d_head": 4}
+        | {"d_inner": 12, "hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0},
+    ),
+    "nystromformer": (
+        t.NystromformerConfig,
+        t.NystromformerModel,
+        BERT | {"segment_means_seq_len": 4, "num_landmarks": 4, "conv_kernel_size": 3},
+    ),
+    "mobilebert": (
+        t.MobileBertConfig,
+        t.MobileBertModel,
+        BERT | {"intra_bottleneck_size": 8, "embedding_size": 6, "num_feedforward_networks": 1},
+    ),
+    "convbert": (
+        t.ConvBertConfig,
+        t.ConvBertModel,
+        BERT | {"embedding_size": D, "conv_kernel_size": 3, "head_ratio": 1},
+    ),
+    "fnet": (
+        t.FNetConfig,
+        t.FNetModel,
+        {key: value for key, value in BERT.items() if key != "attention_probs_dropout_prob"},
+    ),
+}
 """Padding changes what is computed: pooling, landmarks, convolutions, and Fourier transforms over all positions."""
 
 WAV2VEC2 = {

@@ -1,213 +1,159 @@
-"""Where each architecture keeps the parts of its layers: the table that in-layer methods read."""
+"""Where each backbone keeps the parts of its layers, which in-layer methods act on."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from pemeta.errors import ModelError, counted, unknown_name
+from pemeta.backbone.maps import linear_sizes
+from pemeta.backbone.structure.description import PARTS, REMEDY, Architecture
+from pemeta.backbone.structure.found import found_in, signature
+from pemeta.backbone.structure.layers import expand
+from pemeta.backbone.structure.undisturbed import has_values
+from pemeta.errors import ModelError, clause, counted
 
-Part: TypeAlias = Literal["query", "key", "value", "attention_output", "ffn_up", "ffn_down"]
-"""A linear map of a layer: the three projections into attention, the one out of it, and the two of the FFN."""
+ARCHITECTURES: dict[str, Architecture] = {}
+"""Your own descriptions, by transformers' ``config.model_type``, for what is not found in a backbone by itself.
 
-PARTS: tuple[Part, ...] = ("query", "key", "value", "attention_output", "ffn_up", "ffn_down")
+An entry takes the place of what would be found; where passes of a tiny batch show something else, it is refused.
+"""
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """Names of the parts of an architecture's layers, relative to a layer.
-
-    Attributes:
-        layers: Path of the list of layers in the backbone.
-        attention: Module that computes attention and passes itself to transformers' attention interface.
-        query: Query projection; query, key and value have the same name if they are one fused map.
-        key: Key projection.
-        value: Value projection.
-        attention_output: Projection out of attention, whose output is added to the residual stream.
-        ffn: Feed-forward block, called with the block's input; or, if ``ffn_residual``, its last module, called with
-            the inner activation and the block's input, which it adds.
-        ffn_up: Map(s) from the hidden width to the inner width; a gated block has two.
-        ffn_down: Map from the inner width back to the hidden width.
-        ffn_residual: Whether ``ffn`` is called as ``ffn(inner, input)`` and adds the input itself, as in BERT.
-        output: What a layer returns. ``states``: its hidden states; ``pair``: these and None; with both, a pass that
-            knows the output of the lower layers may skip them. ``more``: later layers need other outputs too, or the
-            output is unknown.
-    """
-
-    layers: str
-    attention: str
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    ffn: str
-    ffn_up: tuple[str, ...]
-    ffn_down: str
-    ffn_residual: bool = False
-    output: Literal["states", "pair", "more"] = "more"
-
-    def part(self, part: Part) -> tuple[str, ...]:
-        """Names of a part."""
-        found = getattr(self, part)
-        return found if isinstance(found, tuple) else (found,)
-
-    @property
-    def fused(self) -> bool:
-        """Whether query, key and value are one map."""
-        return self.query == self.key
-
-
-_BERT = Architecture(
-    layers="encoder.layer",
-    attention="attention.self",
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    attention_output="attention.output.dense",
-    ffn="output",
-    ffn_up=("intermediate.dense",),
-    ffn_down="output.dense",
-    ffn_residual=True,
-    output="states",
-)
-_LLAMA = Architecture(
-    layers="layers",
-    attention="self_attn",
-    query="self_attn.q_proj",
-    key="self_attn.k_proj",
-    value="self_attn.v_proj",
-    attention_output="self_attn.o_proj",
-    ffn="mlp",
-    ffn_up=("mlp.gate_proj", "mlp.up_proj"),
-    ffn_down="mlp.down_proj",
-    output="states",
-)
-_T5 = Architecture(
-    layers="encoder.block",
-    attention="layer.0.SelfAttention",
-    query="layer.0.SelfAttention.q",
-    key="layer.0.SelfAttention.k",
-    value="layer.0.SelfAttention.v",
-    attention_output="layer.0.SelfAttention.o",
-    ffn="layer.1.DenseReluDense",
-    ffn_up=("layer.1.DenseReluDense.wi",),
-    ffn_down="layer.1.DenseReluDense.wo",
-    output="more",  # the position bias of the first layer, which all others use
-)
-
-ARCHITECTURES: dict[str, Architecture] = {
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), _LLAMA),
-    **dict.fromkeys(("t5", "mt5"), _T5),
-    "distilbert": Architecture(
-        layers="transformer.layer",
-        attention="attention",
-        query="attention.q_lin",
-        key="attention.k_lin",
-        value="attention.v_lin",
-        attention_output="attention.out_lin",
-        ffn="ffn",
-        ffn_up=("ffn.lin1",),
-        ffn_down="ffn.lin2",
-        output="states",
-    ),
-    "deberta-v2": replace(
-        _BERT,
-        query="attention.self.query_proj",
-        key="attention.self.key_proj",
-        value="attention.self.value_proj",
-        output="pair",
-    ),
-    "modernbert": Architecture(
-        layers="layers",
-        attention="attn",
-        query="attn.Wqkv",
-        key="attn.Wqkv",
-        value="attn.Wqkv",
-        attention_output="attn.Wo",
-        ffn="mlp",
-        ffn_up=("mlp.Wi",),
-        ffn_down="mlp.Wo",
-        output="states",
-    ),
-    "gpt2": Architecture(
-        layers="h",
-        attention="attn",
-        query="attn.c_attn",
-        key="attn.c_attn",
-        value="attn.c_attn",
-        attention_output="attn.c_proj",
-        ffn="mlp",
-        ffn_up=("mlp.c_fc",),
-        ffn_down="mlp.c_proj",
-        output="states",
-    ),
-    "vit": Architecture(
-        layers="layers",
-        attention="attention",
-        query="attention.q_proj",
-        key="attention.k_proj",
-        value="attention.v_proj",
-        attention_output="attention.o_proj",
-        ffn="mlp",
-        ffn_up=("mlp.fc1",),
-        ffn_down="mlp.fc2",
-        output="states",
-    ),
-}
-"""Architectures by transformers' ``config.model_type``. Add an entry to use in-layer methods on another one."""
-
-_GATED_T5 = replace(_T5, ffn_up=("layer.1.DenseReluDense.wi_0", "layer.1.DenseReluDense.wi_1"))
+_KNOWN: dict[Any, Architecture | str] = {}
+"""What was found in backbones of one kind, or why nothing was."""
+_OF: WeakKeyDictionary[nn.Module, tuple[Any, Any, Architecture]] = WeakKeyDictionary()
+"""What is known of a backbone, as long as its layers are the same objects, and its kind."""
+_MOST = 1000
 
 
 def architecture_of(backbone: nn.Module) -> Architecture:
-    """The table's entry for a backbone.
+    """The layers of a backbone and the names of their parts.
+
+    They are found when a backbone is first asked for: by its modules, and by passes of a tiny random batch, in which
+    each part has to do what its name stands for. The passes leave no trace.
 
     Raises:
-        ModelError: There is no entry for its ``config.model_type``, or the backbone does not match the entry.
+        ModelError: Its layers cannot be found, or an entry of :data:`ARCHITECTURES` does not match the backbone.
     """
-    config = getattr(backbone, "config", None)
-    kind = str(getattr(config, "model_type", type(backbone).__name__))
-    if kind not in ARCHITECTURES:
-        raise ModelError(
-            f"{unknown_name('architecture', kind, ARCHITECTURES)}; add the names of its parts to "
-            "pemeta.backbone.architectures.ARCHITECTURES, or use a method that needs no entry: adapter with "
-            "placement output, bitfit, layer_norm, prompt, full, head_only"
-        )
-    found = ARCHITECTURES[kind]
-    if found == _T5 and getattr(config, "is_gated_act", False):  # T5 1.1 and mT5
-        found = _GATED_T5
+    return _known(backbone)[1]
+
+
+def kind_of(backbone: nn.Module) -> Any:
+    """What backbones have in common whose passes show the same: classes, shapes and configuration.
+
+    Raises:
+        ModelError: As :func:`architecture_of`.
+    """
+    return _known(backbone)[0]
+
+
+def _known(backbone: nn.Module) -> tuple[Any, Architecture]:
+    """The kind of a backbone, and what was found in the first of the kind."""
+    known = _OF.get(backbone)
+    if known is not None and known[0] == _token(backbone, known[2].layers):
+        return known[1:]
+    key = _kind(backbone)
+    if key not in _KNOWN:
+        if len(_KNOWN) >= _MOST:
+            _KNOWN.clear()
+        try:
+            _KNOWN[key] = _described(backbone)
+        except ModelError as error:
+            _KNOWN[key] = str(error)
+        except Exception as error:  # of a backbone that is made in another way than those of transformers
+            _KNOWN[key] = f"the layers of {type(backbone).__name__} cannot be found ({clause(error)}); {REMEDY}"
+    found = _KNOWN[key]
+    if isinstance(found, str):
+        raise ModelError(found)
+    _OF[backbone] = _token(backbone, found.layers), key, found
+    return key, found
+
+
+def parts_of(backbone: nn.Module, layer: str) -> Architecture:
+    """The names of the parts of one layer, given by its name."""
+    found = architecture_of(backbone)
+    return found.of_layer(expand(backbone, found.layers).index(layer)) if found.others else found
+
+
+def _token(backbone: nn.Module, layers: str) -> Any:
+    """What changes when a backbone gets other layers, or is moved from or to a device without values."""
     try:
-        layer = backbone.get_submodule(found.layers)[0]  # type: ignore[index] # a ModuleList
-        for name in {found.attention, found.ffn, *(name for part in PARTS for name in found.part(part))}:
+        parts = [backbone.get_submodule(name) for name in expand(backbone, layers)]
+    except AttributeError:
+        return None
+    inside = [id(part) for part in parts[0].modules() if part is not parts[0]] if parts else []
+    entry = ARCHITECTURES.get(_model_type(backbone))
+    return entry, tuple(map(id, parts)), tuple(inside), next(backbone.parameters()).is_meta
+
+
+def _model_type(backbone: nn.Module) -> str:
+    return str(getattr(getattr(backbone, "config", None), "model_type", type(backbone).__name__))
+
+
+def _kind(backbone: nn.Module) -> Any:
+    """The kind of a backbone."""
+    config = getattr(backbone, "config", None)
+    settings = {} if config is None else {key: one for key, one in config.to_dict().items() if key not in _ALL_THE_SAME}
+    entry = ARCHITECTURES.get(_model_type(backbone))
+    shown = json.dumps(settings, default=str, sort_keys=True)
+    return type(backbone), signature(backbone), shown, has_values(backbone), entry
+
+
+_ALL_THE_SAME = ("_attn_implementation", "dtype", "torch_dtype", "_name_or_path")
+"""Keys of configurations that do not matter for what is found."""
+
+
+def _described(backbone: nn.Module) -> Architecture:
+    """The entry for a backbone, or what is found in it."""
+    kind = _model_type(backbone)
+    entry = ARCHITECTURES.get(kind)
+    if entry is None:
+        return found_in(backbone)
+    where = f"the entry {kind!r} of pemeta.backbone.architectures.ARCHITECTURES"
+    try:
+        layer = backbone.get_submodule(expand(backbone, entry.layers)[0])
+        for name in filter(None, (entry.attention, entry.ffn, *entry.ffn_up, *(_names(entry)))):
             layer.get_submodule(name)
     except (AttributeError, IndexError) as error:
         raise ModelError(
-            f"{type(backbone).__name__} does not match the entry {kind!r} of "
-            f"pemeta.backbone.architectures.ARCHITECTURES ({error}); correct the entry for this version of transformers"
+            f"{type(backbone).__name__} does not match {where} ({clause(error)}); correct the entry for this version "
+            "of transformers, or remove it"
         ) from None
-    return found
+    try:
+        found = found_in(backbone, entry.layers)
+    except ModelError:
+        return entry  # it is of use for what cannot be tried
+    wrong = found.contradicts(entry) if found.tried else []
+    if wrong:
+        raise ModelError(
+            f"{where} says that {wrong[0]} is {getattr(entry, wrong[0])}, but in passes of a tiny batch through this "
+            f"{type(backbone).__name__} it is {getattr(found, wrong[0])}; correct the entry, or remove it"
+        )
+    return entry
+
+
+def _names(entry: Architecture) -> list[str | None]:
+    return [getattr(entry, part) for part in PARTS if part != "ffn_up"]
 
 
 def layer_names(backbone: nn.Module, top: int | None = None) -> Sequence[str]:
     """Names of the backbone's layers, from the lowest to the highest.
 
     Args:
-        backbone: A backbone with an entry in the table.
+        backbone: A model of transformers.
         top: Number of layers to name, counted from the highest; None for all.
 
     Raises:
-        ModelError: The backbone has fewer than ``top`` layers, or no entry.
+        ModelError: The backbone has fewer than ``top`` layers, or none that can be found.
     """
-    where = architecture_of(backbone).layers
-    number = len(backbone.get_submodule(where))  # type: ignore[arg-type] # a ModuleList
-    if top is not None and top > number:
-        layers = counted(number, "layer")
-        raise ModelError(f"top_layers is {top}, but the backbone has {layers}; choose from 1 to {number}")
-    return [f"{where}.{i}" for i in range(number - (number if top is None else top), number)]
+    names = expand(backbone, architecture_of(backbone).layers)
+    if top is not None and top > len(names):
+        layers = counted(len(names), "layer")
+        raise ModelError(f"top_layers is {top}, but the backbone has {layers}; choose from 1 to {len(names)}")
+    return names[len(names) - (len(names) if top is None else top) :]
 
 
 def first_layer(backbone: nn.Module, names: Collection[str]) -> int:
@@ -228,59 +174,30 @@ def first_layer(backbone: nn.Module, names: Collection[str]) -> int:
     return lowest
 
 
-def linear_sizes(linear: nn.Module) -> tuple[int, int]:
-    """Input and output width of a linear map: ``nn.Linear``, or the transposed ``Conv1D`` of GPT-2.
-
-    Raises:
-        ModelError: The module is neither; it is quantised, for example.
-    """
-    weight = getattr(linear, "weight", None)
-    if weight is None or weight.ndim != 2 or not weight.is_floating_point():
-        raise ModelError(
-            f"{type(linear).__name__} is not a plain linear map; load the backbone unquantised, in floating point"
-        )
-    rows, columns = weight.shape
-    return (rows, columns) if transposed(linear) else (columns, rows)
-
-
 def key_width(backbone: nn.Module, layer: str) -> int:
     """Width of a layer's keys, and of its values, over all heads; less than that of its queries if queries share them.
 
     Args:
-        backbone: A backbone with an entry in the table.
+        backbone: A model of transformers.
         layer: Name of the layer.
 
     Raises:
         ModelError: One map makes queries and keys, and its width is not that of whole heads.
     """
-    parts = architecture_of(backbone)
-    out = linear_sizes(backbone.get_submodule(f"{layer}.{parts.key}"))[1]
-    both = 2 if parts.value == parts.key else 1  # keys and values
+    parts = parts_of(backbone, layer)
+    key = parts.one("key")
+    out = linear_sizes(backbone.get_submodule(f"{layer}.{key}"))[1]
+    both = 2 if parts.value == key else 1  # keys and values
     if not parts.fused:
         return out // both
-    attention, config = backbone.get_submodule(f"{layer}.{parts.attention}"), backbone.config
+    attention, config = backbone.get_submodule(f"{layer}.{parts.one('attention')}"), backbone.config
     heads: int = config.num_attention_heads  # type: ignore[union-attr,assignment]
     sizes = (getattr(where, "head_dim", None) for where in (attention, config))
     size = next((size for size in sizes if isinstance(size, int)), int(config.hidden_size) // heads)  # type: ignore[union-attr,arg-type]
     rest = out - heads * size
     if rest <= 0 or rest % (both * size):
         raise ModelError(
-            f"{parts.key} of {type(backbone).__name__} has {out} outputs, which are not {heads} queries of {size} and "
+            f"{key} of {type(backbone).__name__} has {out} outputs, which are not {heads} queries of {size} and "
             "whole heads of keys and values; use lora, adapter or prompt"
         )
     return rest // both
-
-
-def transposed(linear: nn.Module) -> bool:
-    """Whether the weight is (in, out), as in transformers' ``Conv1D``, rather than (out, in)."""
-    return type(linear).__name__ == "Conv1D"
-
-
-def attention_of(backbone: nn.Module) -> str:
-    """The attention implementation of a backbone: ``eager``, ``sdpa`` etc., whether or not it has a prefix."""
-    name = getattr(getattr(backbone, "config", None), "_attn_implementation", None)
-    return str(name or "eager").removeprefix(PREFIXED)
-
-
-PREFIXED = "pemeta_prefix_"
-"""Start of the names, in transformers' attention interface, of attention with learned prefix keys and values."""

@@ -51,7 +51,7 @@ def _remedy(given: object) -> str:
 def _refuse_head(model: PreTrainedModel) -> None:
     """Refuse a model that has parameters beside its base model: they would be part of θ_p, and tasks have heads."""
     base = model.base_model
-    if base is model:
+    if base is model or not _embeds(base, model):
         return
     inside = {name for name, part in model.named_modules(remove_duplicate=False) if part is base}
     rest = [
@@ -65,6 +65,15 @@ def _refuse_head(model: PreTrainedModel) -> None:
             f"({rest[0].rpartition('.')[0] or rest[0]}), but tasks get heads of pemeta's; pass its base model, which "
             f"is model.base_model"
         )
+
+
+def _embeds(base: nn.Module, model: PreTrainedModel) -> bool:
+    """Whether a model's inputs are embedded in its base model, which is otherwise a part of it (DINOv3's encoder)."""
+    try:
+        table: object = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return True
+    return table is None or any(part is table for part in base.modules())
 
 
 def _refuse_two_stacks(model: PreTrainedModel) -> None:

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from pemeta.backbone.architectures import architecture_of, layer_names
+from pemeta.backbone.architectures import architecture_of, kind_of, layer_names
+from pemeta.backbone.structure.description import Output
+from pemeta.backbone.structure.record import recorded
+from pemeta.backbone.structure.undisturbed import has_values, undisturbed
 from pemeta.errors import ModelError
 from pemeta.typing import Batch
 
@@ -21,13 +24,48 @@ INPUT_OF_LAYER = "input_of_layer_"
 def separable(backbone: nn.Module, first: int) -> bool:
     """Whether a pass can skip the layers below ``first`` if the input of that layer is known.
 
-    Not if a part of the backbone is compiled: its graph would be used as it is, whatever is skipped or hooked.
+    Not if a part of the backbone is compiled: its graph would be used as it is, whatever is skipped or hooked. And only
+    if it gives what a whole pass gives, which is tried with a tiny batch, once for each kind of backbone: DeBERTa may
+    have a convolution between the first layer and the second.
     """
-    if first == 0 or architecture_of(backbone).output == "more" or is_compiled(backbone):
+    if first == 0 or is_compiled(backbone):
         return False
+    found = architecture_of(backbone)
+    if found.output == "more" or not has_values(backbone):
+        return found.output != "more" and not _convolved(backbone, first)
+    key = kind_of(backbone), first
+    if key not in _TRIED:
+        _TRIED[key] = _gives_the_same(backbone, first)
+    return _TRIED[key]
+
+
+_TRIED: dict[Any, bool] = {}
+"""Whether layers below one can be skipped, by the kind of backbone and the number of the layer."""
+
+
+def _convolved(backbone: nn.Module, first: int) -> bool:
+    """Whether there is a convolution between the first layer and the second, where nothing can be tried."""
     stack = backbone.get_submodule(architecture_of(backbone).layers.rpartition(".")[0])
-    # DeBERTa has a convolution between the first layer and the second.
-    return not (first == 1 and getattr(stack, "conv", None) is not None)
+    return first == 1 and getattr(stack, "conv", None) is not None
+
+
+def _gives_the_same(backbone: nn.Module, first: int) -> bool:
+    """Whether a pass without the layers below gives the same last hidden states as a whole one."""
+    names = list(layer_names(backbone))
+    with undisturbed(backbone):
+        try:
+            whole = recorded(backbone, names)
+        except ModelError:
+            return False
+    call = whole.of(names[first])
+    if call is None or call.hidden is None or whole.states is None:
+        return False
+    with undisturbed(backbone), skip_layers_below(backbone, {f"{INPUT_OF_LAYER}{first}": call.hidden}):
+        try:
+            states = getattr(backbone(**whole.inputs), "last_hidden_state", None)
+        except Exception:  # a model that does more with its layers than to run them
+            return False
+    return isinstance(states, Tensor) and states.shape == whole.states.shape and torch.allclose(states, whole.states)
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -69,10 +107,10 @@ def run_below(backbone: nn.Module, inputs: dict[str, Any], first: int) -> Tensor
 class _Skipped(nn.Module):
     """A stand-in for a skipped layer, which returns the hidden states that the skipped layers result in."""
 
-    def __init__(self, layer: nn.Module, hidden: Tensor, pair: bool) -> None:
+    def __init__(self, layer: nn.Module, hidden: Tensor, output: Output) -> None:
         super().__init__()
         self.__dict__["layer"] = layer  # not a child; answers for attributes that models read from their layers
-        self.output = (hidden, None) if pair else hidden
+        self.output = {"pair": (hidden, None), "single": (hidden,)}.get(output, hidden)
 
     def forward(self, *arguments: Any, **kwargs: Any) -> Any:
         return self.output
@@ -88,17 +126,19 @@ def skip_layers_below(backbone: nn.Module, batch: Batch) -> Iterator[None]:
     if key is None:
         yield
         return
-    parts = architecture_of(backbone)
-    layers = backbone.get_submodule(parts.layers)._modules
-    before = dict(layers)
+    output, below = architecture_of(backbone).output, layer_names(backbone)[: int(key.removeprefix(INPUT_OF_LAYER))]
+    places = [
+        (backbone.get_submodule(parent)._modules, number) for parent, _, number in (n.rpartition(".") for n in below)
+    ]
+    before = [layers[number] for layers, number in places]
     try:
-        for index in range(int(key.removeprefix(INPUT_OF_LAYER))):
-            layer = before[str(index)]
+        for (layers, number), layer in zip(places, before, strict=True):
             assert layer is not None  # a layer of a ModuleList
-            layers[str(index)] = _Skipped(layer, batch[key], parts.output == "pair")
+            layers[number] = _Skipped(layer, batch[key], output)
         yield
     finally:
-        layers.update(before)
+        for (layers, number), layer in zip(places, before, strict=True):
+            layers[number] = layer
 
 
 _RANDOM = ("drop", "jitter", "mask_time_prob", "mask_feature_prob")

@@ -17,7 +17,10 @@ def methods(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Folder or hub name of a model: also show how many of its parameters a method adapts."),
+        typer.Option(
+            help="Folder or hub name of a model: also show how many of its parameters a method adapts, and the names "
+            "of its layers' parts."
+        ),
     ] = None,
 ) -> None:
     """List the PE methods and their fields.

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pydantic_core import PydanticUndefined
 
 from pemeta.backbone.loading import empty_backbone
+from pemeta.backbone.structure.wording import described_layers
 from pemeta.errors import ModelError
 from pemeta.methods import PEMethod
 from pemeta.utils.modules import count
@@ -15,7 +16,7 @@ from pemeta.utils.strict_yaml import read_value
 
 
 def describe_methods(chosen: Sequence[str], model: str | None) -> Iterator[str]:
-    """Lines that describe each method.
+    """Lines that describe each method, and the layers of a model with the names of their parts.
 
     Args:
         chosen: names, or YAML mappings with the key ``name``; every registered method if empty.
@@ -38,6 +39,8 @@ def describe_methods(chosen: Sequence[str], model: str | None) -> Iterator[str]:
         yield f"    paper: {kind.paper}"
         if model is not None:
             yield f"    θ_a: {size(one, model)}"
+    if model is not None:
+        yield from described_layers(empty_backbone(model))
 
 
 def size(method: PEMethod | type[PEMethod], model: str) -> str:

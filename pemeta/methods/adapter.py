@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from typing_extensions import Self
 
-from pemeta.backbone.architectures import architecture_of, layer_names, linear_sizes
+from pemeta.backbone.architectures import layer_names, parts_of
+from pemeta.backbone.maps import linear_sizes
+from pemeta.backbone.structure.description import Architecture
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
+from pemeta.methods.side_path import BlockInput, add_beside, keep_input
 from pemeta.utils.precision import as_held
 
 
@@ -39,14 +42,18 @@ class Bottleneck(nn.Module):
         return self.up(self.activation(self.down(hidden))) * self.scale  # type: ignore[no-any-return]
 
 
-def _serial(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+def _serial(added: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
     """Add an adapter's output after a sublayer's last map, before the residual is added."""
-    return output + added(output)  # type: ignore[no-any-return]
+    if isinstance(output, tuple):  # of a block with experts, whose scores follow
+        return (output[0] + added(output[0]), *output[1:])
+    return output + added(output)
 
 
-def _parallel(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+def _parallel(added: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
     """Add an adapter's output in parallel to a feed-forward block that is one module."""
-    return output + added(arguments[0])  # type: ignore[no-any-return]
+    if isinstance(output, tuple):
+        return (output[0] + added(arguments[0]), *output[1:])
+    return output + added(arguments[0])
 
 
 def _parallel_residual(added: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -115,18 +122,29 @@ class Adapter(Inserted):
         """One bottleneck after the backbone, or one or two in each layer."""
         if self.placement == "output":
             return [Insertion("", self._maker(hidden_size(backbone)))]
-        parts = architecture_of(backbone)
-        after = {"houlsby": (parts.attention_output, parts.ffn_down), "pfeiffer": (parts.ffn_down,), "parallel": ()}
-        found = []
+        found: list[Insertion] = []
         for layer in layer_names(backbone, self.top_layers):
-            for name in after[self.placement]:
-                width = linear_sizes(backbone.get_submodule(f"{layer}.{name}"))[1]
-                found.append(Insertion(f"{layer}.{name}", self._maker(width), after=_serial))
+            parts = parts_of(backbone, layer)
             if self.placement == "parallel":
-                make = self._maker(hidden_size(backbone))
-                hook = {"before": _parallel_residual} if parts.ffn_residual else {"after": _parallel}
-                found.append(Insertion(f"{layer}.{parts.ffn}", make, **hook))
+                found += self._beside(backbone, layer, parts)
+                continue
+            after = [parts.one("attention_output")] if self.placement == "houlsby" else []
+            for name in (*after, parts.block_output):
+                part = backbone.get_submodule(f"{layer}.{name}")
+                width = hidden_size(backbone) if name == parts.ffn else linear_sizes(part)[1]  # a block of experts
+                found.append(Insertion(f"{layer}.{name}", self._maker(width), after=_serial))
         return found
+
+    def _beside(self, backbone: nn.Module, layer: str, parts: Architecture) -> list[Insertion]:
+        """One bottleneck in parallel to a layer's feed-forward block, whose last map alone is a module in some."""
+        if parts.ffn is not None:
+            width = linear_sizes(backbone.get_submodule(f"{layer}.{parts.ffn_up[0]}"))[0] if parts.ffn_up else None
+            hook = {"before": _parallel_residual} if parts.ffn_residual else {"after": _parallel}
+            return [Insertion(f"{layer}.{parts.ffn}", self._maker(width or hidden_size(backbone)), **hook)]
+        first, last = f"{layer}.{parts.part('ffn_up')[0]}", f"{layer}.{parts.one('ffn_down')}"
+        source = BlockInput()
+        make = partial(_fed_by, self._maker(linear_sizes(backbone.get_submodule(first))[0]), source)
+        return [Insertion(first, lambda: source, before=keep_input), Insertion(last, make, after=add_beside)]
 
     def _maker(self, width: int) -> partial[Bottleneck]:
         return partial(Bottleneck, width, self.bottleneck, self.activation, self.init_std, self.scale)
@@ -137,6 +155,13 @@ class Adapter(Inserted):
             return hidden
         added = getattr(backbone, self.child)
         return hidden + added(as_held(hidden, added.down.weight))  # type: ignore[no-any-return]
+
+
+def _fed_by(make: partial[Bottleneck], source: BlockInput) -> Bottleneck:
+    """A bottleneck that gets its input from where the block's is kept."""
+    made = make()
+    made.source = source
+    return made
 
 
 def hidden_size(backbone: nn.Module) -> int:

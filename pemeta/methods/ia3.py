@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from pemeta.backbone.architectures import architecture_of, layer_names, linear_sizes, transposed
+from pemeta.backbone.architectures import layer_names, parts_of
+from pemeta.backbone.maps import linear_sizes, transposed
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
 from pemeta.methods.peft_targets import matched_modules, parts_and_layers, refuse_unknown_settings
@@ -65,14 +66,15 @@ class IA3(Inserted):
 
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
         """Factors on the outputs of the key and value maps, and on the input of the feed-forward block's last map."""
-        parts = architecture_of(backbone)
         found = []
         for layer in layer_names(backbone, self.top_layers):
-            for name in dict.fromkeys((parts.key, parts.value)):
+            parts = parts_of(backbone, layer)
+            for name in dict.fromkeys((parts.one("key"), parts.one("value"))):
                 out = linear_sizes(backbone.get_submodule(f"{layer}.{name}"))[1]
                 found.append(Insertion(f"{layer}.{name}", partial(Factors, out, False), after=_scale_output))
-            width = linear_sizes(backbone.get_submodule(f"{layer}.{parts.ffn_down}"))[0]
-            found.append(Insertion(f"{layer}.{parts.ffn_down}", partial(Factors, width, True), before=_scale_input))
+            down = f"{layer}.{parts.one('ffn_down')}"
+            width = linear_sizes(backbone.get_submodule(down))[0]
+            found.append(Insertion(down, partial(Factors, width, True), before=_scale_input))
         return found
 
     @property

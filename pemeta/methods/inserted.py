@@ -50,7 +50,8 @@ class Hook:
         """Call the function with the added module of ``part``."""
         added = part._modules[self.child]
         half = first_half(rest)
-        if half is None or casts_itself(half) or next(added.parameters()).dtype in HALF:  # type: ignore[union-attr]
+        own = next(added.parameters(), None)  # type: ignore[union-attr]
+        if half is None or casts_itself(half) or own is None or own.dtype in HALF:
             return self.function(added, *rest)
         return narrowed(self.function(added, *widened(rest)), rest[-1])
 

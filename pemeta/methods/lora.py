@@ -13,12 +13,12 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from pemeta.backbone.architectures import PARTS, linear_sizes, transposed
+from pemeta.backbone.maps import is_linear, linear_sizes, transposed
+from pemeta.backbone.structure.description import PARTS
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
 from pemeta.methods.peft_targets import (
     INITIALISATIONS,
-    is_linear,
     matched_modules,
     parts_and_layers,
     refuse_changed_base,

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from torch import nn
 from typing_extensions import Self
 
-from pemeta.errors import ConfigError, ModelError, excerpt, reason, unknown_name
+from pemeta.errors import ConfigError, ModelError, clause, excerpt, unknown_name
 from pemeta.methods.base import PEMethod
 from pemeta.methods.peft_probe import forgets, one_of_each_kind, strays, try_layer
 from pemeta.methods.peft_targets import changes_base
@@ -132,7 +132,7 @@ class Peft(PEMethod):
         except Exception as error:  # PEFT raises nearly anything
             before.restore()
             raise ModelError(
-                f"peft cannot be attached to {type(backbone).__name__}: {reason(error)}; change the method's config"
+                f"peft cannot be attached to {type(backbone).__name__}: {clause(error)}; change the method's config"
             ) from None
         if fault is not None:
             before.restore()
@@ -271,7 +271,7 @@ def tuner_config(config: Mapping[str, Any]) -> Any:
     try:
         return PeftConfig.from_peft_type(**config)  # type: ignore[no-untyped-call]
     except Exception as error:  # ValueError for a wrong value, for example
-        raise ConfigError(f"peft rejects this config: {reason(error)}") from None
+        raise ConfigError(f"peft rejects this config: {clause(error)}") from None
 
 
 def _sum(parameter: nn.Parameter) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from torch import nn
 
-from pemeta.backbone.architectures import PARTS, Part, architecture_of, layer_names, transposed
+from pemeta.backbone.architectures import layer_names, parts_of
+from pemeta.backbone.maps import is_linear
+from pemeta.backbone.structure.description import PARTS, Part
 from pemeta.errors import ModelError, counted, excerpt
 from pemeta.methods.base import is_added
 
@@ -82,11 +84,6 @@ def refuse_changed_base(config: Mapping[str, Any]) -> None:
         )
 
 
-def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear map: ``nn.Linear``, or the transposed ``Conv1D`` of GPT-2."""
-    return isinstance(module, nn.Linear) or transposed(module)
-
-
 def targeted_maps(backbone: nn.Module, targets: Sequence[str], top_layers: int | None) -> list[str]:
     """Names of the linear maps that targets select, each a part, a name, the end of a name or a pattern of names.
 
@@ -96,13 +93,12 @@ def targeted_maps(backbone: nn.Module, targets: Sequence[str], top_layers: int |
         top_layers: number of layers in which to look, counted from the top; None for all of the backbone.
 
     Raises:
-        ModelError: a target selects nothing, or is a part of an architecture without an entry in the table.
+        ModelError: a target selects nothing, or is a part that was not found in the backbone's layers.
     """
     layers = None if top_layers is None else tuple(f"{layer}." for layer in layer_names(backbone, top_layers))
     if set(targets) <= set(PARTS):
-        parts = architecture_of(backbone)
-        names = dict.fromkeys(name for target in targets for name in parts.part(_part(target)))
-        return [f"{layer}.{name}" for layer in layer_names(backbone, top_layers) for name in names]
+        wanted = list(map(_part, targets))
+        return [name for layer in layer_names(backbone, top_layers) for name in _parts(backbone, layer, wanted)]
     every = [name for name, module in backbone.named_modules() if is_linear(module) and not is_added(name)]
     maps = [name for name in every if layers is None or name.startswith(layers)]
     found: set[str] = set()
@@ -123,14 +119,19 @@ def _selected(backbone: nn.Module, target: str, maps: Sequence[str]) -> list[str
     if target.lower() == ALL_LINEAR:
         return list(maps)
     if target in PARTS:
-        names = tuple(f".{name}" for name in architecture_of(backbone).part(_part(target)))
-        inside = tuple(f"{layer}." for layer in layer_names(backbone))
-        return [name for name in maps if name.startswith(inside) and name.endswith(names)]
+        parts = {name for layer in layer_names(backbone) for name in _parts(backbone, layer, [_part(target)])}
+        return [name for name in maps if name in parts]
     named = [name for name in maps if name == target or name.endswith(f".{target}")]
     try:
         return named or [name for name in maps if re.fullmatch(target, name)]
     except re.error:
         return []
+
+
+def _parts(backbone: nn.Module, layer: str, parts: Sequence[Part]) -> list[str]:
+    """Full names of the maps of a layer that are these parts, each once."""
+    found = parts_of(backbone, layer)
+    return list(dict.fromkeys(f"{layer}.{name}" for part in parts for name in found.part(part)))
 
 
 def _part(target: str) -> Part:
@@ -165,12 +166,10 @@ def parts_and_layers(names: Sequence[str], backbone: nn.Module) -> tuple[tuple[P
     Raises:
         ModelError: the modules are not the same parts in each of the top layers.
     """
-    parts, layers = architecture_of(backbone), list(layer_names(backbone))
-    wanted = set(names)
+    layers, wanted = list(layer_names(backbone)), set(names)
     touched = [layer for layer in layers if any(name.startswith(f"{layer}.") for name in wanted)]
-    within = {name.removeprefix(f"{layer}.") for layer in touched for name in wanted if name.startswith(f"{layer}.")}
-    chosen = tuple(part for part in PARTS if within.issuperset(parts.part(part)))
-    covered = {f"{layer}.{name}" for layer in touched for part in chosen for name in parts.part(part)}
+    chosen = tuple(part for part in PARTS if touched and all(_has(backbone, layer, part, wanted) for layer in touched))
+    covered = {name for layer in touched for name in _parts(backbone, layer, chosen)}
     if covered != wanted or touched != layers[len(layers) - len(touched) :]:
         odd = sorted(covered ^ wanted)
         raise ModelError(
@@ -178,3 +177,11 @@ def parts_and_layers(names: Sequence[str], backbone: nn.Module) -> tuple[tuple[P
             f"top layers (e.g. {odd[0] if odd else touched[0]}); use the method peft instead"
         )
     return chosen, None if len(touched) == len(layers) else len(touched)
+
+
+def _has(backbone: nn.Module, layer: str, part: Part, wanted: Set[str]) -> bool:
+    """Whether all maps of a layer that are this part are wanted, and there are some."""
+    try:
+        return wanted >= set(_parts(backbone, layer, [part]))
+    except ModelError:
+        return False

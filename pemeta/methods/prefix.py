@@ -17,7 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from pemeta.backbone.architectures import PREFIXED, architecture_of, attention_of, key_width, layer_names
+from pemeta.backbone.architectures import key_width, layer_names, parts_of
+from pemeta.backbone.attention import PREFIXED, attention_of
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import HookFunction, Inserted, Insertion
 from pemeta.methods.positions import PaddingLast, named_arguments, position_ids, rotary, takes_positions
@@ -187,7 +188,7 @@ class Prefix(Inserted):
         reason = super().unsupported(backbone)
         if reason is not None:
             return reason
-        attention = backbone.get_submodule(f"{layer_names(backbone)[0]}.{architecture_of(backbone).attention}")
+        attention = backbone.get_submodule(self.insertions(backbone)[0].path)
         if not hasattr(sys.modules[type(attention).__module__], "ALL_ATTENTION_FUNCTIONS"):
             return (
                 f"{type(attention).__name__} does not use transformers' attention interface, so keys and values "
@@ -202,7 +203,6 @@ class Prefix(Inserted):
 
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
         """Keys and values in each layer's attention."""
-        parts = architecture_of(backbone)
         shared: list[SharedEmbeddings] = []  # filled on first use: describing the insertions must draw no numbers
 
         def make(width: int) -> nn.Module:
@@ -212,10 +212,11 @@ class Prefix(Inserted):
                 shared.append(SharedEmbeddings(self.length, backbone.config.hidden_size, self.reparametrize))  # type: ignore[union-attr,arg-type]
             return Reparametrised(shared[0], width, self.reparametrize)
 
-        return [
-            Insertion(f"{layer}.{parts.attention}", partial(make, key_width(backbone, layer)))
-            for layer in layer_names(backbone, self.top_layers)
-        ]
+        found = []
+        for layer in layer_names(backbone, self.top_layers):
+            path = f"{layer}.{parts_of(backbone, layer).one('attention')}"
+            found.append(Insertion(path, partial(make, key_width(backbone, layer))))
+        return found
 
     def attach(self, backbone: nn.Module) -> None:
         """Insert the keys and values, and make the backbone attend to them."""

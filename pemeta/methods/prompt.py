@@ -170,7 +170,10 @@ def _refuse_no_patches(backbone: nn.Module, width: int) -> None:
     blank = reference.new_zeros(1, getattr(config, "num_channels", 3), height, columns)
     with modes_kept(embeddings), torch.no_grad():
         embeddings.eval()  # dropout would draw numbers
-        found = embeddings(blank)
+        try:
+            found = embeddings(blank)
+        except Exception:  # it takes more than an image, or several
+            found = None
     if not isinstance(found, Tensor) or found.dim() != 3 or found.shape[-1] != width:
         raise ModelError(
             f"a prompt needs an image's patches as one sequence of vectors of width {width}, but "

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pemeta.backbone.layer_reuse import separable
 from pemeta.errors import ModelError, reason, shortened
 from pemeta.methods.base import PEMethod
+from pemeta.model.attach_trial import AttachTrial
 from pemeta.utils.modules import Structure
 from pemeta.utils.seeding import seeded
 
@@ -15,12 +17,16 @@ def attach_whole(method: PEMethod, backbone: nn.Module, seed: int) -> None:
     """Attach a method; whatever goes wrong, the backbone is then as it was.
 
     Raises:
-        ModelError: the method cannot be attached to this backbone, or no memory holds its parameters.
+        ModelError: the method cannot be attached to this backbone, does not work in a pass of a tiny batch, or no
+            memory holds its parameters.
     """
-    before = Structure(backbone)
+    before, trial = Structure(backbone), AttachTrial(method, backbone)
     try:
         with seeded(seed, "theta_a", method.name):
             method.attach(backbone)
+        trial.check()
+        if not method.output_only:  # now, since in the middle of a run other threads may use the backbone
+            separable(backbone, method.first_layer(backbone))
     except BaseException as error:
         before.restore()
         if not _lacks_memory(error):

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from typing_extensions import Self
 
-from pemeta.backbone.architectures import attention_of
+from pemeta.backbone.attention import attention_of
 from pemeta.backbone.checks import check_batch, check_token_ids
 from pemeta.backbone.given import other_hidden_states
 from pemeta.backbone.gradient_checkpointing import checkpoint_layers

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pemeta.backbone.architectures import attention_of
+from pemeta.backbone.attention import attention_of
 from pemeta.errors import ConfigError, DataError, ModelError, NotFiniteError, excerpt
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel

@@ -8,13 +8,14 @@ line says so. What a method has added to a part in use must be reached: otherwis
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
 from pemeta.errors import ModelError
 from pemeta.methods.base import is_added
+from pemeta.model.reach import listed, unused
 from pemeta.utils.distributed import Processes
 from pemeta.utils.messages import warn
 from pemeta.utils.modules import parameter_dict
@@ -41,10 +42,10 @@ def check_theta_a(model: nn.Module, theta_a: Sequence[str], unreached: Collectio
     """
     missing, reached = _divided(theta_a, unreached)
     added = [name for name in missing if is_added(name)]
-    wrong = [*_wrong(model, added, reached)] if reached else missing
+    wrong = [*unused(model, added, reached)] if reached else missing
     if wrong:
         raise ModelError(
-            f"θ_a without a gradient: {_listed(wrong)}; the loss does not depend on it, so let the method use it in "
+            f"θ_a without a gradient: {listed(wrong)}; the loss does not depend on it, so let the method use it in "
             "each pass, or remove it from its theta_a"
         )
     _note(model, "θ_a", missing)
@@ -59,7 +60,7 @@ def check_theta_p(model: nn.Module, theta_p: Sequence[str], unreached: Collectio
     missing, reached = _divided(theta_p, unreached)
     if missing and not reached:
         raise ModelError(
-            f"θ_p without a gradient: {_listed(missing)}; the loss does not depend on it, so list in primes only what "
+            f"θ_p without a gradient: {listed(missing)}; the loss does not depend on it, so list in primes only what "
             "a gradient reaches, or use a method that reads θ_p with autograd"
         )
     _note(model, "θ_p", missing)
@@ -71,32 +72,6 @@ def _divided(names: Sequence[str], unreached: Collection[str]) -> tuple[list[str
     return [name for name in names if name in still], [name for name in names if name not in still]
 
 
-def _wrong(model: nn.Module, added: Sequence[str], reached: Sequence[str]) -> Iterator[str]:
-    """Of what methods have added, the names that are in no layer and no expert that the pass has not used at all.
-
-    An item of a list of parts has not been used, by all that is known, if no parameter within it was reached.
-    """
-    if not added:
-        return
-    lists = {name for name, part in model.named_modules() if isinstance(part, nn.ModuleList | nn.ModuleDict)}
-    used = {prefix for name in reached for prefix in _prefixes(name)}
-    for name in added:
-        items = [prefix for prefix in _prefixes(name) if prefix.rpartition(".")[0] in lists]
-        own = [item for item in items if not is_added(item)]
-        if not own or own[-1] in used:
-            yield name
-
-
-def _prefixes(name: str) -> list[str]:
-    """The names of the parts that a parameter is in, the outermost first.
-
-    >>> _prefixes("layer.0.weight")
-    ['layer', 'layer.0']
-    """
-    parts = name.split(".")
-    return [".".join(parts[:end]) for end in range(1, len(parts))]
-
-
 def _note(model: nn.Module, symbol: str, missing: Sequence[str]) -> None:
     """Write a line on what stays, once for each model and set."""
     noted = _noted.setdefault(model, set())
@@ -104,10 +79,5 @@ def _note(model: nn.Module, symbol: str, missing: Sequence[str]) -> None:
         return
     noted.add(symbol)
     if Processes().first:
-        what = f"{_listed(missing)} of {symbol}"
+        what = f"{listed(missing)} of {symbol}"
         warn(f"no gradient reaches {what}, which passes do not use, or not with autograd; they keep their values")
-
-
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"

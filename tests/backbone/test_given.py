@@ -8,6 +8,7 @@ import torch
 import transformers as t
 from architectures import ARCHITECTURES, D, backbone
 from tiny_models import ADAPTER, TASKS, data, tiny, with_heads
+from zoo.animals import backbone as zoo_backbone
 
 from pemeta import (
     FineTuning,
@@ -67,6 +68,13 @@ def test_a_model_with_a_head_is_refused_and_its_base_model_taken(architecture, t
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_of_the_contract_suite_is_taken(architecture):
     PEModel(backbone(architecture), HeadOnly())
+
+
+def test_what_embeds_inputs_outside_of_its_base_model_is_no_head():
+    """DINOv3's base model, by transformers' prefix, is its encoder alone."""
+    model = zoo_backbone("dinov3")
+    assert model.base_model is not model
+    PEModel(model, HeadOnly())
 
 
 BART = {"d_model": D, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "vocab_size": 30} | {

@@ -422,6 +422,10 @@ def test_methods_tells_sizes_for_a_model(pemeta, tiny_bert_dir):
     assert f"θ_a: {2 * 16 * 64 + 64 + 16:,} of " in first
     assert "    rank = 2\n" in second
     assert f"θ_a: {2 * 2 * (16 + 16):,} of " in second
+    layers = shown.out.partition("layers of BertModel: 2 layers in encoder.layer (norms after attention and the ")[2]
+    assert "    query = attention.self.query\n" in layers
+    assert "    ffn_up = intermediate.dense\n" in layers
+    assert "    found by names; what each part does is tried when a method is attached" in layers
     everything = pemeta("methods", "--model", str(tiny_bert_dir)).out
     assert "pemeta methods '{name: compose, ...}'" in everything
     assert "(100 %)" in everything

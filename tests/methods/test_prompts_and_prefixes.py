@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers as t
+from known_parts import GPT2, LLAMA
 from padding_models import ABSOLUTE, ALL, RELATIVE, WINDOWS, made, sentences
 from tiny_models import shaken
 from torch import nn
@@ -14,7 +15,7 @@ from pemeta import Compose, LoRA, PEModel
 from pemeta.backbone import architectures
 from pemeta.backbone.architectures import ARCHITECTURES
 from pemeta.errors import ModelError
-from pemeta.methods import Prefix, Prompt
+from pemeta.methods import Prefix, Prompt, prefix
 
 PADDED = [(1, 0), (3, 0), (8, 0), (0, 1), (0, 8), (2, 3)]
 """Padded positions on the left and on the right."""
@@ -113,16 +114,8 @@ def test_a_backbone_without_a_table_of_embeddings_is_refused():
 ROTATED_OR_NOT = ("bert", "xlm-roberta", "gpt2", "t5", "modernbert-local", "mistral", "qwen2", "esm", "gemma2")
 
 
-@pytest.fixture
-def entries(monkeypatch):
-    """Entries that a user adds to the table."""
-    monkeypatch.setitem(ARCHITECTURES, "esm", ARCHITECTURES["bert"])
-    for name in ("gemma2", "phi3"):
-        monkeypatch.setitem(ARCHITECTURES, name, ARCHITECTURES["llama"])
-
-
 @pytest.mark.parametrize(("name", "attention"), attentions(ROTATED_OR_NOT))
-def test_a_prefix_is_as_near_however_a_sentence_is_padded(name, attention, entries):
+def test_a_prefix_is_as_near_however_a_sentence_is_padded(name, attention):
     check_padding(shaken(PEModel(made(name, attention), Prefix(length=3))), name)
 
 
@@ -265,13 +258,13 @@ GROUPED = {
 }
 FUSED = {
     "phi3": replace(
-        ARCHITECTURES["llama"],
+        LLAMA,
         query="self_attn.qkv_proj",
         key="self_attn.qkv_proj",
         value="self_attn.qkv_proj",
         ffn_up=("mlp.gate_up_proj",),
     ),
-    "gpt_bigcode": ARCHITECTURES["gpt2"],
+    "gpt_bigcode": GPT2,
 }
 
 
@@ -281,7 +274,6 @@ FUSED = {
 def test_a_prefix_where_queries_share_keys_of_one_fused_map(name, length, attention, monkeypatch):
     """It has the keys and values of a cache of that many positions."""
     kind = name.partition("-")[0]
-    monkeypatch.setitem(ARCHITECTURES, kind, FUSED[kind])
     monkeypatch.setitem(ALL, name, GROUPED[name])
     model, plain = shaken(PEModel(made(name, attention), Prefix(length=length))), made(name, attention)
     config, cache = plain.config, DynamicCache()
@@ -299,21 +291,25 @@ def test_a_prefix_where_queries_share_keys_of_one_fused_map(name, length, attent
 
 
 def test_a_prefix_of_another_width_than_attention_is_refused(monkeypatch):
-    """The entry names a map that does not make the keys; a view of it could pass for a longer prefix."""
-    wrong = replace(ARCHITECTURES["mistral"], key="self_attn.o_proj")
-    monkeypatch.setitem(ARCHITECTURES, "mistral", wrong)
+    """A view of it could pass for a longer prefix."""
     model = PEModel(made("mistral"), Prefix(length=4))
+    model.backbone.layers[0].self_attn.pemeta_prefix.keys = nn.Parameter(torch.zeros(4, 8))
     with pytest.raises(
         ModelError, match=r"of width 4 \(1 heads of 4\), but .* a width of 8; use lora, adapter or prompt"
     ):
         model.hidden_states(sentences("mistral", 5))
+    monkeypatch.setattr(prefix, "key_width", lambda backbone, layer: 8)
+    with pytest.raises(ModelError, match=r"prefix cannot be attached to MistralModel: .* of width 4 \(1 heads of 4\)"):
+        PEModel(made("mistral"), Prefix(length=5))
 
 
 def test_a_fused_map_without_whole_heads_is_refused(monkeypatch):
     monkeypatch.setitem(
         ARCHITECTURES,
         "mistral",
-        replace(ARCHITECTURES["mistral"], **dict.fromkeys(("query", "key", "value"), "mlp.up_proj")),
+        replace(LLAMA, **dict.fromkeys(("query", "key", "value"), "mlp.up_proj")),
     )
     with pytest.raises(ModelError, match=r"mlp.up_proj of MistralModel has 12 outputs, which are not 2 queries of 4"):
+        architectures.key_width(made("mistral").to("meta"), "layers.0")  # where no pass contradicts the entry
+    with pytest.raises(ModelError, match=r"says that query is mlp.up_proj, but .* it is self_attn.q_proj; correct"):
         architectures.key_width(made("mistral"), "layers.0")

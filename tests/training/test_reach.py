@@ -217,6 +217,20 @@ class Forgets(LoRA):
         return [Insertion(one.path, one.make) if self.where in one.path else one for one in found]
 
 
+@pytest.fixture
+def untried(monkeypatch):
+    """Backbones whose passes use everything when a method is attached, and not later."""
+    monkeypatch.setattr("pemeta.model.attach_trial.AttachTrial.check", lambda self: None)
+
+
+@pytest.mark.parametrize("where", ["", "value"])
+def test_what_a_method_adds_and_does_not_use_is_refused_when_it_is_attached(where):
+    named = r"reaches encoder\.layer\.0\.attention\.self\.(query|value)\.pemeta_lora.*; choose other targets"
+    with pytest.raises(ModelError, match=rf"lora cannot be attached to BertModel: no gradient of a tiny batch {named}"):
+        tiny(Forgets(where=where, rank=2))
+
+
+@pytest.mark.usefixtures("untried")
 @pytest.mark.parametrize("where", ["", "value"])
 def test_what_a_method_adds_and_does_not_use_is_an_error(where):
     method = Forgets(where=where, rank=2)

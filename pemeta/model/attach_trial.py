@@ -1,0 +1,117 @@
+"""A pass of a tiny batch with a method that was just attached, so that what cannot work is refused at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pemeta.backbone.architectures import kind_of
+from pemeta.backbone.attention import attention_of
+from pemeta.backbone.structure.inputs import LENGTH, tiny_batches
+from pemeta.backbone.structure.undisturbed import has_values, undisturbed
+from pemeta.errors import ModelError, clause
+from pemeta.methods.base import PEMethod, is_added
+from pemeta.model.reach import listed, unused
+
+_PASSED: set[Any] = set()
+"""Methods, kinds of backbones and what was attached to these before, with which a trial has passed."""
+_MOST = 10_000
+
+
+class AttachTrial:
+    """Compares a tiny batch's hidden states without a method, when this is made, with those after it is attached.
+
+    A method without modules of its own within the backbone needs no trial; a backbone on the meta device, or one for
+    which no batch can be made, has none.
+
+    Args:
+        method: The method.
+        backbone: The backbone, to which it is not attached yet.
+    """
+
+    def __init__(self, method: PEMethod, backbone: nn.Module) -> None:
+        self.method, self.backbone = method, backbone
+        self.inputs: dict[str, Any] | None = None
+        self.before: Tensor | None = None
+        if not method.adds_modules or method.output_only or not has_values(backbone):
+            return
+        others = tuple(sorted({name.rpartition(".")[2] for name, _ in backbone.named_modules() if is_added(name)}))
+        config = json.dumps(method.to_config(), default=str, sort_keys=True)
+        try:
+            kind = kind_of(backbone)
+        except ModelError:  # its layers are unknown, which is of no matter to some methods
+            kind = object()
+        self.key = kind, attention_of(backbone), next(backbone.parameters()).dtype, type(method), config, others
+        if self.key not in _PASSED:
+            self._run_before()
+
+    def _run_before(self) -> None:
+        """Find a batch that the backbone takes, and keep what it gives."""
+        config = getattr(self.backbone, "config", None)
+        most = getattr(config, "max_position_embeddings", None)
+        room = most - 2 - self.method.extra_positions if isinstance(most, int) else LENGTH
+        if room < 1:
+            return
+        with undisturbed(self.backbone, bare=False):
+            for inputs in tiny_batches(self.backbone, min(LENGTH, room)):
+                try:
+                    states = getattr(self.backbone(**inputs), "last_hidden_state", None)
+                except Exception:  # inputs of another kind than it takes
+                    continue
+                if isinstance(states, Tensor):
+                    self.inputs, self.before = inputs, states
+                return
+
+    def check(self) -> None:
+        """Run the batch again, now that the method is attached.
+
+        Raises:
+            ModelError: The pass fails, gives states of another shape, or others although the method starts as the
+                identity, or no gradient reaches θ_a.
+        """
+        if self.inputs is None or self.before is None:
+            return
+        fault = self._fault(self.inputs, self.before)
+        if fault is not None:
+            raise ModelError(f"{self.method.name} cannot be attached to {type(self.backbone).__name__}: {fault}")
+        if len(_PASSED) >= _MOST:
+            _PASSED.clear()
+        _PASSED.add(self.key)
+
+    def _fault(self, inputs: dict[str, Any], before: Tensor) -> str | None:
+        """What is wrong with a pass, with the remedy; None if nothing is."""
+        with undisturbed(self.backbone, bare=False), torch.enable_grad():
+            try:
+                states = getattr(self.backbone(**inputs), "last_hidden_state", None)
+            except ModelError as error:
+                return str(error)
+            except Exception as error:  # of transformers' code, which the method does not suit
+                return f"a pass of a tiny batch with it fails ({clause(error)}); use another method"
+            if not isinstance(states, Tensor) or states.shape != before.shape:
+                return "with it, a tiny batch has hidden states of another shape; use another method"
+            states = self.method.transform(self.backbone, states)
+            if self.method.identity_at_start and not torch.allclose(states, before, rtol=1e-4, atol=1e-5):
+                return "it changes what a tiny batch gives, although it starts as the identity; use another method"
+            wrong = self._unreached(states)
+        if not wrong:
+            return None
+        return f"no gradient of a tiny batch reaches {listed(wrong)}; choose other targets, or use another method"
+
+    def _unreached(self, states: Tensor) -> list[str]:
+        """What the method has added that a pass should use and does not."""
+        own = dict(self.backbone.named_parameters())
+        names = [name for name in self.method.theta_a(self.backbone) if own[name].requires_grad]
+        if not states.requires_grad:
+            return names
+        wanted = [own[name] for name in names]
+        found: Sequence[Tensor | None] = ()
+        if names:
+            found = torch.autograd.grad(states, wanted, torch.ones_like(states), allow_unused=True)
+        pairs = list(zip(names, found, strict=True))
+        reached = [name for name, gradient in pairs if gradient is not None]
+        missing = [name for name, gradient in pairs if gradient is None and is_added(name)]
+        return list(unused(self.backbone, missing, reached)) if reached else missing

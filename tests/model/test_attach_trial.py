@@ -1,0 +1,78 @@
+"""A method is tried with a tiny batch when it is attached, and leaves no trace where that fails."""
+
+from functools import partial
+
+import pytest
+import torch
+from architectures import backbone, batch
+
+from pemeta import LoRA, PEModel
+from pemeta.errors import ModelError
+from pemeta.methods.inserted import Insertion
+from pemeta.methods.lora import LowRank
+
+
+class Moved(LowRank):
+    """A pair that does not start as zero."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        torch.nn.init.normal_(self.up.weight)
+
+
+def fail(added, arguments, output):
+    raise RuntimeError("sizes differ.  Target sizes: [3].")
+
+
+def halve(added, arguments, output):
+    return output[:, ::2]
+
+
+class Odd(LoRA):
+    """LoRA on the last map of the last layer, with something else in its place."""
+
+    what: str
+
+    def insertions(self, backbone):
+        [one] = super().insertions(backbone)
+        make = partial(Moved, 12, 8, 2, 1.0, 0.0) if self.what == "moves" else one.make
+        return [Insertion(one.path, make, after={"fails": fail, "halves": halve}.get(self.what, one.after))]
+
+
+WRONG = {
+    "moves": "it changes what a tiny batch gives, although it starts as the identity; use another method",
+    "fails": r"a pass of a tiny batch with it fails \(sizes differ\); use another method",
+    "halves": r"a pass of a tiny batch with it fails \(The size of tensor .*\); use another method",
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_does_not_work_is_refused_and_leaves_no_trace(what):
+    whole, plain = backbone("bert").train(), backbone("bert")
+    numbers = torch.get_rng_state()
+    with pytest.raises(ModelError, match=f"^lora cannot be attached to BertModel: {WRONG[what]}$"):
+        PEModel(whole, Odd(what=what, rank=2, targets=("ffn_down",), top_layers=1))
+    assert torch.equal(torch.get_rng_state(), numbers)
+    assert [name for name, _ in whole.named_modules()] == [name for name, _ in plain.named_modules()]
+    assert not any(part._forward_hooks for part in whole.modules())
+    assert all(part.training for part in whole.modules())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in whole.parameters())
+    inputs = {key: value for key, value in batch("bert").items() if key != "labels"}
+    assert torch.equal(whole.eval()(**inputs).last_hidden_state, plain(**inputs).last_hidden_state)
+
+
+def test_backbones_of_one_kind_are_tried_once():
+    passes = []
+    for rank in (3, 3, 4):
+        whole = backbone("distilbert")
+        handle = whole.register_forward_hook(lambda *_: passes.append(1))
+        PEModel(whole, LoRA(rank=rank, targets=("key",)))
+        handle.remove()
+        passes.append(0)
+    # Before and after the first; none for the same again; before and after another.
+    assert passes == [1, 1, 0, 0, 1, 1, 0]
+
+
+def test_a_backbone_without_values_is_not_tried():
+    model = PEModel(backbone("bert").to("meta"), LoRA(rank=2))
+    assert model.get_parameter(model.partition().theta_a[0]).is_meta
