@@ -145,7 +145,7 @@ class Server:
 
     def _stored(self, task: object) -> StoredTask:
         if not isinstance(task, str) or task not in self._tasks:
-            raise ModelError(f"{unknown_name('task', str(task), self._tasks)}; add it with add_task")
+            raise ModelError(f"{unknown_name('task', task, self._tasks)}; add it with add_task")
         return self._tasks[task]
 
     @torch.no_grad()

@@ -204,7 +204,7 @@ def test_what_is_no_list_of_texts_is_refused(server, texts, says):
     assert str(caught.value) == f"texts must be a list of strings or of lists of words; {says}"
     with pytest.raises(ConfigError, match="batch_size must be a whole number of at least 1; found 'many'"):
         server.predict("ner", TEXTS, batch_size="many")  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="unknown task 'None'; Known: ner, pair, single"):
+    with pytest.raises(ModelError, match="unknown task None; Known: ner, pair, single"):
         server.predict(None, TEXTS)  # type: ignore[arg-type]
 
 

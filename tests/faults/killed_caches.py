@@ -1,6 +1,6 @@
 """A program that kills the making of files in the cache (SIGKILL) at chosen points, and then has them made again.
 
-    python killed_caches.py FOLDER few|all
+    python -m faults.killed_caches FOLDER few|all   (in the folder tests)
 
 stores sentences and encodes them, in a child process for each of a few points, or of all, with a cache of its own,
 FOLDER/POINT. The child is killed at that point, and then the same is done undisturbed in another one. Every operation
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from killed_runs import Points
+from faults.killed_runs import Points
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 

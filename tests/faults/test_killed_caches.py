@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from processes import finished
 
-PROGRAM = Path(__file__).parent / "killed_caches.py"
+TESTS = Path(__file__).parents[1]
 
 
 def run(folder: Path, points: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """An undisturbed run, and those that were killed."""
-    outcome = finished(PROGRAM, folder, points, check=True)
+    outcome = finished("-m", "faults.killed_caches", folder, points, check=True, cwd=TESTS)
     whole, *killed = [json.loads(line) for line in outcome.stdout.splitlines()]
     assert whole["code"] == 0, whole
     return whole, killed
