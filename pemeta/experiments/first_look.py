@@ -167,8 +167,8 @@ def _facts(look: Look) -> Iterator[tuple[str, str]]:
     share = f"{100 * tally.with_entity / tally.sentences:.0f} %"
     yield "sentences", f"{_number(tally.sentences, 'sentence')}{within}; {share} with an entity"
     median, most, longest = tally.quantile(0.5), tally.quantile(0.95), max(tally.lengths)
-    lengths = f"{median} (median), {most} (95 %), {longest} (longest, {tally.longest})"
-    yield "lengths", f"{_number(tally.words, 'word')}; in a sentence {lengths}"
+    lengths = f"{median} (median), {most} (95 %), {longest} (longest: {tally.longest})"
+    yield "lengths", f"{_number(tally.words, 'word')}; by sentence: {lengths}"
     yield "labels", _entities(look)
     if tally.first_repeated is None:
         yield "duplicates", "none"

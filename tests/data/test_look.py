@@ -363,7 +363,10 @@ def refusal(path: Path, *asked: str | None) -> str:
 def test_two_columns_of_different_entities_are_ambiguous_until_one_is_chosen(tmp_path):
     path = tmp_path / "predicted.txt"
     path.write_text("Tuva B-PER O\nlo O B-LOC\n\nx O O\n\ny O O\n\n")
-    assert "the columns 2 and 3 hold different entities; say which one is meant with --tag COLUMN" in refusal(path)
+    assert (
+        f"the columns 2 and 3 hold different entities; say which one is meant: pemeta data {path} --tag 2"
+        in refusal(path)
+    )
     for column, kind in (("2", "PER"), ("3", "LOC"), ("-1", "LOC")):
         own, whole = data_set_of(path, Asked(tag=column))
         assert own.tally.entities == {kind: 1}

@@ -19,6 +19,10 @@ NUMBER = re.compile(r"(\d+)(?:([-.])(\d+))?")
 """The number of a word, a range of words, or an empty node."""
 FLAGS = "MISC"
 """The column of a header that has flags, as in HIPE-2022."""
+WORDS = frozenset(("form", "text", "token", "tokens", "word", "words"))
+"""Names of columns of words, in a header."""
+TAGS = frozenset(("entity", "iob", "label", "labels", "ne", "ner", "ner_tag", "ner_tags", "tag", "tags"))
+"""Names of columns of tags, in a header."""
 _PLUS = re.compile(r"#\s*global\.columns\s*=\s*(.+)")
 _ENTITY = re.compile(r"#\s*global\.Entity\s*=\s*(\S+)")
 

@@ -1,4 +1,4 @@
-"""The columns of a token file: what separates them, and which hold the word, its tag, and what else is read."""
+"""What a column of a file holds: tags, types, numbers of words, or what tells sentences apart."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from pemeta.data.schemes import PREFIXED
 from pemeta.data.token_files.shapes import NUMBER
 
 BLANK = re.compile(r"\s")
+_DIGIT = re.compile(r"\d")
 MOST = 0.9
 """The share of the lines that must have a property, for it to be a column's: what the others have is odd."""
-WORDS = frozenset(("form", "text", "token", "tokens", "word", "words"))
-"""Names of columns of words, in a header."""
-TAGS = frozenset(("entity", "iob", "label", "labels", "ne", "ner", "ner_tag", "ner_tags", "tag", "tags"))
-"""Names of columns of tags, in a header."""
 CHUNKS = frozenset(
     ("NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP", "PC", "VC", "NC", "AC")
 )
@@ -64,9 +61,9 @@ class Column:
 
     @property
     def holds_types(self) -> bool:
-        """Whether the values may be types without letters: many are ``O``, and the others are few."""
-        few = len(self.values) <= max(3, self.number / 5)
-        return self.share("O") >= 0.3 and few and not self.types and not any(map(BLANK.search, self.values))
+        """Whether the values may be types without letters: some are ``O``, and the others are few."""
+        few = 1 < len(self.values) <= 3 + self.number / 5
+        return self.share("O") >= 0.05 and few and not self.types and not any(map(BLANK.search, self.values))
 
     @property
     def holds_nothing(self) -> bool:
@@ -75,8 +72,10 @@ class Column:
 
     @property
     def names_sentences(self) -> bool:
-        """Whether each value stands in lines that follow each other, as the number of a sentence does."""
+        """Whether each value stands in lines that follow each other and has a number, as that of a sentence does."""
         filled = len(self.values) - ("" in self.values)
+        if not all(map(_DIGIT.search, filter(None, self.values))):  # as of a few parts of speech
+            return False
         if "" in self.values:  # named in its first line alone
             return all(number == 1 for value, number in self.values.items() if value) and 1 < filled < self.number
         return self.runs == len(self.values) and 1 < filled < self.number
