@@ -54,7 +54,7 @@ FORMATS = {
     "CoNLL-2003": (CONLL_2003, "as in CoNLL-2003: the word is in column 1, its tag in column 4", BOTH),
     "CoNLL-2003 with tabs": (CONLL_2003.replace(" ", "\t"), "4 columns separated by tabs", BOTH),
     "MultiCoNER": (
-        "# id 1f-2\tdomain=en\nTuva _ _ B-PER\nlo _ _ O\n", "MultiCoNER: the word is in column 1, its tag in column 4", [TUVA],
+        "# id 1f-2\tdomain=en\nTuva _ _ B-PER\nlo _ _ O\n", "as in MultiCoNER: the word is in column 1", [TUVA],
     ),
     "a comment of as many columns": (
         "# id 1f-2 domain=en\nTuva _ _ B-PER\nlo _ _ O\n\n# _ _ O\n", "its tag in column 4",
