@@ -73,9 +73,8 @@ def describe_data(path: Path, asked: Asked) -> Iterator[str]:
     if reading.again:
         yield "#"
         yield from _comment(
-            f"Its sentences are too few to hold some out. So that it can be tried, those of train stand in for "
-            f"{' and '.join(reading.again)}, whose scores then tell nothing about other sentences: give more "
-            f"sentences, or a file for each."
+            f"There are too few sentences to hold some out. So that it can be tried, those of train stand in for "
+            f"{' and '.join(reading.again)}, and scores tell nothing about others: give more, or a file for each."
         )
     yield from configuration(reading.settings, [one.task for one in reading.sets])
     if reading.problem is not None:
@@ -181,13 +180,15 @@ def _facts(look: Look) -> Iterator[tuple[str, str]]:
 
 
 def _scheme(look: Look) -> str:
+    if look.scheme is None:
+        return f"none that fits all tags; {look.closest} comes closest"
     if not look.tally.entities:
-        return "no tag but O" if look.closest == "IOB2" else str(look.closest)
+        return "no tag but O"
     if look.scheme == "conlleval" != look.closest:
         return (
             f"nearly {look.closest}; read as conlleval does, for which an I- that goes on with nothing begins an entity"
         )
-    return str(look.scheme or f"none that fits all tags; {look.closest} comes closest")
+    return str(look.scheme)
 
 
 def _entities(look: Look) -> str:
@@ -211,7 +212,7 @@ def _others(own: Look, whole: DataSet, reading: Reading) -> Iterator[tuple[str, 
             yield split, f"this file; {_repeated(look, train)}"
     for split in whole.held_out:
         if split in reading.again:
-            yield split, "no file: the sentences of train stand in for it, too few to hold some out"
+            yield split, "no file: train stands in for it, too small to hold some out"
         else:
             yield split, f"no file: a tenth of train is held out for {split}, by a seed"
     for text in whole.left_out:

@@ -202,7 +202,7 @@ def test_too_few_sentences_stand_in_for_the_splits_without_a_file(tmp_path, file
     path.write_text(text)
     shown = pemeta("data", path)
     assert (shown.code, shown.err) == (0, "")
-    assert "too few to hold some out" in shown.out
+    assert "too small to hold some out" in shown.out
     data = yaml.safe_load(shown.out)["data"]
     assert (data["validation"], data["test"]) == ("train", "train")
     grid = tmp_path / "grid.yaml"
@@ -432,6 +432,69 @@ def test_what_is_no_file_of_sentences_is_refused_in_a_sentence(tmp_path, content
     with pytest.raises(DataError, match=says):
         list(describe_data(path, Asked()))
     refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "settings", "entities"),
+    [
+        # a part of speech in neighbouring lines is no sentence
+        ("a.txt", "Ada NNP B-PER\nL NNP I-PER\nran VBD O\n", {"columns": {"word": 1, "tag": 3}}, {"PER": 1}),
+        # types alone, nearly as many as words
+        ("a.txt", "Ada\tPER\nRome\tLOC\nEU\tORG\nx\tO\n", {"scheme": "types"}, {"PER": 1, "LOC": 1, "ORG": 1}),
+        # chunks are no entities where there are none
+        ("a.txt", "-DOCSTART- -X- -X- O\n\nIt P B-NP O\nran V B-VP O\n", {"columns": {"word": 1, "tag": 4}}, {}),
+        ("a.txt", "It P B-NP O\nAda N B-NP PER\n", {"columns": {"word": 1, "tag": 4}, "scheme": "types"}, {"PER": 1}),
+        # words that look like tags, and like names of columns
+        ("a.txt", "U-Boot O\n", {"separator": "blanks"}, {}),
+        ("a.txt", "Text\tPER\nran\tO\n", {"scheme": "types"}, {"PER": 1}),
+        ("a.txt", "text by PER\nx y O\nz y PER\n", {"columns": {"word": 1, "tag": 3}, "scheme": "types"}, {"PER": 2}),
+        # some lines by blanks
+        ("a.txt", "Ada\tB-PER\nran O\n", {"separator": "blanks"}, {"PER": 1}),
+        # CoNLL-U without an entity
+        ("a.conllu", CONLLU.format(1, "x", "X", "NE=O"), {"format": "conllu", "columns": {"tag": "NE"}}, {}),
+        ("a.csv", "sent_id,word,tag\n0,Ada,B-PER\n0,ran,O\n",
+         {"columns": {"word": "word", "tag": "tag", "sentence": "sent_id"}, "separator": ","}, {"PER": 1}),
+    ],
+)  # fmt: skip
+def test_small_files_are_read_as_large_ones_are(tmp_path, file, text, settings, entities):
+    path = tmp_path / file
+    path.write_text(text)
+    own, whole = data_set_of(path)
+    assert (own.settings | ({"scheme": own.scheme} if own.scheme != "IOB2" else {}), own.tally.entities) == (
+        settings,
+        entities,
+    )
+    reading = reading_of([whole])
+    assert reading.problem is None
+    assert len(DataSource.parse(reading.settings).corpus(whole.task).train) == own.tally.sentences
+
+
+def test_integers_are_no_types(tmp_path):
+    words, table = tmp_path / "a.txt", tmp_path / "a.csv"
+    words.write_text("Ada 1\nran 0\n")
+    assert refusal(words).endswith("column 2 holds integers; write the tag that each stands for")
+    assert "found integers, such as 1" in refusal(words, None, "2")
+    table.write_text("sent_id,word,tag\n0,Ada,1\n0,ran,0\n")
+    assert refusal(table).endswith("--names O,B-PER,...")
+    shown = yaml.safe_load("\n".join(describe_data(table, asked_for(None, None, None, "O,B-PER"))))["data"]
+    assert (shown["name"], shown["names"], shown["columns"]["sentence"]) == ("table", ["O", "B-PER"], "sent_id")
+
+
+def test_a_wrong_tag_of_few_is_named_with_its_line(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("Ada\tB-PER\nran\tO\n\nBo\tPER\nslept\tO\n")
+    assert "line 4: no scheme fits all tags; IOB2 is closest, but tag 'PER' is no tag of IOB2" in refusal(path)
+
+
+def test_a_row_with_too_many_tags_is_odd(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [{"tokens": ["a", "b"], "ner_tags": ["B-PER", "O"]}, {"tokens": ["a"], "ner_tags": ["B-PER", "O"]}]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    own, _ = data_set_of(path)
+    assert next((one.what, one.places) for one in own.oddities) == (
+        "a row of more or fewer tags than words", [("line 2", "1 word, 2 tags")],
+    )  # fmt: skip
+    assert "line 2: 1 word but 2 tags" in refusal(path)
 
 
 def test_a_file_that_is_not_there_and_a_folder_without_data(tmp_path):

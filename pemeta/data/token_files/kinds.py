@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pemeta.data.schemes import PREFIXED
-from pemeta.data.token_files.shapes import NUMBER
+from pemeta.data.token_files.shapes import NUMBER, WORDS
 
 BLANK = re.compile(r"\s")
 _DIGIT = re.compile(r"\d")
@@ -56,13 +56,25 @@ class Column:
     @property
     def holds_tags(self) -> bool:
         """Whether the values are tags of a scheme with letters, apart from a few; ``_`` stands where there is none."""
-        tags = sum(self.types.values())
-        return tags > 0 and tags / self.number + self.share("O", "_") >= MOST
+        return self.types != {} and self._fitting() >= MOST
+
+    @property
+    def holds_some_tags(self) -> bool:
+        """Whether half of the values are tags, as in a small file in which some are wrong."""
+        return self.types != {} and self._fitting() >= 0.5
+
+    def _fitting(self) -> float:
+        return sum(self.types.values()) / self.number + self.share("O", "_")
+
+    @property
+    def holds_integers(self) -> bool:
+        """Whether the values are integers, which may stand for tags."""
+        return all(map(str.isdecimal, self.values))
 
     @property
     def holds_types(self) -> bool:
         """Whether the values may be types without letters: some are ``O``, and the others are few."""
-        few = 1 < len(self.values) <= 3 + self.number / 5
+        few = 1 < len(self.values) <= 5 + self.number / 5
         return self.share("O") >= 0.05 and few and not self.types and not any(map(BLANK.search, self.values))
 
     @property
@@ -70,9 +82,10 @@ class Column:
         """Whether there is no tag but ``O``."""
         return self.share("O", "_") == 1 and self.share("O") > 0
 
-    @property
-    def names_sentences(self) -> bool:
-        """Whether each value stands in lines that follow each other and has a number, as that of a sentence does."""
+    def tells_sentences_apart(self, name: str = "") -> bool:
+        """Whether a header says so, or each value stands in lines that follow each other, and has a number."""
+        if name.lower().startswith("sent") and name.lower() not in WORDS | {"sentence"}:
+            return True
         filled = len(self.values) - ("" in self.values)
         if not all(map(_DIGIT.search, filter(None, self.values))):  # as of a few parts of speech
             return False

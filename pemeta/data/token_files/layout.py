@@ -102,21 +102,26 @@ class _Table:
         Chunks are tagged like entities, and are taken for such only where nothing else is.
         """
         tagged = [n for n, column in enumerate(self.columns) if column.holds_tags]
-        by_name = [n for n, name in enumerate(self.header) if _TAGS.fullmatch(name)]
+        nothing = [n for n, column in enumerate(self.columns) if column.holds_nothing]
+        if tagged == [0] and nothing and not self.columns[0].share("O"):  # words such as U-Boot
+            tagged = []
+        named = [n for n, name in enumerate(self.header) if _TAGS.fullmatch(name)]
+        by_name = [n for n in named if not self.columns[n].holds_integers]
         types = [n for n, column in enumerate(self.columns) if column.holds_types]
         kinds = (
             [n for n in tagged if not self.columns[n].types.keys() <= CHUNKS],
             [n for n in by_name if not any(map(BLANK.search, self.columns[n].values))],
             [n for n in types if n > 0] or types,  # the first is rather the word's
-            [n for n, column in enumerate(self.columns) if column.holds_nothing],
+            nothing,
             tagged,
+            [n for n, column in enumerate(self.columns) if n > 0 and column.holds_some_tags],
         )
         return next(filter(None, kinds), [])
 
     def sentence(self) -> int | None:
         """The column that names the sentence of each word."""
-        by_name = [n for n, name in enumerate(self.header) if "sent" in name.lower() and name.lower() not in WORDS]
-        return next((n for n, column in enumerate(self.columns) if n in by_name or column.names_sentences), None)
+        names = self.header or ("",) * len(self.columns)
+        return next((n for n, column in enumerate(self.columns) if column.tells_sentences_apart(names[n])), None)
 
     def called(self, column: int) -> str:
         """A column's name in the header, or its number from 1."""
@@ -167,6 +172,11 @@ def find_layout(
         raise DataError(
             f"{where}: its columns hold tags and no words; say which one holds the words: {_asking(where, 'word')}"
         )
+    if table.columns[chosen].holds_integers:
+        raise DataError(
+            f"{where}: expected tags such as B-PER and O in column {table.called(chosen)}; found integers, such as "
+            f"{next(iter(table.columns[chosen].values))}; write the tag that each stands for"
+        )
     return Layout(
         separator=table.separator,
         width=len(table.columns),
@@ -208,7 +218,7 @@ def _is_header(row: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
 def _word(table: _Table, others: Collection[int], sentence: int | None) -> int | None:
     """The column of the words: by its name, or else the first that is nothing else."""
     spoken = [n for n, name in enumerate(table.header) if name.lower() in WORDS]
-    tags = {n for n, column in enumerate(table.columns) if column.holds_tags or column.holds_nothing}
+    tags = {n for n, one in enumerate(table.columns) if one.share("O") and (one.holds_tags or one.holds_nothing)}
     return next((n for n in (*spoken, *range(len(table.columns))) if n not in {*others, *tags, sentence}), None)
 
 
@@ -257,6 +267,9 @@ def _no_tags(tables: Sequence[_Table], lines: Sequence[str], where: str) -> str:
             f"many; the first line is {excerpt(lines[0])}; expected a word and its tag in each"
         )
     widest = max(tables, key=lambda table: len(table.columns))
+    integers = [n for n, column in enumerate(widest.columns) if n > 0 and column.holds_integers]
+    if integers:
+        return f"column {widest.called(integers[-1])} holds integers; write the tag that each stands for"
     return (
         f"none of its {counted(len(widest.columns), 'column')} holds tags, which are O and B-TYPE, I-TYPE and the "
         f"like, or types and O; the first line is {excerpt(lines[0])}; if one does, say which: {_asking(where, 'tag')}"
