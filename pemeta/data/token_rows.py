@@ -138,7 +138,9 @@ def _name(row: Row, index: int, tag: Any, names: Sequence[str] | None) -> str:
 
 
 def _single(row: Row, index: int, tag: str) -> str:
-    """The tag, unless it is several in one."""
+    """The tag, unless it is none, or several in one."""
+    if not tag or tag.isspace():
+        raise DataError(f"{row.place(index)}: tag {index + 1} is empty; give the word a tag, or O")
     if "|" in tag or ";" in tag or "," in tag or "/" in tag:
         for mark in "|;,/":
             parts = [part.strip() for part in tag.split(mark)]

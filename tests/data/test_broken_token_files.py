@@ -160,10 +160,13 @@ BROKEN: dict[str, tuple[str, TokenFormat, str]] = {
         HIPE,
         "holds no sentence",
     ),
-    "a header where columns are numbers": (
-        "Word\tTag\nAda\tB-PER\n",
+    "a header of other names where columns are numbers": (
+        "Wort\tTyp\nAda\tB-PER\n",
         TABS,
-        "line 1: tag 'Tag' is no tag of IOB2, which has O, B-TYPE, I-TYPE; the word is 'Word', its tag 'Tag'",
+        (
+            "line 1: tag 'Typ' is no tag of IOB2, which has O, B-TYPE, I-TYPE; the word is 'Wort', its tag 'Typ'; mend "
+            "it"
+        ),
     ),
     "a column that is not annotated": (
         "TOKEN\tNE-COARSE-LIT\nAda\t_\n",
@@ -244,6 +247,11 @@ BROKEN: dict[str, tuple[str, TokenFormat, str]] = {
         misc("name=B-PER|name=B-LOC"),
         NAMED,
         "line 1: tag 'B-PER|B-LOC' is several in one; nested or",
+    ),
+    "numbers that begin anew": (
+        "# sent_id = 1\n1\tAda\tB-PER\n2\tBo\tO\n# sent_id = 2\n1-2\tCy\tO\n1\tCy\tO\n",
+        TokenFormat(columns={"word": 2, "tag": 3}),
+        "line 5: expected a blank line before a sentence; found '1-2\\tCy\\tO'; its numbers begin anew; add one",
     ),
     # Brackets
     "entities within entities": (
@@ -328,6 +336,11 @@ BROKEN: dict[str, tuple[str, TokenFormat, str]] = {
             "line 1: tag 'B-PER|B-LOC' is several in one; nested or overlapping entities need one tag per "
             "word in each of several columns; choose one of them"
         ),
+    ),
+    "no tag at all in types alone": (
+        "Ada x PER\nBo x O\n".replace(" ", "\t").replace("O", ""),
+        TokenFormat(columns={"word": 1, "tag": 3}, scheme="detect"),
+        "line 2: expected a tag; found 'Bo\\tx\\t'; give the word a tag, or O",
     ),
     "letters alone": (
         "Ada\tB\nBo\tI\n",

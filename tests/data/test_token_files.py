@@ -200,6 +200,37 @@ GOOD: dict[str, tuple[str, TokenFormat, dict[str, str | None] | None, list[tuple
         "-DOCSTART-\tO\nTuva\tB-PER\n-DOCEND-\tO\n-DOCSTART-\tO\nlo\tO\n\nlo\tO\n",
         TokenFormat(separator="tab", scheme="detect"), None, [("Tuva", "B-PER", 0), ("lo", "O", 1), ("lo", "O", 1)],
     ),
+    "a marker in the column of words, and lines of separators": (
+        "-DOCSTART-,O\n,\n\"Tuva\",B-PER\n,\n-DOCSTART-,B-ORG\n-DOCSTART-,O\nlo,O\n", TokenFormat(separator=","), None,
+        [("Tuva", "B-PER", 0), ("-DOCSTART-", "B-ORG", 0), ("lo", "O", 1)],
+    ),
+    "a marker with a number": (
+        "1\t-DOCSTART-\tO\n\n1\tTuva\tB-PER\n2\t-DOCSTART-\tO\n3\tlo\tO\n", TokenFormat(columns={"word": 2, "tag": 3}),
+        None, [("Tuva -DOCSTART- lo", "B-PER O O", 0)],
+    ),
+    "a header where columns are numbers": (
+        HIPE, TokenFormat(columns={"word": 1, "tag": 2}, scheme="detect"), HIPE_TYPES,
+        [("Paris schrieb Ada .", "B-LOC O B-PER O", 0), ("# Oslo", "O B-LOC", 0), ("Rom", "B-LOC", 1)],
+    ),
+    "a header of two columns": (
+        "Word\tTag\nTuva\tB-PER\n", TokenFormat(scheme="detect"), None, [("Tuva", "B-PER", None)],
+    ),
+    "blanks after tags": (
+        "Tuva\tB-PER  \nlo\tO \n", TokenFormat(scheme="detect", separator="tab"), None, [("Tuva lo", "B-PER O", None)],
+    ),
+    "types alone, with words that look like comments": (
+        "# sent_id = 1\n# org-other\nlo O\n# O\n", TokenFormat(separator="blanks", scheme="types"),
+        {"org-other": "ORG"}, [("# lo #", "B-ORG O O", None)],
+    ),
+    "brackets around stars, as in OntoNotes": (
+        "Nova NNP (LOC*\nScotia NNP *)\nis V *\nTuva NNP (PER)\n\nlo V *\n",
+        TokenFormat(columns={"word": 1, "tag": 3}, scheme="detect"), None,
+        [("Nova Scotia is Tuva", "B-LOC I-LOC O B-PER", None), ("lo", "O", None)],
+    ),
+    "brackets with the numbers of coreference": (
+        ENTITY.partition("\n")[2].replace("(e1-LOC-1", "(LOC-1").replace("e1)", "LOC-1)").replace("(e2-PER", "(PER"),
+        TokenFormat("conllu"), None, [("Nova Scotia is Ada", "B-LOC I-LOC O B-PER", 0)],
+    ),
     "empty columns missing at the end": (
         "Tuva\tB-PER\t\t\nlo\tO\nNova\tB-LOC\t\t\t\n", TokenFormat(columns={"word": 1, "tag": 2}), None,
         [("Tuva lo Nova", "B-PER O B-LOC", None)],

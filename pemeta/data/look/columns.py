@@ -14,10 +14,6 @@ from pemeta.data.token_files.shapes import NUMBER
 BLANK = re.compile(r"\s")
 MOST = 0.9
 """The share of the lines that must have a property, for it to be a column's: what the others have is odd."""
-WORDS = frozenset(("form", "text", "token", "tokens", "word", "words"))
-"""Names of columns of words, in a header."""
-TAGS = frozenset(("entity", "iob", "label", "labels", "ne", "ner", "ner_tag", "ner_tags", "tag", "tags"))
-"""Names of columns of tags, in a header."""
 CHUNKS = frozenset(
     ("NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP", "PC", "VC", "NC", "AC")
 )

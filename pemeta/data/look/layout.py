@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pemeta.data.look.columns import BLANK, CHUNKS, TAGS, WORDS, Column, number_words
+from pemeta.data.look.columns import BLANK, CHUNKS, Column, number_words
 from pemeta.data.schemes import PREFIXED
 from pemeta.data.token_files.lines import MARKER, SOURCE
-from pemeta.data.token_files.shapes import split_line
+from pemeta.data.token_files.shapes import TAGS, WORDS, split_line
 from pemeta.errors import DataError, counted, excerpt
 
 SEPARATORS = ("tab", "blanks", ",", ";", "|")

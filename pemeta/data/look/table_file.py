@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pemeta.data.look.columns import MOST, WORDS, Column
+from pemeta.data.look.columns import MOST, Column
 from pemeta.data.look.oddities import Oddities
 from pemeta.data.rows import Row
 from pemeta.data.schemes import PREFIXED, Scheme
@@ -16,6 +16,7 @@ from pemeta.data.tables.columns import USUAL, Found, TokenColumns, find_columns,
 from pemeta.data.tables.files import ENDINGS, format_of, read_table
 from pemeta.data.tables.table import Table
 from pemeta.data.tables.text_files import PACKED
+from pemeta.data.token_files.shapes import WORDS
 from pemeta.errors import DataError, counted, shortened
 
 SAMPLE = 1000

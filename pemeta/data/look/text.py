@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pemeta.data.look.oddities import Oddities
-from pemeta.data.token_files.lines import into, shown
+from pemeta.data.token_files.lines import BYTE_ORDER_MARK, into, shown
 from pemeta.errors import DataError, counted, reason
 
-MARK = "\ufeff"
 MARKS = ((b"\xff\xfe\0\0", "UTF-32"), (b"\0\0\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 """Byte-order marks of other encodings, the longer of two that begin alike first."""
 
@@ -53,8 +52,8 @@ def read_text(path: Path, oddities: Oddities) -> Text:
         DataError: It cannot be read, is empty, or is no text.
     """
     text, encoding, unreadable = _decoded(path, read_bytes(path))
-    if text.startswith(MARK):
-        text, encoding = text.removeprefix(MARK), f"{encoding} with a byte-order mark"
+    if text.startswith(BYTE_ORDER_MARK):
+        text, encoding = text.removeprefix(BYTE_ORDER_MARK), f"{encoding} with a byte-order mark"
     returns, pairs, ends = text.count("\r"), text.count("\r\n"), text.count("\n")
     if returns and not ends:
         command = into("tr '\\r' '\\n' <", path)

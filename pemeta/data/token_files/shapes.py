@@ -19,6 +19,10 @@ NUMBER = re.compile(r"(\d+)(?:([-.])(\d+))?")
 """The number of a word, a range of words, or an empty node."""
 FLAGS = "MISC"
 """The column of a header that has flags, as in HIPE-2022."""
+WORDS = frozenset(("form", "text", "token", "tokens", "word", "words"))
+"""Names of columns of words, in a header."""
+TAGS = frozenset(("entity", "iob", "label", "labels", "ne", "ner", "ner_tag", "ner_tags", "tag", "tags"))
+"""Names of columns of tags, in a header."""
 _PLUS = re.compile(r"#\s*global\.columns\s*=\s*(.+)")
 _ENTITY = re.compile(r"#\s*global\.Entity\s*=\s*(\S+)")
 
@@ -109,6 +113,8 @@ def shape_of(path: Path, form: TokenFormat) -> Shape:
         wants_header = form.format == "columns" and names and begun.header is None
         if wants_header and (not line.startswith("#") or set(names) <= set(_guessed(line, form))):
             begun.header = _header(path, number, line, form, names)
+        elif begun.header is None and _is_header(_guessed(line, form), form):
+            begun.header = tuple(_guessed(line, form))
         elif not line.startswith("#"):
             return _shape(path, form, begun, number, line)
         elif found := _PLUS.match(line):
@@ -130,6 +136,15 @@ def _separator(line: str, form: TokenFormat) -> str:
 
 def _guessed(line: str, form: TokenFormat) -> list[str]:
     return split_line(line, _separator(line, form))
+
+
+def _is_header(cells: list[str], form: TokenFormat) -> bool:
+    """Whether cells name the columns of words and tags, which the format says by number."""
+    columns = [form.columns.get("word", 1), form.columns.get("tag", 2)]
+    if form.format == "conllu" or not all(isinstance(one, int) and -len(cells) <= one <= len(cells) for one in columns):
+        return False
+    word, tag = (cells[int(one) - (int(one) > 0)].lower() for one in columns)
+    return word in WORDS and (tag in TAGS or tag.startswith("ne-"))
 
 
 def _header(path: Path, number: int, line: str, form: TokenFormat, names: list[str]) -> tuple[str, ...]:
