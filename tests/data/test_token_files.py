@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +112,19 @@ PLUS = """# global.columns = ID FORM UPOS PARSEME:MWE NE
 1\tNova\tPROPN\t*\tB-LOC
 2\tScotia\tPROPN\t*\tI-LOC
 3\tis\tAUX\t*\t_
+"""
+ONTONOTES = """#begin document (nw/wsj/24/wsj_2400); part 000
+wsj/24   0   0   Tuva   NNP   (TOP(S(NP*   -   -   -   -   (PERSON*   (ARG0*   (0
+wsj/24   0   1     Lo   NNP            *)   -   -   -   -         *)        *)   0)
+wsj/24   0   2   left   VBD         (VP*  leave 01 1 -          *       (V*)   -
+wsj/24   0   3   Oslo   NNP      (NP*)))   -   -   -   -     (GPE)    (ARG1*)   -
+
+wsj/24   0   0    Yes    UH     (TOP(INTJ*))   -   -   -   -   *   -
+#end document
+#begin document (nw/wsj/24/wsj_2400); part 001
+wsj/24   1   0   Rome   NNP   (TOP(NP*))   -   -   -   -   (GPE)   -
+
+#end document
 """
 KEYS = ({"tag": "name"}, {"tag": "name", "word": 2}, {"tag": "name", "word": "FORM"}, {})
 
@@ -227,6 +243,10 @@ GOOD: dict[str, tuple[str, TokenFormat, dict[str, str | None] | None, list[tuple
         TokenFormat(columns={"word": 1, "tag": 3}, scheme="detect"), None,
         [("Nova Scotia is Tuva", "B-LOC I-LOC O B-PER", None), ("lo", "O", None)],
     ),
+    "CoNLL-2012, with another number of columns in each sentence": (
+        ONTONOTES, TokenFormat(columns={"word": 4, "tag": 11}, scheme="detect"), {"PERSON": "PER", "GPE": "LOC"},
+        [("Tuva Lo left Oslo", "B-PER I-PER O B-LOC", 0), ("Yes", "O", 0), ("Rome", "B-LOC", 1)],
+    ),
     "brackets with the numbers of coreference": (
         ENTITY.partition("\n")[2].replace("(e1-LOC-1", "(LOC-1").replace("e1)", "LOC-1)").replace("(e2-PER", "(PER"),
         TokenFormat("conllu"), None, [("Nova Scotia is Ada", "B-LOC I-LOC O B-PER", 0)],
@@ -265,6 +285,20 @@ def test_good_files_are_read_as_they_are_meant(tmp_path, name, ends):
     assert len(found.notes) == (form.scheme == "detect")
 
 
+@pytest.mark.parametrize(("encoding", "name"), [("latin-1", "iso8859-1"), ("UTF_16", "utf-16"), ("utf8", None)])
+@pytest.mark.parametrize("ending", ["", ".gz", ".BZ2", ".xz"])
+def test_files_in_other_encodings_and_compressed_ones(tmp_path, encoding, name, ending):
+    path = tmp_path / f"train.txt{ending}"
+    pack = {".gz": gzip.compress, ".BZ2": bz2.compress, ".xz": lzma.compress}.get(ending, bytes)
+    path.write_bytes(pack("Pérez\tB-PER\r\nx\u00a0y\tO\r\n".encode(encoding)))
+    form = TokenFormat(separator="tab", encoding=encoding)
+    assert form.encoding == name
+    (sentence,) = read_token_file(path, LABELS, form).sentences
+    assert (sentence.words, sentence.tags) == (("Pérez", "x\u00a0y"), ("B-PER", "O"))
+    if name is None:
+        assert read_conll(path, LABELS) == [sentence]
+
+
 def test_rows_say_where_each_word_stands(tmp_path):
     path = given(tmp_path, CONLLU)
     rows = list(token_rows(path, TokenFormat("conllu")))
@@ -292,13 +326,13 @@ def test_what_detection_found_is_noted(tmp_path):
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the real data sets are not at {REAL}")
 def test_the_general_reader_reads_what_the_strict_one_does():
     labels = LabelSet(("PER", "ORG", "LOC"))
-    for path in sorted(REAL.rglob("validation.conll")):
+    for repository in sorted(REAL.iterdir()):
+        path = min(repository.rglob("validation.conll"), key=lambda path: path.stat().st_size)
         strict = read_conll(path, labels)
-        for form in (TokenFormat(separator="tab"), TokenFormat(columns={"word": 1, "tag": -1}, scheme="detect")):
-            found = read_token_file(path, labels, form)
-            assert list(found.sentences) == strict
-            assert found.scheme == "IOB2"
-            assert [one.document for one in found.sentences] == [one.document for one in strict]
+        found = read_token_file(path, labels, TokenFormat(columns={"word": 1, "tag": -1}, scheme="detect"))
+        assert list(found.sentences) == strict
+        assert found.scheme == "IOB2"
+        assert [one.document for one in found.sentences] == [one.document for one in strict]
 
 
 @pytest.mark.parametrize(("keys", "says"), [
@@ -314,6 +348,7 @@ def test_the_general_reader_reads_what_the_strict_one_does():
     ({"columns": [1, 2]}, "expected a mapping such as {word: 1, tag: 2}; found [1, 2]"),
     ({"separator": ""}, "expected what separates columns: tab, blanks, or the characters, such as ','; found ''"),
     ({"separator": 3}, "found 3"),
+    ({"encoding": "hex"}, "expected an encoding, such as latin-1 or utf-16; found 'hex'"),
 ])  # fmt: skip
 def test_a_format_that_there_is_not_is_refused(keys, says):
     with pytest.raises(ConfigError) as caught:

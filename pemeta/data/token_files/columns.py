@@ -60,6 +60,7 @@ class SentenceReader:
         self._tags: list[str] = []
         self._lines: list[int] = []
         self._ranges: list[_Range] = []
+        self._width = shape.width  # of the sentence
         self._number = 0  # of the last word in the sentence
         self._sentence = ""
         self._has_tag = False
@@ -76,7 +77,7 @@ class SentenceReader:
         cells = self._shape.cells(line)
         if not any(map(str.strip, cells)):  # a line of separators alone is blank, as spreadsheets write it
             self.end()
-        elif "-DOC" in line and self._is_marker(line, cells):
+        elif ("-DOC" in line or line[0] == "#") and self._is_marker(line, cells):
             self.end()
             self._documents.end()
         elif self._shape.header is not None and tuple(cells) == self._shape.header:
@@ -169,6 +170,9 @@ class SentenceReader:
     def _fitted(self, number: int, line: str, cells: list[str]) -> list[str]:
         """The cells of a line, as many as the first line has; only empty ones may be missing at the end, or more."""
         width = self._shape.width
+        if self._shape.varying and len(cells) > max(self._shape.word, self._shape.tag or 0):
+            self._width = self._width if self._words else len(cells)
+            width = self._width
         if len(cells) == width:
             return cells
         if self._shape.separator != "blanks":
@@ -254,7 +258,7 @@ def token_rows(path: Path, form: TokenFormat, scheme: Scheme | None = None) -> I
         DataError: The file cannot be read, or a line is not what the format says.
     """
     reader = SentenceReader(path, shape_of(path, form), scheme or form.scheme)
-    for number, line in numbered_lines(path):
+    for number, line in numbered_lines(path, form.encoding):
         reader.take(number, line)
         if reader.rows:
             yield from reader.rows
