@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
+from pemeta.data.schemes import Scheme
 from pemeta.errors import ConfigError, excerpt, unknown_name
 
 Layout: TypeAlias = Literal["columns", "conllu"]
-SchemeSetting: TypeAlias = Literal["IOB2", "IOB1", "IOBES", "BILOU", "BMES", "types", "conlleval", "detect"]
+SchemeSetting: TypeAlias = Literal[Scheme, "detect"]
 ROLES = ("word", "tag", "flags", "sentence")
 """What a column may be: the word, its tag, flags such as EndOfSentence, or what names the sentence."""
 
@@ -119,11 +121,13 @@ def checked_separator(separator: Any) -> str | None:
     """What separates columns, as a user gave it.
 
     Raises:
-        ValueError: It is no text.
+        ValueError: It is no text, or a word.
     """
-    named = {"\t": "tab", " ": "blanks"}
-    if separator is None or (isinstance(separator, str) and (separator.strip() or separator in named)):
-        return named.get(separator, separator) if separator else None
+    if separator is None:
+        return None
+    named = {"\t": "tab", " ": "blanks", "tab": "tab", "blanks": "blanks"}
+    if isinstance(separator, str) and (separator in named or re.fullmatch(r"(?!\s*$)[^\w\\]+", separator)):
+        return named.get(separator, separator)
     raise ValueError(
         f"expected what separates columns: tab, blanks, or the characters, such as ','; found {excerpt(separator)}"
     )
