@@ -13,6 +13,7 @@ from typing import Any
 
 from pemeta.data.schemes import SCHEMES, Detected, SchemeError, split_tag
 from pemeta.data.sentences import LabelSet
+from pemeta.data.tables.table import about_content
 from pemeta.data.token_files.columns import token_rows
 from pemeta.data.token_files.formats import TokenFormat, as_yaml
 from pemeta.data.token_files.layout import find_layout, is_conllu
@@ -42,6 +43,8 @@ def about_line(path: Path, text: str, labels: LabelSet, line: str) -> str:
         line: The line.
     """
     word, tab, tag = line.partition("\t")
+    if kind := about_content(path):
+        return kind
     if "\0" in line:
         return f"a NUL is in binary files and in UTF-16: {into('iconv -f UTF-16LE -t UTF-8', path)}"
     if "\r" in line:

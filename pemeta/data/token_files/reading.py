@@ -9,7 +9,7 @@ from pathlib import Path
 from pemeta.data.conll import read_conll, read_conll_corpus, stream_conll
 from pemeta.data.corpus import Corpus
 from pemeta.data.entity_types import TypeMap
-from pemeta.data.schemes import Scheme, SchemeError
+from pemeta.data.schemes import SCHEMES, Scheme, SchemeError
 from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split, checked_labels
 from pemeta.data.tables.held_out import Share, held_out
 from pemeta.data.token_files.columns import token_rows
@@ -97,8 +97,10 @@ def stream_token_file(
 def _other_scheme(path: Path, form: TokenFormat, known: Container[str]) -> str:
     """The scheme that would read a file that the given one does not fit."""
     try:
-        found = detect_rows(token_rows(path, form))
+        found = detect_rows(token_rows(path, form), among=SCHEMES)
     except DataError:
+        return "; mend it"
+    if found.scheme == "conlleval":
         return "; mend it, or say scheme: conlleval if an I- that goes on with nothing begins an entity"
     if found.scheme == "types" and not all(kind in known for kind in found.types):  # words or parts of speech
         return "; say which column has the tags with columns"
