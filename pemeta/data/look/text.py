@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pemeta.data.look.oddities import Oddities
+from pemeta.data.tables.text_files import raw_lines
 from pemeta.data.token_files.lines import BYTE_ORDER_MARK, into, shown
-from pemeta.errors import DataError, counted, reason
+from pemeta.errors import DataError, counted
 
 MARKS = ((b"\xff\xfe\0\0", "UTF-32"), (b"\0\0\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 """Byte-order marks of other encodings, the longer of two that begin alike first."""
@@ -34,12 +35,7 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         DataError: It cannot be read, or is empty.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {shown(path)}: {error.strerror}; check the path") from None
-    except ValueError as error:  # a NUL in the path
-        raise DataError(f"cannot read {shown(path)}: {reason(error)}; check the path") from None
+    raw: bytes = b"".join(raw_lines(path))
     if not raw.strip(b"\xef\xbb\xbf \t\r\n"):
         raise DataError(f"{shown(path)} is empty; give a file with labelled sentences")
     return raw
