@@ -399,16 +399,23 @@ def test_integers_need_the_names_of_their_tags(tmp_path):
 
 @pytest.mark.parametrize(
     ("encoding", "name"),
-    [("latin-1", "not UTF-8, looked at as Windows-1252"), ("utf-16", "UTF-16"), ("utf-16-le", "UTF-16LE")],
+    [
+        ("latin-1", "not UTF-8, but perhaps Windows-1252: see whether its letters below are right"),
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-32", "UTF-32"),
+    ],
 )
-def test_another_encoding_is_looked_at_and_converted_by_the_command_in_the_message(tmp_path, encoding, name):
+def test_another_encoding_is_said_in_the_configuration(tmp_path, encoding, name):
     path = tmp_path / "it's.conll"
     path.write_bytes("J\u00fcrgen\tB-PER\nlo\tO\n\nx\tO\n\ny\tO\n".encode(encoding))
     own, _ = data_set_of(path)
     assert (own.encoding, own.tally.entities, own.tally.sentences) == (name, {"PER": 1}, 3)
-    convert(refusal(path), tmp_path)
-    assert data_set_of(tmp_path / "NEW.conll")[0].problem is None
-    assert "J\u00fcrgen" in (tmp_path / "NEW.conll").read_text(encoding="utf-8")
+    shown = "\n".join(describe_data(path, Asked()))
+    (task,) = yaml.safe_load(shown)["targets"]
+    corpus = DataSource.parse(yaml.safe_load(shown)["data"]).corpus(task)
+    assert "J\u00fcrgen" in {word for split in SPLITS for one in corpus.split(split) for word in one.words}
+    assert ("a guess\n#     line 1: 'J\u00fcrgen\\tB-PER'" in shown) == (encoding == "latin-1")
 
 
 def test_carriage_returns_alone_are_looked_at_and_converted(tmp_path):

@@ -43,6 +43,7 @@ class TokenLook:
         self.encoding = self._text.encoding
         self.problem = self._text.unreadable and f"{shown(path)}: {self._text.unreadable}"
         self.likeness, form = _format(self._text.lines, shown(path), word, tag)
+        form = replace(form, encoding=self._text.codec)
         self._shape = self._shape_of(form)
         if self._shape.conllu and tag is None:
             found: int | str = self._shape.key or (self._shape.tag or 0) + 1
@@ -79,7 +80,7 @@ class TokenLook:
         return SentenceReader(self.path, self._shape, scheme or "IOB2")
 
     def _shape_of(self, form: TokenFormat) -> Shape:
-        """The shape that the reader finds; a file in another encoding is given to it in UTF-8."""
+        """The shape that the reader finds; what it would refuse for its bytes is given to it as it should be."""
         if self._text.unreadable is None:
             return shape_of(self.path, form)
         with tempfile.TemporaryDirectory() as folder:

@@ -243,7 +243,7 @@ def _conllu(
 def _with_found_tag(path: Path, form: TokenFormat, shape: Shape) -> Shape:
     """The shape with the only key of MISC, or the only column, all of whose values are tags in the whole file."""
     misc = shape.misc
-    keys: dict[str, set[str]] = {}
+    keys: dict[int | str, set[str]] = {}
     columns: dict[int, set[str]] = {index: set() for index in range(2, shape.width) if index != misc}
     for _, line in numbered_lines(path, form.encoding):
         cells = shape.cells(line)
@@ -254,7 +254,7 @@ def _with_found_tag(path: Path, form: TokenFormat, shape: Shape) -> Shape:
                 values.add(cells[index])
         for key, value in misc_items(cells[misc]) if misc is not None else ():
             keys.setdefault(key, set()).add(value)
-    values_of: dict[int | str, set[str]] = {**keys, **{index: values - {"_"} for index, values in columns.items()}}
+    values_of = keys | {index: values - {"_"} for index, values in columns.items()}
     found = [one for one, values in values_of.items() if _are_tags(values)]
     found = found or [one for one, values in values_of.items() if values == {"O"}]  # a file without an entity
     if len(found) != 1:
