@@ -15,6 +15,7 @@ from pemeta.data.entity_types import Types, checked_types, label_set, type_map
 from pemeta.data.sentences import SPLITS, Split
 from pemeta.data.streams import Stream
 from pemeta.data.synthetic import LABELS, SyntheticWorld
+from pemeta.data.tables.held_out import Share
 from pemeta.data.token_files.formats import (
     Layout,
     SchemeSetting,
@@ -139,9 +140,9 @@ class ConllData(DataSource):
             IOB2. ``detect`` finds it from each whole file, says what it found, and refuses what fits none.
         encoding: The files' encoding, such as ``latin-1``; UTF-8 where null.
         validation: Part of the training sentences that is held out for validation if ``splits`` has no file for it;
-            0.1, our choice.
-        test: Part of the training sentences that is held out to be tested on if ``splits`` has no file for it; 0.1,
-            our choice.
+            0.1, our choice. Or ``train``, to try things out: the training sentences stand in for it.
+        test: Part of the training sentences that is held out to be tested on if ``splits`` has no file for it, or
+            ``train``; 0.1, our choice.
         split_seed: Seed of the choice of these sentences.
     """
 
@@ -156,8 +157,8 @@ class ConllData(DataSource):
     separator: Annotated[str | None, Neutral(None)] = None
     scheme: Annotated[SchemeSetting, Neutral("IOB2")] = "IOB2"
     encoding: Annotated[str | None, Neutral(None)] = None
-    validation: Annotated[float, Neutral(0.1)] = Field(0.1, gt=0, lt=1)
-    test: Annotated[float, Neutral(0.1)] = Field(0.1, gt=0, lt=1)
+    validation: Annotated[Share, Neutral(0.1)] = 0.1
+    test: Annotated[Share, Neutral(0.1)] = 0.1
     split_seed: Annotated[int, Neutral(0)] = 0
 
     @field_validator("types", mode="before")

@@ -254,8 +254,9 @@ def _with_found_tag(path: Path, form: TokenFormat, shape: Shape) -> Shape:
                 values.add(cells[index])
         for key, value in misc_items(cells[misc]) if misc is not None else ():
             keys.setdefault(key, set()).add(value)
-    found: list[int | str] = [key for key, values in keys.items() if _are_tags(values)]
-    found += [index for index, values in columns.items() if _are_tags(values - {"_"})]
+    values_of: dict[int | str, set[str]] = {**keys, **{index: values - {"_"} for index, values in columns.items()}}
+    found = [one for one, values in values_of.items() if _are_tags(values)]
+    found = found or [one for one, values in values_of.items() if values == {"O"}]  # a file without an entity
     if len(found) != 1:
         what = f"several: {', '.join(_told(one) for one in found)}" if found else "neither"
         raise DataError(
