@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pemeta.data.look.oddities import Oddities
+from pemeta.data.tables.text_files import raw_lines
 from pemeta.data.token_files.lines import BYTE_ORDER_MARK, into, shown
-from pemeta.errors import DataError, counted, reason
+from pemeta.errors import DataError, counted
 
 MARKS = ((b"\xff\xfe\0\0", "UTF-32"), (b"\0\0\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 """Byte-order marks of other encodings, the longer of two that begin alike first."""
@@ -29,17 +30,12 @@ class Text:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file.
+    """The bytes of a file, unpacked.
 
     Raises:
         DataError: It cannot be read, or is empty.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {shown(path)}: {error.strerror}; check the path") from None
-    except ValueError as error:  # a NUL in the path
-        raise DataError(f"cannot read {shown(path)}: {reason(error)}; check the path") from None
+    raw = b"".join(raw_lines(path))
     if not raw.strip(b"\xef\xbb\xbf \t\r\n"):
         raise DataError(f"{shown(path)} is empty; give a file with labelled sentences")
     return raw
@@ -77,7 +73,7 @@ def _decoded(path: Path, raw: bytes) -> tuple[str, str, str | None]:
     name = next((name for mark, name in MARKS if raw.startswith(mark)), None) or _without_mark(raw)
     if name is not None:
         try:
-            return raw.decode(name), name, f"it is {name}; convert it: {into(f'iconv -f {name} -t UTF-8', path)}"
+            return raw.decode(name), name, f"it is {name}; {_advice(path, name)}"
         except UnicodeDecodeError:
             raise DataError(f"{shown(path)} is no text; give a file with labelled sentences") from None
     if b"\0" in raw[:4096]:
@@ -93,7 +89,12 @@ def _decoded(path: Path, raw: bytes) -> tuple[str, str, str | None]:
     found = raw.decode("cp1252", errors="replace")
     name = "Windows-1252" if "\ufffd" not in found else "ISO-8859-1"
     text = found if name == "Windows-1252" else raw.decode("latin-1")
-    return text, f"not UTF-8, looked at as {name}", f"{where}; convert it: {into(f'iconv -f {name} -t UTF-8', path)}"
+    return text, f"not UTF-8, looked at as {name}", f"{where}; {_advice(path, name)}"
+
+
+def _advice(path: Path, encoding: str) -> str:
+    """What reads a file in another encoding."""
+    return f"say encoding: {encoding}, or convert it: {into(f'iconv -f {encoding} -t UTF-8', path)}"
 
 
 def _without_mark(raw: bytes) -> str | None:

@@ -190,7 +190,8 @@ def _shape(path: Path, form: TokenFormat, begun: _Beginning, number: int, line: 
         raise DataError(f"{where}: expected a column for each; found one for two in columns: {dict(form.columns)}")
     if names and FLAGS in names and names.index(FLAGS) not in found.values():
         found.setdefault("flags", names.index(FLAGS))
-    numbered = 0 not in found.values() and NUMBER.fullmatch(cells[0]) is not None
+    first = NUMBER.fullmatch(cells[0])
+    numbered = 0 not in found.values() and first is not None and int(first[1]) < 2  # not a year, in a column of lemmas
     varying = begun.varying and all(isinstance(column, int) and column > 0 for column in form.columns.values())
     return replace(shape, numbered=numbered, varying=varying, **found)
 
