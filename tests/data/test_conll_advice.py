@@ -97,7 +97,7 @@ FORMATS = {
     "a blank after a tag": ("Tuva\tB-PER \nlo\tO\n", "or drop them with data: {separator: tab}", [TUVA]),
     "CoNLL-2012": (
         ONTONOTES,
-        "13 columns separated by blanks, as in CoNLL-2012: the word is in column 4, its tag in column 11",
+        "columns separated by blanks, as in CoNLL-2012: the word is in column 4, its tag in column 11",
         [TUVA, Sentence(("lo",), ("O",))],
     ),
     "two HIPE-2022 files joined": (

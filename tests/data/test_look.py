@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 from collections import Counter
@@ -132,6 +133,18 @@ SAMPLES = {
     "the tag first, and a column at the end": Sample(
         "a.tsv", "B-PER\tTuva\t\nO\tlo\t\n\nO\tx\t\n\nO\ty\t\n",
         {"columns": {"word": 2, "tag": 1}, "types": PER}, "3 columns",
+    ),
+    "CoNLL-2012, with verbs' arguments and coreference": Sample(
+        "a.gold_conll",
+        "#begin document (bc/x/00); part 000\nbc 0 0 In IN (TOP(S(PP* - - - S * (ARGM-LOC* (12)\n"
+        "bc 0 1 Rome NNP (NP*)) - - - S (GPE) *) -\nbc 0 2 Bo NNP (NP* - - - S (PERSON* (ARG0* (3\n"
+        "bc 0 3 L NNP *) - - - S *) *) 3)\nbc 0 4 ran VBD (VP*))) run 01 1 S * (V*) -\n\n"
+        "bc 0 0 So RB (TOP(FRAG*)) - - - S * -\n\nbc 0 0 no UH (TOP(INTJ*)) - - - S * -\n\n#end document\n",
+        {"columns": {"word": 4, "tag": 11}, "types": ["GPE", "PERSON"]}, "CoNLL-2012", 1,
+    ),
+    "brackets": Sample(
+        "a.tsv", "Tuva\t(PER)\nlo\t*\nNova\t(LOC*\nScotia\t*)\n\nx\t*\n\ny\t*\n",
+        {"columns": {"word": 1, "tag": 2}, "types": PER}, "2 columns",
     ),
     "JSON lines": Sample(
         "a.jsonl", "".join(f'{{"id": {i}, "tokens": ["Ada", "x{i}"], "ner_tags": ["B-PER", "O"]}}\n' for i in range(4)),
@@ -534,6 +547,17 @@ def test_files_of_splits_are_found_by_their_names(tmp_path, files, task, train, 
     assert found.templates["train"] == (train if task else f"{{task}}/{train}")
     for split, template in found.templates.items():
         assert (found.folder / template.format(task=found.task)).samefile(found.paths[split])
+
+
+@pytest.mark.parametrize(
+    "file", ["train_de, x.tsv", "train.conll.gz", "{a} [1]'\".txt", "#c: \u00e9\U0001f4a5.txt", "2020"]
+)
+def test_files_of_any_name_are_in_a_configuration_that_is_yaml(tmp_path, file):
+    text = b"Ada\tB-PER\n\nx\tO\n\ny\tO\n"
+    (tmp_path / file).write_bytes(gzip.compress(text) if file.endswith(".gz") else text)
+    told = yaml.safe_load("\n".join(describe_data(tmp_path / file, Asked())))
+    (task,) = told["targets"]
+    assert len(DataSource.parse(told["data"]).corpus(task).train) == 1
 
 
 def test_the_files_beside_a_file_count_for_types_and_scheme(tmp_path):

@@ -35,7 +35,7 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         DataError: It cannot be read, or is empty.
     """
-    raw = b"".join(raw_lines(path))
+    raw: bytes = b"".join(raw_lines(path))
     if not raw.strip(b"\xef\xbb\xbf \t\r\n"):
         raise DataError(f"{shown(path)} is empty; give a file with labelled sentences")
     return raw

@@ -84,8 +84,9 @@ def as_yaml(value: Any) -> str:
         return f"[{', '.join(map(as_yaml, value))}]"
     import yaml  # here, because few need it
 
-    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf"))
-    return text.removesuffix("\n").removesuffix("\n...")
+    # As an item of a list, in which a text with braces or a comma is quoted.
+    text: str = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=float("inf"))
+    return text.strip()[1:-1]
 
 
 def checked_columns(columns: Any) -> dict[str, int | str]:

@@ -13,6 +13,10 @@ from pemeta.data.token_files.shapes import NUMBER, WORDS
 
 BLANK = re.compile(r"\s")
 _DIGIT = re.compile(r"\d")
+_BRACKETS = re.compile(r"[O*_-]|\([^()*]+\*?\)?|\*?\)")
+_OPENED = re.compile(r"\(([^()*]+)")
+_OTHER = re.compile(r"\d+|[CR]-.*|V|A(RG)?[A0-5M](-.*)?|TOP")
+"""What opens brackets of coreference, of a verb and its arguments, and of a tree."""
 MOST = 0.9
 """The share of the lines that must have a property, for it to be a column's: what the others have is odd."""
 CHUNKS = frozenset(
@@ -67,6 +71,18 @@ class Column:
         return sum(self.types.values()) / self.number + self.share("O", "_")
 
     @property
+    def holds_brackets(self) -> bool:
+        """Whether the values are entities in brackets, as in OntoNotes, and no trees, arguments or coreference."""
+        opened = {match[1] for value in self.values for match in _OPENED.finditer(value)}
+        whole = all(map(_BRACKETS.fullmatch, self.values))
+        return whole and bool(opened) and not any(map(_OTHER.fullmatch, opened))
+
+    @property
+    def varies(self) -> bool:
+        """Whether most values differ from the one before, and are no numbers, as words do."""
+        return self.runs > self.number / 2 and not all(map(NUMBER.fullmatch, self.values))
+
+    @property
     def holds_integers(self) -> bool:
         """Whether the values are integers, which may stand for tags."""
         return all(map(str.isdecimal, self.values))
@@ -74,6 +90,8 @@ class Column:
     @property
     def holds_types(self) -> bool:
         """Whether the values may be types without letters: some are ``O``, and the others are few."""
+        if self.holds_brackets:
+            return False
         few = 1 < len(self.values) <= 5 + self.number / 5
         return self.share("O") >= 0.05 and few and not self.types and not any(map(BLANK.search, self.values))
 

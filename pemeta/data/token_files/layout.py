@@ -40,6 +40,7 @@ class Layout:
         other_tags: Further columns that hold tags.
         likeness: What such files are called; empty if they have no name.
         usual: The separator that the reader takes if none is said.
+        brackets: Whether the column of tags has entities in brackets.
     """
 
     separator: str
@@ -52,6 +53,7 @@ class Layout:
     other_tags: tuple[int, ...] = ()
     likeness: str = ""
     usual: str = "tab"
+    brackets: bool = False
 
     @property
     def form(self) -> TokenFormat:
@@ -60,7 +62,7 @@ class Layout:
         if self.flags is not None and self._called(self.flags) != FLAGS:  # where the reader looks for them
             found["flags"] = self.flags
         columns = {role: self._called(column) for role, column in found.items() if column is not None}
-        plain = self.width == 2 and columns == {"word": 1, "tag": 2}
+        plain = self.width == 2 and columns == {"word": 1, "tag": 2} and not self.brackets
         unsaid = self.separator == self.usual and not (plain and self.usual == "blanks")
         return TokenFormat(columns={} if plain else columns, separator=None if unsaid else self.separator)
 
@@ -110,6 +112,7 @@ class _Table:
         types = [n for n, column in enumerate(self.columns) if column.holds_types]
         kinds = (
             [n for n in tagged if not self.columns[n].types.keys() <= CHUNKS],
+            [n for n, column in enumerate(self.columns) if column.holds_brackets],
             [n for n in by_name if not any(map(BLANK.search, self.columns[n].values))],
             [n for n in types if n > 0] or types,  # the first is rather the word's
             nothing,
@@ -158,9 +161,8 @@ def find_layout(
     found = [line for line in some if not line.startswith("#")] or [line for line in some if not KEYED.match(line)]
     if not found:
         raise DataError(f"{where} holds no word; expected a word and its tag in each line")
-    if word is None and tag is None and any(line.startswith("#begin document") for line in given):
-        return Layout("blanks", len(found[0].split()), 3, 10, likeness="CoNLL-2012", usual="blanks")
-    made = [one for separator in SEPARATORS if (one := _table(found, separator))]
+    varying = any(line.startswith("#begin document") for line in given)
+    made = [one for separator in SEPARATORS if (one := _table(found, separator, varying))]
     made.sort(key=lambda one: len(one.rows) + bool(one.header) < len(found))  # rather one that fits all lines
     table = next((one for one in made if tag is not None or one.tags()), None)
     if table is None:
@@ -190,12 +192,18 @@ def find_layout(
         other_tags=others,
         likeness=_likeness(table, given, own, chosen, numbered),
         usual="tab" if "\t" in found[0] else "blanks",
+        brackets=table.columns[chosen].holds_brackets,
     )
 
 
-def _table(lines: Sequence[str], separator: str) -> _Table | None:
-    """The lines as rows, if most of them have the same number of columns, of which there are two or more."""
+def _table(lines: Sequence[str], separator: str, varying: bool) -> _Table | None:
+    """The lines as rows, if most of them have the same number of columns, of which there are two or more.
+
+    Where sentences vary in their numbers of columns, as in CoNLL-2012, these are the columns that all have.
+    """
     rows = [split_line(line, separator) for line in lines]
+    if varying:
+        rows = [row[: min(map(len, rows))] for row in rows]
     width, number = Counter(map(len, rows)).most_common(1)[0]
     if width < 2 or number < len(rows) / 2:
         return None
@@ -218,10 +226,13 @@ def _is_header(row: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _word(table: _Table, others: Collection[int], sentence: int | None) -> int | None:
-    """The column of the words: by its name, or else the first that is nothing else."""
+    """The column of the words: by its name, or else the first that is nothing else, rather one that varies."""
     spoken = [n for n, name in enumerate(table.header) if name.lower() in WORDS]
+    varied = [n for n, column in enumerate(table.columns) if column.varies]
     tags = {n for n, one in enumerate(table.columns) if one.share("O") and (one.holds_tags or one.holds_nothing)}
-    return next((n for n in (*spoken, *range(len(table.columns))) if n not in {*others, *tags, sentence}), None)
+    return next(
+        (n for n in (*spoken, *varied, *range(len(table.columns))) if n not in {*others, *tags, sentence}), None
+    )
 
 
 def _chosen(table: _Table, where: str, types: Collection[str]) -> tuple[int, tuple[int, ...]]:
@@ -281,6 +292,8 @@ def _no_tags(tables: Sequence[_Table], lines: Sequence[str], where: str) -> str:
 def _likeness(table: _Table, lines: Sequence[str], word: int, tag: int, numbered: bool) -> str:
     """What files with such columns are called."""
     width, names = len(table.columns), set(table.header)
+    if table.columns[tag].holds_brackets and width > 10:
+        return "CoNLL-2012"
     if "NE-COARSE-LIT" in names:
         return "HIPE-2022"
     if numbered and (word, tag) == (1, 2):
