@@ -255,9 +255,9 @@ def _with_found_tag(path: Path, form: TokenFormat, shape: Shape) -> Shape:
                 values.add(cells[index])
         for key, value in misc_items(cells[misc]) if misc is not None else ():
             keys.setdefault(key, set()).add(value)
-    values_of: dict[int | str, set[str]] = {**keys, **{index: values - {"_"} for index, values in columns.items()}}
-    found = [one for one, values in values_of.items() if _are_tags(values)]
-    found = found or [one for one, values in values_of.items() if values == {"O"}]  # a file without an entity
+    seen: list[tuple[int | str, set[str]]] = [*keys.items(), *((i, values - {"_"}) for i, values in columns.items())]
+    found = [one for one, values in seen if _are_tags(values)]
+    found = found or [one for one, values in seen if values == {"O"}]  # a file without an entity
     if len(found) != 1:
         what = f"several: {', '.join(_told(one) for one in found)}" if found else "neither"
         raise DataError(
