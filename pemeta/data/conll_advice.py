@@ -155,7 +155,7 @@ def _misfit(path: Path, text: str, labels: LabelSet) -> str:
 def _about_spelling(labels: LabelSet, tag: str) -> str | None:
     """A remedy for a known tag that is written in another way."""
     if tag.strip() in labels.index and tag != tag.strip():
-        return "remove the blanks around the tag"
+        return "remove the blanks around the tag, or drop them with data: {separator: tab}"
     known = {one.lower(): one for one in labels.tags} | {"0": "O"}
     if tag not in labels.index and tag.lower() in known:
         return f"write {known[tag.lower()]}"

@@ -244,6 +244,16 @@ BROKEN: dict[str, tuple[str, TokenFormat, str]] = {
             "annotates, have none"
         ),
     ),
+    "a range of which a word is missing": (
+        "1-3\tx\t_\t_\t_\t_\t_\t_\t_\t_\n" + misc("name=B-PER", "_"),
+        NAMED,
+        "line 1: the range of 3 words has 2 of them after it; give all, or correct the range",
+    ),
+    "words that were taken out": (
+        misc("name=O") + "\n" + misc("name=B-PER", "name=I-PER").replace("w1", "_").replace("w2", "___"),
+        NAMED,
+        "line 3: the words of the sentence were taken out: found '_ ___'; put them back as the data set says",
+    ),
     "two tags of a key": (
         misc("name=B-PER|name=B-LOC"),
         NAMED,

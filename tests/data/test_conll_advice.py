@@ -33,6 +33,10 @@ HIPE = (
     "lo\tO\tO\tO\tO\tO\tO\t_\t_\tNoSpaceAfter|EndOfSentence\nNova\tB-LOC\tO\tO\tO\tO\tO\t_\t_\t_\n"
     "Scotia\tI-LOC\tO\tO\tO\tO\tO\t_\t_\t_\nTuva\tB-PER\tO\tO\tO\tO\tO\t_\t_\tEndOfSentence\n"
 )
+ONTONOTES = (
+    "#begin document (a); part 000\na 0 0 Tuva NNP (TOP(NP*) - - - - (PER) (ARG0*) -\n"
+    "a 0 1 lo VBD (VP*)) - - - - * (V*) -\n\na 0 0 lo UH (TOP*) - - - - * -\n#end document\n"
+)
 KAGGLE = (
     "Sentence #,Word,POS,Tag\nSentence: 1,Tuva,NNP,B-PER\n,lo,VB,O\nSentence: 2,Nova,NNP,B-LOC\n"
     ",Scotia,NNP,I-LOC\n,Tuva,NNP,B-PER\n"
@@ -89,6 +93,17 @@ FORMATS = {
     ),
     "HIPE-2022": (HIPE, "as in HIPE-2022: the word is in TOKEN, its tag in NE-COARSE-LIT", BOTH),
     "CoNLL-U with MISC": (MISC, "it is CoNLL-U: read it", BOTH),
+    "CoNLL-U Plus": ("# global.columns = ID FORM NE\n1\tTuva\tB-PER\n2\tlo\t_\n", "it is CoNLL-U", [TUVA]),
+    "a blank after a tag": ("Tuva\tB-PER \nlo\tO\n", "or drop them with data: {separator: tab}", [TUVA]),
+    "CoNLL-2012": (
+        ONTONOTES,
+        "columns separated by blanks, as in CoNLL-2012: the word is in column 4, its tag in column 11",
+        [TUVA, Sentence(("lo",), ("O",))],
+    ),
+    "two HIPE-2022 files joined": (
+        HIPE + HIPE.splitlines()[0] + "\nlo\tO\tO\tO\tO\tO\tO\t_\t_\t_\n", "its tag in NE-COARSE-LIT",
+        [*BOTH, Sentence(("lo",), ("O",))],
+    ),
     "commas": ("Tuva,B-PER\nlo,O\n", "2 columns separated by commas", [TUVA]),
     "commas with a header": ("Word,POS,Tag\nTuva,NNP,B-PER\nlo,VB,O\n", "the word is in Word", [TUVA]),
     "one sentence a value": (
@@ -174,7 +189,6 @@ def converted(message: str, folder: Path) -> None:
         ("Tuva\tB-MISC\nlo\tB-DATE\nx\tI-DATE\n", "data.types, or in the LabelSet in Python: [PER, LOC, MISC, DATE]"),
         ("Tuva\tb-per\n", "write B-PER; the entity types are those of data.types"),
         ("Tuva\t0\n", "write O; the entity types are those of data.types"),
-        ("Tuva\tO \n", "remove the blanks around the tag; the entity types are those of data.types"),
         ("Tuva\tlo\n", "tags are O, and B-TYPE and I-TYPE for each type in data.types"),
         ("Tuva\tB-\n", "data.types"),
         ("Tuva\tE-PER\nx\tI-MISC\n", "its tags are of another scheme, but not throughout: "),

@@ -259,6 +259,10 @@ GOOD: dict[str, tuple[str, TokenFormat, dict[str, str | None] | None, list[tuple
         "0 4 Tuva B-PER\n5.1 7 lo O\n8-9 3 lo O\n", TokenFormat(columns={"word": 3, "tag": 4}), None,
         [("Tuva lo lo", "B-PER O O", None)],
     ),
+    "lemmas that are numbers, before the words": (
+        "1990\t1990\tO\n1991-1995\t1991-1995\tO\n#\t#\tO\nTuva\tTuvas\tB-PER\n",
+        TokenFormat(columns={"word": 2, "tag": 3}), None, [("1990 1991-1995 # Tuvas", "O O O B-PER", None)],
+    ),
     "blanks in a word and odd line ends": (
         "New York\tx\tB-LOC\r\n\u00a0a\u2028b\tx\tO\r\n\r\n", TokenFormat(columns={"word": 1, "tag": 3}), None,
         [("New York|\u00a0a\u2028b", "B-LOC O", None)],

@@ -35,7 +35,7 @@ class Text:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file.
+    """The bytes of a file, unpacked.
 
     Raises:
         DataError: It cannot be read, or is empty.

@@ -32,7 +32,7 @@ NOTHING = {"O", "_", "-"}
 
 
 class _Range(NamedTuple):
-    """A range of words that has a tag, as a word of several."""
+    """A range of words, as of a contraction, and its own tag."""
 
     line: int
     start: int
@@ -98,6 +98,7 @@ class SentenceReader:
         """The present sentence, if there is one; the next line begins another."""
         if self._words:
             self._check_ranges()
+            self._check_words()
             where, tags = f"{self._file}, line {self._lines[0]}", self._tags
             if are_brackets(tags):
                 tags = to_tags(tags, self._shape.fields, Row({}, where, self._lines).place)
@@ -214,8 +215,7 @@ class SentenceReader:
             advice = "its numbers begin anew; add one"
             raise self._wrong(number, "expected a blank line before a sentence", line, advice)
         if mark == "-" and first == self._number + 1 and last >= first:
-            if tag not in NOTHING and tag.strip():
-                self._ranges.append(_Range(number, len(self._words), last - first + 1, tag))
+            self._ranges.append(_Range(number, len(self._words), last - first + 1, tag))
             return False
         if mark == "." and first == self._number:
             return False
@@ -227,13 +227,24 @@ class SentenceReader:
         return True
 
     def _check_ranges(self) -> None:
-        """Refuse a range with a tag that none of its words has, which would be lost."""
+        """Refuse a range whose words are not there, or with a tag that none of them has, which would be lost."""
         for line, start, words, tag in self._ranges:
-            if all(one == "O" for one in self._tags[start : start + words]):
+            where, own = f"{self._file}, line {line}: the range of {words} words", self._tags[start : start + words]
+            if self._shape.conllu and len(own) < words:
+                raise DataError(f"{where} has {len(own)} of them after it; give all, or correct the range")
+            if tag.strip() and tag not in NOTHING and all(one == "O" for one in own):
                 raise DataError(
-                    f"{self._file}, line {line}: the range of {words} words has the tag {tag!r}, but its words, "
-                    "which are what CoNLL-U annotates, have none; give them the tag"
+                    f"{where} has the tag {tag!r}, but its words, which are what CoNLL-U annotates, have none; give "
+                    "them the tag"
                 )
+
+    def _check_words(self) -> None:
+        """Refuse words that were taken out for their licence, which leaves underscores."""
+        if self._shape.conllu and set("".join(self._words)) == {"_"} and any(tag != "O" for tag in self._tags):
+            raise DataError(
+                f"{self._file}, line {self._lines[0]}: the words of the sentence were taken out: found "
+                f"{' '.join(self._words)[:80]!r}; put them back as the data set says"
+            )
 
     def _returns(self, number: int, line: str) -> DataError:
         advice = f"a carriage return alone ends none: {RETURNS} FILE > NEW"

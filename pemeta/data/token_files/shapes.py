@@ -190,7 +190,8 @@ def _shape(path: Path, form: TokenFormat, begun: _Beginning, number: int, line: 
         raise DataError(f"{where}: expected a column for each; found one for two in columns: {dict(form.columns)}")
     if names and FLAGS in names and names.index(FLAGS) not in found.values():
         found.setdefault("flags", names.index(FLAGS))
-    numbered = 0 not in found.values() and NUMBER.fullmatch(cells[0]) is not None
+    first = NUMBER.fullmatch(cells[0])
+    numbered = 0 not in found.values() and first is not None and int(first[1]) < 2  # not a year, in a column of lemmas
     varying = begun.varying and all(isinstance(column, int) and column > 0 for column in form.columns.values())
     return replace(shape, numbered=numbered, varying=varying, **found)
 
@@ -243,7 +244,7 @@ def _conllu(
 def _with_found_tag(path: Path, form: TokenFormat, shape: Shape) -> Shape:
     """The shape with the only key of MISC, or the only column, all of whose values are tags in the whole file."""
     misc = shape.misc
-    keys: dict[int | str, set[str]] = {}
+    keys: dict[str, set[str]] = {}
     columns: dict[int, set[str]] = {index: set() for index in range(2, shape.width) if index != misc}
     for _, line in numbered_lines(path, form.encoding):
         cells = shape.cells(line)
@@ -254,9 +255,9 @@ def _with_found_tag(path: Path, form: TokenFormat, shape: Shape) -> Shape:
                 values.add(cells[index])
         for key, value in misc_items(cells[misc]) if misc is not None else ():
             keys.setdefault(key, set()).add(value)
-    values_of = keys | {index: values - {"_"} for index, values in columns.items()}
-    found = [one for one, values in values_of.items() if _are_tags(values)]
-    found = found or [one for one, values in values_of.items() if values == {"O"}]  # a file without an entity
+    seen: list[tuple[int | str, set[str]]] = [*keys.items(), *((i, values - {"_"}) for i, values in columns.items())]
+    found = [one for one, values in seen if _are_tags(values)]
+    found = found or [one for one, values in seen if values == {"O"}]  # a file without an entity
     if len(found) != 1:
         what = f"several: {', '.join(_told(one) for one in found)}" if found else "neither"
         raise DataError(
