@@ -74,7 +74,7 @@ def describe_data(path: Path, asked: Asked) -> Iterator[str]:
         yield "#"
         yield from _comment(
             f"There are too few sentences to hold some out. So that it can be tried, those of train stand in for "
-            f"{' and '.join(reading.again)}, and scores tell nothing about others: give more, or a file for each."
+            f"{' and '.join(reading.again)}, where scores tell nothing then: give more sentences, or a file for each."
         )
     yield from configuration(reading.settings, [one.task for one in reading.sets])
     if reading.problem is not None:

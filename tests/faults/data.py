@@ -33,9 +33,9 @@ CONTENTS = {
     "a NUL in a word": (b"A\0da\tB-PER\n", "line 1: .*a NUL is in binary files"),
     "UNER's columns": (
         b"# text = Ada\n1\tAda\tB-PER\t-\t-\n",
-        "line 2: .*column 2 and the tag from column 3: read it with",
+        "line 2: .*in column 2, its tag in column 3: read it with",
     ),
-    "a tab at the end": (b"Ada\tB-PER\t\n", "line 1: .*column 1 and the tag from column 2: read it with"),
+    "a tab at the end": (b"Ada\tB-PER\t\n", "line 1: .*in column 1, its tag in column 2: read it with"),
     "tags of BILOU": (b"Ada\tU-PER\n", "line 1: .*its tags are BILOU: read it with data: {scheme: BILOU}"),
     "types for tags throughout": (b"Ada\tPER\nslept\tO\n", "line 1: .*its tags are types without B- and I-"),
     "IOB1": (b"Ada\tI-PER\nslept\tO\n", "line 1: .*its tags are IOB1"),
