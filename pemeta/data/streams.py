@@ -12,7 +12,7 @@ from typing import Any
 from pemeta.data.corpus import Corpus
 from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split
 from pemeta.data.stored_sentences import StoredSentences, store_sentences, stored_once
-from pemeta.data.token_files.lines import unreadable
+from pemeta.data.tables.table import unreadable
 
 AT_ONCE = 2**20  # bytes
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator
 
 from pemeta.data.sentences import SPLITS, Sentence, Split
 from pemeta.errors import DataError, counted, excerpt, shortened, unknown_name
@@ -15,6 +18,24 @@ USUAL: Mapping[Split, tuple[str, ...]] = {
     "test": ("test",),
 }
 """Usual names of each split, which need not be given."""
+
+
+class TooFewError(DataError):
+    """There are too few sentences to hold some out."""
+
+
+def _checked_share(share: Any) -> Any:
+    number = isinstance(share, int | float) and not isinstance(share, bool)
+    if share != "train" and not (number and 0 < share < 1):
+        raise ValueError(
+            "expected a part of the training sentences to hold out, between 0 and 1, or train, for which they stand in "
+            f"themselves; found {excerpt(share)}"
+        )
+    return share
+
+
+Share: TypeAlias = Annotated[float | Literal["train"], BeforeValidator(_checked_share)]
+"""What becomes of a split that the data lacks: a part of train that is held out, or the sentences of train again."""
 
 
 def parts_of(available: Collection[str], given: Mapping[Split, str] | None, where: str) -> dict[Split, str]:
@@ -63,7 +84,7 @@ def _remedy(found: Mapping[Split, str], split: Split | None = None, name: str = 
 
 
 def held_out(
-    train: Sequence[Sentence], shares: Mapping[Split, float], seed: int, where: str
+    train: Sequence[Sentence], shares: Mapping[Split, Share], seed: int, where: str
 ) -> tuple[dict[Split, tuple[Sentence, ...]], list[str]]:
     """Sentences that are held out of train for the splits that the data lacks, and what is left to train on.
 
@@ -72,7 +93,8 @@ def held_out(
 
     Args:
         train: All sentences.
-        shares: How large a part of them each split gets; at least one sentence.
+        shares: How large a part of them each split gets; at least one sentence. Or ``train``: it gets those that are
+            trained on.
         seed: Seed of the choice.
         where: What messages call the data.
 
@@ -80,13 +102,15 @@ def held_out(
         The splits, and a line about each that was held out.
 
     Raises:
-        DataError: Nothing would be left to train on.
+        TooFewError: Nothing would be left to train on.
     """
     ranks = [_rank(sentence, seed) for sentence in train]
     numbers = Counter(ranks)
     waiting = sorted(numbers, reverse=True)
     of: dict[int, Split] = {}
     for split, share in shares.items():
+        if share == "train":
+            continue
         taken, goal = 0, max(1, round(share * len(train)))
         while waiting and taken < goal:
             rank = waiting.pop()
@@ -94,18 +118,24 @@ def held_out(
             taken += numbers[rank]
     if not waiting:
         what = " and ".join(shares)
-        raise DataError(
+        again = ", ".join(f"{split}: train" for split in shares)
+        raise TooFewError(
             f"{where} has no {what}, and {counted(len(train), 'sentence')} to train on with {len(numbers)} different "
-            "texts, which are too few to hold some out; say where the missing part is, with splits"
+            "texts, which are too few to hold some out; say where the missing part is, with splits; or, to try things "
+            f"out on the same sentences, say {again}"
         )
     parts: dict[Split, list[Sentence]] = {split: [] for split in ("train", *shares)}
     for sentence, rank in zip(train, ranks, strict=True):
         parts[of.get(rank, "train")].append(sentence)
-    notes = [
-        f"{where} has no {split}: {len(parts[split])} of {len(train)} training sentences are held out for it, chosen "
-        f"by split_seed {seed}"
-        for split in shares
-    ]
+    notes = []
+    for split, share in shares.items():
+        if share == "train":
+            parts[split] = parts["train"]
+            what = "the training sentences stand in for it, so its scores tell nothing about other sentences"
+        else:
+            what = f"{len(parts[split])} of {len(train)} training sentences are held out for it, chosen by split_seed "
+            what += str(seed)
+        notes.append(f"{where} has no {split}: {what}")
     return {split: tuple(part) for split, part in parts.items()}, notes
 
 
