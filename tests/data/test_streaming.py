@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
+import shutil
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -241,6 +242,19 @@ def test_examples_can_be_pickled(tokenizer: PreTrainedTokenizerBase) -> None:
     assert again.digest() == file.digest()
     assert list(again.sentences) == list(file.sentences)
     assert len(pickle.dumps(both(tokenizer, 300)[1])) < 5000
+    pickled = pickle.dumps(file)
+    shutil.rmtree(cache.cache_folder())
+    assert_same(file.batch(range(30)), again.batch(range(30)))  # what is mapped stays
+    with pytest.raises(DataError, match=r"cannot read .*No such file or directory; it was removed or changed: make it"):
+        pickle.loads(pickled)
+
+
+def test_words_with_tabs_and_line_ends_have_tokens_of_their_own(tokenizer: PreTrainedTokenizerBase) -> None:
+    alike = [Sentence(("met\tO\nRome",), ("B-LOC",))], [Sentence(("met", "Rome"), ("O", "B-LOC"))]
+    assert digest(alike[0]) == digest(alike[1])
+    for given in alike:
+        file = encode(store_sentences(given, LABELS), LABELS, tokenizer)
+        assert_same(file.batch([0]), encode(given, LABELS, tokenizer).batch([0]))
 
 
 def test_tokens_of_a_part_and_of_other_labels_and_lengths(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -391,6 +405,12 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 DAMAGE = {
     "a flipped bit": lambda entry: flip(entry / cache.DATA),
     "a shorter file": lambda entry: os.truncate(entry / cache.DATA, 100),
@@ -398,6 +418,7 @@ DAMAGE = {
     "no file": lambda entry: (entry / cache.DATA).unlink(),
     "notes that are no JSON": lambda entry: (entry / cache.ABOUT).write_text("{"),
     "notes of something else": lambda entry: (entry / cache.ABOUT).write_text("[]"),
+    "another number in the notes": lambda entry: change(entry / cache.ABOUT, '"sentences": 120', '"sentences": 121'),
     "no notes": lambda entry: (entry / cache.ABOUT).unlink(),
 }
 
@@ -431,6 +452,32 @@ def test_a_cache_that_cannot_be_written_is_refused_with_what_to_set(
             write()
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "elsewhere"))  # the remedy
     assert len(encode(store_sentences(made(3), LABELS), LABELS, tokenizer)) == 3
+
+
+def test_what_killed_processes_have_left_is_removed_when_anything_is_written(
+    folder: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    encode(store_sentences(made(3), LABELS), LABELS, tokenizer)
+    whole = entries(folder)
+    for kind in ("sentences", "tokens"):
+        for number in (0, 4):
+            left = folder / kind / f".incoming-{number}"
+            left.mkdir()
+            (left / cache.DATA).write_text("half")
+            left.with_name(f"{left.name}.lock").touch()
+    encode(store_sentences(made(4), LABELS), LABELS, tokenizer)
+    assert len(entries(folder)) == len(whole) + 2 * 3
+    assert not list(folder.rglob(".incoming-[0-9]"))
+
+
+@pytest.mark.parametrize("given", ["~/cache", "$HOME/cache", "cache"])
+def test_the_folder_of_the_cache_is_found_as_those_of_hugging_face_are(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cache.VARIABLE, given)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert cache.cache_folder() == tmp_path / "cache"
 
 
 def test_without_the_variable_the_cache_is_that_of_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
