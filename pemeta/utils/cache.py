@@ -135,9 +135,9 @@ def _place(new: Path, entry: Path) -> None:
 def _incoming(folder: Path) -> Iterator[Path]:
     """An empty folder for this process alone; what those that were killed have left in theirs is removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    for lock in folder.glob(".incoming-*.lock"):
-        with suppress(Timeout), FileLock(lock).acquire(timeout=0):
-            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    for left in folder.glob(".incoming-*.lock"):
+        with suppress(Timeout), FileLock(left).acquire(timeout=0):
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
     for number in itertools.count():
         place = folder / f".incoming-{number}"
         lock = FileLock(f"{place}.lock")

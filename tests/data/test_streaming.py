@@ -661,6 +661,83 @@ def test_what_is_wrong_with_a_token_file_is_said_as_ever(
     assert str(found.value) == str(expected.value)
 
 
+def write_tables(folder: Path) -> None:
+    """Sentences of two tasks and three splits in JSON lines, Parquet files and token files; names like en1 differ."""
+    rows = [
+        {
+            "tokens": [f"{task}{n}", "Ada", "met"],
+            "tags": ["O", "B-PERS", "B-LOC" if n % 2 else "I-PERS"],
+            "task": task,
+            "text": n // 5,
+        }
+        for n in range(30)
+        for task in ("en", "de")
+    ]
+    folder.mkdir()
+    table = pd.DataFrame(rows)
+    for split, part in (("train", table), ("dev", table[:14]), ("test", table[10:40])):
+        part.to_json(folder / f"{split}.jsonl", orient="records", lines=True)
+    (folder / "hub").mkdir()
+    names = {"O": 0, "B-PERS": 1, "I-PERS": 2, "B-LOC": 3}
+    table["tags"] = [[names[tag] for tag in tags] for tags in table["tags"]]
+    table.to_parquet(folder / "hub" / "train.parquet")
+    lines = ("".join(f"{w} {t[2:] or t}\n" for w, t in zip(row["tokens"], row["tags"], strict=True)) for row in rows)
+    (folder / "train.txt").write_text("\n".join(lines))
+
+
+TYPES = {"PERS": "PER", "LOC": None}
+SOURCES: dict[str, dict[str, Any]] = {
+    "table": {"name": "table", "types": {"en": TYPES, "de": ["LOC", "PERS"]}, "columns": {"document": "text"}},
+    "table, detected": {"name": "table", "scheme": "detect", "types": ["LOC", "PERS"]},
+    "table, held out": {"name": "table", "splits": {"train": "train.jsonl", "test": "test.jsonl"}, "types": TYPES},
+    "hub": {"name": "hub", "names": ["O", "B-PERS", "I-PERS", "B-LOC"], "validation": 0.2, "split_seed": 3},
+    "conll": {"name": "conll", "splits": {"train": "train.txt"}, "scheme": "types", "types": TYPES, "separator": " "},
+    "conll, detected": {"name": "conll", "splits": {"train": "train.txt"}, "scheme": "detect", "types": TYPES},
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_streams_the_sentences_of_its_corpus(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hub_cache")
+    write_tables(tmp_path / "data")
+    where = {"repository": str(tmp_path / "data" / "hub")} if name == "hub" else {"path": str(tmp_path / "data")}
+    keys = {} if name.startswith("conll") else {"task_column": "task"}
+    source = DataSource.parse({**where, **keys, **SOURCES[name]})
+    for task in ("en", "de"):
+        corpus, streams = source.corpus(task), source.streams(task)
+        stored = stored_corpus(task, streams, {})
+        for split in SPLITS:
+            assert list(stored.split(split)) == list(corpus.split(split))
+            assert [one.document for one in stored.split(split)] == [one.document for one in corpus.split(split)]
+            assert list(streams[split].stored(2)) == list(corpus.split(split)[:2])
+        assert (stored.labels, stored.notes) == (corpus.labels, corpus.notes)
+        assert source.sizes(task) == {split: len(corpus.split(split)) for split in SPLITS} or name == "hub"
+    with monkeypatch.context() as patched:
+        patched.setattr(stored_module, "_write", lambda *_: pytest.fail("it is stored again"))
+        assert list(source.streams("de")["test"].stored()) == list(corpus.test)
+    for changed in (tmp_path / "data").glob("t*.*"):
+        changed.write_text(changed.read_text().replace("met", "saw"))
+    assert list(source.streams("de")["test"].stored()) == list(source.corpus("de").test)
+
+
+def test_rows_of_a_table_are_read_one_by_one(tmp_path: Path) -> None:
+    write_tables(tmp_path / "data")
+    for split in ("train", "test"):
+        with (tmp_path / "data" / f"{split}.jsonl").open("a") as file:
+            file.write('{"tokens": ["Ada"], "tags": ["B-DATE"]}\n')
+    source = DataSource.parse({"name": "table", "path": str(tmp_path / "data"), "types": ["PERS", "LOC"]})
+    with pytest.raises(DataError) as expected:
+        source.corpus("en")
+    streams = source.streams("en")
+    assert len(streams["train"].stored(30)) == 30  # what is wrong comes later
+    assert len(streams["validation"].stored()) == 14
+    with pytest.raises(DataError) as found:
+        streams["train"].stored()
+    assert str(found.value) == str(expected.value)
+
+
 # Grids
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
 
 from pemeta.data.sentences import SPLITS, Sentence, Split
 from pemeta.errors import DataError, counted, excerpt, shortened, unknown_name
@@ -82,31 +85,60 @@ def held_out(
     Raises:
         DataError: Nothing would be left to train on.
     """
-    ranks = [_rank(sentence, seed) for sentence in train]
-    numbers = Counter(ranks)
-    waiting = sorted(numbers, reverse=True)
-    of: dict[int, Split] = {}
-    for split, share in shares.items():
-        taken, goal = 0, max(1, round(share * len(train)))
-        while waiting and taken < goal:
-            rank = waiting.pop()
-            of[rank] = split
-            taken += numbers[rank]
-    if not waiting:
-        what = " and ".join(shares)
-        raise DataError(
-            f"{where} has no {what}, and {counted(len(train), 'sentence')} to train on with {len(numbers)} different "
-            "texts, which are too few to hold some out; say where the missing part is, with splits"
-        )
-    parts: dict[Split, list[Sentence]] = {split: [] for split in ("train", *shares)}
-    for sentence, rank in zip(train, ranks, strict=True):
-        parts[of.get(rank, "train")].append(sentence)
+    parts, notes = read_held_out(lambda: train, shares, seed, where)
+    return {split: tuple(part()) for split, part in parts.items()}, notes
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the sentences to train on.
+
+    Attributes:
+        whole: Begins to read all of them.
+        seed: Seed of the choice.
+        ranks: Ranks of those that belong to the part.
+        number: How many these are.
+    """
+
+    whole: Callable[[], Iterable[Sentence]]
+    seed: int
+    ranks: range
+    number: int
+
+    def __call__(self) -> Iterator[Sentence]:
+        """Begin to read them."""
+        return (sentence for sentence in self.whole() if _rank(sentence, self.seed) in self.ranks)
+
+
+def read_held_out(
+    read: Callable[[], Iterable[Sentence]], shares: Mapping[Split, float], seed: int, where: str
+) -> tuple[dict[Split, Part], list[str]]:
+    """What :func:`held_out` returns, for sentences that are read one by one, and again for each part."""
+    ranks = np.fromiter((_rank(sentence, seed) for sentence in read()), np.uint64)
+    different, numbers = np.unique(ranks, return_counts=True)
+    before = np.concatenate([[0], np.cumsum(numbers)])  # each rank, the number of sentences of lower ones
+    ends = [0]
+    for share in shares.values():
+        goal = before[ends[-1]] + max(1, round(share * len(ranks)))
+        ends.append(int(np.searchsorted(before, goal)))
+        if ends[-1] >= len(different):
+            what = " and ".join(shares)
+            raise DataError(
+                f"{where} has no {what}, and {counted(len(ranks), 'sentence')} to train on with {len(different)} "
+                "different texts, which are too few to hold some out; say where the missing part is, with splits"
+            )
+    edges = pairwise([0, *(int(different[end]) for end in ends[1:]), 2**64])
+    sizes = np.diff(before[[*ends, -1]]).tolist()
+    parts: dict[Split, Part] = {
+        split: Part(read, seed, range(*edge), size)
+        for split, edge, size in zip((*shares, "train"), edges, sizes, strict=True)
+    }
     notes = [
-        f"{where} has no {split}: {len(parts[split])} of {len(train)} training sentences are held out for it, chosen "
+        f"{where} has no {split}: {parts[split].number} of {len(ranks)} training sentences are held out for it, chosen "
         f"by split_seed {seed}"
         for split in shares
     ]
-    return {split: tuple(part) for split, part in parts.items()}, notes
+    return {"train": parts["train"], **parts}, notes
 
 
 def _rank(sentence: Sentence, seed: int) -> int:

@@ -40,6 +40,22 @@ class Parts(NamedTuple):
     notes: tuple[str, ...]
 
 
+class Readers(NamedTuple):
+    """What a corpus is made of, for those who read it one by one.
+
+    Attributes:
+        labels: Label set of all sentences.
+        scheme: The scheme that the tags are in.
+        splits: For each split that the data has, what begins to read its sentences.
+        notes: What was found in reading, in a line each.
+    """
+
+    labels: LabelSet
+    scheme: Scheme
+    splits: dict[Split, Callable[[], Iterator[Sentence]]]
+    notes: list[str]
+
+
 def _checked(types: Any) -> Any:
     return None if types is None else checked_types(types)
 
@@ -84,6 +100,31 @@ class TableReading(Frozen):
     test: float = Field(0.1, gt=0, lt=1)
     split_seed: int = 0
 
+    def readers(self, task: str, splits: Mapping[Split, Tables], where: str) -> Readers:
+        """What reads the sentences of a task, one by one.
+
+        Args:
+            task: The task.
+            splits: The tables of each split that the data has; train is one of them.
+            where: What notes call the data.
+
+        Raises:
+            DataError: A table is malformed, or no scheme fits. What is wrong with a row is said when it is read.
+        """
+        labels, mapping = self._labels(task, splits["train"])
+        rows = {split: partial(self._rows, task, tables) for split, tables in splits.items()}
+        scheme, notes = self._scheme(rows.values(), where)
+        found: dict[Split, Callable[[], Iterator[Sentence]]] = {
+            split: partial(self._sentences, read, labels, scheme, mapping, f"{where}, {split}")
+            for split, read in rows.items()
+        }
+        return Readers(labels, scheme, found, notes)
+
+    @property
+    def shares(self) -> dict[Split, float]:
+        """How large a part of the training sentences each split gets that the data lacks."""
+        return {"validation": self.validation, "test": self.test}
+
     def parts(self, task: str, splits: Mapping[Split, Tables], where: str) -> Parts:
         """The sentences of a task.
 
@@ -95,22 +136,32 @@ class TableReading(Frozen):
         Raises:
             DataError: A table or a row is malformed, a split holds no sentence, or too few to hold some out.
         """
-        labels, mapping = self._labels(task, splits["train"])
-        rows = {split: partial(self._rows, task, tables) for split, tables in splits.items()}
-        scheme, notes = self._scheme(rows.values(), where)
-        found: dict[Split, tuple[Sentence, ...]] = {}
-        for split, read in rows.items():
-            try:
-                found[split] = tuple(sentences(read(), labels=labels, scheme=scheme, types=mapping))
-            except SchemeError as error:
-                raise self._with_remedy(error, read) from None
-            if not found[split]:
-                raise DataError(f"{where}, {split}: found no sentence; remove it from splits, or give it one")
-        shares = {split: getattr(self, split) for split in SPLITS if split not in splits}
-        if shares:
-            parts, more = held_out(found["train"], shares, self.split_seed, where)
+        labels, _, readers, notes = self.readers(task, splits, where)
+        found = {split: tuple(read()) for split, read in readers.items()}
+        lacking = {split: self.shares[split] for split in SPLITS if split not in splits}
+        if lacking:
+            parts, more = held_out(found["train"], lacking, self.split_seed, where)
             found, notes = {**found, **parts}, [*notes, *more]
         return Parts(labels, found, tuple(notes))
+
+    def _sentences(
+        self,
+        read: Callable[[], Iterator[Row]],
+        labels: LabelSet,
+        scheme: Scheme,
+        mapping: TypeMap | None,
+        where: str,
+    ) -> Iterator[Sentence]:
+        """The sentences of a split, of which there must be one."""
+        empty = True
+        try:
+            for sentence in sentences(read(), labels=labels, scheme=scheme, types=mapping):
+                yield sentence
+                empty = False
+        except SchemeError as error:
+            raise self._with_remedy(error, read) from None
+        if empty:
+            raise DataError(f"{where}: found no sentence; remove it from splits, or give it one")
 
     def _labels(self, task: str, train: Tables) -> tuple[LabelSet, TypeMap | None]:
         """The label set, and what each type of the data is called in it."""
