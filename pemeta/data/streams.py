@@ -131,5 +131,5 @@ def content_of(path: Path) -> list[list[str]]:
     Raises:
         DataError: One cannot be read.
     """
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]
     return [[file.name, file_digest(file)] for file in files]

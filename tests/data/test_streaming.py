@@ -738,6 +738,14 @@ def test_rows_of_a_table_are_read_one_by_one(tmp_path: Path) -> None:
     assert str(found.value) == str(expected.value)
 
 
+def test_rows_of_single_words_are_no_sentences_however_few_are_wanted(tmp_path: Path) -> None:
+    for split in SPLITS:
+        (tmp_path / f"{split}.csv").write_text("tokens,tags\n" + "Ada,B-PER\n" * 9)
+    source = DataSource.parse({"name": "table", "path": str(tmp_path)})
+    with pytest.raises(DataError, match="each row seems to hold one word"):
+        source.streams("en")["train"].stored(5)
+
+
 # Grids
 
 

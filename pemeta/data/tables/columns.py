@@ -154,6 +154,7 @@ def token_rows(table: Table, columns: Found, wanted: Callable[[Row], bool] = lam
     rows = _joined(table.rows, columns) if columns.sentence else table.rows
     documents: dict[str, int] = {}
     single: int | None = 0
+    held: list[Row] = []  # until it is known that they are no words
     for row in filter(wanted, rows):
         words, tags = _value(row, columns.tokens), _value(row, columns.tags)
         if not columns.sentence and single is not None:
@@ -166,9 +167,13 @@ def token_rows(table: Table, columns: Found, wanted: Callable[[Row], bool] = lam
             values["document"] = documents.setdefault(str(row.values.get(columns.document)), len(documents))
         else:
             values.pop("document", None)
-        yield _with_tags(Row(values, row.where, row.lines), columns.names)
+        held.append(_with_tags(Row(values, row.where, row.lines), columns.names))
+        if columns.sentence or single is None:
+            yield from held
+            held.clear()
     if single is not None and single > 1:
         raise _words_in_rows(table, columns)
+    yield from held
 
 
 def _with_tags(row: Row, names: tuple[str, ...] | None) -> Row:

@@ -123,9 +123,10 @@ def read_held_out(
         ends.append(int(np.searchsorted(before, goal)))
         if ends[-1] >= len(different):
             what = " and ".join(shares)
+            texts = f"{counted(len(ranks), 'sentence')} to train on with {counted(len(different), 'different text')}"
             raise DataError(
-                f"{where} has no {what}, and {counted(len(ranks), 'sentence')} to train on with {len(different)} "
-                "different texts, which are too few to hold some out; say where the missing part is, with splits"
+                f"{where} has no {what}, and {texts}, which are too few to hold some out; say where the missing part "
+                "is, with splits"
             )
     edges = pairwise([0, *(int(different[end]) for end in ends[1:]), 2**64])
     sizes = np.diff(before[[*ends, -1]]).tolist()
