@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,6 @@ import typer
 
 from pemeta.cli.verbs import UsageError
 from pemeta.errors import DataError, excerpt
-
-BYTE_ORDER_MARK = "\ufeff"
-"""What files may begin with, alone or joined to others; it is no part of a text."""
 
 
 def predict(
@@ -60,7 +58,7 @@ def _typed(texts: list[str]) -> list[str]:
     """The texts of the command line, or the lines of standard input."""
     if texts == ["-"]:
         try:
-            return [line.rstrip("\r\n").lstrip(BYTE_ORDER_MARK) for line in sys.stdin]
+            return _texts(sys.stdin)
         except UnicodeDecodeError as error:
             raise DataError(f"standard input is not UTF-8 at byte {error.start}; convert it to UTF-8") from None
     for text in texts:
@@ -88,10 +86,17 @@ def _lines_of(file: Path) -> list[str]:
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}; check the path") from None
     # Not splitlines(), which splits at characters that texts contain (U+0085, U+2028).
-    lines = [line.removesuffix("\r").lstrip(BYTE_ORDER_MARK) for line in text.removesuffix("\n").split("\n")]
+    lines = _texts(text.removesuffix("\n").split("\n"))
     if not any(map(str.strip, lines)):
         raise DataError(f"{file} has no text; expected one on each line")
     return lines
+
+
+def _texts(lines: Iterable[str]) -> list[str]:
+    """Lines without their ends, and without the mark that a file begins with, alone or joined to others."""
+    from pemeta.data.token_files.lines import BYTE_ORDER_MARK  # here, because it takes long
+
+    return [line.rstrip("\r\n").lstrip(BYTE_ORDER_MARK) for line in lines]
 
 
 def _pairs(texts: list[str], task: str) -> list[tuple[str, ...]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pemeta.data.conll_advice import about_line, about_tag, is_tag
 from pemeta.data.corpus import Corpus
 from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split, checked_labels
+from pemeta.data.tables.text_files import raw_lines
 from pemeta.data.token_files.lines import (
     BYTE_ORDER_MARK,
     KEYED,
@@ -19,7 +20,6 @@ from pemeta.data.token_files.lines import (
     not_utf8,
     numbered_lines,
     shown,
-    unreadable,
     without_mark,
 )
 from pemeta.errors import DataError, excerpt, unknown_name
@@ -94,14 +94,11 @@ def _sentences(path: Path, lines: Iterable[tuple[int, str]], labels: LabelSet) -
 
 def _text(path: Path) -> str:
     """A file as text; not by ``read_text()``, which splits lines at a carriage return alone."""
-    try:
-        raw = path.read_bytes()
-    except (OSError, ValueError) as error:  # the latter for a NUL in the path
-        raise unreadable(path, error) from None
+    raw = b"".join(raw_lines(path))
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise not_utf8(path, raw, error.start) from None
+        raise not_utf8(path, error.start) from None
 
 
 def is_remark(line: str, labels: LabelSet) -> bool:

@@ -7,15 +7,19 @@ file has been read with it.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pemeta.data.schemes import Detected, SchemeError, split_tag
+from pemeta.data.schemes import SCHEMES, Detected, SchemeError, split_tag
 from pemeta.data.sentences import LabelSet
+from pemeta.data.tables.table import about_content
+from pemeta.data.token_files.columns import token_rows
 from pemeta.data.token_files.formats import TokenFormat, as_yaml
-from pemeta.data.token_files.guess import Guess, guessed, guesses, tried
-from pemeta.data.token_files.lines import MARKER, RETURNS, TAG, into
+from pemeta.data.token_files.layout import find_layout, is_conllu
+from pemeta.data.token_files.lines import MARKER, RETURNS, TAG, into, shown
 from pemeta.data.token_files.shapes import named
+from pemeta.data.token_rows import detect_rows
 from pemeta.errors import DataError, shortened
 
 NAMES = {"IOBES": "IOBES (also BIOES)", "BMES": "BMES (also BMEWO)", "types": "types without B- and I-"}
@@ -39,6 +43,8 @@ def about_line(path: Path, text: str, labels: LabelSet, line: str) -> str:
         line: The line.
     """
     word, tab, tag = line.partition("\t")
+    if kind := about_content(path):
+        return kind
     if "\0" in line:
         return f"a NUL is in binary files and in UTF-16: {into('iconv -f UTF-16LE -t UTF-8', path)}"
     if "\r" in line:
@@ -54,7 +60,7 @@ def about_line(path: Path, text: str, labels: LabelSet, line: str) -> str:
         return "put a tab and a tag behind the word, O if it is in no entity"
     if line.startswith("#") and not (len(line.split()) == 2 and TAG.fullmatch(line.split()[1])):
         return "a comment begins with '# ' and stands before the first word of a sentence; move or remove it"
-    return _about_columns(path, text, "tab" if tab else "blanks")
+    return _about_columns(path, text, labels, "tab" if tab else "blanks")
 
 
 def about_tag(path: Path, text: str, labels: LabelSet, word: str, tag: str) -> str:
@@ -77,7 +83,7 @@ def about_tag(path: Path, text: str, labels: LabelSet, word: str, tag: str) -> s
         return "if this line is a comment, remove it, or let it begin with '# ' and hold no tab"
     tags = [line.partition("\t")[2] for line in _lines(text) if "\t" in line]
     if split_tag(tag)[0] not in ("", "B", "I"):
-        return f"its tags are of another scheme, but not throughout: {_misfit(path, text)}"
+        return f"its tags are of another scheme, but not throughout: {_misfit(path, text, labels)}"
     found = dict.fromkeys([*labels.types, *(one[2:] for one in tags if re.fullmatch(r"[BI]-\S+", one))])
     if tag[2:] in found:
         types = shortened(", ".join(found), 150)
@@ -87,70 +93,69 @@ def about_tag(path: Path, text: str, labels: LabelSet, word: str, tag: str) -> s
 
 def _setting(path: Path, text: str, labels: LabelSet) -> str | None:
     """What the file is, and the setting that reads it; None if none does, or the types alone are unknown."""
-    found = guessed(path, text, labels.types)
-    if found is None or found[1].is_usual:
+    try:
+        what, form, tags = _recognised(path, text, labels)
+    except DataError:
         return None
-    guess, form, tags = found
+    if form.is_usual:
+        return None
     setting: dict[str, Any] = form.described()
     unknown = [kind for kind in tags.types if kind not in labels.types]
     if unknown:
         setting["types"] = [*labels.types, *unknown]
-    return f"{_what(guess, form, tags)}: {SETTING}{as_yaml(setting)}"
-
-
-def _what(guess: Guess, form: TokenFormat, tags: Detected) -> str:
-    """What a file is, as far as it is not a word, a tab and a tag in IOB2."""
     scheme = f"its tags are {NAMES.get(form.scheme, form.scheme)}"
     if form.scheme == "conlleval":
         scheme = "its tags are neither IOB2 nor IOB1 throughout, which conlleval reads all the same"
     elif form.scheme == "IOB1":
         scheme += ", in which an entity may start with I-"
     if form == TokenFormat(scheme=form.scheme):
-        return scheme
-    if form.format == "conllu":
-        return "it is CoNLL-U, with tags in MISC"
-    by = f"{guess.width} columns separated by {named(guess.separator)}"
-    if guess.numbered:
-        by += ", numbered as in CoNLL-U and Universal NER"
-    if guess.header:
-        by += ", with a header"
-    others = f" (tags are in the columns {', '.join(map(str, guess.tags))})" if len(guess.tags) > 1 else ""
-    columns = {"word": 1, "tag": 2, **form.columns}
-    what = f"it has {by}; take the word from column {columns['word']} and the tag from column {columns['tag']}{others}"
-    return what if form.scheme == "IOB2" else f"{what}; {scheme}"
+        what = scheme
+    elif form.scheme != "IOB2":
+        what = f"{what}; {scheme}"
+    return f"{what}: {SETTING}{as_yaml(setting)}"
 
 
-def _about_columns(path: Path, text: str, separator: str) -> str:
+def _recognised(path: Path, text: str, labels: LabelSet) -> tuple[str, TokenFormat, Detected]:
+    """What a file seems to be, the format that it has then, and its tags, after reading all of it so.
+
+    Raises:
+        DataError: It is like nothing that is known, or cannot be read so.
+    """
+    lines = text.split("\n")
+    if is_conllu([line.removesuffix("\r") for line in lines]):
+        what, form = "it is CoNLL-U", TokenFormat("conllu")
+    else:
+        layout = find_layout(lines, shown(path), types=labels.types)
+        what, form = f"it has {layout}", layout.form
+    found = detect_rows(token_rows(path, replace(form, scheme="detect")), among=SCHEMES)
+    return what, replace(form, scheme=found.scheme), found
+
+
+def _about_columns(path: Path, text: str, labels: LabelSet, separator: str) -> str:
     """A remedy for a file with other columns that cannot be read as it is."""
     rows = [re.findall("[^ \t]+", line) if separator == "blanks" else line.split("\t") for line in _lines(text)]
     sizes = sorted({len(row) for row in rows})
     by = f"separated by {named(separator)}"
     if len(sizes) > 1:
         return f"its lines have {sizes[0]} to {sizes[-1]} columns {by}; write a word, one tab and a tag in each"
-    reason = _misfit(path, text)
-    if reason:
-        return f"it has {sizes[0]} columns {by}, but cannot be read: {reason}"
-    numbered = all(row[0].isdigit() for row in rows)
-    what = f"it has {sizes[0]} columns {by}{', numbered as in CoNLL-U and Universal NER' if numbered else ''}"
-    return f"{what}, none of which has a tag in every line; write a word, one tab and a tag in each"
+    return f"it has {sizes[0]} columns {by}, but cannot be read: {_misfit(path, text, labels)}"
 
 
-def _misfit(path: Path, text: str) -> str:
-    """Why the likeliest guess does not read the file; nothing if there is no guess."""
-    for guess in guesses(text):
-        try:
-            tried(path, guess)
-        except SchemeError as error:
-            return str(error)
-        except DataError as error:
-            return str(error).removeprefix(f"{path}, ")
-    return ""
+def _misfit(path: Path, text: str, labels: LabelSet) -> str:
+    """Why a file cannot be read as what it seems to be."""
+    try:
+        _recognised(path, text, labels)
+    except SchemeError as error:
+        return str(error)
+    except DataError as error:
+        return str(error).removeprefix(shown(path)).lstrip(":, ")
+    return "write a word, one tab and a tag in each line"
 
 
 def _about_spelling(labels: LabelSet, tag: str) -> str | None:
     """A remedy for a known tag that is written in another way."""
     if tag.strip() in labels.index and tag != tag.strip():
-        return "remove the blanks around the tag"
+        return "remove the blanks around the tag, or drop them with data: {separator: tab}"
     known = {one.lower(): one for one in labels.tags} | {"0": "O"}
     if tag not in labels.index and tag.lower() in known:
         return f"write {known[tag.lower()]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pemeta.data.entity_types import Types
 from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split
@@ -48,8 +48,8 @@ class Corpus:
         types: Types | None = None,
         scheme: str = "IOB2",
         splits: Mapping[Split, str] | None = None,
-        validation: float = 0.1,
-        test: float = 0.1,
+        validation: float | Literal["train"] = 0.1,
+        test: float | Literal["train"] = 0.1,
         split_seed: int = 0,
     ) -> Corpus:
         """The corpus in a data set of ``datasets``, a data frame of pandas, or their splits.
@@ -69,8 +69,9 @@ class Corpus:
                 (``{"PERS": "PER", "DATE": None}``); by default those of integers' names, or else PER, ORG and LOC.
             scheme: Scheme of the tags, or ``detect``.
             splits: Which of its splits are ``train``, ``validation`` and ``test``; by default those named so.
-            validation: Part of the training sentences that is held out for validation, if the data has none.
-            test: Part of them that is held out to be tested on, if the data has none.
+            validation: Part of the training sentences that is held out for validation, if the data has none; or
+                ``train``, to try things out: the training sentences stand in for it.
+            test: Part of them that is held out to be tested on, if the data has none; or ``train``.
             split_seed: Seed of the choice.
 
         Raises:

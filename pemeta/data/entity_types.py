@@ -21,6 +21,8 @@ def checked_types(types: Any) -> Any:
         ValueError: It is neither types, a map, nor one of them for each task.
     """
     if isinstance(types, list | tuple):
+        for one in types:
+            _check_entry(one, one)
         return tuple(types)
     if not isinstance(types, Mapping):
         raise ValueError(
@@ -58,6 +60,8 @@ def _check_entry(name: Any, value: Any) -> None:
             raise ValueError(f"expected the name of an entity type; found {excerpt(one)}; put it in quotes")
     if name is None:
         raise ValueError("expected the name of an entity type; found null; put it in quotes")
+    if name == "O" or name.startswith(("B-", "I-")):
+        raise ValueError(f"expected entity types, not tags; found {name!r}; give the types without prefixes")
 
 
 def label_set(types: Types) -> LabelSet:

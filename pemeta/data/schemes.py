@@ -19,20 +19,22 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from pemeta.errors import DataError, counted, excerpt, shortened
 
 Scheme: TypeAlias = Literal["IOB2", "IOB1", "IOBES", "BILOU", "BMES", "types", "conlleval"]
 """Names of the schemes."""
-SCHEMES: tuple[Scheme, ...] = ("IOB2", "IOB1", "IOBES", "BILOU", "BMES", "types", "conlleval")
-DETECTED: tuple[Scheme, ...] = ("IOB2", "IOB1", "IOBES", "BILOU", "BMES", "types")
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+DETECTED: tuple[Scheme, ...] = tuple(scheme for scheme in SCHEMES if scheme != "conlleval")
 """The schemes that detection chooses from: those that not every file fits."""
 
 PREFIXED = re.compile(r"([BIESLUMW])-(.+)", re.DOTALL)
 """A tag of a scheme with letters: its letter and its type."""
 _LETTER = re.compile("[BIESLUMW]-?")
 """A letter without a type."""
+_ODD = re.compile(r"[BIESLUMW][\W_].+|.+[\W_][BIESLUMW]", re.IGNORECASE)
+"""What may be a letter and a type that are written in another way: ``b-per``, ``B_PER``, ``PER-B``."""
 _CHUNKS: dict[Scheme, tuple[str, str, str]] = {
     "IOBES": ("I", "E", "S"),
     "BILOU": ("I", "L", "U"),
@@ -105,6 +107,8 @@ def _chunks(previous: str, tag: str, scheme: Scheme) -> str:
 
 
 def _types(previous: str, tag: str, scheme: Scheme) -> str:
+    if not tag.strip():
+        raise _MisfitError(f"{_named(tag)} is empty", whole=True)
     if PREFIXED.fullmatch(tag) or _LETTER.fullmatch(tag):
         raise _MisfitError(f"{_named(tag)} has the form of another scheme's, not of a type alone", whole=True)
     return "O" if tag == "O" else f"{'I' if previous == tag else 'B'}-{tag}"
@@ -206,14 +210,9 @@ class SchemeFinder:
         """The first of some schemes that all tags fit.
 
         Raises:
-            SchemeError: None does, or the tags are letters without types.
+            SchemeError: None does, or the tags may be letters or types.
         """
-        bare = [tag for _, tag in self.pairs if tag is not None and _LETTER.fullmatch(tag)]
-        if bare:
-            raise SchemeError(
-                f"{self._where(bare[0])}: {_named(bare[0])} is a letter without a type, and may be a type too; write "
-                "B-TYPE, I-TYPE and O"
-            )
+        self._check_meaning()
         # Schemes that the same tags fit read them alike: B and I in every entity, or no entity at all.
         fitting = [scheme for scheme in among if not self._misfits(scheme)]
         if not fitting:
@@ -225,11 +224,19 @@ class SchemeFinder:
         ]
         return Detected(fitting[0], sum(number for _, number in begun), tuple(dict.fromkeys(kind for kind, _ in begun)))
 
+    def _check_meaning(self) -> None:
+        """Refuse tags that may be types alone, or letters without types or beside them in another form."""
+        tags = list(dict.fromkeys(tag for _, tag in self.pairs if tag not in (None, "", "O")))
+        what = "is a letter without a type, and may be a type too"
+        found = [tag for tag in tags if _LETTER.fullmatch(tag)]
+        if not found and all(_ODD.fullmatch(tag) and not PREFIXED.fullmatch(tag) for tag in tags):
+            found, what = tags, "may be a letter and a type in another form, or a type, as scheme: types takes it"
+        if found:
+            where = next(place for pair, place in self.places.items() if pair[1] == found[0])
+            raise SchemeError(f"{where}: {_named(found[0])} {what}; write B-TYPE, I-TYPE and O")
+
     def _misfits(self, scheme: Scheme) -> list[tuple[str, str | None]]:
         return [pair for pair in self.pairs if _step(scheme, *pair)[1]]
-
-    def _where(self, tag: str) -> str:
-        return next(place for pair, place in self.places.items() if pair[1] == tag)
 
     def _no_scheme(self) -> str:
         """Why no scheme fits: the first misfit for each of the two that come closest."""

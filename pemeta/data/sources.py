@@ -15,7 +15,15 @@ from pemeta.data.entity_types import Types, checked_types, label_set, type_map
 from pemeta.data.sentences import SPLITS, Split
 from pemeta.data.streams import Stream
 from pemeta.data.synthetic import LABELS, SyntheticWorld
-from pemeta.data.token_files.formats import Layout, SchemeSetting, TokenFormat, checked_columns, checked_separator
+from pemeta.data.tables.held_out import Share
+from pemeta.data.token_files.formats import (
+    Layout,
+    SchemeSetting,
+    TokenFormat,
+    checked_columns,
+    checked_encoding,
+    checked_separator,
+)
 from pemeta.data.token_files.places import checked_splits, place
 from pemeta.data.token_files.reading import read_token_corpus
 from pemeta.data.token_files.streams import token_streams
@@ -130,10 +138,11 @@ class ConllData(DataSource):
         scheme: How tags write entities: ``IOB2``, ``IOB1``, ``IOBES``, ``BILOU``, ``BMES``, ``types`` (types alone,
             whose neighbours are one entity), or ``conlleval`` (``B-`` and ``I-`` in any order). Each is converted to
             IOB2. ``detect`` finds it from each whole file, says what it found, and refuses what fits none.
+        encoding: The files' encoding, such as ``latin-1``; UTF-8 where null.
         validation: Part of the training sentences that is held out for validation if ``splits`` has no file for it;
-            0.1, our choice.
-        test: Part of the training sentences that is held out to be tested on if ``splits`` has no file for it; 0.1,
-            our choice.
+            0.1, our choice. Or ``train``, to try things out: the training sentences stand in for it.
+        test: Part of the training sentences that is held out to be tested on if ``splits`` has no file for it, or
+            ``train``; 0.1, our choice.
         split_seed: Seed of the choice of these sentences.
     """
 
@@ -147,8 +156,9 @@ class ConllData(DataSource):
     columns: Annotated[dict[str, int | str] | None, Neutral(None)] = None
     separator: Annotated[str | None, Neutral(None)] = None
     scheme: Annotated[SchemeSetting, Neutral("IOB2")] = "IOB2"
-    validation: Annotated[float, Neutral(0.1)] = Field(0.1, gt=0, lt=1)
-    test: Annotated[float, Neutral(0.1)] = Field(0.1, gt=0, lt=1)
+    encoding: Annotated[str | None, Neutral(None)] = None
+    validation: Annotated[Share, Neutral(0.1)] = 0.1
+    test: Annotated[Share, Neutral(0.1)] = 0.1
     split_seed: Annotated[int, Neutral(0)] = 0
 
     @field_validator("types", mode="before")
@@ -176,6 +186,11 @@ class ConllData(DataSource):
     @classmethod
     def _some_separator(cls, separator: Any) -> Any:
         return checked_separator(separator)
+
+    @field_validator("encoding", mode="before")
+    @classmethod
+    def _some_encoding(cls, encoding: Any) -> Any:
+        return checked_encoding(encoding)
 
     @model_validator(mode="after")
     def _make_a_format(self) -> Self:
@@ -207,7 +222,7 @@ class ConllData(DataSource):
     @property
     def token_format(self) -> TokenFormat:
         """How the files are written."""
-        return TokenFormat(self.format, self.columns or {}, self.separator, self.scheme)
+        return TokenFormat(self.format, self.columns or {}, self.separator, self.scheme, self.encoding)
 
     def corpus(self, language: str) -> Corpus:
         """The corpus of a language, by the name of its folder."""

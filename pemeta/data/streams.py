@@ -13,8 +13,8 @@ from typing import Any
 from pemeta.data.corpus import Corpus
 from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split
 from pemeta.data.stored_sentences import StoredSentences, store_sentences, stored_once
-from pemeta.data.tables.held_out import Part, read_held_out
-from pemeta.data.token_files.lines import unreadable
+from pemeta.data.tables.held_out import Part, Share, read_held_out
+from pemeta.data.tables.table import unreadable
 
 AT_ONCE = 2**20  # bytes
 
@@ -79,13 +79,13 @@ def stored_corpus(name: str, streams: Mapping[Split, Stream], limits: Mapping[st
 
 
 def with_held_out(
-    streams: Mapping[Split, Stream], shares: Mapping[Split, float], seed: int, where: str
+    streams: Mapping[Split, Stream], shares: Mapping[Split, Share], seed: int, where: str
 ) -> dict[Split, Stream]:
     """The streams of all splits, of which those that the data lacks are held out of train, which is read for it.
 
     Args:
         streams: The splits that the data has; train is one of them.
-        shares: How large a part of the training sentences each split gets that it lacks.
+        shares: What becomes of each split that the data lacks.
         seed: Seed of the choice.
         where: What messages call the data.
 

@@ -205,7 +205,9 @@ class HubData(TableSource):
         told = hub_sizes(*self._place(language))
         if told is None:
             return super().sizes(language)
-        return {split: told.get(split) or max(1, round(getattr(self, split) * told["train"])) for split in SPLITS}
+        shares = {split: getattr(self, split, "train") for split in SPLITS}
+        parts = {split: 1.0 if share == "train" else float(share) for split, share in shares.items()}
+        return {split: told.get(split) or max(1, round(parts[split] * told["train"])) for split in SPLITS}
 
 
 def _contents(paths: Sequence[Path]) -> list[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from pemeta.data.entity_types import TypeMap, mapped
@@ -138,13 +140,19 @@ def _name(row: Row, index: int, tag: Any, names: Sequence[str] | None) -> str:
 
 
 def _single(row: Row, index: int, tag: str) -> str:
-    """The tag, unless it is several in one."""
-    if "|" in tag or ";" in tag or "," in tag or "/" in tag:
-        for mark in "|;,/":
-            parts = [part.strip() for part in tag.split(mark)]
-            if len(parts) > 1 and all(part == "O" or PREFIXED.fullmatch(part) for part in parts):
-                raise DataError(f"{row.place(index)}: tag {excerpt(tag)} is several in one; {NESTED}")
+    """The tag, unless it is none, or several in one."""
+    if not tag or tag.isspace():
+        raise DataError(f"{row.place(index)}: tag {index + 1} is empty; give the word a tag, or O")
+    if _is_several(tag):
+        raise DataError(f"{row.place(index)}: tag {excerpt(tag)} is several in one; {NESTED}")
     return tag
+
+
+@lru_cache(maxsize=10_000)
+def _is_several(tag: str) -> bool:
+    """Whether a tag is made of several, as ``B-ORG|B-LOC`` or ``['B-ORG', 'O']``."""
+    parts = re.findall(r"[\w-]+", tag)
+    return len(parts) > 1 and all(part == "O" or PREFIXED.fullmatch(part) for part in parts)
 
 
 def _labelled(

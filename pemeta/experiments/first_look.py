@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pemeta.data.look import Asked, DataSet, Folder, Look, data_set_of, look_into, problem_of, settings_of, table_format
+from pemeta.data.look import Asked, DataSet, Folder, Look, Reading, data_set_of, look_into, reading_of, table_format
 from pemeta.data.look.oddities import Oddity
 from pemeta.data.schemes import SCHEMES
-from pemeta.data.sentences import Split
 from pemeta.data.token_files.formats import as_yaml
 from pemeta.data.token_files.lines import shown
 from pemeta.errors import ConfigError, DataError, counted, shortened, unknown_name
@@ -24,8 +24,11 @@ CHECK = "pemeta validate CONFIG --load"
 """The command that checks a configuration."""
 MOST = 12
 """Most entity types, and kinds of oddities, that are shown."""
-WIDTH = 12
+NAMES = 12
 """Columns that the names of facts take."""
+WIDTH = 80
+"""Longest line of a comment, unless it is a single word, or a place in the file with what stands there."""
+_WHOLE: Any = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def asked_for(word: str | None, tag: str | None, scheme: str | None, names: str | None) -> Asked:
@@ -55,22 +58,27 @@ def describe_data(path: Path, asked: Asked) -> Iterator[str]:
     """
     if path.is_dir() and table_format(path) is None:
         found = look_into(path, asked)
-        yield from _folder(path, found)
-        sets = found.groups[0]
+        reading = reading_of(found.groups[0])
+        yield from _folder(path, found, reading)
     else:
         own, whole = data_set_of(path, asked)
-        yield from _file(path, own, whole)
-        sets = (whole,)
-    settings = settings_of(sets)
-    problem = next(filter(None, (problem_of(one, settings) for one in sets)), None)
+        reading = reading_of([whole])
+        yield from _file(path, own, whole, reading)
     yield "#"
-    if problem is not None:
+    if reading.problem is not None:
         yield "# The configuration for it, which is refused as things are:"
     else:
-        yield f"# The configuration that reads it; choose backbone and settings, and check it with: {CHECK}"
-    yield from configuration(settings, [one.task for one in sets])
-    if problem is not None:
-        raise DataError(problem)
+        yield "# The configuration that reads it; choose backbone and settings, and check it:"
+        yield f"#   {CHECK}"
+    if reading.again:
+        yield "#"
+        yield from _comment(
+            f"There are too few sentences to hold some out. So that it can be tried, those of train stand in for "
+            f"{' and '.join(reading.again)}, where scores tell nothing then: give more sentences, or a file for each."
+        )
+    yield from configuration(reading.settings, [one.task for one in reading.sets])
+    if reading.problem is not None:
+        raise DataError(reading.problem)
 
 
 def configuration(data: Mapping[str, Any], targets: Sequence[str]) -> Iterator[str]:
@@ -91,15 +99,22 @@ def configuration(data: Mapping[str, Any], targets: Sequence[str]) -> Iterator[s
     yield "  adapter: {method: adapter}"
 
 
-def _file(path: Path, own: Look, whole: DataSet) -> Iterator[str]:
+def _comment(text: str, name: str = "") -> Iterator[str]:
+    """A text as lines of comments; what has a name stands in a column beside it."""
+    start = f"#   {name:<{NAMES}}" if name else "# "
+    rest = "#".ljust(len(start))
+    yield from textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=rest, **_WHOLE)
+
+
+def _file(path: Path, own: Look, whole: DataSet, reading: Reading) -> Iterator[str]:
     yield f"# {shown(path)}"
     yield "#"
-    for name, text in (*_facts(own), *_others(own, whole)):
-        yield f"#   {name:<{WIDTH}}{text}"
+    for name, text in (*_facts(own), *_others(own, whole, reading)):
+        yield from _comment(text, name)
     yield from _oddities(list(own.oddities))
 
 
-def _folder(path: Path, found: Folder) -> Iterator[str]:
+def _folder(path: Path, found: Folder, reading: Reading) -> Iterator[str]:
     yield f"# {shown(path)}"
     yield "#"
     rows: list[tuple[str, ...]] = [("task", "split", "sentences", "words", "entities", "scheme", "odd", "file")]
@@ -112,9 +127,12 @@ def _folder(path: Path, found: Folder) -> Iterator[str]:
                 file = os.path.relpath(look.path, path)
                 rows.append((one.task, split, *(f"{n:,}" for n in numbers), str(look.scheme or "none"), str(odd), file))
     yield from _aligned(rows)
-    if any(one.held_out for one in found.groups[0]):
+    if reading.sets[0].held_out and not reading.again:
         yield "#"
         yield "# What a task lacks is held out of its training sentences, a tenth each, by a seed."
+    for one in reading.too_few:
+        yield "#"
+        yield f"# Too few sentences to hold some out, so left out: {one.task}"
     for group in found.groups[1:]:
         first = next(iter(group[0].looks.values()))
         yield "#"
@@ -148,9 +166,9 @@ def _facts(look: Look) -> Iterator[tuple[str, str]]:
     share = f"{100 * tally.with_entity / tally.sentences:.0f} %"
     yield "sentences", f"{_number(tally.sentences, 'sentence')}{within}; {share} with an entity"
     median, most, longest = tally.quantile(0.5), tally.quantile(0.95), max(tally.lengths)
-    lengths = f"{median} (median), {most} (95 %), {longest} (longest, {tally.longest})"
-    yield "lengths", f"{_number(tally.words, 'word')}; in a sentence {lengths}"
-    yield "entities", _entities(look)
+    lengths = f"{median} (median), {most} (95 %), {longest} (longest: {tally.longest})"
+    yield "lengths", f"{_number(tally.words, 'word')}; by sentence: {lengths}"
+    yield "labels", _entities(look)
     if tally.first_repeated is None:
         yield "duplicates", "none"
     else:
@@ -162,13 +180,15 @@ def _facts(look: Look) -> Iterator[tuple[str, str]]:
 
 
 def _scheme(look: Look) -> str:
+    if look.scheme is None:
+        return f"none that fits all tags; {look.closest} comes closest"
     if not look.tally.entities:
-        return "no tag but O" if look.closest == "IOB2" else str(look.closest)
+        return "no tag but O"
     if look.scheme == "conlleval" != look.closest:
         return (
             f"nearly {look.closest}; read as conlleval does, for which an I- that goes on with nothing begins an entity"
         )
-    return str(look.scheme or f"none that fits all tags; {look.closest} comes closest")
+    return str(look.scheme)
 
 
 def _entities(look: Look) -> str:
@@ -180,7 +200,7 @@ def _entities(look: Look) -> str:
     return f"{_number(sum(found.values()), 'entity', 'entities')}: {', '.join(shown_types)}{more}"
 
 
-def _others(own: Look, whole: DataSet) -> Iterator[tuple[str, str]]:
+def _others(own: Look, whole: DataSet, reading: Reading) -> Iterator[tuple[str, str]]:
     """The other files of the data set, and which splits have none."""
     train = whole.looks["train"]
     for split, look in whole.looks.items():
@@ -191,7 +211,10 @@ def _others(own: Look, whole: DataSet) -> Iterator[tuple[str, str]]:
         elif split != "train":
             yield split, f"this file; {_repeated(look, train)}"
     for split in whole.held_out:
-        yield split, f"no file: {_held_out(split)}"
+        if split in reading.again:
+            yield split, "no file: train stands in for it, too small to hold some out"
+        else:
+            yield split, f"no file: a tenth of train is held out for {split}, by a seed"
     for text in whole.left_out:
         yield "left out", text
     for column, values in own.of_tasks.items():
@@ -201,10 +224,6 @@ def _others(own: Look, whole: DataSet) -> Iterator[tuple[str, str]]:
 
 def _repeated(look: Look, train: Look) -> str:
     return f"{look.tally.repeats(train.tally.seen):,} of {len(look.tally.seen):,} distinct sentences also in train"
-
-
-def _held_out(split: Split) -> str:
-    return f"a tenth of train is held out for {split}, by a seed"
 
 
 def _oddities(found: Sequence[Oddity]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -160,10 +161,13 @@ BROKEN: dict[str, tuple[str, TokenFormat, str]] = {
         HIPE,
         "holds no sentence",
     ),
-    "a header where columns are numbers": (
-        "Word\tTag\nAda\tB-PER\n",
+    "a header of other names where columns are numbers": (
+        "Wort\tTyp\nAda\tB-PER\n",
         TABS,
-        "line 1: tag 'Tag' is no tag of IOB2, which has O, B-TYPE, I-TYPE; the word is 'Word', its tag 'Tag'",
+        (
+            "line 1: tag 'Typ' is no tag of IOB2, which has O, B-TYPE, I-TYPE; the word is 'Wort', its tag 'Typ'; mend "
+            "it"
+        ),
     ),
     "a column that is not annotated": (
         "TOKEN\tNE-COARSE-LIT\nAda\t_\n",
@@ -240,10 +244,25 @@ BROKEN: dict[str, tuple[str, TokenFormat, str]] = {
             "annotates, have none"
         ),
     ),
+    "a range of which a word is missing": (
+        "1-3\tx\t_\t_\t_\t_\t_\t_\t_\t_\n" + misc("name=B-PER", "_"),
+        NAMED,
+        "line 1: the range of 3 words has 2 of them after it; give all, or correct the range",
+    ),
+    "words that were taken out": (
+        misc("name=O") + "\n" + misc("name=B-PER", "name=I-PER").replace("w1", "_").replace("w2", "___"),
+        NAMED,
+        "line 3: the words of the sentence were taken out: found '_ ___'; put them back as the data set says",
+    ),
     "two tags of a key": (
         misc("name=B-PER|name=B-LOC"),
         NAMED,
         "line 1: tag 'B-PER|B-LOC' is several in one; nested or",
+    ),
+    "numbers that begin anew": (
+        "# sent_id = 1\n1\tAda\tB-PER\n2\tBo\tO\n# sent_id = 2\n1-2\tCy\tO\n1\tCy\tO\n",
+        TokenFormat(columns={"word": 2, "tag": 3}),
+        "line 5: expected a blank line before a sentence; found '1-2\\tCy\\tO'; its numbers begin anew; add one",
     ),
     # Brackets
     "entities within entities": (
@@ -321,6 +340,16 @@ BROKEN: dict[str, tuple[str, TokenFormat, str]] = {
             "scheme: IOB2"
         ),
     ),
+    "several tags in one, in another form": (
+        "Ada\t['B-PER', 'O']\n",
+        DETECT,
+        "line 1: tag \"['B-PER', 'O']\" is several in one; nested",
+    ),
+    "a cell that is longer than any word": (
+        'Ada,O\n"' + 200_000 * "a" + '",O\n',
+        TokenFormat(separator=","),
+        "line 2: expected 2 columns separated by ','",
+    ),
     "several tags in one": (
         "Ada\tB-PER|B-LOC\n",
         DETECT,
@@ -328,6 +357,11 @@ BROKEN: dict[str, tuple[str, TokenFormat, str]] = {
             "line 1: tag 'B-PER|B-LOC' is several in one; nested or overlapping entities need one tag per "
             "word in each of several columns; choose one of them"
         ),
+    ),
+    "no tag at all in types alone": (
+        "Ada x PER\nBo x O\n".replace(" ", "\t").replace("O", ""),
+        TokenFormat(columns={"word": 1, "tag": 3}, scheme="detect"),
+        "line 2: expected a tag; found 'Bo\\tx\\t'; give the word a tag, or O",
     ),
     "letters alone": (
         "Ada\tB\nBo\tI\n",
@@ -358,13 +392,32 @@ def test_broken_files_are_refused_with_the_line_and_a_remedy(tmp_path, name):
 
 @pytest.mark.parametrize(("raw", "says"), [
     (b"Ada\tO\n\nJ\xfcrgen\tO\n", "not UTF-8 at byte 8; convert the file to UTF-8; if it is Latin-1: iconv"),
-    ("Ada\tO\n".encode("utf-16"), "not UTF-8 at byte 0; convert the file to UTF-8; it is UTF-16: iconv"),
-    (b"\x1f\x8b\x08\x00" + bytes(range(256)), "not UTF-8 at byte 1"),
+    (b"J\xfcrgen\tO\n", "> NEW.txt, or say encoding: latin-1"),
+    ("Ada\tO\n".encode("utf-16"), "not UTF-8 at byte 0; it is UTF-16: iconv"),
+    (b"\x1f\x8b\x08\x00" + bytes(range(256)), "not UTF-8 at byte 1; it is compressed by gzip: let its name end"),
+    (b"PAR1" + bytes(range(256)), "it is a Parquet file: set name: table, format: parquet"),
+    (b"version https://git-lfs.github.com/spec/v1\noid\n", "it is a pointer of Git LFS: fetch the file itself"),
 ])  # fmt: skip
 def test_files_that_are_not_utf8(tmp_path, raw, says):
     path = tmp_path / "broken.txt"
     path.write_bytes(raw)
-    assert says in refusal(path, TABS)
+    for form in (TABS, TokenFormat()):
+        assert says in refusal(path, form)
+
+
+def test_files_that_are_not_what_encoding_or_their_name_says(tmp_path):
+    path = tmp_path / "broken.gz"
+    path.write_bytes(b"Ada\tO\n")
+    assert "Not a gzipped file" in refusal(path, TABS)
+    path.write_bytes(gzip.compress(b"J\xfcrgen\tO\n"))
+    assert "if it is Latin-1: iconv -f LATIN1 -t UTF-8 FILE > NEW.gz" in refusal(path, TABS)
+    path.write_bytes(gzip.compress(b"Ada\tO\n")[:-9])
+    assert "Compressed file ended before the end" in refusal(path, TABS)
+    path = tmp_path / "broken.txt"
+    path.write_bytes(b"Ada\tO\n")
+    assert "not utf-16, but UTF-16 stream does not start with BOM; correct encoding" in refusal(
+        path, TokenFormat(encoding="utf-16")
+    )
 
 
 def test_files_that_cannot_be_read(tmp_path):

@@ -33,6 +33,10 @@ HIPE = (
     "lo\tO\tO\tO\tO\tO\tO\t_\t_\tNoSpaceAfter|EndOfSentence\nNova\tB-LOC\tO\tO\tO\tO\tO\t_\t_\t_\n"
     "Scotia\tI-LOC\tO\tO\tO\tO\tO\t_\t_\t_\nTuva\tB-PER\tO\tO\tO\tO\tO\t_\t_\tEndOfSentence\n"
 )
+ONTONOTES = (
+    "#begin document (a); part 000\na 0 0 Tuva NNP (TOP(NP*) - - - - (PER) (ARG0*) -\n"
+    "a 0 1 lo VBD (VP*)) - - - - * (V*) -\n\na 0 0 lo UH (TOP*) - - - - * -\n#end document\n"
+)
 KAGGLE = (
     "Sentence #,Word,POS,Tag\nSentence: 1,Tuva,NNP,B-PER\n,lo,VB,O\nSentence: 2,Nova,NNP,B-LOC\n"
     ",Scotia,NNP,I-LOC\n,Tuva,NNP,B-PER\n"
@@ -49,29 +53,29 @@ IOB1 = "Tuva\tI-PER\nlo\tO\n\nNova\tI-LOC\nScotia\tI-LOC\nTuva\tI-PER\n"
 BOTH = [TUVA, NOVA]
 
 FORMATS = {
-    "Universal NER": (UNER, "5 columns separated by tabs, numbered as in CoNLL-U and Universal NER", [TUVA]),
-    "CoNLL-U": (CONLL_U, "take the word from column 2 and the tag from column 4", BOTH),
-    "CoNLL-2003": (CONLL_2003, "column 1 and the tag from column 4 (tags are in the columns 3, 4)", BOTH),
+    "Universal NER": (UNER, "5 columns separated by tabs, as in Universal NER: the word is in column 2", [TUVA]),
+    "CoNLL-U": (CONLL_U, "it is CoNLL-U: read it", BOTH),
+    "CoNLL-2003": (CONLL_2003, "as in CoNLL-2003: the word is in column 1, its tag in column 4", BOTH),
     "CoNLL-2003 with tabs": (CONLL_2003.replace(" ", "\t"), "4 columns separated by tabs", BOTH),
     "MultiCoNER": (
-        "# id 1f-2\tdomain=en\nTuva _ _ B-PER\nlo _ _ O\n", "column 1 and the tag from column 4", [TUVA],
+        "# id 1f-2\tdomain=en\nTuva _ _ B-PER\nlo _ _ O\n", "as in MultiCoNER: the word is in column 1", [TUVA],
     ),
     "a comment of as many columns": (
-        "# id 1f-2 domain=en\nTuva _ _ B-PER\nlo _ _ O\n\n# _ _ O\n", "tag from column 4",
+        "# id 1f-2 domain=en\nTuva _ _ B-PER\nlo _ _ O\n\n# _ _ O\n", "its tag in column 4",
         [TUVA, Sentence(("#",), ("O",))],
     ),
     "a blank for the tab": ("Tuva B-PER\nlo O\n\nNova B-LOC\nScotia I-LOC\nTuva B-PER\n", "2 columns", BOTH),
     "many blanks": ("Tuva    B-PER\nlo      O\n", "2 columns separated by blanks", [TUVA]),
     "a word # and a comment": ("# text = # #\n# O\n# B-PER\n", "2 columns", [Sentence(("#", "#"), ("O", "B-PER"))]),
     "a tab at the end": ("Tuva\tB-PER\t\nlo\tO\t\n", "3 columns separated by tabs", [TUVA]),
-    "a column between": ("Tuva\tNNP\tB-PER\nlo\tVB\tO\n", "tag from column 3", [TUVA]),
-    "the tag first": ("B-PER\tTuva\nO\tlo\n", "the word from column 2 and the tag from column 1", [TUVA]),
+    "a column between": ("Tuva\tNNP\tB-PER\nlo\tVB\tO\n", "its tag in column 3", [TUVA]),
+    "the tag first": ("B-PER\tTuva\nO\tlo\n", "the word is in column 2, its tag in column 1", [TUVA]),
     "IOBES": (IOBES, "its tags are IOBES (also BIOES): read it", BOTH),
     "BILOU": (IOBES.replace("S-", "U-").replace("E-", "L-"), "its tags are BILOU: read it", BOTH),
-    "the tag first, after a byte-order mark": ("\ufeffB-PER\tTuva\nO\tlo\n", "the word from column 2", [TUVA]),
-    "bare types first": ("PER\tTuva\nO\tlo\n", "the word from column 2 and the tag from column 1", [TUVA]),
-    "bare types in CoNLL-2003": ("Tuva NNP B-NP PER\nlo VBD B-VP O\n", "tag from column 4", [TUVA]),
-    "bare types in Universal NER": ("1\tTuva\tPER\t-\n2\tlo\tO\t-\n", "the tag from column 3", [TUVA]),
+    "the tag first, after a byte-order mark": ("\ufeffB-PER\tTuva\nO\tlo\n", "the word is in column 2", [TUVA]),
+    "bare types first": ("PER\tTuva\nO\tlo\n", "the word is in column 2, its tag in column 1", [TUVA]),
+    "bare types in CoNLL-2003": ("Tuva NNP B-NP PER\nlo VBD B-VP O\n", "its tag in column 4", [TUVA]),
+    "bare types in Universal NER": ("1\tTuva\tPER\t-\n2\tlo\tO\t-\n", "its tag in column 3", [TUVA]),
     "BMES": (IOBES.replace("lo\tO", "lo\tO\n\nA\tB-LOC\nB\tM-LOC\nC\tE-LOC"), "its tags are BMES", [
         TUVA, Sentence(("A", "B", "C"), ("B-LOC", "I-LOC", "I-LOC")), NOVA,
     ]),
@@ -85,19 +89,30 @@ FORMATS = {
     "bare types": ("Tuva\tPER\nlo\tO\n\nNova\tLOC\nScotia\tLOC\nTuva\tPER\n", "types without B- and I-", BOTH),
     "GermEval 2014": (
         "#\thttp://example.org [2009]\n1\tTuva\tB-PER\tO\n2\tlo\tO\tO\n",
-        "column 2 and the tag from column 3 (tags are in the columns 3, 4)", [TUVA],
+        "as in GermEval 2014: the word is in column 2, its tag in column 3", [TUVA],
     ),
-    "HIPE-2022": (HIPE, "10 columns separated by tabs, with a header; take the word from column TOKEN and", BOTH),
-    "CoNLL-U with MISC": (MISC, "it is CoNLL-U, with tags in MISC", BOTH),
-    "commas": ("Tuva,B-PER\nlo,O\n", "2 columns separated by ','", [TUVA]),
-    "commas with a header": ("Word,POS,Tag\nTuva,NNP,B-PER\nlo,VB,O\n", "take the word from column Word", [TUVA]),
+    "HIPE-2022": (HIPE, "as in HIPE-2022: the word is in TOKEN, its tag in NE-COARSE-LIT", BOTH),
+    "CoNLL-U with MISC": (MISC, "it is CoNLL-U: read it", BOTH),
+    "CoNLL-U Plus": ("# global.columns = ID FORM NE\n1\tTuva\tB-PER\n2\tlo\t_\n", "it is CoNLL-U", [TUVA]),
+    "a blank after a tag": ("Tuva\tB-PER \nlo\tO\n", "or drop them with data: {separator: tab}", [TUVA]),
+    "CoNLL-2012": (
+        ONTONOTES,
+        "columns separated by blanks, as in CoNLL-2012: the word is in column 4, its tag in column 11",
+        [TUVA, Sentence(("lo",), ("O",))],
+    ),
+    "two HIPE-2022 files joined": (
+        HIPE + HIPE.splitlines()[0] + "\nlo\tO\tO\tO\tO\tO\tO\t_\t_\t_\n", "its tag in NE-COARSE-LIT",
+        [*BOTH, Sentence(("lo",), ("O",))],
+    ),
+    "commas": ("Tuva,B-PER\nlo,O\n", "2 columns separated by commas", [TUVA]),
+    "commas with a header": ("Word,POS,Tag\nTuva,NNP,B-PER\nlo,VB,O\n", "the word is in Word", [TUVA]),
     "one sentence a value": (
         KAGGLE,
-        "the tag from column Tag", BOTH,
+        "its tag in Tag; Sentence # tells sentences apart", BOTH,
     ),
     "IOBES in the fourth column": (
         "Tuva NNP O S-PER\nlo VB O O\n\nNova NN O B-LOC\nScotia NN O E-LOC\nTuva NN O S-PER\n",
-        "the tag from column 4 (tags are in the columns 3, 4); its tags are IOBES", BOTH,
+        "its tag in column 4; its tags are IOBES", BOTH,
     ),
     "bare types in the third column": ("Tuva\tNNP\tPER\nlo\tVB\tO\n", "column 3; its tags are types", [TUVA]),
     "a tab here and a blank there": ("Tuva\tB-PER\nlo O\n", "2 columns separated by blanks", [TUVA]),
@@ -143,7 +158,7 @@ def read_as_told(message: str, path: Path) -> list[Sentence]:
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        ("Tuva\tB-PER\nlo\tO\n".encode("utf-16"), "not UTF-8 at byte 0; convert the file to UTF-8; it is UTF-16"),
+        ("Tuva\tB-PER\nlo\tO\n".encode("utf-16"), "not UTF-8 at byte 0; it is UTF-16"),
         ("Tuva\tB-PER\nlo\tO\n".encode("utf-16-le"), "a NUL is in binary files and in UTF-16"),
         (
             "Tuva\tB-PER\nl\xf6\tO\n".encode("latin-1"),
@@ -174,7 +189,6 @@ def converted(message: str, folder: Path) -> None:
         ("Tuva\tB-MISC\nlo\tB-DATE\nx\tI-DATE\n", "data.types, or in the LabelSet in Python: [PER, LOC, MISC, DATE]"),
         ("Tuva\tb-per\n", "write B-PER; the entity types are those of data.types"),
         ("Tuva\t0\n", "write O; the entity types are those of data.types"),
-        ("Tuva\tO \n", "remove the blanks around the tag; the entity types are those of data.types"),
         ("Tuva\tlo\n", "tags are O, and B-TYPE and I-TYPE for each type in data.types"),
         ("Tuva\tB-\n", "data.types"),
         ("Tuva\tE-PER\nx\tI-MISC\n", "its tags are of another scheme, but not throughout: "),
@@ -185,7 +199,7 @@ def converted(message: str, folder: Path) -> None:
         ("Tuva\tI-PER\nx\tO\ny\tS-PER\n", "let every entity start with B-"),
         (
             "1\tTuva\tPROPN\n2\tlo\tVERB\n",
-            "3 columns separated by tabs, numbered as in CoNLL-U and Universal NER, none of",
+            "3 columns separated by tabs, but cannot be read: none of its 3 columns holds tags",
         ),
         ("a\tb\tO\nc\tO\n", "its lines have 2 to 3 columns separated by tabs; write a word, one tab and a tag in each"),
         ("New York B-LOC\nlo O\n", "its lines have 2 to 3 columns separated by blanks"),
@@ -196,7 +210,10 @@ def converted(message: str, folder: Path) -> None:
             "Tuva NNP B-PER\nlo VB I-LOC\nx VB S-LOC\n",
             "3 columns separated by blanks, but cannot be read: ",
         ),
-        ("hello world\nhow are\n", "2 columns separated by blanks, none of which has a tag in every line"),
+        (
+            "hello world\nhow are\n",
+            "2 columns separated by blanks, but cannot be read: none of its 2 columns holds tags",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_where_no_setting_reads_it(tmp_path, text, says):

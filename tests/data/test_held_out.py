@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pemeta.data.sentences import Sentence
+from pemeta.data.sources import DataSource
 from pemeta.data.tables.held_out import held_out
-from pemeta.errors import DataError
+from pemeta.errors import ConfigError, DataError
 
 
 def sentences(words: list[str]) -> list[Sentence]:
@@ -59,3 +60,24 @@ def test_which_sentences_they_are_never_changes():
 def test_too_few_are_refused(words):
     with pytest.raises(DataError, match=r"x has no validation and test, and .* too few to hold some out"):
         held_out(sentences(list(words)), {"validation": 0.1, "test": 0.1}, 0, "x")
+
+
+@pytest.mark.parametrize("words", ["a", "ab", "abcdefghij"])
+def test_the_training_sentences_stand_in_where_that_is_said(words):
+    data = sentences(list(words))
+    parts, notes = held_out(data, {"validation": "train", "test": "train"}, 0, "x")
+    assert parts == dict.fromkeys(("train", "validation", "test"), tuple(data))
+    assert notes[1].startswith("x has no test: the training sentences stand in for it")
+
+
+def test_what_is_held_out_for_one_split_does_not_stand_in_for_another():
+    parts, _ = held_out(sentences(list("abcdefghij")), {"validation": "train", "test": 0.2}, 0, "x")
+    assert parts["validation"] == parts["train"]
+    assert len(parts["train"]) == 8
+    assert not set(parts["test"]) & set(parts["train"])
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, "test", None])
+def test_other_shares_are_refused(share):
+    with pytest.raises(ConfigError, match="expected a part of the training sentences to hold out, between 0 and 1"):
+        DataSource.parse({"name": "conll", "path": "x", "test": share})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from pemeta.data.look import Asked, data_set_of, look_into, problem_of, settings_of
+from pemeta.data.look import Asked, data_set_of, look_into, reading_of
 from pemeta.data.look.files import files_beside
 from pemeta.data.sentences import SPLITS
 from pemeta.data.sources import DataSource
@@ -133,6 +134,18 @@ SAMPLES = {
         "a.tsv", "B-PER\tTuva\t\nO\tlo\t\n\nO\tx\t\n\nO\ty\t\n",
         {"columns": {"word": 2, "tag": 1}, "types": PER}, "3 columns",
     ),
+    "CoNLL-2012, with verbs' arguments and coreference": Sample(
+        "a.gold_conll",
+        "#begin document (bc/x/00); part 000\nbc 0 0 In IN (TOP(S(PP* - - - S * (ARGM-LOC* (12)\n"
+        "bc 0 1 Rome NNP (NP*)) - - - S (GPE) *) -\nbc 0 2 Bo NNP (NP* - - - S (PERSON* (ARG0* (3\n"
+        "bc 0 3 L NNP *) - - - S *) *) 3)\nbc 0 4 ran VBD (VP*))) run 01 1 S * (V*) -\n\n"
+        "bc 0 0 So RB (TOP(FRAG*)) - - - S * -\n\nbc 0 0 no UH (TOP(INTJ*)) - - - S * -\n\n#end document\n",
+        {"columns": {"word": 4, "tag": 11}, "types": ["GPE", "PERSON"]}, "CoNLL-2012", 1,
+    ),
+    "brackets": Sample(
+        "a.tsv", "Tuva\t(PER)\nlo\t*\nNova\t(LOC*\nScotia\t*)\n\nx\t*\n\ny\t*\n",
+        {"columns": {"word": 1, "tag": 2}, "types": PER}, "2 columns",
+    ),
     "JSON lines": Sample(
         "a.jsonl", "".join(f'{{"id": {i}, "tokens": ["Ada", "x{i}"], "ner_tags": ["B-PER", "O"]}}\n' for i in range(4)),
         {"types": PER}, "JSON lines",
@@ -164,11 +177,11 @@ def test_a_format_is_recognised_and_its_sentences_are_the_readers(tmp_path, name
     sample = SAMPLES[name]
     path = written(tmp_path, sample._replace(text=sample.text.replace("\n", ends)))
     own, whole = data_set_of(path)
-    settings = settings_of([whole])
+    settings = reading_of([whole]).settings
 
     assert {key: value for key, value in settings.items() if key not in ("name", "path", "splits")} == sample.settings
     assert sample.likeness in own.likeness
-    assert (own.problem, problem_of(whole, settings)) == (None, None)
+    assert (own.problem, reading_of([whole]).problem) == (None, None)
     corpus = DataSource.parse(settings).corpus(whole.task)
     sentences = [sentence for split in SPLITS for sentence in corpus.split(split)]
     assert own.tally.sentences == len(sentences)
@@ -187,6 +200,48 @@ def test_what_is_printed_is_a_configuration_that_is_accepted(tmp_path, name, pem
     accepted = pemeta("validate", grid, "--load", f"backbone.path={tiny_bert_dir}", "device=cpu")
     assert (accepted.code, accepted.err) == (0, "")
     assert "1 fine-tuning run" in accepted.out
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("a.conll", "Tuva\tB-PER\n"),  # a single word
+        ("a.conll", "Tuva\tB-PER\n\nlo\tO\n\nlo\tO\n"),  # two different texts
+        ("a.jsonl", '{"tokens": ["Tuva"], "tags": ["B-PER"]}\n'),
+    ],
+)
+def test_too_few_sentences_stand_in_for_the_splits_without_a_file(tmp_path, file, text, pemeta, tiny_bert_dir):
+    path = tmp_path / file
+    path.write_text(text)
+    shown = pemeta("data", path)
+    assert (shown.code, shown.err) == (0, "")
+    assert "too small to hold some out" in shown.out
+    data = yaml.safe_load(shown.out)["data"]
+    assert (data["validation"], data["test"]) == ("train", "train")
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(shown.out, encoding="utf-8")
+    accepted = pemeta("validate", grid, "--load", f"backbone.path={tiny_bert_dir}", "device=cpu")
+    assert accepted.code == 0
+    assert "has no test: the training sentences stand in for it" in accepted.out + accepted.err
+
+
+def test_a_task_with_too_few_sentences_is_left_out_where_others_have_enough(tmp_path):
+    for name, text in (("aa", "a O\n\nb B-PER\n\nc O\n\nd O\n"), ("bb", "a B-PER\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.txt").write_text(text)
+    shown = "\n".join(describe_data(tmp_path, Asked()))
+    assert "# Too few sentences to hold some out, so left out: bb\n" in shown
+    told = yaml.safe_load(shown)
+    assert (told["targets"], "test" in told["data"]) == (["aa"], False)
+
+
+def test_one_file_beside_it_is_used_and_only_the_other_split_has_a_stand_in(tmp_path):
+    (tmp_path / "train.txt").write_text("Ada B-PER\n")
+    (tmp_path / "test.txt").write_text("Bo B-PER\n")
+    _, whole = data_set_of(tmp_path / "train.txt")
+    reading = reading_of([whole])
+    assert (reading.problem, reading.again) == (None, ("validation",))
+    assert [word for one in DataSource.parse(reading.settings).corpus(whole.task).test for word in one.words] == ["Bo"]
 
 
 @pytest.mark.parametrize("file", ["a.parquet", "a.arrow", "data.bin"])
@@ -214,7 +269,7 @@ def test_tables_that_are_no_text(tmp_path, file):
     own, whole = data_set_of(path)
     assert own.settings == ({"format": "parquet"} if file == "data.bin" else {})
     assert own.tally.entities == {"PER": 4}
-    assert problem_of(whole, settings_of([whole])) is None
+    assert reading_of([whole]).problem is None
     assert "tasks       perhaps the values of domain (a, b): add task_column: domain" in "\n".join(
         describe_data(path, Asked())
     )
@@ -227,9 +282,9 @@ def test_a_saved_dataset_dict(tmp_path):
     datasets.DatasetDict({"train": table, "test": table}).save_to_disk(tmp_path / "saved")
     found = look_into(tmp_path / "saved", Asked())
     ((whole,),) = found.groups
-    settings = settings_of([whole])
+    settings = reading_of([whole]).settings
     assert (whole.task, settings["splits"]) == ("saved", {"train": "{task}/train", "test": "{task}/test"})
-    assert (found.left_out, problem_of(whole, settings)) == ((), None)
+    assert (found.left_out, reading_of([whole]).problem) == ((), None)
 
 
 # What is odd
@@ -300,10 +355,10 @@ def test_few_tags_that_fit_no_scheme_are_named_and_read_as_conlleval_does(tmp_pa
     path = tmp_path / "a.conll"
     path.write_text("Ada\tB-PER\nL\tI-PER\n\n" * 9 + "x\tO\nBo\tI-PER\n\ny\tO\n\nz\tO\n")
     own, whole = data_set_of(path)
-    settings = settings_of([whole])
+    settings = reading_of([whole]).settings
     assert (settings["scheme"], own.closest) == ("conlleval", "IOB2")
     assert next(one for one in own.oddities if "fit" in one.what).places[0][0] == "line 29"
-    assert problem_of(whole, settings) is None
+    assert reading_of([whole]).problem is None
 
 
 # What cannot be told, and what cannot be read
@@ -321,11 +376,14 @@ def refusal(path: Path, *asked: str | None) -> str:
 def test_two_columns_of_different_entities_are_ambiguous_until_one_is_chosen(tmp_path):
     path = tmp_path / "predicted.txt"
     path.write_text("Tuva B-PER O\nlo O B-LOC\n\nx O O\n\ny O O\n\n")
-    assert "the columns 2 and 3 hold different entities; say which one is meant with --tag COLUMN" in refusal(path)
+    assert (
+        f"the columns 2 and 3 hold different entities; say which one is meant: pemeta data {path} --tag 2"
+        in refusal(path)
+    )
     for column, kind in (("2", "PER"), ("3", "LOC"), ("-1", "LOC")):
         own, whole = data_set_of(path, Asked(tag=column))
         assert own.tally.entities == {kind: 1}
-        assert problem_of(whole, settings_of([whole])) is None
+        assert reading_of([whole]).problem is None
     assert "no column '4'; it has 3 columns" in refusal(path, None, "4")
 
 
@@ -341,16 +399,23 @@ def test_integers_need_the_names_of_their_tags(tmp_path):
 
 @pytest.mark.parametrize(
     ("encoding", "name"),
-    [("latin-1", "not UTF-8, looked at as Windows-1252"), ("utf-16", "UTF-16"), ("utf-16-le", "UTF-16LE")],
+    [
+        ("latin-1", "not UTF-8, but perhaps Windows-1252: see whether its letters below are right"),
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-32", "UTF-32"),
+    ],
 )
-def test_another_encoding_is_looked_at_and_converted_by_the_command_in_the_message(tmp_path, encoding, name):
+def test_another_encoding_is_said_in_the_configuration(tmp_path, encoding, name):
     path = tmp_path / "it's.conll"
     path.write_bytes("J\u00fcrgen\tB-PER\nlo\tO\n\nx\tO\n\ny\tO\n".encode(encoding))
     own, _ = data_set_of(path)
     assert (own.encoding, own.tally.entities, own.tally.sentences) == (name, {"PER": 1}, 3)
-    convert(refusal(path), tmp_path)
-    assert data_set_of(tmp_path / "NEW.conll")[0].problem is None
-    assert "J\u00fcrgen" in (tmp_path / "NEW.conll").read_text(encoding="utf-8")
+    shown = "\n".join(describe_data(path, Asked()))
+    (task,) = yaml.safe_load(shown)["targets"]
+    corpus = DataSource.parse(yaml.safe_load(shown)["data"]).corpus(task)
+    assert "J\u00fcrgen" in {word for split in SPLITS for one in corpus.split(split) for word in one.words}
+    assert ("a guess\n#     line 1: 'J\u00fcrgen\\tB-PER'" in shown) == (encoding == "latin-1")
 
 
 def test_carriage_returns_alone_are_looked_at_and_converted(tmp_path):
@@ -377,7 +442,6 @@ def convert(message: str, folder: Path) -> None:
         (b"This is just some text.\nIt has no tags at all, of course.\n", "none of its .* holds tags"),
         (b"one\ntwo\nthree\n", "its lines have no columns"),
         (b"# only = comments\n\n-DOCSTART-\tO\n", "holds no word"),
-        (b"Ada\tB-PER\n", "too few to hold some out"),
         (b"Ada\tB\nL\tI\nx\tO\n\ny\tO\n", "a letter without a type"),
         (b"B-PER\tO\nO\tO\n\nO\tO\n", "its columns hold tags and no words"),
     ],
@@ -388,6 +452,69 @@ def test_what_is_no_file_of_sentences_is_refused_in_a_sentence(tmp_path, content
     with pytest.raises(DataError, match=says):
         list(describe_data(path, Asked()))
     refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "settings", "entities"),
+    [
+        # a part of speech in neighbouring lines is no sentence
+        ("a.txt", "Ada NNP B-PER\nL NNP I-PER\nran VBD O\n", {"columns": {"word": 1, "tag": 3}}, {"PER": 1}),
+        # types alone, nearly as many as words
+        ("a.txt", "Ada\tPER\nRome\tLOC\nEU\tORG\nx\tO\n", {"scheme": "types"}, {"PER": 1, "LOC": 1, "ORG": 1}),
+        # chunks are no entities where there are none
+        ("a.txt", "-DOCSTART- -X- -X- O\n\nIt P B-NP O\nran V B-VP O\n", {"columns": {"word": 1, "tag": 4}}, {}),
+        ("a.txt", "It P B-NP O\nAda N B-NP PER\n", {"columns": {"word": 1, "tag": 4}, "scheme": "types"}, {"PER": 1}),
+        # words that look like tags, and like names of columns
+        ("a.txt", "U-Boot O\n", {"separator": "blanks"}, {}),
+        ("a.txt", "Text\tPER\nran\tO\n", {"scheme": "types"}, {"PER": 1}),
+        ("a.txt", "text by PER\nx y O\nz y PER\n", {"columns": {"word": 1, "tag": 3}, "scheme": "types"}, {"PER": 2}),
+        # some lines by blanks
+        ("a.txt", "Ada\tB-PER\nran O\n", {"separator": "blanks"}, {"PER": 1}),
+        # CoNLL-U without an entity
+        ("a.conllu", CONLLU.format(1, "x", "X", "NE=O"), {"format": "conllu", "columns": {"tag": "NE"}}, {}),
+        ("a.csv", "sent_id,word,tag\n0,Ada,B-PER\n0,ran,O\n",
+         {"columns": {"word": "word", "tag": "tag", "sentence": "sent_id"}, "separator": ","}, {"PER": 1}),
+    ],
+)  # fmt: skip
+def test_small_files_are_read_as_large_ones_are(tmp_path, file, text, settings, entities):
+    path = tmp_path / file
+    path.write_text(text)
+    own, whole = data_set_of(path)
+    assert (own.settings | ({"scheme": own.scheme} if own.scheme != "IOB2" else {}), own.tally.entities) == (
+        settings,
+        entities,
+    )
+    reading = reading_of([whole])
+    assert reading.problem is None
+    assert len(DataSource.parse(reading.settings).corpus(whole.task).train) == own.tally.sentences
+
+
+def test_integers_are_no_types(tmp_path):
+    words, table = tmp_path / "a.txt", tmp_path / "a.csv"
+    words.write_text("Ada 1\nran 0\n")
+    assert refusal(words).endswith("column 2 holds integers; write the tag that each stands for")
+    assert "found integers, such as 1" in refusal(words, None, "2")
+    table.write_text("sent_id,word,tag\n0,Ada,1\n0,ran,0\n")
+    assert refusal(table).endswith("--names O,B-PER,...")
+    shown = yaml.safe_load("\n".join(describe_data(table, asked_for(None, None, None, "O,B-PER"))))["data"]
+    assert (shown["name"], shown["names"], shown["columns"]["sentence"]) == ("table", ["O", "B-PER"], "sent_id")
+
+
+def test_a_wrong_tag_of_few_is_named_with_its_line(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("Ada\tB-PER\nran\tO\n\nBo\tPER\nslept\tO\n")
+    assert "line 4: no scheme fits all tags; IOB2 is closest, but tag 'PER' is no tag of IOB2" in refusal(path)
+
+
+def test_a_row_with_too_many_tags_is_odd(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [{"tokens": ["a", "b"], "ner_tags": ["B-PER", "O"]}, {"tokens": ["a"], "ner_tags": ["B-PER", "O"]}]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    own, _ = data_set_of(path)
+    assert next((one.what, one.places) for one in own.oddities) == (
+        "a row of more or fewer tags than words", [("line 2", "1 word, 2 tags")],
+    )  # fmt: skip
+    assert "line 2: 1 word but 2 tags" in refusal(path)
 
 
 def test_a_file_that_is_not_there_and_a_folder_without_data(tmp_path):
@@ -429,14 +556,25 @@ def test_files_of_splits_are_found_by_their_names(tmp_path, files, task, train, 
         assert (found.folder / template.format(task=found.task)).samefile(found.paths[split])
 
 
+@pytest.mark.parametrize(
+    "file", ["train_de, x.tsv", "train.conll.gz", "{a} [1]'\".txt", "#c: \u00e9\U0001f4a5.txt", "2020"]
+)
+def test_files_of_any_name_are_in_a_configuration_that_is_yaml(tmp_path, file):
+    text = b"Ada\tB-PER\n\nx\tO\n\ny\tO\n"
+    (tmp_path / file).write_bytes(gzip.compress(text) if file.endswith(".gz") else text)
+    told = yaml.safe_load("\n".join(describe_data(tmp_path / file, Asked())))
+    (task,) = told["targets"]
+    assert len(DataSource.parse(told["data"]).corpus(task).train) == 1
+
+
 def test_the_files_beside_a_file_count_for_types_and_scheme(tmp_path):
     (tmp_path / "a.train.txt").write_text("Ada B-PER\nL I-PER\n\nx O\n\n")
     (tmp_path / "a.dev.txt").write_text("Rome I-LOC\n\nx O\n\n")
     (tmp_path / "a.test.txt").write_text("y O\n\n")
     own, whole = data_set_of(tmp_path / "a.test.txt")
-    settings = settings_of([whole])
+    settings = reading_of([whole]).settings
     assert (own.tally.entities, settings["types"], settings["scheme"]) == ({}, PER, "detect")
-    assert problem_of(whole, settings) is None
+    assert reading_of([whole]).problem is None
     shown = "\n".join(describe_data(tmp_path / "a.test.txt", Asked()))
     assert "#   validation  a.dev.txt: 2 sentences; 1 of 2 distinct sentences also in train\n" in shown
     assert "#   test        this file; 0 of 1 distinct sentences also in train\n" in shown
@@ -449,7 +587,7 @@ def test_a_file_beside_it_that_cannot_be_read_is_left_out_and_said(tmp_path):
     _, whole = data_set_of(tmp_path / "train.txt")
     assert whole.held_out == ["validation", "test"]
     assert ["its lines have no columns" in one or "its format differs" in one for one in whole.left_out] == [True, True]
-    assert problem_of(whole, settings_of([whole])) is None
+    assert reading_of([whole]).problem is None
 
 
 # Folders
@@ -476,10 +614,11 @@ def test_tasks_in_several_folders_are_told_apart(tmp_path):
     (tmp_path / "y" / "other.jsonl").write_text('{"tokens": ["a"], "ner_tags": ["O"]}\n')
     (tmp_path / "README").write_text("hello\n")
     found = look_into(tmp_path, Asked())
-    settings = settings_of(found.groups[0])
+    reading = reading_of(found.groups[0])
+    settings = reading.settings
     assert settings["folders"] == {"x-en": "x/en", "y-en": "y/en", "de": "y/de"}
     assert settings["path"] == str(tmp_path)
-    assert [problem_of(one, settings) for one in found.groups[0]] == [None, None, None]
+    assert (reading.problem, len(reading.sets)) == (None, 3)
     corpus = DataSource.parse(settings).corpus("y-en")
     words = {word for split in SPLITS for sentence in corpus.split(split) for word in sentence.words}
     assert words == {"y", "a", "b", "c"}

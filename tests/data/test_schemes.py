@@ -71,6 +71,7 @@ def test_detection_reads_every_file_as_its_scheme_does(scheme, sentences):
     ([["S-PER", "O"]], "IOBES", "its tags are IOBES: 1 entity of the types PER"),
     ([["U-PER", "O"]], "BILOU", "its tags are BILOU: 1 entity of the types PER"),
     ([["B-A", "M-A", "E-A"]], "BMES", "its tags are BMES: 1 entity of the types A"),
+    ([["e-mail", "PER"]], "types", "its tags are types: 2 entities of the types e-mail, PER"),
     ([["PER", "PER", "O", "geo"]], "types", "its tags are types: 2 entities of the types PER, geo"),
     ([["O", "O"]], "IOB2", "its tags are IOB2: 0 entities"),
     ([["O"], ["O", "I-PER"]], "IOB1", "its tags are IOB1: 1 entity of the types PER"),
@@ -97,6 +98,10 @@ def test_detection_looks_at_all_of_it():
     ([["B-PER", "E-LOC"]], "sentence 1, tag 2: no scheme .*; IOBES is closest, but tag 'E-LOC' follows 'B-PER'"),
     ([["B", "I", "O"]], "tag 'B' is a letter without a type, and may be a type too; write B-TYPE"),
     ([["O", "S"]], "tag 'S' is a letter without a type"),
+    ([["b-per", "i-per", "O"]], "tag 'b-per' may be a letter and a type in another form, or a type, as scheme"),
+    ([["O", "B_PER", "I_PER"]], "sentence 1, tag 2: tag 'B_PER' may be a letter and a type in another form"),
+    ([["O"], ["PER-B", "PER-I"]], "sentence 2, tag 1: tag 'PER-B' may be a letter and a type in another form"),
+    ([["PER", ""]], "sentence 1, tag 2: no scheme fits all tags; types is closest, but tag '' is empty"),
     ([["PER", "B-LOC"]], "IOB2 is closest, but tag 'PER' is no tag of IOB2, which has O, B-TYPE, I-TYPE"),
     ([["B-PER"], ["U-PER"], ["S-PER"]], "no scheme fits all tags"),
 ])  # fmt: skip
@@ -136,6 +141,7 @@ MISFITS = {
     "types": [
         (["B-A"], 1, "tag 'B-A' has the form of another scheme's, not of a type alone"),
         (["I"], 1, "has the form of another"),
+        ([""], 1, "tag '' is empty"),
     ],
     "conlleval": [(["S-A"], 1, "no tag of conlleval"), (["A"], 1, "no tag of conlleval")],
 }

@@ -692,6 +692,8 @@ SOURCES: dict[str, dict[str, Any]] = {
     "table, held out": {"name": "table", "splits": {"train": "train.jsonl", "test": "test.jsonl"}, "types": TYPES},
     "hub": {"name": "hub", "names": ["O", "B-PERS", "I-PERS", "B-LOC"], "validation": 0.2, "split_seed": 3},
     "conll": {"name": "conll", "splits": {"train": "train.txt"}, "scheme": "types", "types": TYPES, "separator": " "},
+    "conll, train again": {"name": "conll", "splits": {"train": "train.txt"}, "scheme": "types", "types": TYPES}
+    | {"validation": "train", "encoding": "latin-1"},
     "conll, detected": {"name": "conll", "splits": {"train": "train.txt"}, "scheme": "detect", "types": TYPES},
 }
 

@@ -443,7 +443,7 @@ CSV = {
         "line 2: not UTF-8 at byte 1 of the line; found b'M\\xfcller"),
     "UTF-16": ("tokens,tags\na b,O O\n".encode("utf-16"), "it is UTF-16: iconv -f UTF-16 -t UTF-8 {path} > NEW.csv"),
     "a NUL": ("tokens,tags\na\0b,O\n", "line 2: found a NUL in 'a\\x00b,O\\n'"),
-    "a Parquet file": (b"PAR1\x15\x04\xff" + bytes(20), "it is a Parquet file: set format: parquet"),
+    "a Parquet file": (b"PAR1\x15\x04\xff" + bytes(20), "it is a Parquet file: set name: table, format: parquet"),
     "a spreadsheet": (
         b"PK\x03\x04\x14\x00\xff" + bytes(10),
         "it is an archive or a spreadsheet: unpack it, or save it as CSV"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +113,19 @@ PLUS = """# global.columns = ID FORM UPOS PARSEME:MWE NE
 2\tScotia\tPROPN\t*\tI-LOC
 3\tis\tAUX\t*\t_
 """
+ONTONOTES = """#begin document (nw/wsj/24/wsj_2400); part 000
+wsj/24   0   0   Tuva   NNP   (TOP(S(NP*   -   -   -   -   (PERSON*   (ARG0*   (0
+wsj/24   0   1     Lo   NNP            *)   -   -   -   -         *)        *)   0)
+wsj/24   0   2   left   VBD         (VP*  leave 01 1 -          *       (V*)   -
+wsj/24   0   3   Oslo   NNP      (NP*)))   -   -   -   -     (GPE)    (ARG1*)   -
+
+wsj/24   0   0    Yes    UH     (TOP(INTJ*))   -   -   -   -   *   -
+#end document
+#begin document (nw/wsj/24/wsj_2400); part 001
+wsj/24   1   0   Rome   NNP   (TOP(NP*))   -   -   -   -   (GPE)   -
+
+#end document
+"""
 KEYS = ({"tag": "name"}, {"tag": "name", "word": 2}, {"tag": "name", "word": "FORM"}, {})
 
 GOOD: dict[str, tuple[str, TokenFormat, dict[str, str | None] | None, list[tuple[Any, ...]]]] = {
@@ -200,6 +216,41 @@ GOOD: dict[str, tuple[str, TokenFormat, dict[str, str | None] | None, list[tuple
         "-DOCSTART-\tO\nTuva\tB-PER\n-DOCEND-\tO\n-DOCSTART-\tO\nlo\tO\n\nlo\tO\n",
         TokenFormat(separator="tab", scheme="detect"), None, [("Tuva", "B-PER", 0), ("lo", "O", 1), ("lo", "O", 1)],
     ),
+    "a marker in the column of words, and lines of separators": (
+        "-DOCSTART-,O\n,\n\"Tuva\",B-PER\n,\n-DOCSTART-,B-ORG\n-DOCSTART-,O\nlo,O\n", TokenFormat(separator=","), None,
+        [("Tuva", "B-PER", 0), ("-DOCSTART-", "B-ORG", 0), ("lo", "O", 1)],
+    ),
+    "a marker with a number": (
+        "1\t-DOCSTART-\tO\n\n1\tTuva\tB-PER\n2\t-DOCSTART-\tO\n3\tlo\tO\n", TokenFormat(columns={"word": 2, "tag": 3}),
+        None, [("Tuva -DOCSTART- lo", "B-PER O O", 0)],
+    ),
+    "a header where columns are numbers": (
+        HIPE, TokenFormat(columns={"word": 1, "tag": 2}, scheme="detect"), HIPE_TYPES,
+        [("Paris schrieb Ada .", "B-LOC O B-PER O", 0), ("# Oslo", "O B-LOC", 0), ("Rom", "B-LOC", 1)],
+    ),
+    "a header of two columns": (
+        "Word\tTag\nTuva\tB-PER\n", TokenFormat(scheme="detect"), None, [("Tuva", "B-PER", None)],
+    ),
+    "blanks after tags": (
+        "Tuva\tB-PER  \nlo\tO \n", TokenFormat(scheme="detect", separator="tab"), None, [("Tuva lo", "B-PER O", None)],
+    ),
+    "types alone, with words that look like comments": (
+        "# sent_id = 1\n# org-other\nlo O\n# O\n", TokenFormat(separator="blanks", scheme="types"),
+        {"org-other": "ORG"}, [("# lo #", "B-ORG O O", None)],
+    ),
+    "brackets around stars, as in OntoNotes": (
+        "Nova NNP (LOC*\nScotia NNP *)\nis V *\nTuva NNP (PER)\n\nlo V *\n",
+        TokenFormat(columns={"word": 1, "tag": 3}, scheme="detect"), None,
+        [("Nova Scotia is Tuva", "B-LOC I-LOC O B-PER", None), ("lo", "O", None)],
+    ),
+    "CoNLL-2012, with another number of columns in each sentence": (
+        ONTONOTES, TokenFormat(columns={"word": 4, "tag": 11}, scheme="detect"), {"PERSON": "PER", "GPE": "LOC"},
+        [("Tuva Lo left Oslo", "B-PER I-PER O B-LOC", 0), ("Yes", "O", 0), ("Rome", "B-LOC", 1)],
+    ),
+    "brackets with the numbers of coreference": (
+        ENTITY.partition("\n")[2].replace("(e1-LOC-1", "(LOC-1").replace("e1)", "LOC-1)").replace("(e2-PER", "(PER"),
+        TokenFormat("conllu"), None, [("Nova Scotia is Ada", "B-LOC I-LOC O B-PER", 0)],
+    ),
     "empty columns missing at the end": (
         "Tuva\tB-PER\t\t\nlo\tO\nNova\tB-LOC\t\t\t\n", TokenFormat(columns={"word": 1, "tag": 2}), None,
         [("Tuva lo Nova", "B-PER O B-LOC", None)],
@@ -207,6 +258,10 @@ GOOD: dict[str, tuple[str, TokenFormat, dict[str, str | None] | None, list[tuple
     "numbers that are none of words": (
         "0 4 Tuva B-PER\n5.1 7 lo O\n8-9 3 lo O\n", TokenFormat(columns={"word": 3, "tag": 4}), None,
         [("Tuva lo lo", "B-PER O O", None)],
+    ),
+    "lemmas that are numbers, before the words": (
+        "1990\t1990\tO\n1991-1995\t1991-1995\tO\n#\t#\tO\nTuva\tTuvas\tB-PER\n",
+        TokenFormat(columns={"word": 2, "tag": 3}), None, [("1990 1991-1995 # Tuvas", "O O O B-PER", None)],
     ),
     "blanks in a word and odd line ends": (
         "New York\tx\tB-LOC\r\n\u00a0a\u2028b\tx\tO\r\n\r\n", TokenFormat(columns={"word": 1, "tag": 3}), None,
@@ -232,6 +287,20 @@ def test_good_files_are_read_as_they_are_meant(tmp_path, name, ends):
     assert [sentence.document for sentence in found.sentences] == [document for *_, document in told]
     assert found.scheme == (form.scheme if form.scheme != "detect" else found.scheme)
     assert len(found.notes) == (form.scheme == "detect")
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("latin-1", "iso8859-1"), ("UTF_16", "utf-16"), ("utf8", None)])
+@pytest.mark.parametrize("ending", ["", ".gz", ".BZ2", ".xz"])
+def test_files_in_other_encodings_and_compressed_ones(tmp_path, encoding, name, ending):
+    path = tmp_path / f"train.txt{ending}"
+    pack = {".gz": gzip.compress, ".BZ2": bz2.compress, ".xz": lzma.compress}.get(ending, bytes)
+    path.write_bytes(pack("Pérez\tB-PER\r\nx\u00a0y\tO\r\n".encode(encoding)))
+    form = TokenFormat(separator="tab", encoding=encoding)
+    assert form.encoding == name
+    (sentence,) = read_token_file(path, LABELS, form).sentences
+    assert (sentence.words, sentence.tags) == (("Pérez", "x\u00a0y"), ("B-PER", "O"))
+    if name is None:
+        assert read_conll(path, LABELS) == [sentence]
 
 
 def test_rows_say_where_each_word_stands(tmp_path):
@@ -261,13 +330,13 @@ def test_what_detection_found_is_noted(tmp_path):
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the real data sets are not at {REAL}")
 def test_the_general_reader_reads_what_the_strict_one_does():
     labels = LabelSet(("PER", "ORG", "LOC"))
-    for path in sorted(REAL.rglob("validation.conll")):
+    for repository in sorted(REAL.iterdir()):
+        path = min(repository.rglob("validation.conll"), key=lambda path: path.stat().st_size)
         strict = read_conll(path, labels)
-        for form in (TokenFormat(separator="tab"), TokenFormat(columns={"word": 1, "tag": -1}, scheme="detect")):
-            found = read_token_file(path, labels, form)
-            assert list(found.sentences) == strict
-            assert found.scheme == "IOB2"
-            assert [one.document for one in found.sentences] == [one.document for one in strict]
+        found = read_token_file(path, labels, TokenFormat(columns={"word": 1, "tag": -1}, scheme="detect"))
+        assert list(found.sentences) == strict
+        assert found.scheme == "IOB2"
+        assert [one.document for one in found.sentences] == [one.document for one in strict]
 
 
 @pytest.mark.parametrize(("keys", "says"), [
@@ -283,6 +352,7 @@ def test_the_general_reader_reads_what_the_strict_one_does():
     ({"columns": [1, 2]}, "expected a mapping such as {word: 1, tag: 2}; found [1, 2]"),
     ({"separator": ""}, "expected what separates columns: tab, blanks, or the characters, such as ','; found ''"),
     ({"separator": 3}, "found 3"),
+    ({"encoding": "hex"}, "expected an encoding, such as latin-1 or utf-16; found 'hex'"),
 ])  # fmt: skip
 def test_a_format_that_there_is_not_is_refused(keys, says):
     with pytest.raises(ConfigError) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from faults.room import Cases, Room
 
@@ -32,9 +33,9 @@ CONTENTS = {
     "a NUL in a word": (b"A\0da\tB-PER\n", "line 1: .*a NUL is in binary files"),
     "UNER's columns": (
         b"# text = Ada\n1\tAda\tB-PER\t-\t-\n",
-        "line 2: .*column 2 and the tag from column 3: read it with",
+        "line 2: .*in column 2, its tag in column 3: read it with",
     ),
-    "a tab at the end": (b"Ada\tB-PER\t\n", "line 1: .*column 1 and the tag from column 2: read it with"),
+    "a tab at the end": (b"Ada\tB-PER\t\n", "line 1: .*in column 1, its tag in column 2: read it with"),
     "tags of BILOU": (b"Ada\tU-PER\n", "line 1: .*its tags are BILOU: read it with data: {scheme: BILOU}"),
     "types for tags throughout": (b"Ada\tPER\nslept\tO\n", "line 1: .*its tags are types without B- and I-"),
     "IOB1": (b"Ada\tI-PER\nslept\tO\n", "line 1: .*its tags are IOB1"),
@@ -137,29 +138,25 @@ def a_link_to_itself(room: Room) -> Sequence[object]:
 @CASES.case("cannot read .*train.conll: Permission denied")
 def a_file_that_may_not_be_read(room: Room) -> Sequence[object]:
     """Raise the system's error for users other than root."""
-    path, original = room.data() / "cc" / "train.conll", Path.read_bytes
-
-    def denied(self: Path) -> bytes:
-        if self == path:
-            raise PermissionError(13, "Permission denied")
-        return original(self)
-
-    config = room.write(room.written())
-    room.patch.setattr(Path, "read_bytes", denied)
-    return ("run", config)
+    return _when_opened(room, PermissionError(13, "Permission denied"))
 
 
 @CASES.case("cannot read .*train.conll: Input/output error")
 def a_disk_that_fails(room: Room) -> Sequence[object]:
-    path, original = room.data() / "cc" / "train.conll", Path.read_bytes
+    return _when_opened(room, OSError(5, "Input/output error"))
 
-    def broken(self: Path) -> bytes:
+
+def _when_opened(room: Room, error: OSError) -> Sequence[object]:
+    """A run in which one file of the data cannot be opened."""
+    path, original = room.data() / "cc" / "train.conll", Path.open
+
+    def broken(self: Path, *args: Any, **options: Any) -> Any:
         if self == path:
-            raise OSError(5, "Input/output error")
-        return original(self)
+            raise error
+        return original(self, *args, **options)
 
     config = room.write(room.written())
-    room.patch.setattr(Path, "read_bytes", broken)
+    room.patch.setattr(Path, "open", broken)
     return ("run", config)
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import StringIO
+from io import FileIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     found = {}
     for path in folder.rglob("*"):
         if path.is_file() and path.name not in own:
-            with path.open("rb") as file:  # cases break other methods of Path
+            with FileIO(path) as file:  # cases break the methods of Path
                 found[path] = file.read()
     return found
 

@@ -55,6 +55,13 @@ def chunks(end: str, single: str) -> Callable[[Sequence[str]], list[str]]:
     return change
 
 
+def brackets(tags: Sequence[str]) -> list[str]:
+    ends = [one[0] != "I" for one in (*tags[1:], "O")]
+    return [
+        f"({tag[2:]}" * (tag[0] == "B") + "*" + ")" * (tag != "O" and end) for tag, end in zip(tags, ends, strict=True)
+    ]
+
+
 def hipe(sentences: list[Tagged]) -> str:
     lines = [HEADER.replace(" ", "\t"), "# hipe2022:document_id = a"]
     for one in sentences:
@@ -93,6 +100,21 @@ FORMATS: dict[str, tuple[dict[str, Any], Callable[[list[Tagged]], str]]] = {
     ),
     "IOBES": ({"scheme": "IOBES"}, with_tags(chunks("E", "S"), in_blocks(lambda i, word, tag: f"{word}\t{tag}"))),
     "BILOU": ({"scheme": "detect"}, with_tags(chunks("L", "U"), in_blocks(lambda i, word, tag: f"{word}\t{tag}"))),
+    "CoNLL-2012": (
+        {"columns": {"word": 4, "tag": 11}},
+        with_tags(
+            brackets,
+            lambda sentences: (
+                "#begin document (a); part 000\n"
+                + in_blocks(lambda i, word, tag: f"a 0 {i} {word} NNP (NP*) - - - - {tag} -")(sentences)
+                + "#end document\n"
+            ),
+        ),
+    ),
+    "UTF-16": (
+        {"encoding": "utf-16", "separator": ";"},
+        in_blocks(lambda i, word, tag: f"{word};{tag}", "-DOCSTART-;O\n", ";\n"),
+    ),
     "blanks": ({"separator": "blanks"}, in_blocks(lambda i, word, tag: f"{word}   {tag}")),
     "CSV": (
         {"columns": {"sentence": "Sentence", "word": "Word", "tag": "Tag"}, "separator": ","},
@@ -115,7 +137,7 @@ def in_format(room: Room, name: str) -> Path:
     folder = room.data()
     for path in folder.rglob("*.conll"):
         text = write(sentences_of(path.read_text(encoding="utf-8")))
-        path.write_text(numbered(text) if name == "CSV" else text, encoding="utf-8")
+        path.write_text(numbered(text) if name == "CSV" else text, encoding=keys.get("encoding", "utf-8"))
     room.config["data"] |= keys
     return folder
 
@@ -125,9 +147,10 @@ def broken(name: str, what: str, old: str, new: str, says: str, **keys: Any) -> 
 
     def prepare(room: Room) -> Sequence[object]:
         path = in_format(room, name) / "aa" / "train.conll"
-        text, number = re.subn(old, new, path.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
+        encoding = FORMATS[name][0].get("encoding", "utf-8")
+        text, number = re.subn(old, new, path.read_text(encoding=encoding), count=1, flags=re.MULTILINE)
         assert number == 1
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding=encoding)
         room.config["data"] |= keys
         return ("run", room.config)
 
@@ -195,5 +218,15 @@ broken(
     r"\tS-\1",
     "no scheme fits all tags; BILOU is closest, but tag 'S-",
 )
+broken(
+    "CoNLL-2012",
+    "an entity that does not end",
+    r"\*\)(?= -$)",
+    "*",
+    "does not end; mend the brackets|begins within another",
+)
+broken("CoNLL-2012", "a word that is split", r"^(a 0 2 \S+)", r"\1 x", "expected 12 columns separated by blanks")
+broken("UTF-16", "another encoding", "-", "-", "not ascii, but .*; correct encoding", encoding="ascii")
+broken("UTF-16", "no encoding", "-", "-", "not UTF-8 at byte 0; it is UTF-16: iconv", encoding=None)
 broken("blanks", "a blank in a word", r"\n(\S+)   O$(?=\n\n)", r"\n\1 \1   O", "expected 2 columns separated by blanks")
 broken("CSV", "a comma without quotes", r'"(\S+)",O', r"\1,\1,O", "expected 3 columns separated by ','")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pemeta.data.look.files import Files, files_beside
 from pemeta.data.look.look import Asked, Look, common_scheme, look_at
 from pemeta.data.sentences import SPLITS, Split
 from pemeta.data.sources import DataSource
+from pemeta.data.tables.held_out import TooFewError
 from pemeta.data.token_files.lines import shown
 from pemeta.data.token_files.places import DEFAULT
 from pemeta.errors import DataError, PemetaError
@@ -116,13 +117,47 @@ def types_of(looks: Sequence[Look]) -> list[str]:
     return list(USUAL_TYPES) if types <= set(USUAL_TYPES) else sorted(types)
 
 
-def problem_of(one: DataSet, settings: dict[str, Any]) -> str | None:
+@dataclass(frozen=True)
+class Reading:
+    """How a configuration reads data sets.
+
+    Attributes:
+        sets: Those that it reads.
+        settings: What it says as ``data``.
+        problem: Why one of them is refused as it is; None if none is.
+        too_few: Those that it leaves out, because they have too few sentences to hold some out.
+        again: The splits for which the training sentences stand in, because all have too few.
+    """
+
+    sets: tuple[DataSet, ...]
+    settings: dict[str, Any]
+    problem: str | None = None
+    too_few: tuple[DataSet, ...] = ()
+    again: tuple[Split, ...] = ()
+
+
+def reading_of(sets: Sequence[DataSet]) -> Reading:
+    """How a configuration reads data sets of the same layout, found by reading them."""
+    settings = settings_of(sets)
+    problems = [_problem(one, settings) for one in sets]
+    few = tuple(one for one, problem in zip(sets, problems, strict=True) if isinstance(problem, TooFewError))
+    if few and len(few) < len(sets):
+        rest = tuple(one for one in sets if one not in few)
+        return replace(reading_of(rest), too_few=few)
+    again = tuple(few[0].held_out) if few else ()
+    if again:
+        settings |= dict.fromkeys(again, "train")
+        problems = [_problem(one, settings) for one in sets]
+    return Reading(tuple(sets), settings, next((str(one) for one in problems if one is not None), None), again=again)
+
+
+def _problem(one: DataSet, settings: dict[str, Any]) -> PemetaError | None:
     """Why the data source refuses a data set; None if it reads it."""
     for look in one.looks.values():
         if look.problem is not None:
-            return look.problem
+            return DataError(look.problem)
     try:
         DataSource.parse(settings).corpus(one.task)
     except PemetaError as error:
-        return str(error)
+        return error
     return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pemeta.data.sentences import SPLITS, Split
+from pemeta.data.tables.table import PACKED
 
 NAMES: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "training", "trn"),
@@ -126,7 +127,8 @@ def _task(name: _Name) -> tuple[Path, str, str, str]:
     if prefix:
         before, after = name.before.split(prefix, 1)
         return folder, prefix, f"{_plain(before)}{{task}}{_plain(after)}", _plain(name.after)
-    suffix = Path(f"x{name.after}").stem[1:].strip(_MARKS)
+    inner = Path(f"x{name.after}")
+    suffix = (inner.with_suffix("") if inner.suffix.lower() in PACKED else inner).stem[1:].strip(_MARKS)
     if suffix.isalpha():
         before, after = name.after.split(suffix, 1)
         return folder, suffix, "", f"{_plain(before)}{{task}}{_plain(after)}"

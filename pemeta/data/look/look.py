@@ -75,14 +75,14 @@ def look_at(path: Path, asked: Asked) -> Look:
         DataError: It cannot be read at all, or what it holds may be more than one thing.
     """
     format = table_format(path)
-    if format in ("csv", "tsv"):
+    if format in ("csv", "tsv") and asked.names is None:
         try:
             return _look(TokenLook(path, asked.word, asked.tag), asked)
         except DataError as error:
             try:
                 return _look(TableLook(path, format, asked.word, asked.tag, asked.names), asked)
-            except DataError:
-                raise error from None
+            except DataError as other:
+                raise (other if "--names" in str(other) else error) from None
     if format is not None:
         return _look(TableLook(path, format, asked.word, asked.tag, asked.names), asked)
     return _look(TokenLook(path, asked.word, asked.tag), asked)

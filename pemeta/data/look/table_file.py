@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pemeta.data.look.columns import MOST, WORDS, Column
 from pemeta.data.look.oddities import Oddities
 from pemeta.data.rows import Row
 from pemeta.data.schemes import PREFIXED, Scheme
@@ -16,6 +15,8 @@ from pemeta.data.tables.columns import USUAL, Found, TokenColumns, find_columns,
 from pemeta.data.tables.files import ENDINGS, format_of, read_table
 from pemeta.data.tables.table import Table
 from pemeta.data.tables.text_files import PACKED
+from pemeta.data.token_files.kinds import MOST, Column
+from pemeta.data.token_files.shapes import TAGS, WORDS
 from pemeta.errors import DataError, counted, shortened
 
 SAMPLE = 1000
@@ -65,7 +66,11 @@ class TableLook:
         self._names = names
         sample = [row.values for row in islice(table.rows, SAMPLE)]
         self._columns = _columns(table, sample, word, tag)
-        self._found = find_columns(table, self._columns, names)
+        try:
+            self._found = find_columns(table, self._columns, names)
+        except DataError as error:
+            here = "; here: --word COLUMN --tag COLUMN" if "say which they are" in str(error) else ""
+            raise DataError(f"{error}{here}") from None
         self.likeness = _in_words(format, table, self._found)
         self.settings = self._settings(path)
         self.of_tasks = _task_column(table, sample, self._found)
@@ -75,10 +80,16 @@ class TableLook:
         table = read_table(self.path, self._format)
         try:
             for row in token_rows(table, self._found):
-                if row.values["tokens"]:
+                words, tags = row.values["tokens"], row.values["tags"]
+                if words and len(words) == len(tags):
                     yield row
                 elif wrong is not None:
-                    self.oddities.add("a row without words", row.where.rpartition(", ")[2], hint="it is skipped")
+                    where, numbers = row.where.rpartition(", ")[2], f"{counted(len(words), 'word')}, "
+                    numbers += counted(len(tags), "tag")
+                    if words or tags:
+                        self.oddities.add("a row of more or fewer tags than words", where, numbers)
+                    else:
+                        self.oddities.add("a row without words", where, hint="it is skipped")
         except DataError as error:
             if wrong is not None:
                 wrong(error)
@@ -110,6 +121,7 @@ def _columns(table: Table, sample: Sequence[Mapping[str, Any]], word: str | None
     lists = {name: [_parts(row.get(name)) for row in sample] for name in table.columns}
     if tag is None and not _usual(table, "tags"):
         tag = _only([name for name, values in lists.items() if _are_tags(values)])
+        tag = tag or _only([name for name in lists if name.lower() in TAGS])
     tags = tag or next(iter(_usual(table, "tags")), None)
     if word is None and not _usual(table, "tokens") and tags in lists:
         fitting = [name for name in table.columns if name != tags and _fit(lists[name], lists[tags])]
@@ -118,7 +130,8 @@ def _columns(table: Table, sample: Sequence[Mapping[str, Any]], word: str | None
     chosen = TokenColumns(tokens=word, tags=tag)
     if words in lists and len(sample) > 1 and all(len(parts) == 1 for parts in lists[words]):
         others = [name for name in table.columns if name not in (words, tags)]
-        named = [name for name in others if Column.of([str(row.get(name) or "") for row in sample]).names_sentences]
+        values = {name: ["" if row.get(name) is None else str(row[name]) for row in sample] for name in others}
+        named = [name for name in others if Column.of(values[name]).tells_sentences_apart(name)]
         if named:
             return chosen.model_copy(update={"sentence": named[0]})
     return chosen

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pemeta.data.look.oddities import Oddities
-from pemeta.data.token_files.lines import into, shown
-from pemeta.errors import DataError, counted, reason
+from pemeta.data.tables.text_files import raw_lines
+from pemeta.data.token_files.lines import BYTE_ORDER_MARK, into, shown
+from pemeta.errors import DataError, counted, excerpt
 
-MARK = "\ufeff"
 MARKS = ((b"\xff\xfe\0\0", "UTF-32"), (b"\0\0\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 """Byte-order marks of other encodings, the longer of two that begin alike first."""
+
+GUESS = ": see whether its letters below are right"
+"""What is said of an encoding that is not certain."""
 
 
 @dataclass(frozen=True)
@@ -21,26 +24,23 @@ class Text:
     Attributes:
         lines: Its lines, without what ends them.
         encoding: Its encoding in words.
+        codec: The encoding that the readers have to be told; None for UTF-8.
         unreadable: Why the readers refuse its bytes, and a command that converts them; None if they do not.
     """
 
     lines: list[str]
     encoding: str
+    codec: str | None = None
     unreadable: str | None = None
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file.
+    """The bytes of a file, unpacked.
 
     Raises:
         DataError: It cannot be read, or is empty.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {shown(path)}: {error.strerror}; check the path") from None
-    except ValueError as error:  # a NUL in the path
-        raise DataError(f"cannot read {shown(path)}: {reason(error)}; check the path") from None
+    raw: bytes = b"".join(raw_lines(path))
     if not raw.strip(b"\xef\xbb\xbf \t\r\n"):
         raise DataError(f"{shown(path)} is empty; give a file with labelled sentences")
     return raw
@@ -52,9 +52,9 @@ def read_text(path: Path, oddities: Oddities) -> Text:
     Raises:
         DataError: It cannot be read, is empty, or is no text.
     """
-    text, encoding, unreadable = _decoded(path, read_bytes(path))
-    if text.startswith(MARK):
-        text, encoding = text.removeprefix(MARK), f"{encoding} with a byte-order mark"
+    text, encoding, codec, unreadable = _decoded(path, read_bytes(path))
+    if text.startswith(BYTE_ORDER_MARK):
+        text, encoding = text.removeprefix(BYTE_ORDER_MARK), f"{encoding} with a byte-order mark"
     returns, pairs, ends = text.count("\r"), text.count("\r\n"), text.count("\n")
     if returns and not ends:
         command = into("tr '\\r' '\\n' <", path)
@@ -70,31 +70,35 @@ def read_text(path: Path, oddities: Oddities) -> Text:
         encoding += ", lines end with a carriage return and a line feed"
     # Not splitlines(): words of real data contain characters at which it splits (U+0085, U+2028).
     lines = [line.removesuffix("\r") for line in text.split("\n")]
-    return Text(lines, encoding, unreadable)
+    if encoding.endswith(GUESS):
+        for number, line in enumerate(lines, 1):
+            if not line.isascii():
+                oddities.add("a letter that depends on the encoding, a guess", f"line {number}", excerpt(line))
+    return Text(lines, encoding, codec, unreadable)
 
 
-def _decoded(path: Path, raw: bytes) -> tuple[str, str, str | None]:
-    """The text, its encoding in words, and why the readers refuse it."""
+def _decoded(path: Path, raw: bytes) -> tuple[str, str, str | None, str | None]:
+    """The text, its encoding in words and for the readers, and why they refuse it."""
     name = next((name for mark, name in MARKS if raw.startswith(mark)), None) or _without_mark(raw)
     if name is not None:
         try:
-            return raw.decode(name), name, f"it is {name}; convert it: {into(f'iconv -f {name} -t UTF-8', path)}"
+            return raw.decode(name), name, name.lower(), None
         except UnicodeDecodeError:
             raise DataError(f"{shown(path)} is no text; give a file with labelled sentences") from None
     if b"\0" in raw[:4096]:
         raise DataError(f"{shown(path)} is no text: byte {raw.index(0)} is NUL; give a file with labelled sentences")
     try:
-        return raw.decode(), "UTF-8", None
+        return raw.decode(), "UTF-8", None, None
     except UnicodeDecodeError as error:
         where = f"byte {error.start}, in line {raw.count(10, 0, error.start) + 1}, is not UTF-8"
     lossy = raw.decode(errors="replace")
     lost = lossy.count("\ufffd")
     if sum(not character.isascii() for character in lossy) > 2 * lost:
-        return lossy, "UTF-8 with broken bytes", f"{where}, while others are; mend that line"
+        return lossy, "UTF-8 with broken bytes", None, f"{where}, while others are; mend that line"
     found = raw.decode("cp1252", errors="replace")
     name = "Windows-1252" if "\ufffd" not in found else "ISO-8859-1"
     text = found if name == "Windows-1252" else raw.decode("latin-1")
-    return text, f"not UTF-8, looked at as {name}", f"{where}; convert it: {into(f'iconv -f {name} -t UTF-8', path)}"
+    return text, f"not UTF-8, but perhaps {name}{GUESS}", name.lower(), None
 
 
 def _without_mark(raw: bytes) -> str | None:

@@ -9,19 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from pemeta.data.look.layout import Layout, find_layout
 from pemeta.data.look.oddities import Oddities
 from pemeta.data.look.text import Text, read_text
 from pemeta.data.rows import Row
 from pemeta.data.schemes import Scheme
 from pemeta.data.token_files.columns import SentenceReader
 from pemeta.data.token_files.formats import TokenFormat
+from pemeta.data.token_files.layout import find_layout, is_conllu
 from pemeta.data.token_files.lines import shown
-from pemeta.data.token_files.shapes import CONLLU, NUMBER, Shape, shape_of
+from pemeta.data.token_files.shapes import Shape, shape_of
 from pemeta.errors import DataError
-
-PLUS = "# global.columns"
-"""What names the columns of CoNLL-U Plus, in its first line."""
 
 
 class TokenLook:
@@ -46,6 +43,7 @@ class TokenLook:
         self.encoding = self._text.encoding
         self.problem = self._text.unreadable and f"{shown(path)}: {self._text.unreadable}"
         self.likeness, form = _format(self._text.lines, shown(path), word, tag)
+        form = replace(form, encoding=self._text.codec)
         self._shape = self._shape_of(form)
         if self._shape.conllu and tag is None:
             found: int | str = self._shape.key or (self._shape.tag or 0) + 1
@@ -82,7 +80,7 @@ class TokenLook:
         return SentenceReader(self.path, self._shape, scheme or "IOB2")
 
     def _shape_of(self, form: TokenFormat) -> Shape:
-        """The shape that the reader finds; a file in another encoding is given to it in UTF-8."""
+        """The shape that the reader finds; what it would refuse for its bytes is given to it as it should be."""
         if self._text.unreadable is None:
             return shape_of(self.path, form)
         with tempfile.TemporaryDirectory() as folder:
@@ -96,49 +94,15 @@ class TokenLook:
 
 def _format(lines: Sequence[str], where: str, word: str | None, tag: str | None) -> tuple[str, TokenFormat]:
     """The format of a file in words, and as a configuration says it."""
-    if _is_conllu(lines):
+    if is_conllu(lines):
         columns = {"word": word, "tag": tag}
         return "CoNLL-U", TokenFormat(
             "conllu", {role: _column(one) for role, one in columns.items() if one is not None}
         )
     layout = find_layout(lines, where, word, tag)
-    return _in_words(layout), _as_configured(layout, lines)
+    return str(layout), layout.form
 
 
 def _column(given: str) -> int | str:
     """A column as a configuration says it."""
     return int(given) if given.lstrip("-").isdecimal() else given
-
-
-def _is_conllu(lines: Sequence[str]) -> bool:
-    """Whether words are numbered, and there are CoNLL-U's ten columns, or what only its numbers can say."""
-    if any(line.startswith(PLUS) for line in lines[:20]):
-        return True
-    rows = [line.split("\t") for line in lines if line.strip() and not line.startswith("#")]
-    if not rows or not all(NUMBER.fullmatch(row[0]) for row in rows[:1000]):
-        return False
-    return len(rows[0]) == len(CONLLU) or any("-" in row[0] or "." in row[0] for row in rows)
-
-
-def _in_words(layout: Layout) -> str:
-    named = {role: f"{'' if layout.header else 'column '}{column}" for role, column in layout.columns.items()}
-    text = f"{layout}: the word is in {named['word']}, its tag in {named['tag']}"
-    if layout.other_tags:
-        text += f" (other tags in {', '.join(str(layout.called(column)) for column in layout.other_tags)})"
-    if layout.flags is not None:
-        text += f"; {named['flags']} says where sentences end"
-    if layout.sentence is not None:
-        text += f"; {named['sentence']} tells sentences apart"
-    return text
-
-
-def _as_configured(layout: Layout, lines: Sequence[str]) -> TokenFormat:
-    """The format; columns and separator are said only where the reader would not find them itself."""
-    columns = layout.columns
-    if layout.header:  # MISC is where the reader looks for flags
-        columns = {role: name for role, name in columns.items() if (role, name) != ("flags", "MISC")}
-    plain = layout.width == 2 and columns == {"word": 1, "tag": 2}
-    first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
-    guessed = "tab" if "\t" in first else "blanks"
-    unsaid = layout.separator == guessed and not (plain and guessed == "blanks")
-    return TokenFormat("columns", {} if plain else columns, None if unsaid else layout.separator)

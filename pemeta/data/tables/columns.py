@@ -185,10 +185,7 @@ def _with_tags(row: Row, names: tuple[str, ...] | None) -> Row:
             f"{row.where}: expected one tag for each word; found {excerpt(spans[0])}; spans of characters and nested "
             "entities are not read: give each word the tag of one entity, or O"
         )
-    tags = tags_of(row, "tags", names)
-    if "" in tags:
-        raise DataError(f"{row.place(tags.index(''))}: tag {tags.index('') + 1} is empty; give the word a tag, or O")
-    return Row({**row.values, "tags": tags}, row.where, row.lines)
+    return Row({**row.values, "tags": tags_of(row, "tags", names)}, row.where, row.lines)
 
 
 def _value(row: Row, column: str) -> Any:

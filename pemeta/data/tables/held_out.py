@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from pemeta.data.sentences import SPLITS, Sentence, Split
 from pemeta.errors import DataError, counted, excerpt, shortened, unknown_name
@@ -18,6 +20,24 @@ USUAL: Mapping[Split, tuple[str, ...]] = {
     "test": ("test",),
 }
 """Usual names of each split, which need not be given."""
+
+
+class TooFewError(DataError):
+    """There are too few sentences to hold some out."""
+
+
+def _checked_share(share: Any) -> Any:
+    number = isinstance(share, int | float) and not isinstance(share, bool)
+    if share != "train" and not (number and 0 < share < 1):
+        raise ValueError(
+            "expected a part of the training sentences to hold out, between 0 and 1, or train, for which they stand in "
+            f"themselves; found {excerpt(share)}"
+        )
+    return share
+
+
+Share: TypeAlias = Annotated[float | Literal["train"], BeforeValidator(_checked_share)]
+"""What becomes of a split that the data lacks: a part of train that is held out, or the sentences of train again."""
 
 
 def parts_of(available: Collection[str], given: Mapping[Split, str] | None, where: str) -> dict[Split, str]:
@@ -66,7 +86,7 @@ def _remedy(found: Mapping[Split, str], split: Split | None = None, name: str = 
 
 
 def held_out(
-    train: Sequence[Sentence], shares: Mapping[Split, float], seed: int, where: str
+    train: Sequence[Sentence], shares: Mapping[Split, Share], seed: int, where: str
 ) -> tuple[dict[Split, tuple[Sentence, ...]], list[str]]:
     """Sentences that are held out of train for the splits that the data lacks, and what is left to train on.
 
@@ -75,7 +95,8 @@ def held_out(
 
     Args:
         train: All sentences.
-        shares: How large a part of them each split gets; at least one sentence.
+        shares: How large a part of them each split gets; at least one sentence. Or ``train``: it gets those that are
+            trained on.
         seed: Seed of the choice.
         where: What messages call the data.
 
@@ -83,7 +104,7 @@ def held_out(
         The splits, and a line about each that was held out.
 
     Raises:
-        DataError: Nothing would be left to train on.
+        TooFewError: Nothing would be left to train on.
     """
     parts, notes = read_held_out(lambda: train, shares, seed, where)
     return {split: tuple(part()) for split, part in parts.items()}, notes
@@ -111,35 +132,40 @@ class Part:
 
 
 def read_held_out(
-    read: Callable[[], Iterable[Sentence]], shares: Mapping[Split, float], seed: int, where: str
+    read: Callable[[], Iterable[Sentence]], shares: Mapping[Split, Share], seed: int, where: str
 ) -> tuple[dict[Split, Part], list[str]]:
     """What :func:`held_out` returns, for sentences that are read one by one, and again for each part."""
     ranks = np.fromiter((_rank(sentence, seed) for sentence in read()), np.uint64)
     different, numbers = np.unique(ranks, return_counts=True)
     before = np.concatenate([[0], np.cumsum(numbers)])  # each rank, the number of sentences of lower ones
+    held: dict[Split, float] = {split: share for split, share in shares.items() if share != "train"}
     ends = [0]
-    for share in shares.values():
+    for share in held.values():
         goal = before[ends[-1]] + max(1, round(share * len(ranks)))
-        ends.append(int(np.searchsorted(before, goal)))
-        if ends[-1] >= len(different):
-            what = " and ".join(shares)
-            texts = f"{counted(len(ranks), 'sentence')} to train on with {counted(len(different), 'different text')}"
-            raise DataError(
-                f"{where} has no {what}, and {texts}, which are too few to hold some out; say where the missing part "
-                "is, with splits"
-            )
+        ends.append(min(int(np.searchsorted(before, goal)), len(different)))
+    if ends[-1] == len(different):
+        what, again = " and ".join(shares), ", ".join(f"{split}: train" for split in shares)
+        texts = f"{counted(len(ranks), 'sentence')} to train on with {counted(len(different), 'different text')}"
+        raise TooFewError(
+            f"{where} has no {what}, and {texts}, which are too few to hold some out; say where the missing part is, "
+            f"with splits; or, to try things out on the same sentences, say {again}"
+        )
     edges = pairwise([0, *(int(different[end]) for end in ends[1:]), 2**64])
     sizes = np.diff(before[[*ends, -1]]).tolist()
-    parts: dict[Split, Part] = {
+    found = {
         split: Part(read, seed, range(*edge), size)
-        for split, edge, size in zip((*shares, "train"), edges, sizes, strict=True)
+        for split, edge, size in zip((*held, "train"), edges, sizes, strict=True)
     }
-    notes = [
-        f"{where} has no {split}: {parts[split].number} of {len(ranks)} training sentences are held out for it, chosen "
-        f"by split_seed {seed}"
-        for split in shares
-    ]
-    return {"train": parts["train"], **parts}, notes
+    parts: dict[Split, Part] = {split: found.get(split, found["train"]) for split in ("train", *shares)}
+    notes = []
+    for split in shares:
+        what = (
+            f"{parts[split].number} of {len(ranks)} training sentences are held out for it, chosen by split_seed {seed}"
+            if split in held
+            else "the training sentences stand in for it, so its scores tell nothing about other sentences"
+        )
+        notes.append(f"{where} has no {split}: {what}")
+    return parts, notes
 
 
 def _rank(sentence: Sentence, seed: int) -> int:

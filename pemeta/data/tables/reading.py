@@ -14,7 +14,7 @@ from pemeta.data.rows import Row
 from pemeta.data.schemes import Scheme, SchemeError, split_tag
 from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split
 from pemeta.data.tables.columns import TokenColumns, check_column, find_columns, token_rows
-from pemeta.data.tables.held_out import held_out
+from pemeta.data.tables.held_out import Share, held_out
 from pemeta.data.tables.table import Table
 from pemeta.data.token_rows import detect_rows, sentences
 from pemeta.errors import DataError, shortened, unknown_name
@@ -86,8 +86,9 @@ class TableReading(Frozen):
             names, or else PER, ORG and LOC.
         scheme: Scheme of the tags; ``detect`` finds it, looking at all of them. ``IOB2``, our choice.
         validation: Part of the training sentences that is held out for validation, if the data has none; 0.1, our
-            choice.
-        test: Part of the training sentences that is held out to be tested on, if the data has none; 0.1, our choice.
+            choice. Or ``train``, to try things out: the training sentences stand in for it.
+        test: Part of the training sentences that is held out to be tested on, if the data has none, or ``train``; 0.1,
+            our choice.
         split_seed: Seed of the choice of these sentences.
     """
 
@@ -96,8 +97,8 @@ class TableReading(Frozen):
     task_column: str | None = Field(None, min_length=1)
     types: Annotated[Types | None, BeforeValidator(_checked), AfterValidator(_of_labels)] = None
     scheme: Literal[Scheme, "detect"] = "IOB2"
-    validation: float = Field(0.1, gt=0, lt=1)
-    test: float = Field(0.1, gt=0, lt=1)
+    validation: Share = 0.1
+    test: Share = 0.1
     split_seed: int = 0
 
     def readers(self, task: str, splits: Mapping[Split, Tables], where: str) -> Readers:
@@ -121,8 +122,8 @@ class TableReading(Frozen):
         return Readers(labels, scheme, found, notes)
 
     @property
-    def shares(self) -> dict[Split, float]:
-        """How large a part of the training sentences each split gets that the data lacks."""
+    def shares(self) -> dict[Split, Share]:
+        """What becomes of each split that the data lacks."""
         return {"validation": self.validation, "test": self.test}
 
     def parts(self, task: str, splits: Mapping[Split, Tables], where: str) -> Parts:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import itertools
+import lzma
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pemeta.data.rows import Row
 from pemeta.errors import DataError, reason, shortened
+
+PACKED: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+"""Endings of files that are compressed, and what opens them."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,13 @@ def shown(path: Path) -> str:
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """The error for a file that cannot be read."""
+    """The error for a file that cannot be read; a NUL in its path is a ValueError."""
     system = getattr(error, "strerror", None)
-    advice = "check the path" if system else about_content(path) or "check that it is whole, and that format is right"
+    advice = (
+        "check the path"
+        if system or type(error) is ValueError
+        else about_content(path) or "check that it is whole, and that format is right"
+    )
     return DataError(f"cannot read {shown(path)}: {system or shortened(reason(error), 160)}; {advice}")
 
 
@@ -73,9 +83,9 @@ def about_content(path: Path) -> str | None:
     except (OSError, ValueError):
         return None
     kinds = {
-        b"PAR1": "it is a Parquet file: set format: parquet",
-        b"ARROW1": "it is an Arrow file: set format: arrow",
-        b"\xff\xff\xff\xff": "it is an Arrow file: set format: arrow",
+        b"PAR1": "it is a Parquet file: set name: table, format: parquet",
+        b"ARROW1": "it is an Arrow file: set name: table, format: arrow",
+        b"\xff\xff\xff\xff": "it is an Arrow file: set name: table, format: arrow",
         b"version https://git-lfs": "it is a pointer of Git LFS: fetch the file itself with git lfs pull",
         b"PK\x03\x04": "it is an archive or a spreadsheet: unpack it, or save it as CSV",
         b"\x1f\x8b": "it is compressed by gzip: let its name end with .gz",
@@ -97,5 +107,6 @@ def about_content(path: Path) -> str | None:
 
 def into(command: str, path: Path) -> str:
     """A command that makes a new file of a file."""
-    file = shlex.quote(str(path)) if str(path).isprintable() else "FILE"
+    packed = path.suffix.lower() in PACKED  # of which the command would take the bytes
+    file = shlex.quote(str(path)) if str(path).isprintable() and not packed else "FILE"
     return f"{command} {file} > NEW{''.join(path.suffixes)}"

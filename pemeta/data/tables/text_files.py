@@ -6,22 +6,19 @@ be missing, ``007`` a number, and ``2020-01-01`` a date. Those modules also know
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pemeta.data.rows import Row
+from pemeta.data.tables.table import PACKED as PACKED
 from pemeta.data.tables.table import about_content, into, shown, unreadable
 from pemeta.errors import DataError, counted, excerpt, reason
 
-PACKED: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-"""Endings of files that are compressed, and what opens them."""
 MARK = b"\xef\xbb\xbf"
 """The byte-order mark of UTF-8."""
 
@@ -36,7 +33,7 @@ class _Lines(Iterator[str]):
 
     def __init__(self, path: Path) -> None:
         self.path, self.number, self.first = path, 0, ""
-        self._raw = _raw_lines(path)
+        self._raw = raw_lines(path)
 
     def begin(self) -> str:
         """Begin a row with the next line; returns where that is."""
@@ -44,7 +41,7 @@ class _Lines(Iterator[str]):
         return f"{shown(self.path)}, line {self.number + 1}"
 
     def __next__(self) -> str:
-        raw = next(self._raw)
+        raw: bytes = next(self._raw)
         self.number += 1
         where = f"{shown(self.path)}, line {self.number}"
         if self.number == 1 and self.path.suffix.lower() not in PACKED and (kind := about_content(self.path)):
@@ -62,11 +59,18 @@ class _Lines(Iterator[str]):
         return line
 
 
-def _raw_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file as bytes, unpacked."""
+def raw_lines(path: Path, encoding: str | None = None) -> Iterator[Any]:
+    """The lines of a file, unpacked: as bytes, or as text of an encoding; a line feed ends each.
+
+    Raises:
+        DataError: The file cannot be read, or is not of the encoding.
+    """
+    how = {"mode": "rb"} if encoding is None else {"mode": "rt", "encoding": encoding, "newline": "\n"}
     try:
-        with PACKED.get(path.suffix.lower(), Path.open)(path, "rb") as file:
+        with PACKED.get(path.suffix.lower(), Path.open)(path, **how) as file:
             yield from file
+    except UnicodeError as error:
+        raise DataError(f"{shown(path)}: not {encoding}, but {reason(error)}; correct encoding") from None
     except (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise unreadable(path, error) from None
 

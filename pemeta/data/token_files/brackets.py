@@ -1,4 +1,4 @@
-"""Entities in brackets, as ``Entity=(person-1`` ... ``Entity=)`` in CoNLL-U, as IOB2."""
+"""Entities in brackets, as ``Entity=(person-1`` ... ``Entity=)`` in CoNLL-U and ``(PERSON*`` ... ``*)``, as IOB2."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ TYPE = "etype"
 
 def are_brackets(values: Sequence[str]) -> bool:
     """Whether values annotate entities by brackets, and not by a tag for each word."""
-    return any(value.startswith("(") or value.endswith(")") for value in values)
+    text = "".join(values)
+    return any(mark in text for mark in "()*") and all(
+        value in ("O", "*") or "(" in value or ")" in value for value in values
+    )
 
 
 def to_tags(values: Sequence[str], fields: str | None, place: Callable[[int], str]) -> list[str]:
     """The tags in IOB2 of a sentence's words.
 
     Args:
-        values: What each word has: ``(TYPE`` where an entity begins, ``)`` where it ends, ``(TYPE)``, or ``O``.
+        values: What each word has: ``(TYPE`` where an entity begins, ``)`` where it ends, ``(TYPE)``, or ``O``; or
+            the same around a ``*`` for the word, as in OntoNotes: ``(TYPE*``, ``*``, ``*)``.
         fields: What the parts of an entity between dashes are called; by default an entity is its type alone.
         place: Where a word stands, for messages.
 
@@ -32,7 +36,7 @@ def to_tags(values: Sequence[str], fields: str | None, place: Callable[[int], st
     tags, kind = [], ""
     for index, value in enumerate(values):
         closes = begins = False
-        for found in _PART.finditer("" if value == "O" else value):
+        for found in _PART.finditer("" if value == "O" else value.replace("*", "")):
             opened, _, other = found.groups()
             if opened is not None:
                 if kind or closes or begins:
@@ -58,8 +62,9 @@ def to_tags(values: Sequence[str], fields: str | None, place: Callable[[int], st
 def _type(opened: str, fields: str | None, where: str) -> str:
     """The type in what stands after an opening bracket."""
     parts = opened.split("-")
-    if fields is None:
-        return opened
+    if fields is None:  # `(person-1`: a number says which of its type, for coreference
+        kinds = [part for part in parts if not part.isdecimal()]
+        return kinds[0] if len(kinds) == 1 else opened
     names = fields.split("-")
     if TYPE not in names or len(parts) <= names.index(TYPE) or not parts[names.index(TYPE)]:
         raise DataError(

@@ -32,7 +32,7 @@ NOTHING = {"O", "_", "-"}
 
 
 class _Range(NamedTuple):
-    """A range of words that has a tag, as a word of several."""
+    """A range of words, as of a contraction, and its own tag."""
 
     line: int
     start: int
@@ -60,6 +60,7 @@ class SentenceReader:
         self._tags: list[str] = []
         self._lines: list[int] = []
         self._ranges: list[_Range] = []
+        self._width = shape.width  # of the sentence
         self._number = 0  # of the last word in the sentence
         self._sentence = ""
         self._has_tag = False
@@ -73,17 +74,12 @@ class SentenceReader:
         """
         if line.startswith(BYTE_ORDER_MARK):
             line = without_mark(line, f"{self._file}, line {number}", bool(self._words))
-        if not line.strip():
-            self.end()
-            return
         cells = self._shape.cells(line)
-        if (
-            line.startswith("-DOC")
-            and MARKER.match(line)
-            and not any(TAG.fullmatch(cell) and cell != "O" for cell in cells[1:])
-        ):
+        if not any(map(str.strip, cells)):  # a line of separators alone is blank, as spreadsheets write it
             self.end()
-            self._documents.mark(line)
+        elif ("-DOC" in line or line[0] == "#") and self._is_marker(line, cells):
+            self.end()
+            self._documents.end()
         elif self._shape.header is not None and tuple(cells) == self._shape.header:
             self.end()
             if number > self._shape.line:  # the header of another file, joined to this one
@@ -102,8 +98,9 @@ class SentenceReader:
         """The present sentence, if there is one; the next line begins another."""
         if self._words:
             self._check_ranges()
+            self._check_words()
             where, tags = f"{self._file}, line {self._lines[0]}", self._tags
-            if self._shape.conllu and are_brackets(tags):
+            if are_brackets(tags):
                 tags = to_tags(tags, self._shape.fields, Row({}, where, self._lines).place)
             values = {"tokens": self._words, "tags": tags, "document": self._document}
             self.rows.append(Row(values, where, tuple(self._lines)))
@@ -120,7 +117,17 @@ class SentenceReader:
             where = f"MISC has the key {self._shape.key!r}"
             if self._shape.key is None:
                 where = f"column {(self._shape.tag or 0) + 1} has a tag"
-            raise DataError(f"{self._file}: no line where {where}; say where tags are with columns: {{tag: ...}}")
+            raise DataError(
+                f"{self._file}: no line where {where}; say where tags are with columns: {{tag: ...}}, or give one word "
+                "the tag O if there is no entity"
+            )
+
+    def _is_marker(self, line: str, cells: list[str]) -> bool:
+        """Whether a line marks a document, be it by its beginning or its word; an entity's tag makes it a word."""
+        word = cells[self._shape.word] if self._shape.word < len(cells) else ""
+        begins = not (self._shape.numbered and self._words)
+        marks = MARKER.match(line) or (begins and MARKER.match(word))
+        return bool(marks) and not any(TAG.fullmatch(cell) and cell != "O" for cell in cells[1:])
 
     def _is_comment(self, line: str, cells: list[str]) -> bool:
         if self._shape.numbered:  # no word begins with #, because its number stands before it
@@ -130,8 +137,10 @@ class SentenceReader:
         if len(cells) != self._shape.width:
             return True
         tag = cells[self._shape.tag or 0]
-        is_tag = TAG.fullmatch(tag) is not None or (self._scheme == "types" and tag.isalpha() and not tag.islower())
-        return not is_tag and (KEYED.match(line) is not None or self._shape.separator == "blanks")
+        if TAG.fullmatch(tag):
+            return False
+        # Of types alone any text may be one: what is not `# key = value` is a word, so that none is lost.
+        return KEYED.match(line) is not None or (self._shape.separator == "blanks" and self._scheme != "types")
 
     def _take_word(self, number: int, line: str, cells: list[str]) -> None:
         shape = self._shape
@@ -162,6 +171,9 @@ class SentenceReader:
     def _fitted(self, number: int, line: str, cells: list[str]) -> list[str]:
         """The cells of a line, as many as the first line has; only empty ones may be missing at the end, or more."""
         width = self._shape.width
+        if self._shape.varying and len(cells) > max(self._shape.word, self._shape.tag or 0):
+            self._width = self._width if self._words else len(cells)
+            width = self._width
         if len(cells) == width:
             return cells
         if self._shape.separator != "blanks":
@@ -182,7 +194,7 @@ class SentenceReader:
     def _tag(self, cells: list[str]) -> str:
         shape = self._shape
         if shape.tag is not None:
-            tag = cells[shape.tag]
+            tag = cells[shape.tag].strip(" ")
             if shape.conllu and tag == "_":  # what CoNLL-U writes for nothing
                 return "O"
             self._has_tag = True
@@ -199,9 +211,11 @@ class SentenceReader:
                 raise self._wrong(number, "expected the number of a word", line, "put a blank line between sentences")
             return True
         first, mark, last = int(found[1]), found[2], int(found[3] or 0)
+        if first == 1 < self._number == len(self._words) and mark != ".":
+            advice = "its numbers begin anew; add one"
+            raise self._wrong(number, "expected a blank line before a sentence", line, advice)
         if mark == "-" and first == self._number + 1 and last >= first:
-            if tag not in NOTHING and tag.strip():
-                self._ranges.append(_Range(number, len(self._words), last - first + 1, tag))
+            self._ranges.append(_Range(number, len(self._words), last - first + 1, tag))
             return False
         if mark == "." and first == self._number:
             return False
@@ -213,13 +227,24 @@ class SentenceReader:
         return True
 
     def _check_ranges(self) -> None:
-        """Refuse a range with a tag that none of its words has, which would be lost."""
+        """Refuse a range whose words are not there, or with a tag that none of them has, which would be lost."""
         for line, start, words, tag in self._ranges:
-            if all(one == "O" for one in self._tags[start : start + words]):
+            where, own = f"{self._file}, line {line}: the range of {words} words", self._tags[start : start + words]
+            if self._shape.conllu and len(own) < words:
+                raise DataError(f"{where} has {len(own)} of them after it; give all, or correct the range")
+            if tag.strip() and tag not in NOTHING and all(one == "O" for one in own):
                 raise DataError(
-                    f"{self._file}, line {line}: the range of {words} words has the tag {tag!r}, but its words, "
-                    "which are what CoNLL-U annotates, have none; give them the tag"
+                    f"{where} has the tag {tag!r}, but its words, which are what CoNLL-U annotates, have none; give "
+                    "them the tag"
                 )
+
+    def _check_words(self) -> None:
+        """Refuse words that were taken out for their licence, which leaves underscores."""
+        if self._shape.conllu and set("".join(self._words)) == {"_"} and any(tag != "O" for tag in self._tags):
+            raise DataError(
+                f"{self._file}, line {self._lines[0]}: the words of the sentence were taken out: found "
+                f"{' '.join(self._words)[:80]!r}; put them back as the data set says"
+            )
 
     def _returns(self, number: int, line: str) -> DataError:
         advice = f"a carriage return alone ends none: {RETURNS} FILE > NEW"
@@ -244,7 +269,7 @@ def token_rows(path: Path, form: TokenFormat, scheme: Scheme | None = None) -> I
         DataError: The file cannot be read, or a line is not what the format says.
     """
     reader = SentenceReader(path, shape_of(path, form), scheme or form.scheme)
-    for number, line in numbered_lines(path):
+    for number, line in numbered_lines(path, form.encoding):
         reader.take(number, line)
         if reader.rows:
             yield from reader.rows

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
+from pemeta.data.schemes import Scheme
 from pemeta.errors import ConfigError, excerpt, unknown_name
 
 Layout: TypeAlias = Literal["columns", "conllu"]
-SchemeSetting: TypeAlias = Literal["IOB2", "IOB1", "IOBES", "BILOU", "BMES", "types", "conlleval", "detect"]
+SchemeSetting: TypeAlias = Literal[Scheme, "detect"]
 ROLES = ("word", "tag", "flags", "sentence")
 """What a column may be: the word, its tag, flags such as EndOfSentence, or what names the sentence."""
 
@@ -28,6 +31,7 @@ class TokenFormat:
         separator: ``tab``, ``blanks`` (any number of blanks and tabs), or the characters themselves, such as ``,``; by
             default tabs if the first line has one, else blanks.
         scheme: Scheme of the tags; ``detect`` to find it from the whole file.
+        encoding: Encoding of the text, such as ``latin-1``; by default UTF-8.
 
     Raises:
         ConfigError: A value is none of these.
@@ -40,6 +44,7 @@ class TokenFormat:
     columns: Mapping[str, int | str] = field(default_factory=dict)
     separator: str | None = None
     scheme: SchemeSetting = "IOB2"
+    encoding: str | None = None
 
     def __post_init__(self) -> None:
         if self.format not in get_args(Layout):
@@ -51,6 +56,7 @@ class TokenFormat:
             if self.columns and self.format == "columns" and "tag" not in self.columns:
                 raise ValueError(f"expected the column of tags; found {dict(self.columns)}; add tag")
             object.__setattr__(self, "separator", checked_separator(self.separator))
+            object.__setattr__(self, "encoding", checked_encoding(self.encoding))
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
@@ -62,7 +68,7 @@ class TokenFormat:
     def described(self) -> dict[str, Any]:
         """What a configuration says of it: the keys that differ from their defaults."""
         usual = TokenFormat()
-        keys = ("format", "columns", "separator", "scheme")
+        keys = ("format", "columns", "separator", "scheme", "encoding")
         return {key: getattr(self, key) for key in keys if getattr(self, key) != getattr(usual, key)}
 
     def __str__(self) -> str:
@@ -78,8 +84,9 @@ def as_yaml(value: Any) -> str:
         return f"[{', '.join(map(as_yaml, value))}]"
     import yaml  # here, because few need it
 
-    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf"))
-    return text.removesuffix("\n").removesuffix("\n...")
+    # As an item of a list, in which a text with braces or a comma is quoted.
+    text: str = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=float("inf"))
+    return text.strip()[1:-1]
 
 
 def checked_columns(columns: Any) -> dict[str, int | str]:
@@ -115,11 +122,29 @@ def checked_separator(separator: Any) -> str | None:
     """What separates columns, as a user gave it.
 
     Raises:
-        ValueError: It is no text.
+        ValueError: It is no text, or a word.
     """
-    named = {"\t": "tab", " ": "blanks"}
-    if separator is None or (isinstance(separator, str) and (separator.strip() or separator in named)):
-        return named.get(separator, separator) if separator else None
+    if separator is None:
+        return None
+    named = {"\t": "tab", " ": "blanks", "tab": "tab", "blanks": "blanks"}
+    if isinstance(separator, str) and (separator in named or re.fullmatch(r"(?!\s*$)[^\w\\]+", separator)):
+        return named.get(separator, separator)
     raise ValueError(
         f"expected what separates columns: tab, blanks, or the characters, such as ','; found {excerpt(separator)}"
     )
+
+
+def checked_encoding(encoding: Any) -> str | None:
+    """An encoding that a user gave, by Python's name for it; None for UTF-8.
+
+    Raises:
+        ValueError: It is no encoding of text.
+    """
+    if encoding is None:
+        return None
+    try:
+        "".encode(encoding)
+        name = codecs.lookup(encoding).name
+    except (LookupError, TypeError, ValueError):
+        raise ValueError(f"expected an encoding, such as latin-1 or utf-16; found {excerpt(encoding)}") from None
+    return None if name in ("utf-8", "utf-8-sig") else name

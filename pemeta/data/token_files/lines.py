@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from pemeta.errors import DataError, excerpt, reason
+from pemeta.data.tables.table import about_content
+from pemeta.data.tables.table import into as into
+from pemeta.data.tables.table import shown as shown
+from pemeta.data.tables.text_files import raw_lines
+from pemeta.errors import DataError, excerpt
 
 BYTE_ORDER_MARK = "\ufeff"
-MARKER = re.compile(r"-DOC(START|END)-(\s|$)")
-"""The beginning of a line that marks where a document begins or ends, as in CoNLL-2003."""
+MARKER = re.compile(r"-DOC(START|END)-(\s|$)|#(begin|end) document\b")
+"""The beginning of a line that marks where a document begins or ends, as in CoNLL-2003 and CoNLL-2012."""
 KEYED = re.compile(r"# [^\t=]*(\t\w+)?=")
 """The beginning of a comment ``# key = value``, as in CoNLL-U, or ``# id NUMBER<TAB>domain=en``, as in MultiCoNER."""
 DOCUMENT = re.compile(r"#\s*(newdoc\b|(\S+:)?doc(ument)?_?id\s*[=:])", re.IGNORECASE)
@@ -67,11 +70,6 @@ def as_path(path: object) -> Path:
         raise DataError(f"expected the path of a file; found {excerpt(path)}; give a string or a Path") from None
 
 
-def shown(path: Path) -> str:
-    """A path in a message, on one line."""
-    return str(path) if str(path).isprintable() else repr(str(path))
-
-
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder's; one that no file system takes is not."""
     try:
@@ -80,25 +78,11 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def unreadable(path: Path, error: OSError | ValueError) -> DataError:
-    """The refusal of a file that cannot be opened or read; a NUL in its path is a ValueError."""
-    why = error.strerror if isinstance(error, OSError) else reason(error)
-    return DataError(f"cannot read {shown(path)}: {why}; check the path")
-
-
-def not_utf8(path: Path, raw: bytes, position: int) -> DataError:
-    """The refusal of a file that is not UTF-8, of which ``raw`` is the beginning."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        advice = f"it is UTF-16: {into('iconv -f UTF-16 -t UTF-8', path)}"
-    else:
-        advice = f"if it is Latin-1: {into('iconv -f LATIN1 -t UTF-8', path)}"
-    return DataError(f"{shown(path)}: not UTF-8 at byte {position}; convert the file to UTF-8; {advice}")
-
-
-def into(command: str, path: Path) -> str:
-    """A shell command that writes a new file from a path."""
-    file = shlex.quote(str(path)) if str(path).isprintable() else "FILE"
-    return f"{command} {file} > NEW.conll"
+def not_utf8(path: Path, position: int) -> DataError:
+    """The refusal of a file that is not UTF-8."""
+    latin = f"if it is Latin-1: {into('iconv -f LATIN1 -t UTF-8', path)}, or say encoding: latin-1"
+    advice = about_content(path) or f"convert the file to UTF-8; {latin}"
+    return DataError(f"{shown(path)}: not UTF-8 at byte {position}; {advice}")
 
 
 def without_mark(line: str, where: str, within: bool) -> str:
@@ -121,33 +105,32 @@ def without_mark(line: str, where: str, within: bool) -> str:
     return line
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file with their numbers, one by one, without their ends.
+def numbered_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers, one by one, without their ends; a compressed file is unpacked.
 
     Not ``splitlines()``: words of real data contain characters at which it splits (U+0085, U+2028).
 
+    Args:
+        path: The file.
+        encoding: Its encoding, by default UTF-8.
+
     Raises:
-        DataError: The file cannot be read, or a line is not UTF-8, holds a NUL, or ends with a carriage return alone.
+        DataError: The file cannot be read, a line is not of the encoding, or it holds a NUL.
     """
     position = 0
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                try:
-                    line = raw.decode()
-                except UnicodeDecodeError as error:
-                    beginning = raw if number == 1 else b""
-                    raise not_utf8(path, beginning, position + error.start) from None
-                position += len(raw)
-                line = line.removesuffix("\n").removesuffix("\r")
-                if "\0" in line:
-                    utf16 = into("iconv -f UTF-16LE -t UTF-8", path)
-                    raise DataError(
-                        f"{shown(path)}, line {number}: found a NUL in {line[:80]!r}; a NUL is in binary files and in "
-                        f"UTF-16: {utf16}"
-                    )
-                yield number, line
-    except (OSError, ValueError) as error:
-        if isinstance(error, DataError):  # which is a ValueError
-            raise
-        raise unreadable(path, error) from None
+    for number, line in enumerate(raw_lines(path, encoding), start=1):
+        if isinstance(line, bytes):
+            raw = line
+            try:
+                line = raw.decode()
+            except UnicodeDecodeError as error:
+                raise not_utf8(path, position + error.start) from None
+            position += len(raw)
+        line = line.removesuffix("\n").removesuffix("\r")
+        if "\0" in line or (number == 1 and line.startswith("version https://git-lfs")):
+            utf16 = into("iconv -f UTF-16LE -t UTF-8", path)
+            kind = about_content(path) or f"a NUL is in binary files and in UTF-16: {utf16}"
+            raise DataError(
+                f"{shown(path)}, line {number}: found {'a NUL in ' * (chr(0) in line)}{line[:80]!r}; {kind}"
+            )
+        yield number, line

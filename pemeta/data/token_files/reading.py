@@ -9,9 +9,9 @@ from pathlib import Path
 from pemeta.data.conll import read_conll, read_conll_corpus, stream_conll
 from pemeta.data.corpus import Corpus
 from pemeta.data.entity_types import TypeMap
-from pemeta.data.schemes import Scheme, SchemeError
+from pemeta.data.schemes import SCHEMES, Scheme, SchemeError
 from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split, checked_labels
-from pemeta.data.tables.held_out import held_out
+from pemeta.data.tables.held_out import Share, held_out
 from pemeta.data.token_files.columns import token_rows
 from pemeta.data.token_files.formats import TokenFormat
 from pemeta.data.token_files.lines import as_path, is_folder, shown
@@ -19,7 +19,7 @@ from pemeta.data.token_files.places import DEFAULT, place, tasks_in
 from pemeta.data.token_rows import detect_rows, sentences
 from pemeta.errors import DataError, unknown_name
 
-HELD_OUT: Mapping[Split, float] = {"validation": 0.1, "test": 0.1}
+HELD_OUT: Mapping[Split, Share] = {"validation": 0.1, "test": 0.1}
 """Parts of the training sentences that are held out for splits without a file; our choice."""
 
 
@@ -97,8 +97,10 @@ def stream_token_file(
 def _other_scheme(path: Path, form: TokenFormat, known: Container[str]) -> str:
     """The scheme that would read a file that the given one does not fit."""
     try:
-        found = detect_rows(token_rows(path, form))
+        found = detect_rows(token_rows(path, form), among=SCHEMES)
     except DataError:
+        return "; mend it"
+    if found.scheme == "conlleval":
         return "; mend it, or say scheme: conlleval if an I- that goes on with nothing begins an entity"
     if found.scheme == "types" and not all(kind in known for kind in found.types):  # words or parts of speech
         return "; say which column has the tags with columns"
@@ -113,7 +115,7 @@ def read_token_corpus(
     types: TypeMap | None = None,
     splits: Mapping[Split, str] | None = None,
     within: str | None = None,
-    shares: Mapping[Split, float] = HELD_OUT,
+    shares: Mapping[Split, Share] = HELD_OUT,
     seed: int = 0,
 ) -> Corpus:
     """A task's corpus from token files in a folder.
@@ -127,7 +129,7 @@ def read_token_corpus(
         splits: Where each split's file is in the folder, with ``{task}`` (or ``{language}``) and ``{split}`` for their
             names; by default ``{task}/{split}.conll``. A split without a file is held out of train.
         within: What stands for ``{task}``, if not its name.
-        shares: Which part of the training sentences is held out for a split without a file.
+        shares: Which part of the training sentences is held out for a split without a file; or ``train``.
         seed: Seed of the choice of these sentences.
 
     Raises:

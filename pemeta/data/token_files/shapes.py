@@ -19,6 +19,10 @@ NUMBER = re.compile(r"(\d+)(?:([-.])(\d+))?")
 """The number of a word, a range of words, or an empty node."""
 FLAGS = "MISC"
 """The column of a header that has flags, as in HIPE-2022."""
+WORDS = frozenset(("form", "text", "token", "tokens", "word", "words"))
+"""Names of columns of words, in a header."""
+TAGS = frozenset(("entity", "iob", "label", "labels", "ne", "ner", "ner_tag", "ner_tags", "tag", "tags"))
+"""Names of columns of tags, in a header."""
 _PLUS = re.compile(r"#\s*global\.columns\s*=\s*(.+)")
 _ENTITY = re.compile(r"#\s*global\.Entity\s*=\s*(\S+)")
 
@@ -42,6 +46,7 @@ class Shape:
         header: Cells of the header line.
         fields: What the parts of an entity in brackets are called, as in ``# global.Entity = eid-etype-head``.
         line: Number of the first line of a word.
+        varying: Whether sentences differ in their numbers of columns, as in CoNLL-2012, which has one for each verb.
     """
 
     separator: str
@@ -58,6 +63,7 @@ class Shape:
     header: tuple[str, ...] | None = None
     fields: str | None = None
     line: int = 1
+    varying: bool = False
 
     def cells(self, line: str) -> list[str]:
         """The cells of a line."""
@@ -75,7 +81,10 @@ def split_line(line: str, separator: str) -> list[str]:
     if separator == "blanks":
         return re.findall("[^ \t]+", line)
     if separator in (",", ";") and '"' in line:
-        return [cell.strip(" ") for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+        try:
+            return [cell.strip(" ") for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+        except csv.Error:  # a cell that is longer than any word
+            return [line]
     return [cell.strip(" \t") for cell in line.split(separator)]
 
 
@@ -91,6 +100,7 @@ class _Beginning:
     header: tuple[str, ...] | None = None
     columns: tuple[str, ...] | None = None
     fields: str | None = None
+    varying: bool = False
 
 
 def shape_of(path: Path, form: TokenFormat) -> Shape:
@@ -102,13 +112,16 @@ def shape_of(path: Path, form: TokenFormat) -> Shape:
     begun = _Beginning()
     names = [column for column in form.columns.values() if isinstance(column, str)]
     unclear: tuple[int, str] | None = None  # begins with #, but may be a word if all do
-    for number, line in numbered_lines(path):
+    for number, line in numbered_lines(path, form.encoding):
         line = line.lstrip(BYTE_ORDER_MARK)
         if not line.strip() or MARKER.match(line):
+            begun.varying = begun.varying or line.startswith("#")
             continue
         wants_header = form.format == "columns" and names and begun.header is None
         if wants_header and (not line.startswith("#") or set(names) <= set(_guessed(line, form))):
             begun.header = _header(path, number, line, form, names)
+        elif begun.header is None and _is_header(_guessed(line, form), form):
+            begun.header = tuple(_guessed(line, form))
         elif not line.startswith("#"):
             return _shape(path, form, begun, number, line)
         elif found := _PLUS.match(line):
@@ -130,6 +143,15 @@ def _separator(line: str, form: TokenFormat) -> str:
 
 def _guessed(line: str, form: TokenFormat) -> list[str]:
     return split_line(line, _separator(line, form))
+
+
+def _is_header(cells: list[str], form: TokenFormat) -> bool:
+    """Whether cells name the columns of words and tags, which the format says by number."""
+    columns = [form.columns.get("word", 1), form.columns.get("tag", 2)]
+    if form.format == "conllu" or not all(isinstance(one, int) and -len(cells) <= one <= len(cells) for one in columns):
+        return False
+    word, tag = (cells[int(one) - (int(one) > 0)].lower() for one in columns)
+    return word in WORDS and (tag in TAGS or tag.startswith("ne-"))
 
 
 def _header(path: Path, number: int, line: str, form: TokenFormat, names: list[str]) -> tuple[str, ...]:
@@ -168,8 +190,10 @@ def _shape(path: Path, form: TokenFormat, begun: _Beginning, number: int, line: 
         raise DataError(f"{where}: expected a column for each; found one for two in columns: {dict(form.columns)}")
     if names and FLAGS in names and names.index(FLAGS) not in found.values():
         found.setdefault("flags", names.index(FLAGS))
-    numbered = 0 not in found.values() and NUMBER.fullmatch(cells[0]) is not None
-    return replace(shape, numbered=numbered, **found)
+    first = NUMBER.fullmatch(cells[0])
+    numbered = 0 not in found.values() and first is not None and int(first[1]) < 2  # not a year, in a column of lemmas
+    varying = begun.varying and all(isinstance(column, int) and column > 0 for column in form.columns.values())
+    return replace(shape, numbered=numbered, varying=varying, **found)
 
 
 def _index(column: int | str, width: int, names: tuple[str, ...] | None, where: str, line: str) -> int:
@@ -206,7 +230,7 @@ def _conllu(
     shape = replace(shape, **others)
     tag = form.columns.get("tag")
     if tag is None:
-        return _with_found_tag(path, shape)
+        return _with_found_tag(path, form, shape)
     if isinstance(tag, str) and (names is None or tag not in names):
         if misc is None:
             raise DataError(
@@ -217,12 +241,12 @@ def _conllu(
     return replace(shape, tag=_index(tag, shape.width, names, where, line))
 
 
-def _with_found_tag(path: Path, shape: Shape) -> Shape:
+def _with_found_tag(path: Path, form: TokenFormat, shape: Shape) -> Shape:
     """The shape with the only key of MISC, or the only column, all of whose values are tags in the whole file."""
     misc = shape.misc
     keys: dict[str, set[str]] = {}
     columns: dict[int, set[str]] = {index: set() for index in range(2, shape.width) if index != misc}
-    for _, line in numbered_lines(path):
+    for _, line in numbered_lines(path, form.encoding):
         cells = shape.cells(line)
         if len(cells) != shape.width or not cells[0].isdigit():
             continue
@@ -231,8 +255,9 @@ def _with_found_tag(path: Path, shape: Shape) -> Shape:
                 values.add(cells[index])
         for key, value in misc_items(cells[misc]) if misc is not None else ():
             keys.setdefault(key, set()).add(value)
-    found: list[int | str] = [key for key, values in keys.items() if _are_tags(values)]
-    found += [index for index, values in columns.items() if _are_tags(values - {"_"})]
+    seen: list[tuple[int | str, set[str]]] = [*keys.items(), *((i, values - {"_"}) for i, values in columns.items())]
+    found = [one for one, values in seen if _are_tags(values)]
+    found = found or [one for one, values in seen if values == {"O"}]  # a file without an entity
     if len(found) != 1:
         what = f"several: {', '.join(_told(one) for one in found)}" if found else "neither"
         raise DataError(

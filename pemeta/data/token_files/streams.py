@@ -11,6 +11,7 @@ from pemeta.data.conll import conll_paths
 from pemeta.data.entity_types import TypeMap
 from pemeta.data.sentences import LabelSet, Split
 from pemeta.data.streams import Stream, file_digest, with_held_out
+from pemeta.data.tables.held_out import Share
 from pemeta.data.token_files.formats import TokenFormat
 from pemeta.data.token_files.lines import shown
 from pemeta.data.token_files.reading import HELD_OUT, file_scheme, stream_token_file, token_paths
@@ -24,7 +25,7 @@ def token_streams(
     types: TypeMap | None = None,
     splits: Mapping[Split, str] | None = None,
     within: str | None = None,
-    shares: Mapping[Split, float] = HELD_OUT,
+    shares: Mapping[Split, Share] = HELD_OUT,
     seed: int = 0,
 ) -> dict[Split, Stream]:
     """The sentences of each split of the corpus that :func:`~pemeta.data.token_files.reading.read_token_corpus` reads.

@@ -1,4 +1,4 @@
-"""The columns of a token file: what separates them, and which hold the word, its tag, and what else is read."""
+"""What a column of a file holds: tags, types, numbers of words, or what tells sentences apart."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pemeta.data.schemes import PREFIXED
-from pemeta.data.token_files.shapes import NUMBER
+from pemeta.data.token_files.shapes import NUMBER, WORDS
 
 BLANK = re.compile(r"\s")
+_DIGIT = re.compile(r"\d")
+_BRACKETS = re.compile(r"[O*_-]|\([^()*]+\*?\)?|\*?\)")
+_OPENED = re.compile(r"\(([^()*]+)")
+_OTHER = re.compile(r"\d+|[CR]-.*|V|A(RG)?[A0-5M](-.*)?|TOP")
+"""What opens brackets of coreference, of a verb and its arguments, and of a tree."""
 MOST = 0.9
 """The share of the lines that must have a property, for it to be a column's: what the others have is odd."""
-WORDS = frozenset(("form", "text", "token", "tokens", "word", "words"))
-"""Names of columns of words, in a header."""
-TAGS = frozenset(("entity", "iob", "label", "labels", "ne", "ner", "ner_tag", "ner_tags", "tag", "tags"))
-"""Names of columns of tags, in a header."""
 CHUNKS = frozenset(
     ("NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP", "PC", "VC", "NC", "AC")
 )
@@ -59,24 +60,53 @@ class Column:
     @property
     def holds_tags(self) -> bool:
         """Whether the values are tags of a scheme with letters, apart from a few; ``_`` stands where there is none."""
-        tags = sum(self.types.values())
-        return tags > 0 and tags / self.number + self.share("O", "_") >= MOST
+        return self.types != {} and self._fitting() >= MOST
+
+    @property
+    def holds_some_tags(self) -> bool:
+        """Whether half of the values are tags, as in a small file in which some are wrong."""
+        return self.types != {} and self._fitting() >= 0.5
+
+    def _fitting(self) -> float:
+        return sum(self.types.values()) / self.number + self.share("O", "_")
+
+    @property
+    def holds_brackets(self) -> bool:
+        """Whether the values are entities in brackets, as in OntoNotes, and no trees, arguments or coreference."""
+        opened = {match[1] for value in self.values for match in _OPENED.finditer(value)}
+        whole = all(map(_BRACKETS.fullmatch, self.values))
+        return whole and bool(opened) and not any(map(_OTHER.fullmatch, opened))
+
+    @property
+    def varies(self) -> bool:
+        """Whether most values differ from the one before, and are no numbers, as words do."""
+        return self.runs > self.number / 2 and not all(map(NUMBER.fullmatch, self.values))
+
+    @property
+    def holds_integers(self) -> bool:
+        """Whether the values are integers, which may stand for tags."""
+        return all(map(str.isdecimal, self.values))
 
     @property
     def holds_types(self) -> bool:
-        """Whether the values may be types without letters: many are ``O``, and the others are few."""
-        few = len(self.values) <= max(3, self.number / 5)
-        return self.share("O") >= 0.3 and few and not self.types and not any(map(BLANK.search, self.values))
+        """Whether the values may be types without letters: some are ``O``, and the others are few."""
+        if self.holds_brackets:
+            return False
+        few = 1 < len(self.values) <= 5 + self.number / 5
+        return self.share("O") >= 0.05 and few and not self.types and not any(map(BLANK.search, self.values))
 
     @property
     def holds_nothing(self) -> bool:
         """Whether there is no tag but ``O``."""
         return self.share("O", "_") == 1 and self.share("O") > 0
 
-    @property
-    def names_sentences(self) -> bool:
-        """Whether each value stands in lines that follow each other, as the number of a sentence does."""
+    def tells_sentences_apart(self, name: str = "") -> bool:
+        """Whether a header says so, or each value stands in lines that follow each other, and has a number."""
+        if name.lower().startswith("sent") and name.lower() not in WORDS | {"sentence"}:
+            return True
         filled = len(self.values) - ("" in self.values)
+        if not all(map(_DIGIT.search, filter(None, self.values))):  # as of a few parts of speech
+            return False
         if "" in self.values:  # named in its first line alone
             return all(number == 1 for value, number in self.values.items() if value) and 1 < filled < self.number
         return self.runs == len(self.values) and 1 < filled < self.number
