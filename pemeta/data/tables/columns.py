@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from pemeta.data.rows import Row
+from pemeta.data.schemes import PREFIXED
 from pemeta.data.tables.cells import BLANKS, NUMBER, is_list, split_text, tags_in, words_in
 from pemeta.data.tables.table import Table
 from pemeta.data.token_rows import tags_of
@@ -110,7 +111,7 @@ def _column(table: Table, role: str, given: str | int | None) -> str:
     found = f"found {' and '.join(there)}" if there else f"it has {_listed(table)}"
     raise DataError(
         f"{table.where}: expected a column of {role} ({' or '.join(USUAL[role])}); {found}; say which they are: "
-        f"columns: {{tokens: ..., tags: ...}}{_separator(table)}"
+        f"columns: {{tokens: ..., tags: ...}}{_separator(table) or _no_header(table)}"
     )
 
 
@@ -134,7 +135,18 @@ def _separator(table: Table) -> str:
     """A remedy for a line of several values that was read as one."""
     (only, *others) = table.columns or ("",)
     mark = next((mark for mark in "\t;|," if mark in only), None)
-    return f"; if {mark!r} stands between its values: separator: {mark!r}" if mark and not others else ""
+    written = "tab" if mark == "\t" else repr(mark)
+    return f"; if {mark!r} stands between its values: separator: {written}" if mark and not others else ""
+
+
+def _no_header(table: Table) -> str:
+    """A remedy for a first line that was read as the names of columns, if there are tags among them."""
+    for name in table.columns:
+        tags = name.split()
+        if tags and all(tag == "O" or PREFIXED.fullmatch(tag) for tag in tags):
+            token_file = ", or, if each line is a word, read them with data: {name: conll}" if len(tags) == 1 else ""
+            return f"; if the first line has no names, give numbers: columns: {{tokens: 1, tags: 2}}{token_file}"
+    return ""
 
 
 def token_rows(table: Table, columns: Found, wanted: Callable[[Row], bool] = lambda row: True) -> Iterator[Row]:
@@ -162,10 +174,8 @@ def token_rows(table: Table, columns: Found, wanted: Callable[[Row], bool] = lam
             if single == ENOUGH:
                 raise _words_in_rows(table, columns)
         values = {**row.values, "tokens": words_in(words, row.where), "tags": tags_in(tags, row.where)}
-        if columns.document is not None:
-            values["document"] = documents.setdefault(str(row.values.get(columns.document)), len(documents))
-        else:
-            values.pop("document", None)
+        document = None if columns.document is None else _value(row, columns.document)
+        values["document"] = None if document is None else documents.setdefault(str(document), len(documents))
         yield _with_tags(Row(values, row.where, row.lines), columns.names)
     if single is not None and single > 1:
         raise _words_in_rows(table, columns)
@@ -181,8 +191,10 @@ def _with_tags(row: Row, names: tuple[str, ...] | None) -> Row:
             "entities are not read: give each word the tag of one entity, or O"
         )
     tags = tags_of(row, "tags", names)
-    if "" in tags:
-        raise DataError(f"{row.place(tags.index(''))}: tag {tags.index('') + 1} is empty; give the word a tag, or O")
+    for index, tag in enumerate(tags):
+        if tag != tag.strip() or not tag:
+            problem = "has blanks around it; remove them" if tag.strip() else "is empty; give the word a tag, or O"
+            raise DataError(f"{row.place(index)}: tag {index + 1} {problem}; found {excerpt(tag)}")
     return Row({**row.values, "tags": tags}, row.where, row.lines)
 
 

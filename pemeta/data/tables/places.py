@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pemeta.data.sentences import Split
@@ -22,8 +22,8 @@ SAVED = "state.json"
 """A file in each folder that ``Dataset.save_to_disk`` has written."""
 ABOUT = {"dataset_dict.json", "dataset_info.json", "dataset_infos.json", SAVED}
 """Files that ``datasets`` puts beside tables."""
-SHARD = re.compile(r"-\d+-of-\d+$")
-"""The end of the name of one of several files that are one table together."""
+SHARD = re.compile(r"-(\d+)-of-(\d+)$")
+"""The end of the name of one of several files that are one table together: its number, from 0, and that of all."""
 
 
 def checked_pattern(pattern: str) -> str:
@@ -83,6 +83,7 @@ def files_of(
     tables = _tables_in(folder, format)
     parts = parts_of(list(tables), None, shown(folder))
     for name in parts.values():
+        _check_shards(tables[name])
         endings = {path.name[len(path.name.partition(".")[0]) :] for path in tables[name]}
         if len(endings) > 1:
             files = " and ".join(path.name for path in tables[name])
@@ -108,12 +109,29 @@ def _tables_in(folder: Path, format: str | None) -> dict[str, list[Path]]:
     endings = ENDINGS[format] if format else tuple(ending for some in ENDINGS.values() for ending in some)
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        inner = path.with_suffix("") if path.suffix in PACKED else path
+        inner = _inner(path)
         if path.is_file() and path.name not in ABOUT and inner.suffix in endings:
             found.setdefault(SHARD.sub("", inner.stem), []).append(path)
         elif format in (None, "arrow") and (path / SAVED).is_file():  # of Dataset.save_to_disk
             found.setdefault(path.name, []).append(path)
     return found
+
+
+def _inner(path: Path) -> Path:
+    """A path without the ending of a file that is packed."""
+    return path.with_suffix("") if path.suffix in PACKED else path
+
+
+def _check_shards(paths: Sequence[Path]) -> None:
+    """Refuse files of which one says that there are others, which are not there."""
+    shards = [(int(found[1]), int(found[2])) for path in paths if (found := SHARD.search(_inner(path).stem))]
+    lacking = sorted({(number, of) for _, of in shards for number in range(of)} - {*shards})
+    if lacking:
+        number, of = lacking[0]
+        raise DataError(
+            f"{shown(paths[0])} is one of {of} files, of which number {number:05} is not there; fetch all of them, or "
+            "name those to read with splits"
+        )
 
 
 def _matching(root: Path, pattern: str) -> list[Path]:

@@ -17,7 +17,7 @@ from pemeta.data.tables.columns import TokenColumns, check_column, find_columns,
 from pemeta.data.tables.held_out import held_out
 from pemeta.data.tables.table import Table
 from pemeta.data.token_rows import detect_rows, sentences
-from pemeta.errors import DataError, shortened, unknown_name
+from pemeta.errors import DataError, excerpt, shortened, unknown_name
 from pemeta.utils.registry import Frozen
 from pemeta.utils.values import missing, whole
 
@@ -164,12 +164,16 @@ class TableReading(Frozen):
         own = names.get(self.task_column)
         if own is not None and index is not None and 0 <= index < len(own):
             value = own[index]
-        if missing(value) or value == "":
+        if missing(value) or not str(value).strip():
             raise DataError(
                 f"{row.where}: the row is of no task, for {self.task_column!r} is empty; give it one, or remove the row"
             )
         if str(value) == task:
             return True
+        if str(value).strip() == task.strip():
+            raise DataError(
+                f"{row.where}: {self.task_column!r} is {excerpt(value)}, but the task is {task!r}; remove the blanks"
+            )
         others[str(value)] = None
         return False
 
