@@ -36,10 +36,9 @@ def read_wikiann(language: str, repository: str = REPOSITORY, revision: str | No
     lacking = [split for split in SPLITS if split not in found]
     if lacking:
         raise DataError(f"{where} lacks the split {lacking[0]!r}; found {', '.join(found)}")
-    parts = READING.parts(
-        language, {split: partial(_tables, found[split], f"{where}, {split}") for split in SPLITS}, where
-    )
-    return Corpus(language, parts.labels, **parts.splits)
+    tables = {split: partial(_tables, found[split], f"{where}, {split}") for split in SPLITS}
+    parts = READING.parts(language, tables, where)
+    return Corpus(language, parts.labels, *(parts.splits[split] for split in SPLITS))
 
 
 def _tables(rows: object, where: str) -> list[Table]:

@@ -30,8 +30,8 @@ def is_list(value: Any) -> bool:
     if text == "[]" or text.startswith(("['", '["')):
         return True
     # A bracket may begin a word, as in "[1]", so the text has to be a list of more than that.
-    found = _shown(text) if text[:1] in ("[", "(") and text[-1] in "])" and text[1:2] not in BLANKS else None
-    return bool(found) and (len(found) > 1 or found[0] is None or isinstance(found[0], str | bytes | list | tuple))
+    found = (_shown(text) or ()) if text[:1] in ("[", "(") and text[-1] in "])" and text[1:2] not in BLANKS else ()
+    return len(found) > 1 or any(one is None or isinstance(one, str | bytes | list | tuple) for one in found)
 
 
 def words_in(value: Any, where: str) -> Any:
