@@ -52,7 +52,7 @@ def hub_sizes(
         DataError: It cannot be found, or has no such configuration.
     """
     told = {name: one.num_examples for name, one in (_builder(repository, config, revision).info.splits or {}).items()}
-    if not told or not all(told.values()):
+    if not told:
         return None
     found = parts_of(list(told), splits, _named(repository, config))
     return {split: told[name] for split, name in found.items()} if set(found.values()) <= set(told) else None
