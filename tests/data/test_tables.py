@@ -341,6 +341,7 @@ def test_files_named_like_splits_are_found(tmp_path):
             lines(path, [{key: value[0] for key, value in columns.items()}]) if "json" in file else frame(
                 **columns
             ).to_csv(path)
+    (tmp_path / "bb" / "dev.jsonl").rename(tmp_path / "bb" / "dev.JSONL")
     corpus = TableData(path=str(tmp_path)).corpus("bb")
     assert [one.words for one in corpus.train] == [("bb", "0"), ("bb", "1")]
     assert [one.words for one in corpus.validation] == [("bb", "2")]
@@ -394,6 +395,10 @@ def test_documents_are_numbered(tmp_path):
     found = TableData(path=str(tmp_path), splits=every, columns={"document": "doc"}).corpus("x").train
     assert [one.document for one in found] == [0, 0, 1, None, 0]
     assert TableData(path=str(tmp_path), splits=every).corpus("x").train[0].document is None
+    lines(tmp_path / "b.jsonl", [{"tokens": ["x"], "tags": ["O"], "doc": d} for d in ("d9", "d1")])
+    several = dict.fromkeys(("train", "validation", "test"), "*.jsonl")
+    found = TableData(path=str(tmp_path), splits=several, columns={"document": "doc"}).corpus("x").train
+    assert [one.document for one in found] == [0, 0, 1, None, 0, 2, 1]
 
 
 def test_rows_without_words_are_skipped(tmp_path):

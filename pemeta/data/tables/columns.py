@@ -149,7 +149,12 @@ def _no_header(table: Table) -> str:
     return ""
 
 
-def token_rows(table: Table, columns: Found, wanted: Callable[[Row], bool] = lambda row: True) -> Iterator[Row]:
+def token_rows(
+    table: Table,
+    columns: Found,
+    wanted: Callable[[Row], bool] = lambda row: True,
+    documents: dict[str, int] | None = None,
+) -> Iterator[Row]:
     """The rows of a table with the columns ``tokens`` and ``tags``, lists of strings, and ``document``, an integer.
 
     Rows of one word each are put together to sentences, if a column says to which one they belong. The table's other
@@ -159,12 +164,13 @@ def token_rows(table: Table, columns: Found, wanted: Callable[[Row], bool] = lam
         table: The table.
         columns: Its columns.
         wanted: Whether a sentence's row is to be read.
+        documents: The numbers of the documents of earlier tables, to which those of this one are added.
 
     Raises:
         DataError: Words or tags cannot be told, or rows seem to be words and not sentences.
     """
     rows = _joined(table.rows, columns) if columns.sentence else table.rows
-    documents: dict[str, int] = {}
+    documents = {} if documents is None else documents
     single: int | None = 0
     for row in filter(wanted, rows):
         words, tags = _value(row, columns.tokens), _value(row, columns.tags)

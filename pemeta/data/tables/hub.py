@@ -130,7 +130,7 @@ def _loading(
     except Exception as error:  # the hub, pyarrow and datasets raise nearly anything here
         if "gated" in str(error):
             remedy = "ask for access on its page on the hub, then log in: hf auth login"
-        if "scripts are no longer supported" in str(error):
+        if any(sign in str(error) for sign in ("scripts are no longer supported", "trust_remote_code")):
             remedy = (
                 "fetch its Parquet files (the hub's branch refs/convert/parquet) and read them with "
                 "data: {name: table, path: ...}"

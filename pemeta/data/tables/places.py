@@ -110,7 +110,7 @@ def _tables_in(folder: Path, format: str | None) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         inner = _inner(path)
-        if path.is_file() and path.name not in ABOUT and inner.suffix in endings:
+        if path.is_file() and path.name not in ABOUT and inner.suffix.lower() in endings:
             found.setdefault(SHARD.sub("", inner.stem), []).append(path)
         elif format in (None, "arrow") and (path / SAVED).is_file():  # of Dataset.save_to_disk
             found.setdefault(path.name, []).append(path)
@@ -119,7 +119,7 @@ def _tables_in(folder: Path, format: str | None) -> dict[str, list[Path]]:
 
 def _inner(path: Path) -> Path:
     """A path without the ending of a file that is packed."""
-    return path.with_suffix("") if path.suffix in PACKED else path
+    return path.with_suffix("") if path.suffix.lower() in PACKED else path
 
 
 def _check_shards(paths: Sequence[Path]) -> None:

@@ -140,6 +140,7 @@ class TableReading(Frozen):
     def _rows(self, task: str, tables: Tables) -> Iterator[Row]:
         """The rows of a task in a split."""
         others: dict[str, None] = {}
+        documents: dict[str, int] = {}
         number, where = 0, ""
         for table in tables():
             where = table.where
@@ -147,7 +148,7 @@ class TableReading(Frozen):
             if self.task_column is not None:
                 check_column(table, self.task_column, "task_column")
             wanted = partial(self._is_of, task, table.names, others)
-            for row in token_rows(table, columns, wanted):
+            for row in token_rows(table, columns, wanted, documents):
                 number += 1
                 yield row
         if not number and others:
