@@ -349,6 +349,18 @@ def test_files_named_like_splits_are_found(tmp_path):
         TableData(path=str(tmp_path)).corpus("b")
 
 
+def test_what_is_neither_a_file_nor_a_folder_is_not_there(tmp_path, monkeypatch):
+    for path in ("/dev/null", str(tmp_path / "nothing"), "a\0b", str(tmp_path / ("x" * 300))):
+        assert refusal(TableData(path=path)).startswith("there is no file or folder ")
+
+    def forbidden(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    says = f"cannot read {tmp_path}: Permission denied; check the path"
+    assert refusal(TableData(path=str(tmp_path))) == says
+
+
 def test_a_file_of_several_that_is_not_there_is_noticed(tmp_path):
     for number in (0, 2):
         lines(tmp_path / f"train-0000{number}-of-00003.jsonl", [{"tokens": [str(number)], "tags": ["O"]}])
@@ -555,6 +567,17 @@ def test_a_wrong_word_of_a_row_is_named(tmp_path, name):
     path.write_text("s,w,t\n" + content)
     columns = {"sentence": "s", "tokens": "w", "tags": "t"}
     assert says.format(path=path) in refusal(TableData(path=str(path), columns=columns))
+
+
+def test_a_sentence_is_of_one_task_and_one_document(tmp_path):
+    rows = [("a", "d", "1", "x"), ("b", "d", "1", "x"), ("c", "e", "1", "x"), ("d", "e", "1", "y"), ("e", "", "", "y")]
+    path = tmp_path / "a.csv"
+    path.write_text("tokens,doc,s,task,tags\n" + "".join(",".join([*row, "O"]) + "\n" for row in rows))
+    columns = {"sentence": "s", "document": "doc"}
+    every = dict.fromkeys(("train", "validation", "test"), path.name)
+    source = TableData(path=str(tmp_path), splits=every, columns=columns, task_column="task")
+    assert [one.words for one in source.corpus("x").train] == [("a", "b"), ("c",)]
+    assert [one.words for one in source.corpus("y").train] == [("d", "e")]
 
 
 def test_many_rows_of_a_word_are_noticed_early(tmp_path):

@@ -64,6 +64,7 @@ class Found:
         sentence: Those that say where a sentence begins.
         document: That of the document.
         names: The tags that integers mean.
+        apart: Others in which rows of one sentence have the same value: its document, its task.
     """
 
     tokens: str
@@ -71,6 +72,7 @@ class Found:
     sentence: tuple[str, ...]
     document: str | None
     names: tuple[str, ...] | None
+    apart: tuple[str, ...] = ()
 
 
 def find_columns(table: Table, columns: TokenColumns, names: Sequence[str] | None) -> Found:
@@ -91,12 +93,14 @@ def find_columns(table: Table, columns: TokenColumns, names: Sequence[str] | Non
             f"{table.where}: the integers in {tags!r} have the names {shortened(', '.join(own), 200)}; found others in "
             f"names: {shortened(', '.join(names), 200)}; remove names"
         )
+    document = None if columns.document is None else _column(table, "document", columns.document)
     return Found(
         tokens=_column(table, "tokens", columns.tokens),
         tags=tags,
         sentence=tuple(_column(table, "sentence", one) for one in columns.of_sentences),
-        document=None if columns.document is None else _column(table, "document", columns.document),
+        document=document,
         names=own if names is None else tuple(names),
+        apart=() if document is None else (document,),
     )
 
 
@@ -238,8 +242,9 @@ def _joined(rows: Iterator[Row], columns: Found) -> Iterator[Row]:
             if own:
                 yield _sentence(own, columns)
             if key in begun:
+                shown = excerpt(key[0] if len(columns.sentence) == 1 else key[: len(columns.sentence)])
                 raise DataError(
-                    f"{row.where}: the sentence {_shown(key)} begins again; it was at {begun[key]}; sort the table by "
+                    f"{row.where}: the sentence {shown} begins again; it was at {begun[key]}; sort the table by "
                     f"{' and '.join(columns.sentence)}, or, if sentences are counted anew in each document, name both "
                     f"columns: columns: {{sentence: [DOCUMENT, {', '.join(columns.sentence)}]}}"
                 )
@@ -252,14 +257,14 @@ def _joined(rows: Iterator[Row], columns: Found) -> Iterator[Row]:
 def _key(row: Row, columns: Found, last: tuple[Any, ...] | None) -> tuple[Any, ...]:
     """What tells the sentence of a row apart: of each column its value, or else the one before."""
     found = []
-    for index, column in enumerate(columns.sentence):
+    for index, column in enumerate((*columns.sentence, *columns.apart)):
         value = _value(row, column)
         if value is None or (isinstance(value, str) and not value.strip()):
-            if last is None:
+            if last is None and index < len(columns.sentence):
                 raise DataError(
                     f"{row.where}: no sentence has begun, for {column!r} is empty; found {excerpt(dict(row.values))}"
                 )
-            value = last[index]
+            value = None if last is None else last[index]
         found.append(value)
     return tuple(found)
 
@@ -284,7 +289,3 @@ def _sentence(rows: Sequence[Row], columns: Found) -> Row:
 def _line(row: Row) -> int | None:
     found = re.search(r", line (\d+)$", row.where)
     return int(found[1]) if found else None
-
-
-def _shown(key: tuple[Any, ...]) -> str:
-    return excerpt(key[0] if len(key) == 1 else key)

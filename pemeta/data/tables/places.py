@@ -9,8 +9,9 @@ from pathlib import Path
 from pemeta.data.sentences import Split
 from pemeta.data.tables.files import ENDINGS
 from pemeta.data.tables.held_out import parts_of
-from pemeta.data.tables.table import shown
+from pemeta.data.tables.table import shown, unreadable
 from pemeta.data.tables.text_files import PACKED
+from pemeta.data.token_files.lines import is_folder
 from pemeta.errors import DataError, shortened, unknown_name
 
 PLACE = re.compile(r"\{([^{}]*)\}")
@@ -69,9 +70,9 @@ def files_of(
     """
     if patterns is not None:
         return {split: _matching(root, filled(pattern, task, split)) for split, pattern in patterns.items()}
-    if not root.exists():
+    if not is_file(root) and not is_folder(root):
         raise DataError(f"there is no file or folder {shown(root)}; check data.path")
-    if root.is_file() or (root / SAVED).is_file():
+    if is_file(root) or is_file(root / SAVED):
         return {"train": [root]}
     folder = root if is_whole(root, format) else root / task
     if not is_folder(folder):
@@ -93,13 +94,13 @@ def files_of(
 
 def is_whole(root: Path, format: str | None) -> bool:
     """Whether a path is all there is, and not a folder with one folder for each task."""
-    return root.is_file() or (is_folder(root) and ((root / SAVED).is_file() or "train" in _tables_in(root, format)))
+    return is_file(root) or (is_folder(root) and (is_file(root / SAVED) or "train" in _tables_in(root, format)))
 
 
-def is_folder(path: Path) -> bool:
-    """Whether a path is a folder."""
+def is_file(path: Path) -> bool:
+    """Whether a path is a file."""
     try:
-        return path.is_dir()
+        return path.is_file()
     except (OSError, ValueError):  # a name that is too long for a file
         return False
 
@@ -108,7 +109,11 @@ def _tables_in(folder: Path, format: str | None) -> dict[str, list[Path]]:
     """The tables in a folder, by their names without endings and numbers of shards."""
     endings = ENDINGS[format] if format else tuple(ending for some in ENDINGS.values() for ending in some)
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
+    try:
+        children = sorted(folder.iterdir())
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    for path in children:
         inner = _inner(path)
         if path.is_file() and path.name not in ABOUT and inner.suffix.lower() in endings:
             found.setdefault(SHARD.sub("", inner.stem), []).append(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Annotated, Any, Literal, NamedTuple
@@ -147,6 +148,7 @@ class TableReading(Frozen):
             columns = find_columns(table, self.columns, self.names)
             if self.task_column is not None:
                 check_column(table, self.task_column, "task_column")
+                columns = replace(columns, apart=(*columns.apart, self.task_column))
             wanted = partial(self._is_of, task, table.names, others)
             for row in token_rows(table, columns, wanted, documents):
                 number += 1
