@@ -67,6 +67,10 @@ def tags_in(value: Any, where: str) -> Any:
             )
     elif whole(value) is not None:
         return [value]
+    elif is_list(value) and (odd := [tag for tag in value if isinstance(tag, str) and tag != tag.strip(BLANKS)]):
+        raise DataError(
+            f"{where}: tag {value.index(odd[0]) + 1} has blanks around it; remove them; found {excerpt(odd[0])}"
+        )
     if isinstance(value, list) and value and all(isinstance(tag, str) and NUMBER.fullmatch(tag) for tag in value):
         return list(map(int, value))
     return value

@@ -94,11 +94,9 @@ def held_out(
             taken += numbers[rank]
     if not waiting:
         what = " and ".join(shares)
-        given = ", ".join(f"{split}: {share:g}" for split, share in shares.items())
         raise DataError(
             f"{where} has no {what}, and {counted(len(train), 'sentence')} to train on with {len(numbers)} different "
-            f"texts, which are too few to hold some out ({given}); say where the missing part is, with splits, or give "
-            "more sentences, or smaller shares"
+            "texts, which are too few to hold some out; say where the missing part is, with splits"
         )
     parts: dict[Split, list[Sentence]] = {split: [] for split in ("train", *shares)}
     for sentence, rank in zip(train, ranks, strict=True):
