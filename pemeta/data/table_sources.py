@@ -13,11 +13,12 @@ from pemeta.data.corpus import Corpus
 from pemeta.data.entity_types import label_set
 from pemeta.data.sentences import SPLITS, Split
 from pemeta.data.sources import DataSource
+from pemeta.data.tables.arrow_files import dataset_table
 from pemeta.data.tables.files import read_table
-from pemeta.data.tables.hub import hub_sizes, hub_tables, named
+from pemeta.data.tables.hub import hub_sizes, hub_splits
 from pemeta.data.tables.places import checked_pattern, files_of, filled, is_whole, names_task
-from pemeta.data.tables.reading import TableReading, types_in
-from pemeta.data.tables.table import Table, Tables
+from pemeta.data.tables.reading import TableReading, Tables, types_in
+from pemeta.data.tables.table import Table
 from pemeta.errors import ConfigError, shortened
 
 
@@ -156,8 +157,13 @@ class HubData(TableSource):
     def corpus(self, language: str) -> Corpus:
         """The corpus of a task: of its configuration, its split, or its rows."""
         place = self._place(language)
-        where = named(*place[:2])
-        return self._corpus(language, hub_tables(*place), where if place[1] == language else f"{where}, {language}")
+        where = place[0] if place[1] is None else f"{place[0]} ({place[1]})"
+        found = hub_splits(*place)
+        return self._corpus(
+            language,
+            {split: partial(_dataset_tables, rows, f"{where}, {rows.split}") for split, rows in found.items()},
+            where if place[1] == language else f"{where}, {language}",
+        )
 
     def sizes(self, language: str) -> dict[Split, int]:
         """What the data set's card says, which is an upper bound where a column tells tasks apart."""
@@ -165,3 +171,7 @@ class HubData(TableSource):
         if told is None:
             return super().sizes(language)
         return {split: told.get(split) or max(1, round(getattr(self, split) * told["train"])) for split in SPLITS}
+
+
+def _dataset_tables(rows: Any, where: str) -> list[Table]:
+    return [dataset_table(rows, where).not_empty()]

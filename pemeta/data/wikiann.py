@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pemeta.data.corpus import Corpus
 from pemeta.data.sentences import SPLITS
+from pemeta.data.tables.arrow_files import dataset_table
 from pemeta.data.tables.columns import TokenColumns
-from pemeta.data.tables.hub import hub_tables, named
+from pemeta.data.tables.hub import hub_splits
 from pemeta.data.tables.reading import TableReading
+from pemeta.data.tables.table import Table
 from pemeta.errors import DataError
 
 REPOSITORY = "unimelb-nlp/wikiann"
@@ -27,10 +31,15 @@ def read_wikiann(language: str, repository: str = REPOSITORY, revision: str | No
     Raises:
         DataError: The hub cannot be reached, the language is unknown, or a row is not as WikiAnn's.
     """
-    where = named(repository, language)
-    found = hub_tables(repository, language, revision, None)
+    where = f"{repository} ({language})"
+    found = hub_splits(repository, language, revision, None)
     lacking = [split for split in SPLITS if split not in found]
     if lacking:
         raise DataError(f"{where} lacks the split {lacking[0]!r}; found {', '.join(found)}")
-    parts = READING.parts(language, found, where)
+    tables = {split: partial(_tables, found[split], f"{where}, {split}") for split in SPLITS}
+    parts = READING.parts(language, tables, where)
     return Corpus(language, parts.labels, *(parts.splits[split] for split in SPLITS))
+
+
+def _tables(rows: object, where: str) -> list[Table]:
+    return [dataset_table(rows, where).not_empty()]

@@ -94,15 +94,6 @@ def _saved(folder: Path) -> Table:
     return dataset_table(found, shown(folder))
 
 
-def dataset_tables(dataset: Any, where: str) -> list[Table]:
-    """The only table of a data set, of which the first row has been read.
-
-    Raises:
-        DataError: It has no row.
-    """
-    return [dataset_table(dataset, where).not_empty()]
-
-
 def dataset_table(dataset: Any, where: str) -> Table:
     """The table that a ``Dataset`` or an ``IterableDataset`` is, with its transform if it has one.
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from os import PathLike
 from typing import Any
 
 from pemeta.data.rows import Row
 from pemeta.data.sentences import Split
-from pemeta.data.tables.arrow_files import dataset_tables
+from pemeta.data.tables.arrow_files import dataset_table
 from pemeta.data.tables.held_out import parts_of
-from pemeta.data.tables.table import Table, Tables
+from pemeta.data.tables.reading import Tables
+from pemeta.data.tables.table import Table
 from pemeta.errors import DataError, article, excerpt, shortened, unknown_name
 
 
@@ -61,7 +61,7 @@ def _tables(data: Any, where: str) -> Tables:
     if _is_frame(data):
         return lambda: [_frame_table(data, where)]
     if _is_dataset(data):
-        return partial(dataset_tables, data, where)
+        return lambda: [dataset_table(data, where).not_empty()]
     kind = article(type(data).__name__)
     remedy = "convert it with to_pandas()"
     if isinstance(data, str | PathLike):

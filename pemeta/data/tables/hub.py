@@ -5,22 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pemeta.data.sentences import Split
-from pemeta.data.tables.arrow_files import dataset_tables
 from pemeta.data.tables.held_out import parts_of
-from pemeta.data.tables.table import Tables
 from pemeta.errors import DataError, reason, shortened, unknown_name
 from pemeta.utils.hub import quiet
 
 
-def hub_tables(
+def hub_splits(
     repository: str, config: str | None, revision: str | None, splits: Mapping[Split, str] | None
-) -> dict[Split, Tables]:
-    """The tables of the splits of a data set that there are.
+) -> dict[Split, Any]:
+    """The splits of a data set that there are, each as a ``Dataset``.
 
     Args:
         repository: Data set on the hub, or a folder with the same layout.
@@ -31,7 +28,7 @@ def hub_tables(
     Raises:
         DataError: It cannot be loaded, or has no such configuration or split.
     """
-    where = named(repository, config)
+    where = _named(repository, config)
     builder = _builder(repository, config, revision)
     with _loading(where, "the data set"):
         builder.download_and_prepare()
@@ -43,10 +40,7 @@ def hub_tables(
                 known = shortened(unknown_name("split", part.partition("[")[0].strip(), available), 300)
                 raise DataError(f"{where}: splits.{split}: {known}")
     with _loading(where, "the splits", "say which with splits: names, or parts such as train[:10%]"):
-        return {
-            split: partial(dataset_tables, builder.as_dataset(split=name), f"{where}, {name}")
-            for split, name in found.items()
-        }
+        return {split: builder.as_dataset(split=name) for split, name in found.items()}
 
 
 def hub_sizes(
@@ -60,7 +54,7 @@ def hub_sizes(
     told = {name: one.num_examples for name, one in (_builder(repository, config, revision).info.splits or {}).items()}
     if not told:
         return None
-    found = parts_of(list(told), splits, named(repository, config))
+    found = parts_of(list(told), splits, _named(repository, config))
     return {split: told[name] for split, name in found.items()} if set(found.values()) <= set(told) else None
 
 
@@ -71,7 +65,7 @@ def _builder(repository: str, config: str | None, revision: str | None) -> Any:
 
     if revision is not None and Path(repository).is_dir():
         raise DataError(f"{repository} is a folder, which has no revision {revision!r}; remove revision")
-    with _loading(named(repository, config), "the data set"):
+    with _loading(_named(repository, config), "the data set"):
         try:
             builder = datasets.load_dataset_builder(repository, config, revision=revision)
         except ValueError as error:
@@ -88,8 +82,7 @@ def _builder(repository: str, config: str | None, revision: str | None) -> Any:
     return builder
 
 
-def named(repository: str, config: str | None) -> str:
-    """What messages call a configuration of a data set."""
+def _named(repository: str, config: str | None) -> str:
     return repository if config is None else f"{repository} ({config})"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -16,12 +16,14 @@ from pemeta.data.schemes import Scheme, SchemeError, split_tag
 from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split
 from pemeta.data.tables.columns import TokenColumns, check_column, find_columns, token_rows
 from pemeta.data.tables.held_out import held_out
-from pemeta.data.tables.table import Tables
+from pemeta.data.tables.table import Table
 from pemeta.data.token_rows import detect_rows, sentences
 from pemeta.errors import DataError, excerpt, shortened, unknown_name
 from pemeta.utils.registry import Frozen
 from pemeta.utils.values import missing, whole
 
+Tables: TypeAlias = Callable[[], Iterable[Table]]
+"""Opens the tables of one split, as often as they are to be read."""
 DEFAULT_TYPES = ("PER", "ORG", "LOC")
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from pemeta.data.rows import Row
 from pemeta.errors import DataError, reason, shortened
@@ -41,10 +41,6 @@ class Table:
             raise DataError(f"{self.where} holds no row; check the path")
         columns = self.columns or tuple(first.values)
         return replace(self, columns=columns, rows=itertools.chain([first], self.rows))
-
-
-Tables: TypeAlias = Callable[[], Iterable[Table]]
-"""Opens the tables of one split, as often as they are to be read."""
 
 
 def check_names(names: Sequence[str], where: str) -> None:
