@@ -79,7 +79,17 @@ def _builder(repository: str, config: str | None, revision: str | None) -> Any:
     known_names = list(builder.builder_configs) or ["default"]
     if config is not None and config not in known_names and not isinstance(builder, Cache):
         raise _which(repository, config, known_names)
+    kept = str(builder.hash)
+    if isinstance(builder, Cache) and _are_commits(kept, revision) and not kept.startswith(str(revision)):
+        raise DataError(
+            f"{_named(repository, config)}: without a network there is only revision {kept}, in the cache of datasets; "
+            f"found revision: {revision}; give that one, or run once where there is a network"
+        )
     return builder
+
+
+def _are_commits(kept: str, revision: str | None) -> bool:
+    return bool(re.fullmatch("[0-9a-f]{40}", kept) and re.fullmatch("[0-9a-f]{7,40}", revision or ""))
 
 
 def _named(repository: str, config: str | None) -> str:

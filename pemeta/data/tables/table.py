@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Table:
         return replace(self, columns=columns, rows=itertools.chain([first], self.rows))
 
 
-def check_names(names: Sequence[str], where: str) -> None:
+def check_names(names: tuple[str, ...], where: str) -> None:
     """Refuse a table of which two columns have one name.
 
     Raises:
