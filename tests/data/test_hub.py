@@ -100,13 +100,13 @@ def test_what_was_loaded_once_is_read_without_a_network(hub, tmp_path, monkeypat
     assert source.corpus("nl").train[0].words[0] == "nl1"
     assert source.sizes("nl") == {"train": 3, "validation": 3, "test": 3}
     assert refusal(source, "de") == "unknown configuration 'de'; Known: af, nl in some/hub"
+    says = "some/hub has configurations: af, nl; say which: config: NAME, or '{task}' for each"
+    assert refusal(HubData(repository="some/hub")) == says
     (kept,) = (one for one in (tmp_path / "cache" / "some___hub" / "nl").glob("*/*") if one.is_dir())
     kept.rename(kept.with_name("a" * 40))
     assert len(HubData(repository="some/hub", config="{task}", revision="a" * 7).corpus("nl").train) == 3
     says = f"without a network there is only revision {'a' * 40}, in the cache of datasets; found revision: abcdef0"
     assert says in refusal(HubData(repository="some/hub", config="{task}", revision="abcdef0"), "nl")
-    says = "some/hub has configurations: af, nl; say which: config: NAME, or '{task}' for each"
-    assert refusal(HubData(repository="some/hub")) == says
 
 
 def test_a_folder_has_no_revision(hub):
