@@ -34,7 +34,7 @@ def _of_train(splits: dict[Split, str] | None) -> dict[Split, str] | None:
 
 
 def _mark(separator: str | None) -> str | None:
-    if separator is None or separator == "tab":
+    if separator is None or separator in ("tab", r"\t"):
         return separator and "\t"
     if len(separator) != 1 or separator in '"\r\n ':
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
@@ -17,7 +18,7 @@ from pemeta.data.tables.columns import TokenColumns, check_column, find_columns,
 from pemeta.data.tables.held_out import Share, held_out
 from pemeta.data.tables.table import Table
 from pemeta.data.token_rows import detect_rows, sentences
-from pemeta.errors import DataError, shortened, unknown_name
+from pemeta.errors import DataError, excerpt, shortened, unknown_name
 from pemeta.utils.registry import Frozen
 from pemeta.utils.values import missing, whole
 
@@ -194,14 +195,16 @@ class TableReading(Frozen):
     def _rows(self, task: str, tables: Tables) -> Iterator[Row]:
         """The rows of a task in a split."""
         others: dict[str, None] = {}
+        documents: dict[str, int] = {}
         number, where = 0, ""
         for table in tables():
             where = table.where
             columns = find_columns(table, self.columns, self.names)
             if self.task_column is not None:
                 check_column(table, self.task_column, "task_column")
+                columns = replace(columns, apart=(*columns.apart, self.task_column))
             wanted = partial(self._is_of, task, table.names, others)
-            for row in token_rows(table, columns, wanted):
+            for row in token_rows(table, columns, wanted, documents):
                 number += 1
                 yield row
         if not number and others:
@@ -216,12 +219,16 @@ class TableReading(Frozen):
         own = names.get(self.task_column)
         if own is not None and index is not None and 0 <= index < len(own):
             value = own[index]
-        if missing(value) or value == "":
+        if missing(value) or not str(value).strip():
             raise DataError(
                 f"{row.where}: the row is of no task, for {self.task_column!r} is empty; give it one, or remove the row"
             )
         if str(value) == task:
             return True
+        if str(value).strip() == task.strip():
+            raise DataError(
+                f"{row.where}: {self.task_column!r} is {excerpt(value)}, but the task is {task!r}; remove the blanks"
+            )
         others[str(value)] = None
         return False
 
