@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -640,6 +642,15 @@ def test_all_that_is_printed_before_the_configuration_is_a_comment(tmp_path, cap
     assert all(line.startswith("#") for line in before.split("\n"))
     assert all(line.isprintable() for line in shown.out.split("\n"))
     assert list(yaml.safe_load(f"data:\n{configuration}")) == ["data", "output", "backbone", "targets", "settings"]
+
+
+def test_what_is_written_to_a_file_is_utf_8_whatever_the_system_has(tmp_path, monkeypatch, pemeta):
+    path = tmp_path / "\u0442\u0435\u0441\u0442.conll"
+    path.write_text("Ada\tB-PER\n\nx\tO\n\ny\tO\n")
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
+    assert pemeta("data", path).code == 0
+    assert yaml.safe_load(written.getvalue().decode())["targets"] == ["\u0442\u0435\u0441\u0442"]
 
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "ner"
