@@ -470,6 +470,11 @@ def test_what_is_no_file_of_sentences_is_refused_in_a_sentence(tmp_path, content
         ("a.txt", "U-Boot O\n", {"separator": "blanks"}, {}),
         ("a.txt", "Text\tPER\nran\tO\n", {"scheme": "types"}, {"PER": 1}),
         ("a.txt", "text by PER\nx y O\nz y PER\n", {"columns": {"word": 1, "tag": 3}, "scheme": "types"}, {"PER": 2}),
+        # a handful of lines, as in reports of faults
+        ("a.conll", "-DOCSTART-\tO\n\nMirka\tB-PER\nhar\tO\n\n-DOCSTART-\tO\n\nHej\tO\n", {}, {"PER": 1}),
+        ("a.conll", "# sent_id = d-1\n# text = Tuva lo\n1\tTuva\tB-PER\t-\t-\n2\tlo\tO\t-\t-\n",
+         {"columns": {"word": 2, "tag": 3}}, {"PER": 1}),
+        ("a.conll", "Tuva\tS-PER\nbor\tO\nNova\tB-LOC\nScotia\tE-LOC\n", {"scheme": "IOBES"}, {"PER": 1, "LOC": 1}),
         # some lines by blanks
         ("a.txt", "Ada\tB-PER\nran O\n", {"separator": "blanks"}, {"PER": 1}),
         # CoNLL-U without an entity
