@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -33,5 +35,7 @@ def data(
     """
     from pemeta.experiments.first_look import asked_for, describe_data
 
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")  # as configurations are, whatever the system's encoding
     for line in describe_data(file, asked_for(word, tag, scheme, names)):
         typer.echo(line)

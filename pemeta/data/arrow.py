@@ -10,6 +10,8 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
+from pemeta.errors import DataError, reason
+
 T = TypeVar("T")
 Chunk = dict[str, list[Any]]
 """Rows of a file by column: in each column a list for each row."""
@@ -58,15 +60,21 @@ class ArrowFile:
     Args:
         path: The file.
         about: What is known about it.
+
+    Raises:
+        DataError: It is not there, or not whole.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         import pyarrow as pa
 
         self.path, self.about = path, about
-        with pa.memory_map(str(path)) as file:  # what was read from it keeps it mapped
-            reader = pa.ipc.open_file(file)
-            self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        try:
+            with pa.memory_map(str(path)) as file:  # what was read from it keeps it mapped
+                reader = pa.ipc.open_file(file)
+                self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"cannot read {path}: {reason(error)}; it was removed or changed: make it again") from None
         self._rows = self._batches[0].num_rows if self._batches else 1
         self._numbers: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
 

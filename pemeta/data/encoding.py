@@ -181,7 +181,7 @@ def _encode_stored(
         number = write_rows(path, COLUMNS, chunks())
         return {"sentences": number, "digest": digest.value, "truncated": truncated, "cut words": cut_words}
 
-    file = tokens_file([sentences.kept_digest, len(sentences), labels.types, max_length], tokenizer, write)
+    file = tokens_file([sentences.content, labels.types, max_length], tokenizer, write)
     return Encoded(
         sentences=sentences,
         labels=labels,

@@ -53,7 +53,7 @@ class DataSource(Named):
         Raises:
             DataError: The language is unknown.
         """
-        return {split: sum(1 for _ in stream.read()) for split, stream in self.streams(language).items()}
+        return {split: stream.count() for split, stream in self.streams(language).items()}
 
     def streams(self, language: str) -> Mapping[Split, Stream]:
         """The sentences of each split of a language, to be read one after the other (``streaming: true``).
@@ -226,8 +226,11 @@ class ConllData(DataSource):
 
     def corpus(self, language: str) -> Corpus:
         """The corpus of a language, by the name of its folder."""
-        return read_token_corpus(
-            self.path,
+        return read_token_corpus(self.path, *self._how(language))
+
+    def _how(self, language: str) -> tuple[Any, ...]:
+        """What the readers of a language are given besides the folder."""
+        return (
             language,
             label_set(self.types),
             self.token_format,
@@ -239,18 +242,8 @@ class ConllData(DataSource):
         )
 
     def streams(self, language: str) -> Mapping[Split, Stream]:
-        """The sentences of each split of a language, read line by line; all at once if some are held out of train."""
-        if self.splits is not None and len(self.splits) < len(SPLITS):
-            return super().streams(language)
-        return token_streams(
-            self.path,
-            language,
-            label_set(self.types),
-            self.token_format,
-            type_map(self.types, language),
-            self.splits,
-            self.folders.get(language),
-        )
+        """The sentences of each split of a language, read line by line."""
+        return token_streams(self.path, *self._how(language))
 
 
 class SyntheticData(SyntheticWorld, DataSource):

@@ -11,7 +11,7 @@ from typing import Any
 from pemeta.data.arrow import ArrowFile, Chunk, Rows, chunked, write_rows
 from pemeta.data.sentences import LabelSet, Sentence, SentenceDigest, checked_labels
 from pemeta.errors import DataError, PemetaError, article, excerpt, reason
-from pemeta.utils.cache import DATA, cache_folder, cached_content, cached_entry, code_and_packages, whole_entry
+from pemeta.utils.cache import DATA, cache_folder, cached_content, cached_entry, code_and_packages
 from pemeta.utils.digests import config_digest
 
 HERE = Path(__file__).parent
@@ -37,17 +37,10 @@ class StoredSentences(Rows[Sentence]):
         self._size = len(file) if size is None else size
         self.labels = LabelSet(tuple(file.about["types"]))
 
-    @classmethod
-    def open(cls, entry: Path) -> StoredSentences:
-        """The sentences in a folder of the cache, which are verified.
-
-        Raises:
-            DataError: They are not there, or no longer what was written.
-        """
-        about = whole_entry(entry)
-        if about is None:
-            raise DataError(f"{entry} does not hold the sentences that were written there; store them again")
-        return cls(ArrowFile(entry / DATA, about))
+    @property
+    def content(self) -> tuple[str, str, int]:
+        """What tells them from others, also where words hold the tabs and line ends that a digest has between words."""
+        return self._file.about["crc32"], self._file.about["digest"], self._size
 
     @cached_property
     def kept_digest(self) -> str:
@@ -117,7 +110,8 @@ def store_sentences(sentences: Iterable[Sentence], labels: LabelSet) -> StoredSe
     def write(path: Path) -> dict[str, Any]:
         return _write(path, iterator, labels)
 
-    return StoredSentences.open(cached_content(folder, write, lambda about: config_digest([FORMAT, about])))
+    entry, about = cached_content(folder, write, lambda about: config_digest([FORMAT, about]))
+    return StoredSentences(ArrowFile(entry / DATA, about))
 
 
 def _iterator(sentences: Iterable[Sentence]) -> Iterator[Sentence]:

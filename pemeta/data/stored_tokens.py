@@ -100,4 +100,4 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
     for key in ("truncation", "padding"):  # of the call before
         state.pop(key, None)
     options = [getattr(tokenizer, name, None) for name in ("truncation_side", "split_special_tokens")]
-    return [type(tokenizer).__qualname__, *options, state]
+    return [type(tokenizer).__module__, type(tokenizer).__qualname__, *options, state]

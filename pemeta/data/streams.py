@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from pemeta.data.corpus import Corpus
 from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split
 from pemeta.data.stored_sentences import StoredSentences, store_sentences, stored_once
+from pemeta.data.tables.held_out import Part, Share, read_held_out
 from pemeta.data.tables.table import unreadable
 
 AT_ONCE = 2**20  # bytes
@@ -26,13 +28,19 @@ class Stream:
         read: Begins to read the sentences.
         fingerprint: Finds a JSON value that tells all that the sentences depend on, without reading them, such as the
             digests of files and how they are read. None if there is no quicker way than to read the sentences.
-        notes: What was found or decided in reading, in a line each.
+        notes: What was found or decided in reading the corpus, in a line each.
+        number: How many sentences these are, if that is known.
     """
 
     labels: LabelSet
     read: Callable[[], Iterable[Sentence]]
     fingerprint: Callable[[], Any] | None = None
     notes: Sequence[str] = ()
+    number: int | None = None
+
+    def count(self) -> int:
+        """The number of sentences, which are read if it is not known."""
+        return sum(1 for _ in self.read()) if self.number is None else self.number
 
     def stored(self, limit: int | None = None) -> StoredSentences:
         """The first ``limit`` sentences, or all, in a file of the cache.
@@ -67,8 +75,38 @@ def stored_corpus(name: str, streams: Mapping[Split, Stream], limits: Mapping[st
         OutputError: The cache cannot be written.
     """
     parts = {split: streams[split].stored(limits.get(split)) for split in SPLITS}
-    notes = tuple(dict.fromkeys(note for stream in streams.values() for note in stream.notes))
-    return Corpus(name, streams["train"].labels, **parts, notes=notes)
+    return Corpus(name, streams["train"].labels, **parts, notes=streams["train"].notes)
+
+
+def with_held_out(
+    streams: Mapping[Split, Stream], shares: Mapping[Split, Share], seed: int, where: str
+) -> dict[Split, Stream]:
+    """The streams of all splits, of which those that the data lacks are held out of train, which is read for it.
+
+    Args:
+        streams: The splits that the data has; train is one of them.
+        shares: What becomes of each split that the data lacks.
+        seed: Seed of the choice.
+        where: What messages call the data.
+
+    Raises:
+        DataError: The data is malformed, or nothing would be left to train on.
+    """
+    train, notes = streams["train"], [note for stream in streams.values() for note in stream.notes]
+    lacking = {split: shares[split] for split in SPLITS if split not in streams}
+    found = dict(streams)
+    if lacking:
+        parts, more = read_held_out(train.read, lacking, seed, where)
+        notes += more
+        for split, part in parts.items():
+            find = train.fingerprint and partial(_of_part, train.fingerprint, part)
+            found[split] = replace(train, read=part, fingerprint=find, number=part.number)
+    return {split: replace(found[split], notes=tuple(dict.fromkeys(notes))) for split in SPLITS}
+
+
+def _of_part(fingerprint: Callable[[], Any], part: Part) -> list[Any]:
+    """The fingerprint of a part, given that of the whole."""
+    return [fingerprint(), part.seed, part.ranks.start, part.ranks.stop]
 
 
 def file_digest(path: Path) -> str:
@@ -85,3 +123,13 @@ def file_digest(path: Path) -> str:
     except (OSError, ValueError) as error:  # the latter for a NUL in the path
         raise unreadable(path, error) from None
     return sha.hexdigest()
+
+
+def content_of(path: Path) -> list[list[str]]:
+    """The names and digests of a file, or of all in a folder.
+
+    Raises:
+        DataError: One cannot be read.
+    """
+    files = sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]
+    return [[file.name, file_digest(file)] for file in files]

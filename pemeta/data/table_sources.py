@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
 
@@ -13,6 +14,7 @@ from pemeta.data.corpus import Corpus
 from pemeta.data.entity_types import label_set
 from pemeta.data.sentences import SPLITS, Split
 from pemeta.data.sources import DataSource
+from pemeta.data.streams import Stream, content_of, with_held_out
 from pemeta.data.tables.arrow_files import dataset_table
 from pemeta.data.tables.files import read_table
 from pemeta.data.tables.hub import hub_sizes, hub_splits
@@ -32,7 +34,7 @@ def _of_train(splits: dict[Split, str] | None) -> dict[Split, str] | None:
 
 
 def _mark(separator: str | None) -> str | None:
-    if separator is None or separator == "tab":
+    if separator is None or separator in ("tab", r"\t"):
         return separator and "\t"
     if len(separator) != 1 or separator in '"\r\n ':
         raise ValueError(
@@ -49,6 +51,20 @@ def _of_task(pattern: str) -> str:
 
 Pattern = Annotated[str, Field(min_length=1), AfterValidator(_of_task)]
 Splits = Annotated[dict[Split, str] | None, AfterValidator(_of_train)]
+
+
+class _Tables(NamedTuple):
+    """Where the sentences of a task are.
+
+    Attributes:
+        splits: The tables of each split that the data has.
+        where: What messages call the data.
+        contents: For each split, what finds a JSON value that tells its content, if it is in files.
+    """
+
+    splits: Mapping[Split, Tables]
+    where: str
+    contents: Mapping[Split, Callable[[], Any]]
 
 
 class TableSource(TableReading, DataSource):
@@ -79,9 +95,31 @@ class TableSource(TableReading, DataSource):
                 "apart, task_column, or where {task} stands in the names of files or configurations"
             )
 
-    def _corpus(self, task: str, splits: Mapping[Split, Tables], where: str) -> Corpus:
-        found = self.parts(task, splits, where)
-        return Corpus(task, found.labels, **found.splits, notes=found.notes)
+    @abstractmethod
+    def _tables(self, task: str) -> _Tables:
+        """Where the sentences of a task are."""
+
+    def corpus(self, language: str) -> Corpus:
+        """The corpus of a task."""
+        given = self._tables(language)
+        found = self.parts(language, given.splits, given.where)
+        return Corpus(language, found.labels, **found.splits, notes=found.notes)
+
+    def streams(self, language: str) -> Mapping[Split, Stream]:
+        """The sentences of each split of a task, read row by row."""
+        given = self._tables(language)
+        found = self.readers(language, given.splits, given.where)
+        # All but where the tables are, and which they are, which their content tells.
+        read_as = self.model_dump(mode="json", exclude={"path", "splits", "repository", "config", "revision"})
+
+        def fingerprint(split: Split) -> Callable[[], Any] | None:
+            find = given.contents.get(split)
+            return find and (lambda: [read_as, language, found.scheme, find()])
+
+        streams = {
+            split: Stream(found.labels, read, fingerprint(split), found.notes) for split, read in found.splits.items()
+        }
+        return with_held_out(streams, self.shares, self.split_seed, given.where)
 
 
 class TableData(TableSource):
@@ -110,17 +148,14 @@ class TableData(TableSource):
         by_folder = self.splits is None and not is_whole(Path(self.path), self.format)
         return ["{task}"] if by_folder else super()._patterns()
 
-    def corpus(self, language: str) -> Corpus:
-        """The corpus of a task: of the files in its folder, or of its rows."""
-        files = files_of(Path(self.path), language, self.splits, self.format)
-        return self._corpus(
-            language,
-            {split: partial(self._tables, paths) for split, paths in files.items()},
-            f"{self.path} ({language})",
+    def _tables(self, task: str) -> _Tables:
+        """The files in the task's folder, or those that hold its rows."""
+        files = files_of(Path(self.path), task, self.splits, self.format)
+        return _Tables(
+            {split: partial(map, self._table, paths) for split, paths in files.items()},
+            f"{self.path} ({task})",
+            {split: partial(_contents, paths) for split, paths in files.items()},
         )
-
-    def _tables(self, paths: Sequence[Path]) -> Any:
-        return (self._table(path) for path in paths)
 
     def _table(self, path: Path) -> Table:
         header = not self.columns.numbered
@@ -154,15 +189,15 @@ class HubData(TableSource):
         )
         return filled(self.repository, task, ""), config, self.revision, splits
 
-    def corpus(self, language: str) -> Corpus:
-        """The corpus of a task: of its configuration, its split, or its rows."""
-        place = self._place(language)
+    def _tables(self, task: str) -> _Tables:
+        """The task's configuration or split, or the one that holds its rows."""
+        place = self._place(task)
         where = place[0] if place[1] is None else f"{place[0]} ({place[1]})"
         found = hub_splits(*place)
-        return self._corpus(
-            language,
+        return _Tables(
             {split: partial(_dataset_tables, rows, f"{where}, {rows.split}") for split, rows in found.items()},
-            where if place[1] == language else f"{where}, {language}",
+            where if place[1] == task else f"{where}, {task}",
+            {split: partial(_dataset_contents, rows) for split, rows in found.items() if rows.cache_files},
         )
 
     def sizes(self, language: str) -> dict[Split, int]:
@@ -175,5 +210,15 @@ class HubData(TableSource):
         return {split: told.get(split) or max(1, round(parts[split] * told["train"])) for split in SPLITS}
 
 
+def _contents(paths: Sequence[Path]) -> list[Any]:
+    return [content_of(path) for path in paths]
+
+
 def _dataset_tables(rows: Any, where: str) -> list[Table]:
     return [dataset_table(rows, where).not_empty()]
+
+
+def _dataset_contents(rows: Any) -> list[Any]:
+    """What tells a split's content: its files, which part of them it is, and the names of its numbers."""
+    files = [content_of(Path(file["filename"])) for file in rows.cache_files]
+    return [files, str(rows.split), len(rows), str(rows.features)]

@@ -98,6 +98,8 @@ def tags_of(row: Row, column: str = "tags", names: Sequence[str] | None = None) 
     given = _column(row, column)
     if all(type(tag) is str for tag in given):
         return [_single(row, i, tag) for i, tag in enumerate(given)]
+    if names is not None and all(type(tag) is int and 0 <= tag < len(names) for tag in given):
+        return [_single(row, i, str(names[tag])) for i, tag in enumerate(given)]
     return [_single(row, i, _name(row, i, tag, names)) for i, tag in enumerate(given)]
 
 

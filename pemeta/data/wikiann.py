@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from functools import partial
 
 from pemeta.data.corpus import Corpus
-from pemeta.data.sentences import SPLITS, LabelSet, Sentence
-from pemeta.errors import DataError, counted, excerpt, reason, unknown_name
-from pemeta.utils.hub import quiet
+from pemeta.data.sentences import SPLITS
+from pemeta.data.tables.arrow_files import dataset_table
+from pemeta.data.tables.columns import TokenColumns
+from pemeta.data.tables.hub import hub_splits
+from pemeta.data.tables.reading import TableReading
+from pemeta.data.tables.table import Table
+from pemeta.errors import DataError
 
 REPOSITORY = "unimelb-nlp/wikiann"
 """Repository of Parquet files with the splits of Rahimi et al. (2019), as in the paper (§4.1)."""
 
-LABELS = LabelSet(("PER", "ORG", "LOC"))
+READING = TableReading(columns=TokenColumns(tokens="tokens", tags="ner_tags"), types=("PER", "ORG", "LOC"))
+"""How its rows are read."""
 
 
 def read_wikiann(language: str, repository: str = REPOSITORY, revision: str | None = None) -> Corpus:
@@ -25,65 +29,17 @@ def read_wikiann(language: str, repository: str = REPOSITORY, revision: str | No
         revision: Commit, branch or tag of the repository; the newest if None.
 
     Raises:
-        DataError: The hub cannot be reached, the language is unknown, or the labels are not WikiAnn's.
+        DataError: The hub cannot be reached, the language is unknown, or a row is not as WikiAnn's.
     """
-    import datasets  # here, because importing it takes a second and CoNLL files do not need it
-
-    bars = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        with quiet():
-            loaded = datasets.load_dataset(repository, language, revision=revision)
-    except Exception as error:  # the hub, pyarrow and datasets raise nearly anything here
-        raise _unloadable(repository, language, error) from None
-    finally:
-        if bars:
-            datasets.enable_progress_bars()
-    missing = [split for split in SPLITS if split not in loaded]
-    if missing:
-        raise DataError(f"{repository} ({language}) lacks the split {missing[0]!r}; found {', '.join(loaded)}")
-    return Corpus(
-        language, LABELS, *(_sentences(loaded[split], f"{repository} ({language}, {split})") for split in SPLITS)
-    )
+    where = f"{repository} ({language})"
+    found = hub_splits(repository, language, revision, None)
+    lacking = [split for split in SPLITS if split not in found]
+    if lacking:
+        raise DataError(f"{where} lacks the split {lacking[0]!r}; found {', '.join(found)}")
+    tables = {split: partial(_tables, found[split], f"{where}, {split}") for split in SPLITS}
+    parts = READING.parts(language, tables, where)
+    return Corpus(language, parts.labels, *(parts.splits[split] for split in SPLITS))
 
 
-def _sentences(rows: Any, where: str) -> list[Sentence]:
-    feature = getattr(rows.features.get("ner_tags"), "feature", None)
-    names = getattr(feature, "names", None)
-    if names is None or set(names) != set(LABELS.tags):
-        raise DataError(f"{where}: expected ner_tags with the labels {', '.join(LABELS.tags)}; found {names}")
-    sentences = []
-    for number, row in enumerate(rows):
-        words, indices = row["tokens"] or [], row["ner_tags"] or []
-        problem = _problem(words, indices, names)
-        if problem:
-            raise DataError(f"{where}, row {number}: {problem}; the words are {excerpt(' '.join(map(str, words)))}")
-        if words:
-            sentences.append(Sentence(tuple(words), tuple(names[index] for index in indices)))
-    if not sentences:
-        raise DataError(f"{where} holds no sentence")
-    return sentences
-
-
-def _problem(words: list[str], indices: list[int], names: list[str]) -> str | None:
-    """The reason why a row is not a labelled sentence, or None if it is one."""
-    if len(words) != len(indices):
-        return f"{counted(len(words), 'word')} but {counted(len(indices), 'tag')}"
-    if not all(words):
-        return f"word {[bool(word) for word in words].index(False) + 1} of {len(words)} is missing or empty"
-    if not all(index in range(len(names)) for index in indices):  # -1 means a missing label
-        return f"a tag's index is not from 0 to {len(names) - 1}: {indices}"
-    tags = [names[index] for index in indices]
-    pairs = zip(["O", *tags], tags, strict=False)
-    return next(filter(None, (LABELS.problem(previous, tag) for previous, tag in pairs)), None)
-
-
-def _unloadable(repository: str, language: str, error: Exception) -> DataError:
-    available = re.search(r"Available: \[(.*)\]", str(error), flags=re.DOTALL)
-    if available:
-        known = re.findall(r"[\w-]+", available[1])
-        return DataError(f"{unknown_name('language', language, known)} in {repository}")
-    return DataError(
-        f"cannot load {repository!r} ({language}): {reason(error)}; check the network, or read CoNLL files from a "
-        "folder with data: {name: conll, path: ...}"
-    )
+def _tables(rows: object, where: str) -> list[Table]:
+    return [dataset_table(rows, where).not_empty()]

@@ -124,11 +124,14 @@ class TuningCase:
         """Number of steps of a run, given the number of sentences in each split."""
         return self.settings.epochs * self.settings.steps_per_epoch(sizes["train"])
 
-    def copies(self, sizes: Mapping[Split, int]) -> int:
-        """Bytes outside the device: the values that runs start from, the best ones so far, and cached hidden states."""
+    def copies(self, sizes: Mapping[Split, int], streaming: bool) -> int:
+        """Bytes outside the device: the values that runs start from, the best ones so far, and cached hidden states.
+
+        Those of streamed data are in a file.
+        """
         kept = self.passes.kept * (sizes["validation"] + sizes["train"] * self.passes.keeps_train)
         numbers = self.step.parameters
-        return FLOAT * (numbers.whole + numbers.theta_a + numbers.theta_h) + min(kept, MEMORY)
+        return FLOAT * (numbers.whole + numbers.theta_a + numbers.theta_h) + (0 if streaming else min(kept, MEMORY))
 
     def lighter(self) -> Iterator[tuple[str, TuningCase]]:
         """Possible changes, as keys of a configuration, and the case after each."""

@@ -211,7 +211,8 @@ class _Estimator:
         steps = sum(map(case.steps, sizes)) / len(sizes)
         flops = sum(case.of_run(one, lambda work: work.flops) for one in sizes)
         seconds = [case.of_run(one, self.device.seconds) for one in sizes]
-        return self._estimate("fine-tuning", group, each, steps, flops, seconds, max(map(case.copies, sizes)))
+        copies = [case.copies(one, grid.streaming) for one, (grid, _) in zip(sizes, group.runs, strict=True)]
+        return self._estimate("fine-tuning", group, each, steps, flops, seconds, max(copies))
 
     def _estimate(
         self,

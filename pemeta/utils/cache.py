@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 from huggingface_hub.constants import HF_HOME
 
 from pemeta.errors import OutputError, UnwritableError
-from pemeta.utils.files import read_json, replaced_folder, unwritable, write_json
+from pemeta.utils.files import flush, flush_folder, read_json, unwritable, write_json
 from pemeta.utils.messages import warn
 from pemeta.utils.provenance import package_versions
 
@@ -32,7 +33,8 @@ AT_ONCE = 2**20  # bytes
 def cache_folder() -> Path:
     """The folder that ``PEMETA_CACHE`` names, or ``pemeta`` in that of the Hugging Face libraries (``HF_HOME``)."""
     own = os.environ.get(VARIABLE)
-    return Path(own) if own else Path(HF_HOME) / "pemeta"
+    folder = Path(own) if own else Path(HF_HOME) / "pemeta"
+    return Path(os.path.expandvars(folder)).expanduser().absolute()  # as the Hugging Face libraries take theirs
 
 
 def whole_entry(entry: Path) -> dict[str, Any] | None:
@@ -41,16 +43,19 @@ def whole_entry(entry: Path) -> dict[str, Any] | None:
     The whole file is read, by and by, and compared with its checksum.
     """
     try:
-        about = read_json(entry / ABOUT)
-        same = about["crc32"] == _checksum(entry / DATA)
-    except (OutputError, OSError, KeyError, TypeError):
+        about = dict(read_json(entry / ABOUT))
+        same = about["crc32"] == _checksum(entry / DATA, about)
+    except (OutputError, OSError, KeyError, TypeError, ValueError):
         return None
-    return dict(about) if same else None
+    return about if same else None
 
 
-def _checksum(path: Path) -> str:
-    """A checksum of a file, which is read, and not mapped, so that it does not count as this process's memory."""
-    total = 0
+def _checksum(path: Path, about: dict[str, Any]) -> str:
+    """A checksum of a file and of what is known about it.
+
+    The file is read, and not mapped, so that it does not count as this process's memory.
+    """
+    total = zlib.crc32(json.dumps({**about, "crc32": None}).encode())
     with path.open("rb") as file:
         while part := file.read(AT_ONCE):
             total = zlib.crc32(part, total)
@@ -67,62 +72,72 @@ def cached_entry(entry: Path, write: Callable[[Path], dict[str, Any]]) -> dict[s
         write: Writes the file, and returns what is to be known about it, as a JSON mapping.
 
     Returns:
-        What ``write`` returned, when the entry was made.
+        What is known about it.
 
     Raises:
         OutputError: The cache cannot be written.
     """
     about = whole_entry(entry)
-    if about is not None:
-        return about
-    with _writable(entry), _locked(entry):
-        about = whole_entry(entry)  # another process may just have made it
-        if about is None:
-            if (entry / ABOUT).exists():
-                warn(f"{entry} is not what was written there; it is made again")
-            with replaced_folder(entry) as temporary:
-                about = _finished(temporary, write(temporary / DATA))
+    if about is None:
+        with _writable(entry), _locked(entry):
+            about = whole_entry(entry)  # another process may just have made it
+            if about is None:
+                if (entry / ABOUT).exists():
+                    warn(f"{entry} is not what was written there; it is made again")
+                with _incoming(entry.parent) as new:
+                    about = _finished(new, write(new / DATA))
+                    _place(new, entry)
     return about
 
 
 def cached_content(
     folder: Path, write: Callable[[Path], dict[str, Any]], name: Callable[[dict[str, Any]], str]
-) -> Path:
+) -> tuple[Path, dict[str, Any]]:
     """An entry of the cache that is named by its content, so that its name is known only after it has been written.
 
     Args:
         folder: Folder of such entries.
         write: Writes the file, and returns what is to be known about it, as a JSON mapping.
-        name: The entry's name, given what ``write`` returned.
+        name: The entry's name, given what is known about it, with a checksum of all.
 
     Returns:
-        Folder of the entry. What was there already, and is still what was written, stays as it is.
+        Folder of the entry, and what is known about it. What was there already, and is still what was written, stays as
+        it is.
 
     Raises:
         OutputError: The cache cannot be written.
     """
-    with _writable(folder), _incoming(folder) as temporary:
-        about = _finished(temporary, write(temporary / DATA))
+    with _writable(folder), _incoming(folder) as new:
+        about = _finished(new, write(new / DATA))
         entry = folder / name(about)
         with _locked(entry):
             if whole_entry(entry) is None:
-                with replaced_folder(entry) as new:
-                    for file in (DATA, ABOUT):
-                        (temporary / file).replace(new / file)
-    return entry
+                _place(new, entry)
+    return entry, about
 
 
 def _finished(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
     """What is known about an entry, which is thereby complete."""
-    about = {**about, "crc32": _checksum(folder / DATA)}
+    flush(folder / DATA)
+    about = {**about, "crc32": _checksum(folder / DATA, about)}
     write_json(folder / ABOUT, about)
     return about
 
 
+def _place(new: Path, entry: Path) -> None:
+    """Give a complete entry its name, in place of one that is no longer what was written."""
+    shutil.rmtree(entry, ignore_errors=True)
+    new.replace(entry)
+    flush_folder(entry.parent)
+
+
 @contextmanager
 def _incoming(folder: Path) -> Iterator[Path]:
-    """An empty folder for this process alone; what one that was killed has left in it is removed."""
+    """An empty folder for this process alone; what those that were killed have left in theirs is removed."""
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".incoming-*.lock"):
+        with suppress(Timeout), FileLock(left).acquire(timeout=0):
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
     for number in itertools.count():
         place = folder / f".incoming-{number}"
         lock = FileLock(f"{place}.lock")
@@ -175,8 +190,8 @@ def _writable(place: Path) -> Iterator[None]:
 
 @cache
 def code_and_packages(folder: Path) -> list[Any]:
-    """A JSON value for what entries depend on besides their data: the code in a folder, and the packages."""
+    """A JSON value for what entries depend on besides their data: the code below a folder, and the packages."""
     total = 0
-    for path in sorted([*folder.glob("*.py"), *Path(__file__).parent.glob("*.py")]):
+    for path in sorted([*folder.rglob("*.py"), *Path(__file__).parent.glob("*.py")]):
         total = zlib.crc32(path.read_bytes(), total)
     return [f"{total:08x}", package_versions(), np.__version__]

@@ -32,23 +32,23 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
         temporary.touch()
         mode = temporary.stat().st_mode
         write(temporary)
-        _flush(temporary)
+        flush(temporary)
         temporary.chmod(mode)  # safetensors makes it readable by the owner only
         temporary.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise unwritable(path, error) from None
     finally:
         remove(temporary)  # already renamed on success
 
 
-def _flush(file: Path) -> None:
+def flush(file: Path) -> None:
     """Flush a file's content to disk; otherwise a renamed file could be empty after a power failure."""
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Flush a folder's entries to disk, on systems that can."""
     with suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
@@ -131,12 +131,12 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file() and not file.is_symlink():
-                _flush(file)
+                flush(file)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
             path.replace(old)
         temporary.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except PemetaError:
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -42,6 +43,15 @@ KINDS = {
             lambda rows: {"tokens": [text.split() for text in rows["text"]], "tags": rows["tags"]}
         ),
         {"columns": {"tokens": "tokens"}},
+    ),
+    "a Dataset with images": (
+        Dataset.from_dict(
+            {**COLUMNS, "image": [{"bytes": b"no image", "path": None}] * 20},
+            features=Features(
+                {"tokens": ListOf(Value("string")), "ner_tags": ListOf(Value("string")), "image": datasets.Image()}
+            ),
+        ),
+        {},
     ),
     "an IterableDataset": (stream(COLUMNS), {}),
     "an IterableDataset with a ClassLabel": (LABELLED.to_iterable_dataset(), {}),
@@ -142,6 +152,9 @@ def refusal(data: Any, name: Any = "x", kind: type[PemetaError] = DataError, **o
     ([{"tokens": ["a"], "tags": ["O"]}], "found a list: .*make one: datasets.Dataset.from_list"),
     (COLUMNS, "found {'tokens': .*make a data set of columns: datasets.Dataset.from_dict"),
     ({}, "unknown split 'train'; Known: none"),
+    ({0: LABELLED}, "expected the name of a split; found 0"),
+    (Path("train.csv"), "found a PosixPath.*load it: datasets.load_dataset(...)"),
+    ({"train": [{"tokens": ["a"], "tags": ["O"]}]}, "or of rows: datasets.Dataset.from_list(rows)"),
     ({"train": LABELLED, "test": None}, "x, test: expected a datasets.Dataset, .* found a NoneType"),
     ({"test": LABELLED}, "unknown split 'train'; Known: test"),
     (pd.DataFrame({"tokens": []}), "x holds no row"),

@@ -82,6 +82,48 @@ def test_a_folder_without_configurations_has_no_configuration_of_any_name(hub):
     assert message.endswith("has only one configuration; found config: af; remove config")
 
 
+def test_a_folder_named_like_the_configuration_is_said(hub):
+    """Without the name, the files of all folders would be one data set."""
+    folder = hub(head=False)
+    message = refusal(HubData(repository=folder, config="{task}"), "nl")
+    assert f"read that with data: {{name: hub, repository: {folder}/nl}}, or '{folder}/{{task}}' for each" in message
+    assert len(HubData(repository=f"{folder}/{{task}}").corpus("nl").train) == 3
+
+
+def test_what_was_loaded_once_is_read_without_a_network(hub, tmp_path, monkeypatch):
+    folder = hub()
+    for name in ("af", "nl"):
+        datasets.load_dataset(folder, name)
+    (tmp_path / "cache" / "hub").rename(tmp_path / "cache" / "some___hub")  # as if it came from the hub
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    source = HubData(repository="some/hub", config="{task}")
+    assert source.corpus("nl").train[0].words[0] == "nl1"
+    assert source.sizes("nl") == {"train": 3, "validation": 3, "test": 3}
+    assert refusal(source, "de") == "unknown configuration 'de'; Known: af, nl in some/hub"
+    says = "some/hub has configurations: af, nl; say which: config: NAME, or '{task}' for each"
+    assert refusal(HubData(repository="some/hub")) == says
+    (kept,) = (one for one in (tmp_path / "cache" / "some___hub" / "nl").glob("*/*") if one.is_dir())
+    kept.rename(kept.with_name("a" * 40))
+    assert len(HubData(repository="some/hub", config="{task}", revision="a" * 7).corpus("nl").train) == 3
+    says = f"without a network there is only revision {'a' * 40}, in the cache of datasets; found revision: abcdef0"
+    assert says in refusal(HubData(repository="some/hub", config="{task}", revision="abcdef0"), "nl")
+
+
+def test_a_folder_has_no_revision(hub):
+    message = refusal(HubData(repository=hub(configs=("af",)), revision="abc"))
+    assert message.endswith("is a folder, which has no revision 'abc'; remove revision")
+
+
+def test_a_gated_data_set_is_to_be_asked_for(monkeypatch):
+    def gated(*_: Any, **__: Any) -> None:
+        raise datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub.")
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", gated)
+    assert refusal(HubData(repository="a/b")).endswith(
+        "ask for access on its page on the hub, then log in: hf auth login"
+    )
+
+
 @pytest.mark.parametrize(("config", "says"), [
     ("aff", "unknown configuration 'aff'; did you mean 'af'? Known: af, nl in "),
     (None, "has configurations: af, nl; say which: config: NAME, or '{task}' for each"),
@@ -98,6 +140,10 @@ def test_splits_of_other_names_are_named(hub):
     assert [len(corpus.split(split)) for split in SPLITS] == [20, 40, 80]
     message = refusal(HubData(repository=folder, splits={"train": "trian[:50%]"}))
     assert "splits.train: unknown split 'trian'; did you mean 'train'?" in message
+    message = refusal(HubData(repository=folder, splits={"train": "train[:50"}))
+    assert message.endswith(
+        "Unrecognized instruction format: train[:50; say which with splits: names, or parts such as train[:10%]"
+    )
 
 
 def test_what_is_lacking_is_held_out_and_said(hub):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -468,6 +470,11 @@ def test_what_is_no_file_of_sentences_is_refused_in_a_sentence(tmp_path, content
         ("a.txt", "U-Boot O\n", {"separator": "blanks"}, {}),
         ("a.txt", "Text\tPER\nran\tO\n", {"scheme": "types"}, {"PER": 1}),
         ("a.txt", "text by PER\nx y O\nz y PER\n", {"columns": {"word": 1, "tag": 3}, "scheme": "types"}, {"PER": 2}),
+        # a handful of lines, as in reports of faults
+        ("a.conll", "-DOCSTART-\tO\n\nMirka\tB-PER\nhar\tO\n\n-DOCSTART-\tO\n\nHej\tO\n", {}, {"PER": 1}),
+        ("a.conll", "# sent_id = d-1\n# text = Tuva lo\n1\tTuva\tB-PER\t-\t-\n2\tlo\tO\t-\t-\n",
+         {"columns": {"word": 2, "tag": 3}}, {"PER": 1}),
+        ("a.conll", "Tuva\tS-PER\nbor\tO\nNova\tB-LOC\nScotia\tE-LOC\n", {"scheme": "IOBES"}, {"PER": 1, "LOC": 1}),
         # some lines by blanks
         ("a.txt", "Ada\tB-PER\nran O\n", {"separator": "blanks"}, {"PER": 1}),
         # CoNLL-U without an entity
@@ -640,6 +647,15 @@ def test_all_that_is_printed_before_the_configuration_is_a_comment(tmp_path, cap
     assert all(line.startswith("#") for line in before.split("\n"))
     assert all(line.isprintable() for line in shown.out.split("\n"))
     assert list(yaml.safe_load(f"data:\n{configuration}")) == ["data", "output", "backbone", "targets", "settings"]
+
+
+def test_what_is_written_to_a_file_is_utf_8_whatever_the_system_has(tmp_path, monkeypatch, pemeta):
+    path = tmp_path / "\u0442\u0435\u0441\u0442.conll"
+    path.write_text("Ada\tB-PER\n\nx\tO\n\ny\tO\n")
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
+    assert pemeta("data", path).code == 0
+    assert yaml.safe_load(written.getvalue().decode())["targets"] == ["\u0442\u0435\u0441\u0442"]
 
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "ner"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
+import shutil
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -241,6 +242,19 @@ def test_examples_can_be_pickled(tokenizer: PreTrainedTokenizerBase) -> None:
     assert again.digest() == file.digest()
     assert list(again.sentences) == list(file.sentences)
     assert len(pickle.dumps(both(tokenizer, 300)[1])) < 5000
+    pickled = pickle.dumps(file)
+    shutil.rmtree(cache.cache_folder())
+    assert_same(file.batch(range(30)), again.batch(range(30)))  # what is mapped stays
+    with pytest.raises(DataError, match=r"cannot read .*No such file or directory; it was removed or changed: make it"):
+        pickle.loads(pickled)
+
+
+def test_words_with_tabs_and_line_ends_have_tokens_of_their_own(tokenizer: PreTrainedTokenizerBase) -> None:
+    alike = [Sentence(("met\tO\nRome",), ("B-LOC",))], [Sentence(("met", "Rome"), ("O", "B-LOC"))]
+    assert digest(alike[0]) == digest(alike[1])
+    for given in alike:
+        file = encode(store_sentences(given, LABELS), LABELS, tokenizer)
+        assert_same(file.batch([0]), encode(given, LABELS, tokenizer).batch([0]))
 
 
 def test_tokens_of_a_part_and_of_other_labels_and_lengths(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -391,6 +405,12 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 DAMAGE = {
     "a flipped bit": lambda entry: flip(entry / cache.DATA),
     "a shorter file": lambda entry: os.truncate(entry / cache.DATA, 100),
@@ -398,6 +418,7 @@ DAMAGE = {
     "no file": lambda entry: (entry / cache.DATA).unlink(),
     "notes that are no JSON": lambda entry: (entry / cache.ABOUT).write_text("{"),
     "notes of something else": lambda entry: (entry / cache.ABOUT).write_text("[]"),
+    "another number in the notes": lambda entry: change(entry / cache.ABOUT, '"sentences": 120', '"sentences": 121'),
     "no notes": lambda entry: (entry / cache.ABOUT).unlink(),
 }
 
@@ -431,6 +452,32 @@ def test_a_cache_that_cannot_be_written_is_refused_with_what_to_set(
             write()
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "elsewhere"))  # the remedy
     assert len(encode(store_sentences(made(3), LABELS), LABELS, tokenizer)) == 3
+
+
+def test_what_killed_processes_have_left_is_removed_when_anything_is_written(
+    folder: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    encode(store_sentences(made(3), LABELS), LABELS, tokenizer)
+    whole = entries(folder)
+    for kind in ("sentences", "tokens"):
+        for number in (0, 4):
+            left = folder / kind / f".incoming-{number}"
+            left.mkdir()
+            (left / cache.DATA).write_text("half")
+            left.with_name(f"{left.name}.lock").touch()
+    encode(store_sentences(made(4), LABELS), LABELS, tokenizer)
+    assert len(entries(folder)) == len(whole) + 2 * 3
+    assert not list(folder.rglob(".incoming-[0-9]"))
+
+
+@pytest.mark.parametrize("given", ["~/cache", "$HOME/cache", "cache"])
+def test_the_folder_of_the_cache_is_found_as_those_of_hugging_face_are(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cache.VARIABLE, given)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert cache.cache_folder() == tmp_path / "cache"
 
 
 def test_without_the_variable_the_cache_is_that_of_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -614,6 +661,93 @@ def test_what_is_wrong_with_a_token_file_is_said_as_ever(
     assert str(found.value) == str(expected.value)
 
 
+def write_tables(folder: Path) -> None:
+    """Sentences of two tasks and three splits in JSON lines, Parquet files and token files; names like en1 differ."""
+    rows = [
+        {
+            "tokens": [f"{task}{n}", "Ada", "met"],
+            "tags": ["O", "B-PERS", "B-LOC" if n % 2 else "I-PERS"],
+            "task": task,
+            "text": n // 5,
+        }
+        for n in range(30)
+        for task in ("en", "de")
+    ]
+    folder.mkdir()
+    table = pd.DataFrame(rows)
+    for split, part in (("train", table), ("dev", table[:14]), ("test", table[10:40])):
+        part.to_json(folder / f"{split}.jsonl", orient="records", lines=True)
+    (folder / "hub").mkdir()
+    names = {"O": 0, "B-PERS": 1, "I-PERS": 2, "B-LOC": 3}
+    table["tags"] = [[names[tag] for tag in tags] for tags in table["tags"]]
+    table.to_parquet(folder / "hub" / "train.parquet")
+    lines = ("".join(f"{w} {t[2:] or t}\n" for w, t in zip(row["tokens"], row["tags"], strict=True)) for row in rows)
+    (folder / "train.txt").write_text("\n".join(lines))
+
+
+TYPES = {"PERS": "PER", "LOC": None}
+SOURCES: dict[str, dict[str, Any]] = {
+    "table": {"name": "table", "types": {"en": TYPES, "de": ["LOC", "PERS"]}, "columns": {"document": "text"}},
+    "table, detected": {"name": "table", "scheme": "detect", "types": ["LOC", "PERS"]},
+    "table, held out": {"name": "table", "splits": {"train": "train.jsonl", "test": "test.jsonl"}, "types": TYPES},
+    "hub": {"name": "hub", "names": ["O", "B-PERS", "I-PERS", "B-LOC"], "validation": 0.2, "split_seed": 3},
+    "conll": {"name": "conll", "splits": {"train": "train.txt"}, "scheme": "types", "types": TYPES, "separator": " "},
+    "conll, train again": {"name": "conll", "splits": {"train": "train.txt"}, "scheme": "types", "types": TYPES}
+    | {"validation": "train", "encoding": "latin-1"},
+    "conll, detected": {"name": "conll", "splits": {"train": "train.txt"}, "scheme": "detect", "types": TYPES},
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_streams_the_sentences_of_its_corpus(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hub_cache")
+    write_tables(tmp_path / "data")
+    where = {"repository": str(tmp_path / "data" / "hub")} if name == "hub" else {"path": str(tmp_path / "data")}
+    keys = {} if name.startswith("conll") else {"task_column": "task"}
+    source = DataSource.parse({**where, **keys, **SOURCES[name]})
+    for task in ("en", "de"):
+        corpus, streams = source.corpus(task), source.streams(task)
+        stored = stored_corpus(task, streams, {})
+        for split in SPLITS:
+            assert list(stored.split(split)) == list(corpus.split(split))
+            assert [one.document for one in stored.split(split)] == [one.document for one in corpus.split(split)]
+            assert list(streams[split].stored(2)) == list(corpus.split(split)[:2])
+        assert (stored.labels, stored.notes) == (corpus.labels, corpus.notes)
+        assert source.sizes(task) == {split: len(corpus.split(split)) for split in SPLITS} or name == "hub"
+    with monkeypatch.context() as patched:
+        patched.setattr(stored_module, "_write", lambda *_: pytest.fail("it is stored again"))
+        assert list(source.streams("de")["test"].stored()) == list(corpus.test)
+    for changed in (tmp_path / "data").glob("t*.*"):
+        changed.write_text(changed.read_text().replace("met", "saw"))
+    assert list(source.streams("de")["test"].stored()) == list(source.corpus("de").test)
+
+
+def test_rows_of_a_table_are_read_one_by_one(tmp_path: Path) -> None:
+    write_tables(tmp_path / "data")
+    for split in ("train", "test"):
+        with (tmp_path / "data" / f"{split}.jsonl").open("a") as file:
+            file.write('{"tokens": ["Ada"], "tags": ["B-DATE"]}\n')
+    source = DataSource.parse({"name": "table", "path": str(tmp_path / "data"), "types": ["PERS", "LOC"]})
+    with pytest.raises(DataError) as expected:
+        source.corpus("en")
+    streams = source.streams("en")
+    assert len(streams["train"].stored(30)) == 30  # what is wrong comes later
+    assert len(streams["validation"].stored()) == 14
+    with pytest.raises(DataError) as found:
+        streams["train"].stored()
+    assert str(found.value) == str(expected.value)
+
+
+def test_rows_of_single_words_are_no_sentences_however_few_are_wanted(tmp_path: Path) -> None:
+    for split in SPLITS:
+        (tmp_path / f"{split}.csv").write_text("tokens,tags\n" + "Ada,B-PER\n" * 9)
+    source = DataSource.parse({"name": "table", "path": str(tmp_path)})
+    with pytest.raises(DataError, match="each row seems to hold one word"):
+        source.streams("en")["train"].stored(5)
+
+
 # Grids
 
 
@@ -661,9 +795,9 @@ def test_memory_does_not_grow_with_the_number_of_sentences(
 ) -> None:
     monkeypatch.setattr(arrow, "ROWS", 100)
     peak(100, tokenizer, False)  # what is imported and cached
-    file, memory = ([peak(size, tokenizer, keep) for size in (400, 1600)] for keep in (False, True))
+    file, memory = ([peak(size, tokenizer, keep) for size in (300, 900)] for keep in (False, True))
     more = [most - least for least, most in (file, memory)]
-    assert more[0] / 1200 < 150  # numbers, and objects for each batch of a file, which has ten times as many otherwise
+    assert more[0] / 600 < 150  # numbers, and objects for each batch of a file, which has ten times as many otherwise
     assert more[1] > 6 * more[0]
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Sequence as ListOf
@@ -21,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pemeta.data import TableData
-from pemeta.data.tables.cells import words_in
+from pemeta.data.tables.cells import is_list, words_in
 from pemeta.data.tables.files import read_table
 from pemeta.errors import ConfigError, DataError, PemetaError
 
@@ -67,8 +69,6 @@ def class_label() -> Dataset:
 
 
 def as_stream(path: Path) -> None:
-    import pyarrow as pa
-
     table = class_label().data.table
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
@@ -268,8 +268,27 @@ CELLS = {
 @settings(max_examples=40, deadline=None)
 @given(st.lists(words, min_size=2, max_size=6))
 def test_any_words_come_back_from_a_cell(kind, row):
-    if kind != "a text" or not row[0].startswith(("['", '["')):  # a text that begins like a list is refused, or is one
+    if kind != "a text" or not is_list(" ".join(row)):  # a text that begins like a list is refused, or is one
         assert words_in(CELLS[kind](row), "train.csv, line 2") == row
+
+
+@pytest.mark.parametrize(("cell", "words"), [
+    ("('a', 'b')", ["a", "b"]),  # a tuple
+    ("[nan, 'a']", [None, "a"]),  # is refused later, for a word is missing
+    ("[None 'a']", [None, "a"]),
+    ("[1999, 'a']", [1999, "a"]),
+    ("[1, 2]", [1, 2]),
+    ("[['a', 'b'], ['c']]", [["a", "b"], ["c"]]),
+    ("[b'a', b'b']", [b"a", b"b"]),
+    ("[ 1 , 2 ]", ["[", "1", ",", "2", "]"]),  # texts, and no lists
+    ("[1]", ["[1]"]),
+    ("[...]", ["[...]"]),
+    ("[1] Smith [2]", ["[1]", "Smith", "[2]"]),
+    ("(a, b)", ["(a,", "b)"]),
+    ("[", ["["]),
+])  # fmt: skip
+def test_a_list_in_a_cell_is_told_from_a_text(cell, words):
+    assert words_in(cell, "train.csv, line 2") == words
 
 
 # Which rows are a task's, which files a split's
@@ -300,6 +319,17 @@ def test_a_columns_values_are_the_tasks(tmp_path, kind):
         source.corpus(f"{first}s")
 
 
+@pytest.mark.parametrize(("value", "says"), [
+    (None, "line 2: the row is of no task, for 'domain' is empty"),
+    (" ", "line 2: the row is of no task, for 'domain' is empty"),
+    ("law ", "line 2: 'domain' is 'law ', but the task is 'law'; remove the blanks"),
+])  # fmt: skip
+def test_a_row_of_no_task_is_refused(tmp_path, value, says):
+    rows = [{"tokens": [str(n)], "tags": ["O"], "domain": one} for n, one in enumerate(["law", value])]
+    lines(tmp_path / "a.jsonl", rows)
+    assert says in refusal(TableData(path=str(tmp_path / "a.jsonl"), task_column="domain"), "law")
+
+
 def test_files_named_like_splits_are_found(tmp_path):
     for task in ("aa", "bb"):
         (tmp_path / task).mkdir()
@@ -311,11 +341,35 @@ def test_files_named_like_splits_are_found(tmp_path):
             lines(path, [{key: value[0] for key, value in columns.items()}]) if "json" in file else frame(
                 **columns
             ).to_csv(path)
+    (tmp_path / "bb" / "dev.jsonl").rename(tmp_path / "bb" / "dev.JSONL")
     corpus = TableData(path=str(tmp_path)).corpus("bb")
     assert [one.words for one in corpus.train] == [("bb", "0"), ("bb", "1")]
     assert [one.words for one in corpus.validation] == [("bb", "2")]
     with pytest.raises(DataError, match=f"unknown task 'b'; did you mean 'bb'.* expected a folder {tmp_path}/b;"):
         TableData(path=str(tmp_path)).corpus("b")
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_not_there(tmp_path, monkeypatch):
+    for path in ("/dev/null", str(tmp_path / "nothing"), "a\0b", str(tmp_path / ("x" * 300))):
+        assert refusal(TableData(path=path)).startswith("there is no file or folder ")
+
+    def forbidden(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    says = f"cannot read {tmp_path}: Permission denied; check the path"
+    assert refusal(TableData(path=str(tmp_path))) == says
+
+
+def test_a_file_of_several_that_is_not_there_is_noticed(tmp_path):
+    for number in (0, 2):
+        lines(tmp_path / f"train-0000{number}-of-00003.jsonl", [{"tokens": [str(number)], "tags": ["O"]}])
+    says = (
+        "train-00000-of-00003.jsonl is one of 3 files, of which number 00001 is not there; fetch all of them, or name"
+    )
+    assert says in refusal(TableData(path=str(tmp_path)))
+    every = dict.fromkeys(("train", "validation", "test"), "train-*.jsonl")  # as the message says
+    assert len(TableData(path=str(tmp_path), splits=every).corpus("x").train) == 2
 
 
 def test_several_files_are_one_split(tmp_path):
@@ -344,15 +398,19 @@ def test_files_that_may_be_several_splits_are_refused(tmp_path, files, says):
 
 
 def test_documents_are_numbered(tmp_path):
-    documents = ["d7", "d7", "d1", "d7"]
+    documents = ["d7", "d7", "d1", None, "d7"]
     lines(
         tmp_path / "a.jsonl",
         [{"tokens": [str(n)], "tags": ["O"], "document": -1, "doc": d} for n, d in enumerate(documents)],
     )
     every = dict.fromkeys(("train", "validation", "test"), "a.jsonl")
     found = TableData(path=str(tmp_path), splits=every, columns={"document": "doc"}).corpus("x").train
-    assert [one.document for one in found] == [0, 0, 1, 0]
+    assert [one.document for one in found] == [0, 0, 1, None, 0]
     assert TableData(path=str(tmp_path), splits=every).corpus("x").train[0].document is None
+    lines(tmp_path / "b.jsonl", [{"tokens": ["x"], "tags": ["O"], "doc": d} for d in ("d9", "d1")])
+    several = dict.fromkeys(("train", "validation", "test"), "*.jsonl")
+    found = TableData(path=str(tmp_path), splits=several, columns={"document": "doc"}).corpus("x").train
+    assert [one.document for one in found] == [0, 0, 1, None, 0, 2, 1]
 
 
 def test_rows_without_words_are_skipped(tmp_path):
@@ -402,6 +460,7 @@ JSON = {
         '{"tokens": ["a"], "tokens": ["b"], "tags": ["O"]}',
         "line 2: not JSON: the key 'tokens' is there twice"),
     "brackets without end": ("[" * 100_000, "line 2: not JSON"),
+    "blanks around a tag": ('{"tokens": ["a"], "tags": [" O"]}', "line 2: tag 1 has blanks around it; remove them"),
     "half a surrogate pair": ('{"tokens": ["\\ud83d"], "tags": ["O"]}', "half of a surrogate pair"),
 }  # fmt: skip
 
@@ -424,6 +483,11 @@ CSV = {
         "text,label\na,O\n",
         "expected a column of tags (ner_tags or tags or ner or labels); it has 'text', 'label'"),
     "two such columns": ("tokens,words,tags\na,a,O\n", "(tokens or words); found tokens and words; say which they are"),
+    "tabs": ("tokens\ttags\na b\tO O\n", "if '\\t' stands between its values: separator: tab"),
+    "no header": ("a b,B-PER O\nc d,O O\n", "if the first line has no names, give numbers: columns: {{tokens: 1, "),
+    "a token file": ("a,O\n\nb,O\n", ", or, if each line is a word, read them with data: {{name: conll}}"),
+    "commas between tags": ('tokens,tags\n"a, b","O, O"\n', "line 2: expected blanks between tags; found commas"),
+    "a list of no words": ('tokens,tags\n"[nan, \'a\']","[\'O\', \'O\']"\n', "line 2: word 1 of 2 is missing (None)"),
     "semicolons": ("tokens;tags\na b;O O\n", "if ';' stands between its values: separator: ';'"),
     "a column twice": ("tokens,tags,tags\na,O,O\n", "line 1: two columns are named 'tags'; rename one"),
     "a value too few": ("tokens,tags\na b,O O\nc\n", "line 3: expected 2 values, as in the header; found 1: 'c\\n'"),
@@ -465,6 +529,12 @@ def test_a_wrong_line_of_csv_is_named(tmp_path, name):
     assert says.format(path=path) in message
 
 
+def test_a_tab_may_be_written_in_two_ways(tmp_path):
+    (tmp_path / "a.csv").write_text("tokens\ttags\n" + "".join(f"w{n}\tO\n" for n in range(2)) + "a b\tO O\n")
+    for separator in ("tab", "\t", r"\t"):
+        assert len(TableData(path=str(tmp_path / "a.csv"), separator=separator).corpus("x").train) == 1
+
+
 def test_quotation_marks_are_what_is_said_of_them(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text('tokens\ttags\n" a\tO O\nb "\tO O\n"c" d\tO O\n')
@@ -497,6 +567,17 @@ def test_a_wrong_word_of_a_row_is_named(tmp_path, name):
     path.write_text("s,w,t\n" + content)
     columns = {"sentence": "s", "tokens": "w", "tags": "t"}
     assert says.format(path=path) in refusal(TableData(path=str(path), columns=columns))
+
+
+def test_a_sentence_is_of_one_task_and_one_document(tmp_path):
+    rows = [("a", "d", "1", "x"), ("b", "d", "1", "x"), ("c", "e", "1", "x"), ("d", "e", "1", "y"), ("e", "", "", "y")]
+    path = tmp_path / "a.csv"
+    path.write_text("tokens,doc,s,task,tags\n" + "".join(",".join([*row, "O"]) + "\n" for row in rows))
+    columns = {"sentence": "s", "document": "doc"}
+    every = dict.fromkeys(("train", "validation", "test"), path.name)
+    source = TableData(path=str(tmp_path), splits=every, columns=columns, task_column="task")
+    assert [one.words for one in source.corpus("x").train] == [("a", "b"), ("c",)]
+    assert [one.words for one in source.corpus("y").train] == [("d", "e")]
 
 
 def test_many_rows_of_a_word_are_noticed_early(tmp_path):
@@ -544,6 +625,25 @@ def test_a_row_of_parquet_is_named_by_its_index(tmp_path):
     assert ", row 0: tag 1 must be an index from 0 to 4; found -1" in refusal(
         TableData(path=str(tmp_path / "b.parquet"))
     )
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_columns_of_one_name_are_refused(tmp_path, kind):
+    columns = [pa.array([["a"]]), pa.array([["O"]]), pa.array([["B-PER"]])]
+    table = pa.Table.from_arrays(columns, names=["tokens", "tags", "tags"])
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    assert refusal(TableData(path=str(path))) == f"{path}: two columns are named 'tags'; rename one of them"
+
+
+def test_a_date_that_python_has_not_is_one_sentence(tmp_path):
+    table = pa.table({"tokens": [["a"]], "tags": [["O"]], "day": pa.array([10**7], pa.date32())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert refusal(TableData(path=str(tmp_path / "a.parquet"))).startswith(f"cannot read {tmp_path}/a.parquet: ")
 
 
 def test_empty_tables_and_folders_of_splits(tmp_path):

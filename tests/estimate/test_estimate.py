@@ -366,6 +366,17 @@ def test_lengths_are_the_longest_where_none_is_given(tmp_path: Path, run_config:
     assert short.stages[0].step_flops < long.stages[0].step_flops / 3
 
 
+def test_hidden_states_of_streamed_data_are_not_in_memory(
+    tmp_path: Path, run_config: dict[str, Any], tiny_bert_dir: Path
+) -> None:
+    run_config["settings"] = {"head": {"method": "head_only", "finetuning": {"epochs": 2}}}
+    memory, file = (
+        estimated(tmp_path, run_config, f"streaming={value}", length=16).stages[0].copies for value in ("false", "true")
+    )
+    width = BertConfig.from_pretrained(tiny_bert_dir).hidden_size
+    assert memory - file == 30 * 16 * width * 4  # of 24 sentences to train on, and 6 to validate on
+
+
 def test_the_command_prints_every_table(pemeta: Any, run_config: dict[str, Any]) -> None:
     outcome = pemeta("plan", run_config, "--device", "h100", "--world-size", "2")
 

@@ -197,7 +197,7 @@ for _name, _failure in FAILURES.items():
 
     CASES.add(f"the hub's model: {_name}", "cannot load a tokenizer from 'some/model': .*; give a folder", _model)
     CASES.add(f"the hub's tasks: {_name}", "cannot load a model from 'some/model': |some/model", _served)
-    CASES.add(f"the hub's data: {_name}", "cannot load 'unimelb-nlp/wikiann' \\(aa\\): .*; check the network", _data)
+    CASES.add(f"the hub's data: {_name}", "the data set 'unimelb-nlp/wikiann \\(aa\\)': .*; check its name", _data)
 
 
 def downloaded(room: Room, spoil: Callable[[Path], object]) -> Sequence[object]:

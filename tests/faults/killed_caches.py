@@ -73,7 +73,8 @@ def child(folder: Path, deadly: int | None) -> tuple[int, dict[str, Any]]:
             os.environ[cache.VARIABLE] = str(folder)
             points = Points(deadly)
             points.watch()
-            points.before(cache, "_checksum", "checksum")
+            for name, kind in (("_checksum", "checksum"), ("flush", "flush"), ("flush_folder", "flush names")):
+                points.before(cache, name, kind)
             points.before(pemeta.data.encoding, "_encode", "tokenise")
             found = work(points)
             os.write(writer, json.dumps({"found": found, "points": points.seen}).encode())

@@ -73,8 +73,8 @@ class Points:
             save(tensors, path, **kwargs)
 
         files._write, files.save_file = write_text, save_file
-        self.before(files, "_flush", "flush")
-        self.before(files, "_flush_folder", "flush names")
+        self.before(files, "flush", "flush")
+        self.before(files, "flush_folder", "flush names")
         self.before(Path, "replace", "rename")
         self.before(Path, "unlink", "remove")
         self.before(Path, "mkdir", "make a folder")

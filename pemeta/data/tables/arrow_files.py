@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pemeta.data.rows import Row
-from pemeta.data.tables.table import Table, class_names, shown, unreadable
+from pemeta.data.tables.table import Table, class_names, of_values, shown, unreadable
 from pemeta.errors import DataError, reason, shortened
 
 AT_ONCE = 1000
@@ -70,7 +70,7 @@ def _of_batches(path: Path, schema: Any, batches: Iterable[Any]) -> Table:
                 for start in range(0, batch.num_rows, AT_ONCE):
                     for values in batch.slice(start, AT_ONCE).to_pylist():
                         yield Row(values, f"{shown(path)}, row {next(number)}")
-        except (OSError, ValueError, pa.ArrowException) as error:
+        except (OSError, ValueError, ArithmeticError, pa.ArrowException) as error:  # dates may overflow Python's
             raise unreadable(path, error) from None
 
     return Table(shown(path), tuple(schema.names), rows(), names)
@@ -95,10 +95,16 @@ def _saved(folder: Path) -> Table:
 
 
 def dataset_table(dataset: Any, where: str) -> Table:
-    """The table that a ``Dataset`` or an ``IterableDataset`` is, with its transform if it has one."""
+    """The table that a ``Dataset`` or an ``IterableDataset`` is, with its transform if it has one.
+
+    Columns of images, sounds and the like are left out, for they would be decoded.
+    """
+    features = getattr(dataset, "features", None)
     transformed = (getattr(dataset, "format", None) or {}).get("type") == "custom"
     if not transformed:
-        dataset = dataset.with_format(None)  # numbers as Python has them, and no tensors
+        kinds = {name: of_values(feature) for name, feature in (features or {}).items()}
+        decoded = [one for one in kinds if hasattr(kinds[one], "decode") and type(kinds[one]).__name__ != "Json"]
+        dataset = (dataset.remove_columns(decoded) if decoded else dataset).with_format(None)  # no tensors, but numbers
 
     def rows() -> Iterator[Row]:
         number = itertools.count()
@@ -107,4 +113,4 @@ def dataset_table(dataset: Any, where: str) -> Table:
                 yield Row(dict(zip(batch, values, strict=True)), f"{where}, row {next(number)}")
 
     columns = () if transformed else tuple(getattr(dataset, "column_names", None) or ())
-    return Table(where, columns, rows(), class_names(getattr(dataset, "features", None)))
+    return Table(where, columns, rows(), class_names(features))

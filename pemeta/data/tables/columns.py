@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from pemeta.data.rows import Row
+from pemeta.data.schemes import PREFIXED
 from pemeta.data.tables.cells import BLANKS, NUMBER, is_list, split_text, tags_in, words_in
 from pemeta.data.tables.table import Table
 from pemeta.data.token_rows import tags_of
@@ -63,6 +64,7 @@ class Found:
         sentence: Those that say where a sentence begins.
         document: That of the document.
         names: The tags that integers mean.
+        apart: Others in which rows of one sentence have the same value: its document, its task.
     """
 
     tokens: str
@@ -70,6 +72,7 @@ class Found:
     sentence: tuple[str, ...]
     document: str | None
     names: tuple[str, ...] | None
+    apart: tuple[str, ...] = ()
 
 
 def find_columns(table: Table, columns: TokenColumns, names: Sequence[str] | None) -> Found:
@@ -90,12 +93,14 @@ def find_columns(table: Table, columns: TokenColumns, names: Sequence[str] | Non
             f"{table.where}: the integers in {tags!r} have the names {shortened(', '.join(own), 200)}; found others in "
             f"names: {shortened(', '.join(names), 200)}; remove names"
         )
+    document = None if columns.document is None else _column(table, "document", columns.document)
     return Found(
         tokens=_column(table, "tokens", columns.tokens),
         tags=tags,
         sentence=tuple(_column(table, "sentence", one) for one in columns.of_sentences),
-        document=None if columns.document is None else _column(table, "document", columns.document),
+        document=document,
         names=own if names is None else tuple(names),
+        apart=() if document is None else (document,),
     )
 
 
@@ -110,7 +115,7 @@ def _column(table: Table, role: str, given: str | int | None) -> str:
     found = f"found {' and '.join(there)}" if there else f"it has {_listed(table)}"
     raise DataError(
         f"{table.where}: expected a column of {role} ({' or '.join(USUAL[role])}); {found}; say which they are: "
-        f"columns: {{tokens: ..., tags: ...}}{_separator(table)}"
+        f"columns: {{tokens: ..., tags: ...}}{_separator(table) or _no_header(table)}"
     )
 
 
@@ -134,10 +139,26 @@ def _separator(table: Table) -> str:
     """A remedy for a line of several values that was read as one."""
     (only, *others) = table.columns or ("",)
     mark = next((mark for mark in "\t;|," if mark in only), None)
-    return f"; if {mark!r} stands between its values: separator: {mark!r}" if mark and not others else ""
+    written = "tab" if mark == "\t" else repr(mark)
+    return f"; if {mark!r} stands between its values: separator: {written}" if mark and not others else ""
 
 
-def token_rows(table: Table, columns: Found, wanted: Callable[[Row], bool] = lambda row: True) -> Iterator[Row]:
+def _no_header(table: Table) -> str:
+    """A remedy for a first line that was read as the names of columns, if there are tags among them."""
+    for name in table.columns:
+        tags = name.split()
+        if tags and all(tag == "O" or PREFIXED.fullmatch(tag) for tag in tags):
+            token_file = ", or, if each line is a word, read them with data: {name: conll}" if len(tags) == 1 else ""
+            return f"; if the first line has no names, give numbers: columns: {{tokens: 1, tags: 2}}{token_file}"
+    return ""
+
+
+def token_rows(
+    table: Table,
+    columns: Found,
+    wanted: Callable[[Row], bool] = lambda row: True,
+    documents: dict[str, int] | None = None,
+) -> Iterator[Row]:
     """The rows of a table with the columns ``tokens`` and ``tags``, lists of strings, and ``document``, an integer.
 
     Rows of one word each are put together to sentences, if a column says to which one they belong. The table's other
@@ -147,13 +168,15 @@ def token_rows(table: Table, columns: Found, wanted: Callable[[Row], bool] = lam
         table: The table.
         columns: Its columns.
         wanted: Whether a sentence's row is to be read.
+        documents: The numbers of the documents of earlier tables, to which those of this one are added.
 
     Raises:
         DataError: Words or tags cannot be told, or rows seem to be words and not sentences.
     """
     rows = _joined(table.rows, columns) if columns.sentence else table.rows
-    documents: dict[str, int] = {}
+    documents = {} if documents is None else documents
     single: int | None = 0
+    held: list[Row] = []  # until it is known that they are no words
     for row in filter(wanted, rows):
         words, tags = _value(row, columns.tokens), _value(row, columns.tags)
         if not columns.sentence and single is not None:
@@ -162,13 +185,15 @@ def token_rows(table: Table, columns: Found, wanted: Callable[[Row], bool] = lam
             if single == ENOUGH:
                 raise _words_in_rows(table, columns)
         values = {**row.values, "tokens": words_in(words, row.where), "tags": tags_in(tags, row.where)}
-        if columns.document is not None:
-            values["document"] = documents.setdefault(str(row.values.get(columns.document)), len(documents))
-        else:
-            values.pop("document", None)
-        yield _with_tags(Row(values, row.where, row.lines), columns.names)
+        document = None if columns.document is None else _value(row, columns.document)
+        values["document"] = None if document is None else documents.setdefault(str(document), len(documents))
+        held.append(_with_tags(Row(values, row.where, row.lines), columns.names))
+        if columns.sentence or single is None:
+            yield from held
+            held.clear()
     if single is not None and single > 1:
         raise _words_in_rows(table, columns)
+    yield from held
 
 
 def _with_tags(row: Row, names: tuple[str, ...] | None) -> Row:
@@ -217,8 +242,9 @@ def _joined(rows: Iterator[Row], columns: Found) -> Iterator[Row]:
             if own:
                 yield _sentence(own, columns)
             if key in begun:
+                shown = excerpt(key[0] if len(columns.sentence) == 1 else key[: len(columns.sentence)])
                 raise DataError(
-                    f"{row.where}: the sentence {_shown(key)} begins again; it was at {begun[key]}; sort the table by "
+                    f"{row.where}: the sentence {shown} begins again; it was at {begun[key]}; sort the table by "
                     f"{' and '.join(columns.sentence)}, or, if sentences are counted anew in each document, name both "
                     f"columns: columns: {{sentence: [DOCUMENT, {', '.join(columns.sentence)}]}}"
                 )
@@ -231,14 +257,14 @@ def _joined(rows: Iterator[Row], columns: Found) -> Iterator[Row]:
 def _key(row: Row, columns: Found, last: tuple[Any, ...] | None) -> tuple[Any, ...]:
     """What tells the sentence of a row apart: of each column its value, or else the one before."""
     found = []
-    for index, column in enumerate(columns.sentence):
+    for index, column in enumerate((*columns.sentence, *columns.apart)):
         value = _value(row, column)
         if value is None or (isinstance(value, str) and not value.strip()):
-            if last is None:
+            if last is None and index < len(columns.sentence):
                 raise DataError(
                     f"{row.where}: no sentence has begun, for {column!r} is empty; found {excerpt(dict(row.values))}"
                 )
-            value = last[index]
+            value = None if last is None else last[index]
         found.append(value)
     return tuple(found)
 
@@ -263,7 +289,3 @@ def _sentence(rows: Sequence[Row], columns: Found) -> Row:
 def _line(row: Row) -> int | None:
     found = re.search(r", line (\d+)$", row.where)
     return int(found[1]) if found else None
-
-
-def _shown(key: tuple[Any, ...]) -> str:
-    return excerpt(key[0] if len(key) == 1 else key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from os import PathLike
 from typing import Any
 
 from pemeta.data.rows import Row
@@ -28,10 +29,13 @@ def given_tables(data: object, splits: Mapping[Split, str] | None, where: str) -
     """
     if not isinstance(data, Mapping):
         return {"train": _tables(data, where)}
+    for name in data:
+        if not isinstance(name, str):
+            raise DataError(f"{where}: expected the name of a split; found {excerpt(name)}; call it train, for example")
     if data and not any(map(_is_table, data.values())):
         raise DataError(
             f"{where}: expected data sets or data frames by split; found {excerpt(data)}; make a data set of columns: "
-            "datasets.Dataset.from_dict(data)"
+            "datasets.Dataset.from_dict(data); or of rows: datasets.Dataset.from_list(rows)"
         )
     found = parts_of(list(data), splits, where)
     for name in found.values():
@@ -59,7 +63,11 @@ def _tables(data: Any, where: str) -> Tables:
     if _is_dataset(data):
         return lambda: [dataset_table(data, where).not_empty()]
     kind = article(type(data).__name__)
-    remedy = "make one: datasets.Dataset.from_list(rows)" if isinstance(data, list) else "convert it with to_pandas()"
+    remedy = "convert it with to_pandas()"
+    if isinstance(data, str | PathLike):
+        remedy = "load it: datasets.load_dataset(...), or data: {name: table, path: ...} in a configuration"
+    elif not hasattr(data, "to_pandas"):
+        remedy = "make one: datasets.Dataset.from_list(rows)"
     raise DataError(
         f"{where}: expected a datasets.Dataset, a pandas.DataFrame, or a mapping of splits to them; found {kind}: "
         f"{excerpt(data)}; {remedy}"
@@ -68,9 +76,6 @@ def _tables(data: Any, where: str) -> Tables:
 
 def _frame_table(frame: Any, where: str) -> Table:
     columns = tuple(map(str, frame.columns))
-    twice = next((name for name in columns if columns.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{where}: two columns are named {twice!r}; rename one of them")
 
     def rows() -> Iterator[Row]:
         for number, values in enumerate(frame.itertuples(index=False, name=None)):

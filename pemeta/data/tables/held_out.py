@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeAlias
 
+import numpy as np
 from pydantic import BeforeValidator
 
 from pemeta.data.sentences import SPLITS, Sentence, Split
@@ -104,39 +106,66 @@ def held_out(
     Raises:
         TooFewError: Nothing would be left to train on.
     """
-    ranks = [_rank(sentence, seed) for sentence in train]
-    numbers = Counter(ranks)
-    waiting = sorted(numbers, reverse=True)
-    of: dict[int, Split] = {}
-    for split, share in shares.items():
-        if share == "train":
-            continue
-        taken, goal = 0, max(1, round(share * len(train)))
-        while waiting and taken < goal:
-            rank = waiting.pop()
-            of[rank] = split
-            taken += numbers[rank]
-    if not waiting:
-        what = " and ".join(shares)
-        again = ", ".join(f"{split}: train" for split in shares)
+    parts, notes = read_held_out(lambda: train, shares, seed, where)
+    return {split: tuple(part()) for split, part in parts.items()}, notes
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the sentences to train on.
+
+    Attributes:
+        whole: Begins to read all of them.
+        seed: Seed of the choice.
+        ranks: Ranks of those that belong to the part.
+        number: How many these are.
+    """
+
+    whole: Callable[[], Iterable[Sentence]]
+    seed: int
+    ranks: range
+    number: int
+
+    def __call__(self) -> Iterator[Sentence]:
+        """Begin to read them."""
+        return (sentence for sentence in self.whole() if _rank(sentence, self.seed) in self.ranks)
+
+
+def read_held_out(
+    read: Callable[[], Iterable[Sentence]], shares: Mapping[Split, Share], seed: int, where: str
+) -> tuple[dict[Split, Part], list[str]]:
+    """What :func:`held_out` returns, for sentences that are read one by one, and again for each part."""
+    ranks = np.fromiter((_rank(sentence, seed) for sentence in read()), np.uint64)
+    different, numbers = np.unique(ranks, return_counts=True)
+    before = np.concatenate([[0], np.cumsum(numbers)])  # each rank, the number of sentences of lower ones
+    held: dict[Split, float] = {split: share for split, share in shares.items() if share != "train"}
+    ends = [0]
+    for share in held.values():
+        goal = before[ends[-1]] + max(1, round(share * len(ranks)))
+        ends.append(min(int(np.searchsorted(before, goal)), len(different)))
+    if ends[-1] == len(different):
+        what, again = " and ".join(shares), ", ".join(f"{split}: train" for split in shares)
+        texts = f"{counted(len(ranks), 'sentence')} to train on with {counted(len(different), 'different text')}"
         raise TooFewError(
-            f"{where} has no {what}, and {counted(len(train), 'sentence')} to train on with {len(numbers)} different "
-            "texts, which are too few to hold some out; say where the missing part is, with splits; or, to try things "
-            f"out on the same sentences, say {again}"
+            f"{where} has no {what}, and {texts}, which are too few to hold some out; say where the missing part is, "
+            f"with splits; or, to try things out on the same sentences, say {again}"
         )
-    parts: dict[Split, list[Sentence]] = {split: [] for split in ("train", *shares)}
-    for sentence, rank in zip(train, ranks, strict=True):
-        parts[of.get(rank, "train")].append(sentence)
+    edges = pairwise([0, *(int(different[end]) for end in ends[1:]), 2**64])
+    sizes = np.diff(before[[*ends, -1]]).tolist()
+    found = {
+        split: Part(read, seed, range(*edge), size)
+        for split, edge, size in zip((*held, "train"), edges, sizes, strict=True)
+    }
+    parts: dict[Split, Part] = {split: found.get(split, found["train"]) for split in ("train", *shares)}
     notes = []
-    for split, share in shares.items():
-        if share == "train":
-            parts[split] = parts["train"]
-            what = "the training sentences stand in for it, so its scores tell nothing about other sentences"
-        else:
-            what = f"{len(parts[split])} of {len(train)} training sentences are held out for it, chosen by split_seed "
-            what += str(seed)
+    for split in shares:
+        what = (
+            f"{parts[split].number} of {len(ranks)} training sentences are held out for it, chosen by split_seed {seed}"
+            if split in held
+            else "the training sentences stand in for it, so its scores tell nothing about other sentences"
+        )
         notes.append(f"{where} has no {split}: {what}")
-    return {split: tuple(part) for split, part in parts.items()}, notes
+    return parts, notes
 
 
 def _rank(sentence: Sentence, seed: int) -> int:

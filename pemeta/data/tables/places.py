@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pemeta.data.sentences import Split
 from pemeta.data.tables.files import ENDINGS
 from pemeta.data.tables.held_out import parts_of
-from pemeta.data.tables.table import shown
+from pemeta.data.tables.table import shown, unreadable
 from pemeta.data.tables.text_files import PACKED
+from pemeta.data.token_files.lines import is_folder
 from pemeta.errors import DataError, shortened, unknown_name
 
 PLACE = re.compile(r"\{([^{}]*)\}")
@@ -22,8 +23,8 @@ SAVED = "state.json"
 """A file in each folder that ``Dataset.save_to_disk`` has written."""
 ABOUT = {"dataset_dict.json", "dataset_info.json", "dataset_infos.json", SAVED}
 """Files that ``datasets`` puts beside tables."""
-SHARD = re.compile(r"-\d+-of-\d+$")
-"""The end of the name of one of several files that are one table together."""
+SHARD = re.compile(r"-(\d+)-of-(\d+)$")
+"""The end of the name of one of several files that are one table together: its number, from 0, and that of all."""
 
 
 def checked_pattern(pattern: str) -> str:
@@ -69,9 +70,9 @@ def files_of(
     """
     if patterns is not None:
         return {split: _matching(root, filled(pattern, task, split)) for split, pattern in patterns.items()}
-    if not root.exists():
+    if not is_file(root) and not is_folder(root):
         raise DataError(f"there is no file or folder {shown(root)}; check data.path")
-    if root.is_file() or (root / SAVED).is_file():
+    if is_file(root) or is_file(root / SAVED):
         return {"train": [root]}
     folder = root if is_whole(root, format) else root / task
     if not is_folder(folder):
@@ -83,6 +84,7 @@ def files_of(
     tables = _tables_in(folder, format)
     parts = parts_of(list(tables), None, shown(folder))
     for name in parts.values():
+        _check_shards(tables[name])
         endings = {path.name[len(path.name.partition(".")[0]) :] for path in tables[name]}
         if len(endings) > 1:
             files = " and ".join(path.name for path in tables[name])
@@ -92,13 +94,13 @@ def files_of(
 
 def is_whole(root: Path, format: str | None) -> bool:
     """Whether a path is all there is, and not a folder with one folder for each task."""
-    return root.is_file() or (is_folder(root) and ((root / SAVED).is_file() or "train" in _tables_in(root, format)))
+    return is_file(root) or (is_folder(root) and (is_file(root / SAVED) or "train" in _tables_in(root, format)))
 
 
-def is_folder(path: Path) -> bool:
-    """Whether a path is a folder."""
+def is_file(path: Path) -> bool:
+    """Whether a path is a file."""
     try:
-        return path.is_dir()
+        return path.is_file()
     except (OSError, ValueError):  # a name that is too long for a file
         return False
 
@@ -107,13 +109,34 @@ def _tables_in(folder: Path, format: str | None) -> dict[str, list[Path]]:
     """The tables in a folder, by their names without endings and numbers of shards."""
     endings = ENDINGS[format] if format else tuple(ending for some in ENDINGS.values() for ending in some)
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        inner = path.with_suffix("") if path.suffix in PACKED else path
-        if path.is_file() and path.name not in ABOUT and inner.suffix in endings:
+    try:
+        children = sorted(folder.iterdir())
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    for path in children:
+        inner = _inner(path)
+        if path.is_file() and path.name not in ABOUT and inner.suffix.lower() in endings:
             found.setdefault(SHARD.sub("", inner.stem), []).append(path)
         elif format in (None, "arrow") and (path / SAVED).is_file():  # of Dataset.save_to_disk
             found.setdefault(path.name, []).append(path)
     return found
+
+
+def _inner(path: Path) -> Path:
+    """A path without the ending of a file that is packed."""
+    return path.with_suffix("") if path.suffix.lower() in PACKED else path
+
+
+def _check_shards(paths: Sequence[Path]) -> None:
+    """Refuse files of which one says that there are others, which are not there."""
+    shards = [(int(found[1]), int(found[2])) for path in paths if (found := SHARD.search(_inner(path).stem))]
+    lacking = sorted({(number, of) for _, of in shards for number in range(of)} - {*shards})
+    if lacking:
+        number, of = lacking[0]
+        raise DataError(
+            f"{shown(paths[0])} is one of {of} files, of which number {number:05} is not there; fetch all of them, or "
+            "name those to read with splits"
+        )
 
 
 def _matching(root: Path, pattern: str) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
@@ -17,7 +18,7 @@ from pemeta.data.tables.columns import TokenColumns, check_column, find_columns,
 from pemeta.data.tables.held_out import Share, held_out
 from pemeta.data.tables.table import Table
 from pemeta.data.token_rows import detect_rows, sentences
-from pemeta.errors import DataError, shortened, unknown_name
+from pemeta.errors import DataError, excerpt, shortened, unknown_name
 from pemeta.utils.registry import Frozen
 from pemeta.utils.values import missing, whole
 
@@ -38,6 +39,22 @@ class Parts(NamedTuple):
     labels: LabelSet
     splits: dict[Split, tuple[Sentence, ...]]
     notes: tuple[str, ...]
+
+
+class Readers(NamedTuple):
+    """What a corpus is made of, for those who read it one by one.
+
+    Attributes:
+        labels: Label set of all sentences.
+        scheme: The scheme that the tags are in.
+        splits: For each split that the data has, what begins to read its sentences.
+        notes: What was found in reading, in a line each.
+    """
+
+    labels: LabelSet
+    scheme: Scheme
+    splits: dict[Split, Callable[[], Iterator[Sentence]]]
+    notes: list[str]
 
 
 def _checked(types: Any) -> Any:
@@ -85,6 +102,31 @@ class TableReading(Frozen):
     test: Share = 0.1
     split_seed: int = 0
 
+    def readers(self, task: str, splits: Mapping[Split, Tables], where: str) -> Readers:
+        """What reads the sentences of a task, one by one.
+
+        Args:
+            task: The task.
+            splits: The tables of each split that the data has; train is one of them.
+            where: What notes call the data.
+
+        Raises:
+            DataError: A table is malformed, or no scheme fits. What is wrong with a row is said when it is read.
+        """
+        labels, mapping = self._labels(task, splits["train"])
+        rows = {split: partial(self._rows, task, tables) for split, tables in splits.items()}
+        scheme, notes = self._scheme(rows.values(), where)
+        found: dict[Split, Callable[[], Iterator[Sentence]]] = {
+            split: partial(self._sentences, read, labels, scheme, mapping, f"{where}, {split}")
+            for split, read in rows.items()
+        }
+        return Readers(labels, scheme, found, notes)
+
+    @property
+    def shares(self) -> dict[Split, Share]:
+        """What becomes of each split that the data lacks."""
+        return {"validation": self.validation, "test": self.test}
+
     def parts(self, task: str, splits: Mapping[Split, Tables], where: str) -> Parts:
         """The sentences of a task.
 
@@ -96,22 +138,32 @@ class TableReading(Frozen):
         Raises:
             DataError: A table or a row is malformed, a split holds no sentence, or too few to hold some out.
         """
-        labels, mapping = self._labels(task, splits["train"])
-        rows = {split: partial(self._rows, task, tables) for split, tables in splits.items()}
-        scheme, notes = self._scheme(rows.values(), where)
-        found: dict[Split, tuple[Sentence, ...]] = {}
-        for split, read in rows.items():
-            try:
-                found[split] = tuple(sentences(read(), labels=labels, scheme=scheme, types=mapping))
-            except SchemeError as error:
-                raise self._with_remedy(error, read) from None
-            if not found[split]:
-                raise DataError(f"{where}, {split}: found no sentence; remove it from splits, or give it one")
-        shares = {split: getattr(self, split) for split in SPLITS if split not in splits}
-        if shares:
-            parts, more = held_out(found["train"], shares, self.split_seed, where)
+        labels, _, readers, notes = self.readers(task, splits, where)
+        found = {split: tuple(read()) for split, read in readers.items()}
+        lacking = {split: self.shares[split] for split in SPLITS if split not in splits}
+        if lacking:
+            parts, more = held_out(found["train"], lacking, self.split_seed, where)
             found, notes = {**found, **parts}, [*notes, *more]
         return Parts(labels, found, tuple(notes))
+
+    def _sentences(
+        self,
+        read: Callable[[], Iterator[Row]],
+        labels: LabelSet,
+        scheme: Scheme,
+        mapping: TypeMap | None,
+        where: str,
+    ) -> Iterator[Sentence]:
+        """The sentences of a split, of which there must be one."""
+        empty = True
+        try:
+            for sentence in sentences(read(), labels=labels, scheme=scheme, types=mapping):
+                yield sentence
+                empty = False
+        except SchemeError as error:
+            raise self._with_remedy(error, read) from None
+        if empty:
+            raise DataError(f"{where}: found no sentence; remove it from splits, or give it one")
 
     def _labels(self, task: str, train: Tables) -> tuple[LabelSet, TypeMap | None]:
         """The label set, and what each type of the data is called in it."""
@@ -143,14 +195,16 @@ class TableReading(Frozen):
     def _rows(self, task: str, tables: Tables) -> Iterator[Row]:
         """The rows of a task in a split."""
         others: dict[str, None] = {}
+        documents: dict[str, int] = {}
         number, where = 0, ""
         for table in tables():
             where = table.where
             columns = find_columns(table, self.columns, self.names)
             if self.task_column is not None:
                 check_column(table, self.task_column, "task_column")
+                columns = replace(columns, apart=(*columns.apart, self.task_column))
             wanted = partial(self._is_of, task, table.names, others)
-            for row in token_rows(table, columns, wanted):
+            for row in token_rows(table, columns, wanted, documents):
                 number += 1
                 yield row
         if not number and others:
@@ -165,12 +219,16 @@ class TableReading(Frozen):
         own = names.get(self.task_column)
         if own is not None and index is not None and 0 <= index < len(own):
             value = own[index]
-        if missing(value) or value == "":
+        if missing(value) or not str(value).strip():
             raise DataError(
                 f"{row.where}: the row is of no task, for {self.task_column!r} is empty; give it one, or remove the row"
             )
         if str(value) == task:
             return True
+        if str(value).strip() == task.strip():
+            raise DataError(
+                f"{row.where}: {self.task_column!r} is {excerpt(value)}, but the task is {task!r}; remove the blanks"
+            )
         others[str(value)] = None
         return False
 

@@ -39,8 +39,9 @@ class Table:
         """The table, of which the first row has been read.
 
         Raises:
-            DataError: It has no row, or its first one is malformed.
+            DataError: It has no row, or its first one is malformed, or two columns have one name.
         """
+        check_names(self.columns, self.where)
         first = next(self.rows, None)
         if first is None:
             raise DataError(f"{self.where} holds no row; check the path")
@@ -48,15 +49,30 @@ class Table:
         return replace(self, columns=columns, rows=itertools.chain([first], self.rows))
 
 
+def check_names(names: tuple[str, ...], where: str) -> None:
+    """Refuse a table of which two columns have one name.
+
+    Raises:
+        DataError: Two have.
+    """
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{where}: two columns are named {twice!r}; rename one of them")
+
+
 def class_names(features: Any) -> dict[str, tuple[str, ...]]:
     """By column, the names of its numbers, of ``features`` of a data set: of numbers, and of lists of them."""
     found = {}
     for column, feature in (features or {}).items():
-        inner = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", feature)
-        names = getattr(inner, "names", None)
+        names = getattr(of_values(feature), "names", None)
         if names is not None:
             found[str(column)] = tuple(map(str, names))
     return found
+
+
+def of_values(feature: Any) -> Any:
+    """What ``datasets`` knows about the values of a column, or of the lists in it."""
+    return feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", feature)
 
 
 def shown(path: Path) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pemeta.data.rows import Row
 from pemeta.data.tables.table import PACKED as PACKED
-from pemeta.data.tables.table import about_content, into, shown, unreadable
+from pemeta.data.tables.table import about_content, check_names, into, shown, unreadable
 from pemeta.errors import DataError, counted, excerpt, reason
 
 MARK = b"\xef\xbb\xbf"
@@ -174,25 +174,18 @@ def delimited_rows(path: Path, separator: str, quotes: bool | None, header: bool
         if not values:  # a blank line
             continue
         if names is None:
-            names = _column_names(values, where) if header else tuple(str(n + 1) for n in range(len(values)))
+            names = tuple(values) if header else tuple(str(n + 1) for n in range(len(values)))
+            check_names(names, where)
             if header:
                 continue
         if len(values) != len(names):
+            quote = f"put quotation marks around a value that holds {separator!r}"
             raise DataError(
                 f"{where}: expected {counted(len(names), 'value')}, as in the {'header' if header else 'first line'}; "
-                f"found {len(values)}: {excerpt(lines.first)}; put quotation marks around a value that holds "
-                f"{separator!r}"
+                f"found {len(values)}: {excerpt(lines.first)}; "
+                f"{quote if len(values) > len(names) else 'give the line all values, even if they are empty'}"
             )
         yield Row(dict(zip(names, values, strict=True)), where)
-
-
-def _column_names(values: list[str], where: str) -> tuple[str, ...]:
-    twice = next((name for name in values if name and values.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(
-            f"{where}: two columns are named {twice!r}; rename one of them; the header is {excerpt(values)}"
-        )
-    return tuple(values)
 
 
 def _misread(error: csv.Error, lines: _Lines) -> str:
