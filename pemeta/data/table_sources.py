@@ -44,9 +44,7 @@ def _mark(separator: str | None) -> str | None:
 
 
 def _of_task(pattern: str) -> str:
-    if "{split}" in pattern:
-        raise ValueError(f"only {{task}} may stand in braces; found {pattern!r}")
-    return checked_pattern(pattern)
+    return checked_pattern(pattern, split=False)
 
 
 Pattern = Annotated[str, Field(min_length=1), AfterValidator(_of_task)]

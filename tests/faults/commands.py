@@ -192,7 +192,7 @@ for _name, _failure in FAILURES.items():
         def load(*_: object, **__: object) -> None:
             raise failure()
 
-        room.patch.setattr("datasets.load_dataset", load)
+        room.patch.setattr("datasets.load_dataset_builder", load)
         return ("run", room.config, "data={name: wikiann}")
 
     CASES.add(f"the hub's model: {_name}", "cannot load a tokenizer from 'some/model': .*; give a folder", _model)

@@ -27,15 +27,16 @@ SHARD = re.compile(r"-(\d+)-of-(\d+)$")
 """The end of the name of one of several files that are one table together: its number, from 0, and that of all."""
 
 
-def checked_pattern(pattern: str) -> str:
-    """A pattern in which nothing but the task and the split stand in braces.
+def checked_pattern(pattern: str, split: bool = True) -> str:
+    """A pattern in which nothing but the task, and the split if ``split``, stand in braces.
 
     Raises:
         ValueError: Something else does.
     """
     for name in PLACE.findall(pattern):
-        if name not in (*TASK, SPLIT):
-            raise ValueError(f"only {{task}} and {{split}} may stand in braces; found {{{name}}} in {pattern!r}")
+        if name not in TASK and not (split and name == SPLIT):
+            places = "{task} and {split}" if split else "{task}"
+            raise ValueError(f"only {places} may stand in braces; found {{{name}}} in {pattern!r}")
     return pattern
 
 
