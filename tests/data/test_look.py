@@ -446,6 +446,7 @@ def convert(message: str, folder: Path) -> None:
         (b"# only = comments\n\n-DOCSTART-\tO\n", "holds no word"),
         (b"Ada\tB\nL\tI\nx\tO\n\ny\tO\n", "a letter without a type"),
         (b"B-PER\tO\nO\tO\n\nO\tO\n", "its columns hold tags and no words"),
+        (b"text,label\nI love it,pos\nbad,neg\n", "none of its 2 columns holds tags"),  # of texts
     ],
 )
 def test_what_is_no_file_of_sentences_is_refused_in_a_sentence(tmp_path, content, says):

@@ -108,7 +108,7 @@ class _Table:
         if tagged == [0] and nothing and not self.columns[0].share("O"):  # words such as U-Boot
             tagged = []
         named = [n for n, name in enumerate(self.header) if _TAGS.fullmatch(name)]
-        by_name = [n for n in named if not self.columns[n].holds_integers]
+        by_name = [n for n in named if self.columns[n].share("O") or self.columns[n].types]  # not labels of texts
         types = [n for n, column in enumerate(self.columns) if column.holds_types]
         kinds = (
             [n for n in tagged if not self.columns[n].types.keys() <= CHUNKS],
