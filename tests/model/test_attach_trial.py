@@ -4,9 +4,10 @@ from functools import partial
 
 import pytest
 import torch
+import transformers as t
 from architectures import backbone, batch
 
-from pemeta import LoRA, PEModel
+from pemeta import BitFit, Compose, Full, HeadOnly, LayerNormTuning, LoRA, PEModel
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Insertion
 from pemeta.methods.lora import LowRank
@@ -76,3 +77,27 @@ def test_backbones_of_one_kind_are_tried_once():
 def test_a_backbone_without_values_is_not_tried():
     model = PEModel(backbone("bert").to("meta"), LoRA(rank=2))
     assert model.get_parameter(model.partition().theta_a[0]).is_meta
+
+
+class Deaf(t.LlamaModel):
+    """A Llama with a bias, and norms, that its passes do not use."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.unused = torch.nn.LayerNorm(config.hidden_size)
+
+
+def test_what_is_adapted_of_the_backbone_itself_is_used_in_a_pass():
+    whole = Deaf(backbone("llama").config)
+    with pytest.raises(ModelError, match=r"^bitfit cannot .* no gradient of a tiny batch reaches unused\.bias; .*"):
+        PEModel(whole, BitFit())
+    with pytest.raises(ModelError, match=r"^compose cannot .* no gradient of a tiny batch reaches unused\.bias; .*"):
+        PEModel(whole, Compose(methods=(BitFit(), HeadOnly())))
+    PEModel(whole, LayerNormTuning())  # others are used
+    PEModel(Deaf(whole.config).requires_grad_(False), Full())
+
+
+def test_a_compiled_backbone_is_not_tried():
+    whole = backbone("bert")
+    whole.compile(backend=lambda *_: pytest.fail("it was run"))
+    PEModel(whole, HeadOnly())
