@@ -66,6 +66,10 @@ MORE = {
     "esm": {"ffn": None, "ffn_up": ("intermediate.dense",), "ffn_residual": False},
     "opt": {"layers": "decoder.layers", "ffn": None, "ffn_up": ("fc1",), "ffn_down": "fc2"},
     "mixtral": {"query": "self_attn.q_proj", "ffn": "mlp", "experts": "mlp.experts", "ffn_up": (), "ffn_down": None},
+    # What attention gives is normalised, so that it is not linear in the values.
+    "diffllama": {"query": "self_attn.q_proj", "key": "self_attn.k_proj", "value": "self_attn.v_proj"},
+    # Adapters of languages are narrower blocks of the same kind.
+    "xmod": {"ffn": None, "ffn_up": ("intermediate.dense",), "ffn_down": "output.dense"},
     # Attention by parameters that are no maps, without maps, and of another kind.
     "xlnet": {"query": None, "attention": None, "ffn": None, "ffn_down": "ff.layer_2"},
     "fnet": {"query": None, "ffn": "output", "ffn_residual": True},
@@ -118,6 +122,18 @@ def test_a_map_that_is_there_and_not_called_is_not_taken():
         ModelError, match=r"lora cannot be attached to LlamaModel: no query was found in its layers \(.*found"
     ):
         LoRA().attach(whole)
+
+
+def test_two_of_a_kind_are_none():
+    """TimeSformer attends between frames, and then within them, and has a map after each."""
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
+    whole = t.TimesformerModel(t.TimesformerConfig(**sizes, image_size=8, patch_size=4, num_frames=2))
+    with pytest.raises(ModelError, match=r"no query was found in its layers \(.*found several: temporal_attention\."):
+        LoRA().attach(whole)
+    with pytest.raises(
+        ModelError, match=r"no ffn_down was found in its layers \(.*found several blocks, with temporal_"
+    ):
+        LoRA(targets="ffn_down").attach(whole)
 
 
 def test_layers_with_other_parts():

@@ -1,8 +1,9 @@
 """Query, key, value and output maps of a layer, by what changes of their outputs do to attention.
 
 Attention is ``softmax(q kᵀ) v``: it is linear in the values and in nothing else, a query matters at its own position
-only, and where the values of all positions are equal it returns them. So the maps that feed it are told from each
-other, and from those of convolutions, state spaces and gates, whatever their names are.
+only, and where the values of all positions are equal it returns them, whatever the keys are; the last holds, too, where
+values, or the result, are normalised. So the maps that feed it are told from each other, and from those of
+convolutions, state spaces and gates, whatever their names are.
 """
 
 from __future__ import annotations
@@ -39,15 +40,18 @@ def attention_maps(trial: Trial, guess: AttentionMaps | None) -> AttentionMaps |
         guess: What the names say, which decides where passes cannot.
     """
     seen: list[str] = []
+    found: list[AttentionMaps] = []
     for output in trial.derived:
         feeds = trial.feeds(output)
         if "mixing" not in feeds.values():
             continue
         roles = _separate(trial, output, feeds) or _fused(trial, output, feeds) or _named(trial, output, feeds, guess)
         if roles is not None:
-            return roles
+            found.append(roles)
         seen.append(f"{output}, which depends on {', '.join(feeds)}")
-    return f"looked for {LOOKED_FOR}; found {'; '.join(seen) or 'none'}"
+    if len(found) == 1:
+        return found[0]
+    return f"looked for {LOOKED_FOR}; found {'several: ' if found else ''}{'; '.join(seen) or 'none'}"
 
 
 def _separate(trial: Trial, output: str, feeds: Mapping[str, Effect]) -> AttentionMaps | None:
@@ -55,6 +59,8 @@ def _separate(trial: Trial, output: str, feeds: Mapping[str, Effect]) -> Attenti
     scene = _Scene(trial, output, list(feeds))
     mixing = [name for name, effect in feeds.items() if effect == "mixing"]
     values = [name for name in mixing if scene.is_affine(name)]
+    if not values and len(mixing) == 2:
+        values = [value for name, value in (mixing, mixing[::-1]) if scene.only_weighs(name, value)]
     keys = [name for name in mixing if name not in values]
     if len(values) != 1 or len(keys) != 1:
         return None
