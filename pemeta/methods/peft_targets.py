@@ -102,6 +102,9 @@ def targeted_maps(backbone: nn.Module, targets: Sequence[str], top_layers: int |
         return [name for layer in layer_names(backbone, top_layers) for name in _parts(backbone, layer, wanted)]
     every = [name for name, module in backbone.named_modules() if is_linear(module) and not is_added(name)]
     maps = [name for name in every if layers is None or name.startswith(layers)]
+    if not maps:
+        where = type(backbone).__name__ if layers is None else f"the top layers of {type(backbone).__name__}"
+        raise ModelError(f"there is no linear map in {where}; use another method")
     found: set[str] = set()
     for target in targets:
         chosen = _selected(backbone, target, maps)

@@ -18,6 +18,7 @@ from pemeta.backbone.structure.inputs import LENGTH, ROWS, tiny_batches
 from pemeta.backbone.structure.undisturbed import has_values, undisturbed
 from pemeta.errors import ModelError, clause
 from pemeta.methods.base import PEMethod, is_added
+from pemeta.utils.modules import only_trainable
 
 _PASSED: set[Any] = set()
 """Methods, kinds of backbones and what was attached to these before, with which a trial has passed."""
@@ -93,7 +94,9 @@ class AttachTrial:
 
     def _fault(self, inputs: dict[str, Any], before: Tensor) -> str | None:
         """What is wrong with a pass, with the remedy; None if nothing is."""
-        with undisturbed(self.backbone, bare=False), torch.enable_grad():
+        theta_a = self.method.theta_a(self.backbone)
+        # Without gradients of θ_p, some modules of PyTorch call kernels of their own, past layers that were put in.
+        with undisturbed(self.backbone, bare=False), only_trainable(self.backbone, theta_a), torch.enable_grad():
             states = getattr(self.backbone(**inputs), "last_hidden_state", None)
             if not isinstance(states, Tensor) or states.shape != before.shape:
                 return "with it, a tiny batch has hidden states of another shape; use another method"
@@ -108,9 +111,9 @@ class AttachTrial:
     def _unreached(self, states: Tensor) -> list[str]:
         """What of θ_a a pass should use and does not: what was added to a part in use, or all of it."""
         own = dict(self.backbone.named_parameters())
-        names = [name for name in self.method.theta_a(self.backbone) if own[name].requires_grad]
+        names = self.method.theta_a(self.backbone)
         if not states.requires_grad or len(names) == len(own):  # gradients of all parameters would need memory
-            return [] if states.requires_grad else names
+            return [] if states.requires_grad else list(names)
         wanted = [own[name] for name in names]
         found: Sequence[Tensor | None] = ()
         if names:
@@ -118,4 +121,4 @@ class AttachTrial:
         pairs = list(zip(names, found, strict=True))
         reached = [name for name, gradient in pairs if gradient is not None]
         missing = [name for name, gradient in pairs if gradient is None and is_added(name)]
-        return list(unused(self.backbone, missing, reached)) if reached else names
+        return list(unused(self.backbone, missing, reached)) if reached else list(names)

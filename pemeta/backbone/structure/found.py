@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from pemeta.backbone.maps import walk
 from pemeta.backbone.structure.attention_roles import LOOKED_FOR, AttentionMaps, attention_maps
-from pemeta.backbone.structure.description import PARTS, Architecture, Output
+from pemeta.backbone.structure.description import PARTS, REMEDY, Architecture, Output
 from pemeta.backbone.structure.ffn_roles import FeedForward, common_parent, experts_of, feed_forward
 from pemeta.backbone.structure.guess import guessed
 from pemeta.backbone.structure.layers import expand, layer_paths
@@ -78,7 +78,7 @@ def _record(backbone: nn.Module, names: Sequence[str], tried: bool) -> Record | 
         return recorded(backbone, names)
     except ModelError as error:
         if tried:
-            raise ModelError(f"{error}, so that its parts cannot be told by what they do") from None
+            raise ModelError(f"{error}, so that its parts cannot be told by what they do; {REMEDY}") from None
         return None
 
 
