@@ -1,6 +1,7 @@
 """Layers and their parts, found in a backbone: by what they do, or by their names where there are no values."""
 
 import copy
+import re
 from dataclasses import fields, replace
 
 import pytest
@@ -122,6 +123,21 @@ def test_a_map_that_is_there_and_not_called_is_not_taken():
         ModelError, match=r"lora cannot be attached to LlamaModel: no query was found in its layers \(.*found"
     ):
         LoRA().attach(whole)
+
+
+@pytest.mark.parametrize("zero", ["", "query|q_proj", "key|k_proj|value|v_proj", "output|o_proj|down_proj"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+def test_values_do_not_matter(name, zero):
+    """Maps start as zero in some models; without effect of the query, values must not be taken for keys, too."""
+    whole = backbone(name)
+    with torch.no_grad():
+        for parameter in (one for path, one in whole.named_parameters() if re.search(zero, path)):
+            parameter.zero_()
+    values = copy.deepcopy(whole.state_dict())
+    flags = [(id(one), one.requires_grad) for one in whole.parameters()]
+    assert found_in(whole) == KNOWN[name]
+    assert [(id(one), one.requires_grad) for one in whole.parameters()] == flags
+    assert all(torch.equal(value, values[path]) for path, value in whole.state_dict().items())
 
 
 def test_two_of_a_kind_are_none():

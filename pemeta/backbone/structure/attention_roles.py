@@ -75,8 +75,9 @@ def _fused(trial: Trial, output: str, feeds: Mapping[str, Effect]) -> AttentionM
     rest = [name for name in feeds if name not in mixing]
     if len(mixing) != 1 or len(rest) > 1:
         return None
-    width = _Scene(trial, output, list(feeds)).copied(mixing[0])
-    if width is None:
+    scene = _Scene(trial, output, list(feeds))
+    width = scene.copied(mixing[0])
+    if width is None or scene.is_affine(mixing[0]):  # values alone, where the other maps have no effect
         return None
     return AttentionMaps(rest[0] if rest else mixing[0], mixing[0], mixing[0], output, width)
 
@@ -112,9 +113,10 @@ class _Scene:
         return self.trial.plain.inputs[self.output] * float("nan") if found is None else found
 
     def is_affine(self, name: str) -> bool:
-        """Whether the result is an affine function of a map's output."""
-        none, once, twice = (rows_of(self.result({name: self.base[name] * factor})) for factor in (0, 1, 2))
-        bend, rise = (twice - 2 * once + none).abs().amax(), (twice - none).abs().amax()
+        """Whether the result is an affine function of a map's output: halfway between two it is halfway."""
+        one, other = self.base[name], drawn(self.base[name], 13)
+        start, middle, end = (rows_of(self.result({name: at})) for at in (one, (one + other) / 2, other))
+        bend, rise = (end - 2 * middle + start).abs().amax(), (end - start).abs().amax()
         return bool(bend <= closeness(self.base[name]) * rise) and bool(rise > 0)
 
     def only_weighs(self, name: str, value: str) -> bool:
