@@ -63,13 +63,24 @@ def _unused_maps(backbone: nn.Module) -> Iterator[str]:
             return
         if not isinstance(states, Tensor) or not states.requires_grad:
             return
-        found: Sequence[Tensor | None] = ()
-        if offsets:
-            found = torch.autograd.grad(states.sum(), list(offsets.values()), allow_unused=True)
-    reached = [f"{name}.weight" for name, gradient in zip(offsets, found, strict=True) if gradient is not None]
+        leaves = leaves_of(states)
+    reached = [f"{name}.weight" for name, offset in offsets.items() if id(offset) in leaves]
     if reached:
         missing = {f"{name}.weight": name for name in maps if f"{name}.weight" not in reached}
         yield from (missing[name] for name in unused(backbone, list(missing), reached))
+
+
+def leaves_of(value: Tensor) -> set[int]:
+    """The leaves that a value's graph has, by identity: a backward pass through a large backbone would take long."""
+    found: set[int] = set()
+    seen, todo = {value.grad_fn}, [value.grad_fn]
+    while todo:
+        node = todo.pop()
+        found.add(id(getattr(node, "variable", None)))
+        new = {before for before, _ in (() if node is None else node.next_functions)} - seen
+        seen |= new
+        todo += new
+    return found
 
 
 class _Offset:

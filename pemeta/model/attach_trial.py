@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from pemeta.backbone.architectures import kind_of
 from pemeta.backbone.attention import attention_of
 from pemeta.backbone.given import require_sequence
 from pemeta.backbone.layer_reuse import is_compiled
-from pemeta.backbone.reach import listed, unused
+from pemeta.backbone.reach import leaves_of, listed, unused
 from pemeta.backbone.structure.inputs import LENGTH, ROWS, tiny_batches
 from pemeta.backbone.structure.undisturbed import has_values, undisturbed
 from pemeta.errors import ModelError, clause
@@ -111,14 +110,8 @@ class AttachTrial:
     def _unreached(self, states: Tensor) -> list[str]:
         """What of θ_a a pass should use and does not: what was added to a part in use, or all of it."""
         own = dict(self.backbone.named_parameters())
-        names = self.method.theta_a(self.backbone)
-        if not states.requires_grad or len(names) == len(own):  # gradients of all parameters would need memory
-            return [] if states.requires_grad else list(names)
-        wanted = [own[name] for name in names]
-        found: Sequence[Tensor | None] = ()
-        if names:
-            found = torch.autograd.grad(states, wanted, torch.ones_like(states), allow_unused=True)
-        pairs = list(zip(names, found, strict=True))
-        reached = [name for name, gradient in pairs if gradient is not None]
-        missing = [name for name, gradient in pairs if gradient is None and is_added(name)]
-        return list(unused(self.backbone, missing, reached)) if reached else list(names)
+        names = list(self.method.theta_a(self.backbone))
+        leaves = leaves_of(states)
+        reached = [name for name in names if id(own[name]) in leaves]
+        missing = [name for name in names if id(own[name]) not in leaves and is_added(name)]
+        return list(unused(self.backbone, missing, reached)) if reached else names
