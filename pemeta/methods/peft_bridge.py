@@ -55,7 +55,8 @@ class Peft(PEMethod):
     pemeta's own methods do not; prefer one of these where it exists.
 
     Attributes:
-        config: ``peft_type`` and the fields of the tuner's configuration, as in PEFT's ``adapter_config.json``.
+        config: ``peft_type`` and the fields of the tuner's configuration, as in PEFT's ``adapter_config.json``;
+            ``all-linear`` leaves out maps that the last hidden states do not depend on (poolers).
 
     >>> Peft(config={"peft_type": "VERA", "r": 8}).to_config()
     {'name': 'peft', 'config': {'peft_type': 'VERA', 'r': 8}}
