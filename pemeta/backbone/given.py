@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pemeta.errors import ModelError, article, excerpt
@@ -102,15 +102,33 @@ def _refuse_other_widths(model: PreTrainedModel) -> None:
         )
     projected = getattr(config, "word_embed_proj_dim", width)
     if projected != width:
-        raise other_hidden_states(name, f"{projected} wide", width)
+        raise _other_hidden_states(name, f"{projected} wide", width)
 
 
 def _has_width(part: nn.Module) -> bool:
     return isinstance(part, PreTrainedModel) and isinstance(getattr(part.config, "hidden_size", None), int)
 
 
-def other_hidden_states(name: str, found: str, width: int) -> ModelError:
-    """The error for hidden states that are no sequence of vectors as wide as the configuration says."""
+def require_sequence(model: nn.Module, states: object, rows: int | None = None) -> Tensor:
+    """The last hidden states of a pass, if they are vectors (B, T, D) as wide as the configuration says.
+
+    Args:
+        model: The backbone.
+        states: What it gave.
+        rows: Number of sequences B, if known.
+
+    Raises:
+        ModelError: they are something else.
+    """
+    width = getattr(getattr(model, "config", None), "hidden_size", None)
+    right = isinstance(states, Tensor) and states.ndim == 3 and states.shape[-1] == width
+    if isinstance(states, Tensor) and right and rows in (None, len(states)):
+        return states
+    found = f"of shape {tuple(states.shape)}" if isinstance(states, Tensor) else "not in its output"
+    raise _other_hidden_states(type(model).__name__, f"{found}{f' for {rows} inputs' if right else ''}", width)
+
+
+def _other_hidden_states(name: str, found: str, width: object) -> ModelError:
     return ModelError(
         f"the last hidden states of {name} are {found}, but methods and heads work on a sequence of vectors (B, T, D) "
         f"with D = {width}, the hidden_size of its configuration; use a backbone that gives these"

@@ -34,6 +34,15 @@ def linear_sizes(linear: nn.Module) -> tuple[int, int]:
     return (rows, columns) if transposed(linear) else (columns, rows)
 
 
+def is_added(name: str) -> bool:
+    """Whether a parameter belongs to a module that a method added, rather than to the backbone itself.
+
+    >>> is_added("encoder.layer.0.output.pemeta_adapter.up.weight"), is_added("encoder.layer.0.output.dense.bias")
+    (True, False)
+    """
+    return any(part.startswith("pemeta_") for part in name.split("."))
+
+
 def walk(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The modules of a part of a backbone with their names, without what methods have added.
 
@@ -43,7 +52,7 @@ def walk(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]
     if wraps_map(module):
         return
     for name, child in module._modules.items():
-        if child is not None and not name.startswith("pemeta_"):
+        if child is not None and not is_added(name):
             yield from walk(child, f"{prefix}.{name}" if prefix else name)
 
 

@@ -224,7 +224,15 @@ def _method(config: Mapping[str, Any], backbone: PreTrainedModel) -> PEMethod:
 
 def _within_backbone(key: str, backbone: PreTrainedModel) -> str:
     """Convert a name in PEFT's file to the name within the backbone, or within the model that contained it."""
-    return key.removeprefix(WITHIN).removeprefix(f"{backbone.base_model_prefix}.")
+    name = key.removeprefix(WITHIN)
+    inner = name.removeprefix(f"{backbone.base_model_prefix}.")
+    return max(inner, name, key=lambda one: _steps_within(one, backbone))  # DINOv3 has a part of its own prefix's name
+
+
+def _steps_within(name: str, module: nn.Module) -> int:
+    """How many parts of a name, from the first, are modules within each other."""
+    inner = module._modules.get(name.partition(".")[0])
+    return 0 if inner is None else 1 + _steps_within(name.partition(".")[2], inner)
 
 
 def _head(rest: State, config: Mapping[str, Any], folder: Path, own: Collection[str]) -> State:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from pemeta.backbone.architectures import first_layer
+from pemeta.backbone.maps import is_added as is_added
 from pemeta.errors import ModelError
 from pemeta.typing import State
 from pemeta.utils.registry import Named
@@ -160,15 +161,6 @@ class PEMethod(Named):
             ModelError: it is of this kind, but has a setting that the method cannot represent.
         """
         return None
-
-
-def is_added(name: str) -> bool:
-    """Whether a parameter belongs to a module that a method added, rather than to the backbone itself.
-
-    >>> is_added("encoder.layer.0.output.pemeta_adapter.up.weight"), is_added("encoder.layer.0.output.dense.bias")
-    (True, False)
-    """
-    return any(part.startswith("pemeta_") for part in name.split("."))
 
 
 AnyMethod = Annotated[PEMethod, PlainValidator(PEMethod.parse), PlainSerializer(lambda method: method.to_config())]

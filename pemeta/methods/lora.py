@@ -64,8 +64,9 @@ class LoRA(Inserted):
         rank: r; 8, our choice (Hu et al. use 1 to 64).
         alpha: numerator of s, which is ``alpha / r``, or ``alpha / √r`` with ``rslora``; 16, our choice.
         targets: the maps to adapt: parts of each layer (``query``, ``key``, ``value``, ``attention_output``,
-            ``ffn_up``, ``ffn_down``), names of maps or ends of names as in PEFT (``q_proj``), or ``all-linear``;
-            query and value (Hu et al., 2022, §4.2 and Table 5).
+            ``ffn_up``, ``ffn_down``), names of maps or ends of names as in PEFT (``q_proj``), or ``all-linear``, which
+            leaves out maps that the last hidden states do not depend on (poolers); query and value (Hu et al., 2022,
+            §4.2 and Table 5).
         dropout: dropout probability on the input of A in training; 0, our choice.
         rslora: whether to use rank-stabilised scaling (Kalajdzievski, 2023).
         top_layers: number of layers to adapt, counted from the top; null for all.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
@@ -14,10 +15,12 @@ from pydantic import Field, field_validator
 from torch import nn
 from typing_extensions import Self
 
+from pemeta.backbone.maps import is_linear
+from pemeta.backbone.reach import used_maps
 from pemeta.errors import ConfigError, ModelError, clause, excerpt, unknown_name
 from pemeta.methods.base import PEMethod
 from pemeta.methods.peft_probe import forgets, one_of_each_kind, strays, try_layer
-from pemeta.methods.peft_targets import changes_base
+from pemeta.methods.peft_targets import ALL_LINEAR, changes_base
 from pemeta.methods.peft_values import fields_of, saved_values, without
 from pemeta.typing import State
 from pemeta.utils.distributed import Processes
@@ -52,7 +55,8 @@ class Peft(PEMethod):
     pemeta's own methods do not; prefer one of these where it exists.
 
     Attributes:
-        config: ``peft_type`` and the fields of the tuner's configuration, as in PEFT's ``adapter_config.json``.
+        config: ``peft_type`` and the fields of the tuner's configuration, as in PEFT's ``adapter_config.json``;
+            ``all-linear`` leaves out maps that the last hidden states do not depend on (poolers).
 
     >>> Peft(config={"peft_type": "VERA", "r": 8}).to_config()
     {'name': 'peft', 'config': {'peft_type': 'VERA', 'r': 8}}
@@ -110,7 +114,7 @@ class Peft(PEMethod):
         self.require(backbone)
         from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
-        config, before = tuner_config(self.config), Structure(backbone)
+        config, before = self._config_for(backbone), Structure(backbone)
         own = {id(parameter): parameter.requires_grad for parameter in backbone.parameters()}
         sums = {id(parameter): _sum(parameter) for parameter in backbone.parameters()}
         mode = backbone.training
@@ -141,6 +145,18 @@ class Peft(PEMethod):
             if hasattr(layer, "parameter_name"):
                 layer.pemeta_order = list(layer.get_base_layer()._parameters)
                 layer.register_forward_hook(_put_in_order, always_call=True)
+
+    def _config_for(self, backbone: nn.Module) -> Any:
+        """PEFT's configuration object; of all linear maps without those that passes do not use."""
+        config = tuner_config(self.config)
+        given = getattr(config, "exclude_modules", None)
+        if str(getattr(config, "target_modules", None)).lower() == ALL_LINEAR and hasattr(config, "exclude_modules"):
+            every = [name for name, part in backbone.named_modules() if is_linear(part)]
+            out = set(every) - set(used_maps(backbone, every))
+            if out:
+                names = [given] if isinstance(given, str) else [rf"(.*\.)?{re.escape(name)}" for name in given or ()]
+                config.exclude_modules = "|".join(f"({one})" for one in (*names, *map(re.escape, sorted(out))))
+        return config
 
     def _fault(
         self, backbone: nn.Module, tuner: nn.Module, before: Structure, own: dict[int, bool], constant: set[int]
@@ -212,7 +228,8 @@ class Peft(PEMethod):
 
     def load_peft(self, backbone: nn.Module, values: State) -> State:
         """Load what PEFT itself makes of the values, buffers included."""
-        state, rest = saved_values(without(backbone, self.detach), tuner_config(self.config), ADAPTER, values)
+        plain = without(backbone, self.detach)
+        state, rest = saved_values(plain, self._config_for(plain), ADAPTER, values)
         every = (*backbone.named_parameters(remove_duplicate=False), *backbone.named_buffers(remove_duplicate=False))
         own = {name: tensor for name, tensor in every if ADAPTER in name.split(".")}
         if own.keys() - state.keys():

@@ -10,6 +10,7 @@ from torch import nn
 
 from pemeta.backbone.architectures import layer_names, parts_of
 from pemeta.backbone.maps import is_linear
+from pemeta.backbone.reach import used_maps
 from pemeta.backbone.structure.description import PARTS, Part
 from pemeta.errors import ModelError, counted, excerpt
 from pemeta.methods.base import is_added
@@ -101,6 +102,9 @@ def targeted_maps(backbone: nn.Module, targets: Sequence[str], top_layers: int |
         return [name for layer in layer_names(backbone, top_layers) for name in _parts(backbone, layer, wanted)]
     every = [name for name, module in backbone.named_modules() if is_linear(module) and not is_added(name)]
     maps = [name for name in every if layers is None or name.startswith(layers)]
+    if not maps:
+        where = type(backbone).__name__ if layers is None else f"the top layers of {type(backbone).__name__}"
+        raise ModelError(f"there is no linear map in {where}; use another method")
     found: set[str] = set()
     for target in targets:
         chosen = _selected(backbone, target, maps)
@@ -110,7 +114,7 @@ def targeted_maps(backbone: nn.Module, targets: Sequence[str], top_layers: int |
                 f"targets has {target!r}, which is neither a part ({', '.join(PARTS)}) nor the name of a linear map of "
                 f"{type(backbone).__name__} ({ends}); give one of these, or all-linear"
             )
-        found.update(chosen)
+        found.update(used_maps(backbone, chosen) if target not in PARTS else chosen)
     return [name for name in maps if name in found]
 
 

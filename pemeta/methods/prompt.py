@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from pemeta.backbone.structure.undisturbed import undisturbed
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
 from pemeta.methods.positions import (
@@ -20,7 +21,7 @@ from pemeta.methods.positions import (
     position_limit,
 )
 from pemeta.utils.modules import modes_kept
-from pemeta.utils.seeding import generators_kept, seed_generators
+from pemeta.utils.seeding import seed_generators
 
 CHILD = "pemeta_prompt"
 
@@ -141,8 +142,7 @@ def _embeds_in_another_way(backbone: nn.Module) -> bool:
     mask = torch.ones_like(ids)
     common = {"attention_mask": mask, **position_ids(backbone, mask)}
     found = []
-    with modes_kept(backbone), generators_kept(table.device), torch.no_grad():
-        backbone.eval()
+    with undisturbed(backbone, bare=False):
         for inputs in ({"input_ids": ids}, {"inputs_embeds": _embedded(backbone, ids)}):
             seed_generators(0, table.device)  # of backbones that draw numbers in every pass
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,11 +10,14 @@ from torch import Tensor, nn
 
 from pemeta.backbone.architectures import kind_of
 from pemeta.backbone.attention import attention_of
-from pemeta.backbone.structure.inputs import LENGTH, tiny_batches
+from pemeta.backbone.given import require_sequence
+from pemeta.backbone.layer_reuse import is_compiled
+from pemeta.backbone.reach import leaves_of, listed, unused
+from pemeta.backbone.structure.inputs import LENGTH, ROWS, tiny_batches
 from pemeta.backbone.structure.undisturbed import has_values, undisturbed
 from pemeta.errors import ModelError, clause
 from pemeta.methods.base import PEMethod, is_added
-from pemeta.model.reach import listed, unused
+from pemeta.utils.modules import only_trainable
 
 _PASSED: set[Any] = set()
 """Methods, kinds of backbones and what was attached to these before, with which a trial has passed."""
@@ -25,19 +27,21 @@ _MOST = 10_000
 class AttachTrial:
     """Compares a tiny batch's hidden states without a method, when this is made, with those after it is attached.
 
-    A method without modules of its own within the backbone needs no trial; a backbone on the meta device, or one for
-    which no batch can be made, has none.
+    A backbone on the meta device, one for which no batch can be made, and one that is compiled, have no trial.
 
     Args:
         method: The method.
         backbone: The backbone, to which it is not attached yet.
+
+    Raises:
+        ModelError: The backbone gives no hidden states (B, T, D).
     """
 
     def __init__(self, method: PEMethod, backbone: nn.Module) -> None:
         self.method, self.backbone = method, backbone
         self.inputs: dict[str, Any] | None = None
         self.before: Tensor | None = None
-        if not method.adds_modules or method.output_only or not has_values(backbone):
+        if not has_values(backbone) or is_compiled(backbone):
             return
         others = tuple(sorted({name.rpartition(".")[2] for name, _ in backbone.named_modules() if is_added(name)}))
         config = json.dumps(method.to_config(), default=str, sort_keys=True)
@@ -62,8 +66,8 @@ class AttachTrial:
                     states = getattr(self.backbone(**inputs), "last_hidden_state", None)
                 except Exception:  # inputs of another kind than it takes
                     continue
-                if isinstance(states, Tensor):
-                    self.inputs, self.before = inputs, states
+                require_sequence(self.backbone, states, ROWS)
+                self.inputs, self.before = inputs, states
                 return
 
     def check(self) -> None:
@@ -75,7 +79,12 @@ class AttachTrial:
         """
         if self.inputs is None or self.before is None:
             return
-        fault = self._fault(self.inputs, self.before)
+        try:
+            fault = self._fault(self.inputs, self.before)
+        except ModelError as error:
+            fault = str(error)
+        except Exception as error:  # of transformers' code, which the method does not suit
+            fault = f"a pass of a tiny batch with it fails ({clause(error)}); use another method"
         if fault is not None:
             raise ModelError(f"{self.method.name} cannot be attached to {type(self.backbone).__name__}: {fault}")
         if len(_PASSED) >= _MOST:
@@ -84,13 +93,10 @@ class AttachTrial:
 
     def _fault(self, inputs: dict[str, Any], before: Tensor) -> str | None:
         """What is wrong with a pass, with the remedy; None if nothing is."""
-        with undisturbed(self.backbone, bare=False), torch.enable_grad():
-            try:
-                states = getattr(self.backbone(**inputs), "last_hidden_state", None)
-            except ModelError as error:
-                return str(error)
-            except Exception as error:  # of transformers' code, which the method does not suit
-                return f"a pass of a tiny batch with it fails ({clause(error)}); use another method"
+        theta_a = self.method.theta_a(self.backbone)
+        # Without gradients of θ_p, some modules of PyTorch call kernels of their own, past layers that were put in.
+        with undisturbed(self.backbone, bare=False), only_trainable(self.backbone, theta_a), torch.enable_grad():
+            states = getattr(self.backbone(**inputs), "last_hidden_state", None)
             if not isinstance(states, Tensor) or states.shape != before.shape:
                 return "with it, a tiny batch has hidden states of another shape; use another method"
             states = self.method.transform(self.backbone, states)
@@ -102,16 +108,10 @@ class AttachTrial:
         return f"no gradient of a tiny batch reaches {listed(wrong)}; choose other targets, or use another method"
 
     def _unreached(self, states: Tensor) -> list[str]:
-        """What the method has added that a pass should use and does not."""
+        """What of θ_a a pass should use and does not: what was added to a part in use, or all of it."""
         own = dict(self.backbone.named_parameters())
-        names = [name for name in self.method.theta_a(self.backbone) if own[name].requires_grad]
-        if not states.requires_grad:
-            return names
-        wanted = [own[name] for name in names]
-        found: Sequence[Tensor | None] = ()
-        if names:
-            found = torch.autograd.grad(states, wanted, torch.ones_like(states), allow_unused=True)
-        pairs = list(zip(names, found, strict=True))
-        reached = [name for name, gradient in pairs if gradient is not None]
-        missing = [name for name, gradient in pairs if gradient is None and is_added(name)]
-        return list(unused(self.backbone, missing, reached)) if reached else missing
+        names = list(self.method.theta_a(self.backbone))
+        leaves = leaves_of(states)
+        reached = [name for name in names if id(own[name]) in leaves]
+        missing = [name for name in names if id(own[name]) not in leaves and is_added(name)]
+        return list(unused(self.backbone, missing, reached)) if reached else names

@@ -13,9 +13,9 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from pemeta.backbone.reach import listed, unused
 from pemeta.errors import ModelError
 from pemeta.methods.base import is_added
-from pemeta.model.reach import listed, unused
 from pemeta.utils.distributed import Processes
 from pemeta.utils.messages import warn
 from pemeta.utils.modules import parameter_dict

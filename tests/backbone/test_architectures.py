@@ -1,6 +1,7 @@
 """Layers and their parts, found in a backbone: by what they do, or by their names where there are no values."""
 
 import copy
+import re
 from dataclasses import fields, replace
 
 import pytest
@@ -66,6 +67,10 @@ MORE = {
     "esm": {"ffn": None, "ffn_up": ("intermediate.dense",), "ffn_residual": False},
     "opt": {"layers": "decoder.layers", "ffn": None, "ffn_up": ("fc1",), "ffn_down": "fc2"},
     "mixtral": {"query": "self_attn.q_proj", "ffn": "mlp", "experts": "mlp.experts", "ffn_up": (), "ffn_down": None},
+    # What attention gives is normalised, so that it is not linear in the values.
+    "diffllama": {"query": "self_attn.q_proj", "key": "self_attn.k_proj", "value": "self_attn.v_proj"},
+    # Adapters of languages are narrower blocks of the same kind.
+    "xmod": {"ffn": None, "ffn_up": ("intermediate.dense",), "ffn_down": "output.dense"},
     # Attention by parameters that are no maps, without maps, and of another kind.
     "xlnet": {"query": None, "attention": None, "ffn": None, "ffn_down": "ff.layer_2"},
     "fnet": {"query": None, "ffn": "output", "ffn_residual": True},
@@ -118,6 +123,33 @@ def test_a_map_that_is_there_and_not_called_is_not_taken():
         ModelError, match=r"lora cannot be attached to LlamaModel: no query was found in its layers \(.*found"
     ):
         LoRA().attach(whole)
+
+
+@pytest.mark.parametrize("zero", ["", "query|q_proj", "key|k_proj|value|v_proj", "output|o_proj|down_proj"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+def test_values_do_not_matter(name, zero):
+    """Maps start as zero in some models; without effect of the query, values must not be taken for keys, too."""
+    whole = backbone(name)
+    with torch.no_grad():
+        for parameter in (one for path, one in whole.named_parameters() if re.search(zero, path)):
+            parameter.zero_()
+    values = copy.deepcopy(whole.state_dict())
+    flags = [(id(one), one.requires_grad) for one in whole.parameters()]
+    assert found_in(whole) == KNOWN[name]
+    assert [(id(one), one.requires_grad) for one in whole.parameters()] == flags
+    assert all(torch.equal(value, values[path]) for path, value in whole.state_dict().items())
+
+
+def test_two_of_a_kind_are_none():
+    """TimeSformer attends between frames, and then within them, and has a map after each."""
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
+    whole = t.TimesformerModel(t.TimesformerConfig(**sizes, image_size=8, patch_size=4, num_frames=2))
+    with pytest.raises(ModelError, match=r"no query was found in its layers \(.*found several: temporal_attention\."):
+        LoRA().attach(whole)
+    with pytest.raises(
+        ModelError, match=r"no ffn_down was found in its layers \(.*found several blocks, with temporal_"
+    ):
+        LoRA(targets="ffn_down").attach(whole)
 
 
 def test_layers_with_other_parts():

@@ -12,6 +12,7 @@ from zoo.animals import backbone as zoo_backbone
 
 from pemeta import (
     FineTuning,
+    Full,
     HeadOnly,
     PEModel,
     PrimingLearner,
@@ -167,6 +168,31 @@ def test_outputs_of_another_shape_are_found_in_the_first_pass():
     )
     with pytest.raises(ModelError, match=r"are of shape \(2, \d, 4\), but .*D = 8"):
         model(words, "en")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda states: states[..., :4], r"are of shape \(2, 6, 4\), but .*D = 8"),
+        (lambda states: states.transpose(1, 2)[:, :, None], r"are of shape \(2, 8, 1, 6\), but"),
+        (lambda states: states.reshape(1, -1, 8), r"are of shape \(1, 12, 8\) for 2 inputs, but"),
+        (lambda states: None, "are not in its output, but"),
+    ],
+    ids=["narrow", "map", "joined", "none"],
+)
+def test_outputs_of_another_shape_are_refused_when_a_model_is_made(change, says):
+    class Other(t.BertModel):
+        def __init__(self, config):
+            super().__init__(config, add_pooling_layer=False)
+
+        def forward(self, *arguments, **named):
+            output = super().forward(*arguments, **named)
+            output.last_hidden_state = change(output.last_hidden_state)
+            return output
+
+    for method in (ADAPTER, HeadOnly(), Full()):
+        with pytest.raises(ModelError, match=f"the last hidden states of Other {says}"):
+            PEModel(Other(tiny().backbone.config), method)
 
 
 # Prompts, where no vectors can take the place of tokens

@@ -6,8 +6,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
-from pemeta import Adapter, LoRA, PEMethod, PEModel
+from pemeta import Adapter, LoRA, Peft, PEMethod, PEModel
+from pemeta.backbone import reach
 from pemeta.errors import ModelError
+from pemeta.utils import messages
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -44,6 +46,55 @@ def test_targets_select_what_peft_selects(backbone, targets):
     expected = {name for name in theirs.targeted_module_names if "pooler" not in name}
     assert maps(model, LoRA(rank=2, targets=own)) == expected
     assert expected
+
+
+class Pooled(BertModel):
+    """A BERT with a map that its hidden states do not depend on."""
+
+    def __init__(self, config):
+        super().__init__(config, add_pooling_layer=False)
+        self.dense = torch.nn.Linear(8, 8)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        LoRA(rank=2, targets="all-linear"),
+        LoRA(rank=2, targets=("dense", "key")),
+        Peft(config={"peft_type": "LORA", "r": 2, "target_modules": "all-linear"}),
+        Peft(config={"peft_type": "LORA", "r": 2, "target_modules": "all-linear", "exclude_modules": ["value"]}),
+        Peft(config={"peft_type": "LOHA", "r": 2, "target_modules": "all-linear", "exclude_modules": ".*query"}),
+    ],
+    ids=["lora", "pattern", "peft", "without values", "without queries"],
+)
+def test_maps_that_passes_do_not_use_are_left_out(method, capsys):
+    pooled, plain = Pooled(bert().config), bert()
+    reach._UNUSED.clear()
+    messages._said.clear()
+    model, other = PEModel(pooled, method), PEModel(plain, method)
+    assert model.partition().theta_a == other.partition().theta_a
+    assert capsys.readouterr().err == (
+        "pemeta: dense of Pooled is left out, because its last hidden states do not depend on what a method "
+        "adds there\n"
+    )
+    with pytest.raises(ModelError, match=r"no gradient of a tiny batch reaches dense"):
+        PEModel(Pooled(bert().config), LoRA(rank=2, targets=r"den.e"))
+
+
+def test_maps_of_experts_that_a_tiny_batch_does_not_use_stay():
+    class Switched(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.experts = torch.nn.ModuleList([torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)])
+
+        def forward(self, hidden):
+            return self.experts[0](hidden)
+
+    whole = llama()
+    for layer in whole.layers:
+        layer.mlp = Switched()
+    found = maps(whole, LoRA(rank=2, targets="all-linear"))
+    assert {f"layers.{layer}.mlp.experts.{expert}" for layer in (0, 1) for expert in (0, 1)} <= found
 
 
 def test_parts_and_names_together():

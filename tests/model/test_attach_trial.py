@@ -4,9 +4,10 @@ from functools import partial
 
 import pytest
 import torch
+import transformers as t
 from architectures import backbone, batch
 
-from pemeta import LoRA, PEModel
+from pemeta import BitFit, Compose, Full, HeadOnly, LayerNormTuning, LoRA, Peft, PEModel, Prompt
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Insertion
 from pemeta.methods.lora import LowRank
@@ -76,3 +77,63 @@ def test_backbones_of_one_kind_are_tried_once():
 def test_a_backbone_without_values_is_not_tried():
     model = PEModel(backbone("bert").to("meta"), LoRA(rank=2))
     assert model.get_parameter(model.partition().theta_a[0]).is_meta
+
+
+class Deaf(t.LlamaModel):
+    """A Llama with a bias, and norms, that its passes do not use."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.unused = torch.nn.LayerNorm(config.hidden_size)
+
+
+def test_what_is_adapted_of_the_backbone_itself_is_used_in_a_pass():
+    whole = Deaf(backbone("llama").config)
+    with pytest.raises(ModelError, match=r"^bitfit cannot .* no gradient of a tiny batch reaches unused\.bias; .*"):
+        PEModel(whole, BitFit())
+    with pytest.raises(ModelError, match=r"^compose cannot .* no gradient of a tiny batch reaches unused\.bias; .*"):
+        PEModel(whole, Compose(methods=(BitFit(), HeadOnly())))
+    PEModel(whole, LayerNormTuning())  # others are used
+    PEModel(Deaf(whole.config).requires_grad_(False), Full())
+
+
+class Own(t.PreTrainedModel):
+    """PyTorch's own encoder, which counts its passes."""
+
+    config_class = t.BertConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.words = torch.nn.Embedding(30, 8)
+        layer = torch.nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+        self.layers = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.register_buffer("passes", torch.zeros(()))
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.words
+
+    def forward(self, input_ids=None, inputs_embeds=None):
+        self.passes += 1
+        states = self.words(input_ids) if inputs_embeds is None else inputs_embeds
+        return t.modeling_outputs.BaseModelOutput(last_hidden_state=self.layers(states))
+
+
+@pytest.mark.parametrize("method", [HeadOnly(), LoRA(targets="all-linear"), Prompt(length=2), Full()], ids=str)
+def test_buffers_keep_their_values(method):
+    assert PEModel(Own(backbone("bert").config), method).backbone.passes == 0
+
+
+def test_layers_that_a_kernel_passes_by_are_refused():
+    """In evaluation mode the kernel takes the weights of the maps, and would silently leave out what peft put in."""
+    pytest.importorskip("peft")
+    tuner = Peft(config={"peft_type": "LORA", "r": 2, "target_modules": ["linear1"]})
+    with pytest.raises(ModelError, match=r"no gradient of a tiny batch reaches layers\.layers\.0\.linear1\.lora_A"):
+        PEModel(Own(backbone("bert").config), tuner)
+    PEModel(Own(backbone("bert").config), LoRA(targets=("ffn_up",)))  # its hooks keep the kernel away
+
+
+def test_a_compiled_backbone_is_not_tried():
+    whole = backbone("bert")
+    whole.compile(backend=lambda *_: pytest.fail("it was run"))
+    PEModel(whole, HeadOnly())

@@ -1,8 +1,9 @@
 """Query, key, value and output maps of a layer, by what changes of their outputs do to attention.
 
 Attention is ``softmax(q kᵀ) v``: it is linear in the values and in nothing else, a query matters at its own position
-only, and where the values of all positions are equal it returns them. So the maps that feed it are told from each
-other, and from those of convolutions, state spaces and gates, whatever their names are.
+only, and where the values of all positions are equal it returns them, whatever the keys are; the last holds, too, where
+values, or the result, are normalised. So the maps that feed it are told from each other, and from those of
+convolutions, state spaces and gates, whatever their names are.
 """
 
 from __future__ import annotations
@@ -39,15 +40,18 @@ def attention_maps(trial: Trial, guess: AttentionMaps | None) -> AttentionMaps |
         guess: What the names say, which decides where passes cannot.
     """
     seen: list[str] = []
+    found: list[AttentionMaps] = []
     for output in trial.derived:
         feeds = trial.feeds(output)
         if "mixing" not in feeds.values():
             continue
         roles = _separate(trial, output, feeds) or _fused(trial, output, feeds) or _named(trial, output, feeds, guess)
         if roles is not None:
-            return roles
+            found.append(roles)
         seen.append(f"{output}, which depends on {', '.join(feeds)}")
-    return f"looked for {LOOKED_FOR}; found {'; '.join(seen) or 'none'}"
+    if len(found) == 1:
+        return found[0]
+    return f"looked for {LOOKED_FOR}; found {'several: ' if found else ''}{'; '.join(seen) or 'none'}"
 
 
 def _separate(trial: Trial, output: str, feeds: Mapping[str, Effect]) -> AttentionMaps | None:
@@ -55,6 +59,8 @@ def _separate(trial: Trial, output: str, feeds: Mapping[str, Effect]) -> Attenti
     scene = _Scene(trial, output, list(feeds))
     mixing = [name for name, effect in feeds.items() if effect == "mixing"]
     values = [name for name in mixing if scene.is_affine(name)]
+    if not values and len(mixing) == 2:
+        values = [value for name, value in (mixing, mixing[::-1]) if scene.only_weighs(name, value)]
     keys = [name for name in mixing if name not in values]
     if len(values) != 1 or len(keys) != 1:
         return None
@@ -69,8 +75,9 @@ def _fused(trial: Trial, output: str, feeds: Mapping[str, Effect]) -> AttentionM
     rest = [name for name in feeds if name not in mixing]
     if len(mixing) != 1 or len(rest) > 1:
         return None
-    width = _Scene(trial, output, list(feeds)).copied(mixing[0])
-    if width is None:
+    scene = _Scene(trial, output, list(feeds))
+    width = scene.copied(mixing[0])
+    if width is None or scene.is_affine(mixing[0]):  # values alone, where the other maps have no effect
         return None
     return AttentionMaps(rest[0] if rest else mixing[0], mixing[0], mixing[0], output, width)
 
@@ -106,9 +113,10 @@ class _Scene:
         return self.trial.plain.inputs[self.output] * float("nan") if found is None else found
 
     def is_affine(self, name: str) -> bool:
-        """Whether the result is an affine function of a map's output."""
-        none, once, twice = (rows_of(self.result({name: self.base[name] * factor})) for factor in (0, 1, 2))
-        bend, rise = (twice - 2 * once + none).abs().amax(), (twice - none).abs().amax()
+        """Whether the result is an affine function of a map's output: halfway between two it is halfway."""
+        one, other = self.base[name], drawn(self.base[name], 13)
+        start, middle, end = (rows_of(self.result({name: at})) for at in (one, (one + other) / 2, other))
+        bend, rise = (end - 2 * middle + start).abs().amax(), (end - start).abs().amax()
         return bool(bend <= closeness(self.base[name]) * rise) and bool(rise > 0)
 
     def only_weighs(self, name: str, value: str) -> bool:

@@ -14,6 +14,8 @@ from pemeta.backbone.maps import walk
 from pemeta.backbone.structure.record import hidden_of
 from pemeta.backbone.structure.trial import Trial, closeness, differs, drawn, rows_of
 
+BOTTLENECK = 2
+"""How much wider the feed-forward block is at least than other blocks of such maps."""
 LOOKED_FOR = "linear maps from the width of the hidden states to an inner width and back"
 
 
@@ -50,6 +52,9 @@ def feed_forward(trial: Trial, attention: Collection[str]) -> FeedForward:
     if experts is not None:
         return _of_experts(trial, experts)
     found = {down: ups for down in trial.derived if down not in attention if (ups := _ups(trial, down, attention))}
+    widest = sorted(found, key=lambda down: trial.size(down)[0])[-2:]
+    if len(widest) == 2 and trial.size(widest[1])[0] >= BOTTLENECK * trial.size(widest[0])[0]:
+        found = {widest[1]: found[widest[1]]}  # adapters of languages, inputs of each layer
     if len(found) != 1:
         several = f"found several blocks, with {', '.join(found)}" if found else "found none"
         return FeedForward(why=f"looked for {LOOKED_FOR}; {several}")

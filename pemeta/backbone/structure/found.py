@@ -13,12 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from pemeta.backbone.maps import walk
 from pemeta.backbone.structure.attention_roles import LOOKED_FOR, AttentionMaps, attention_maps
-from pemeta.backbone.structure.description import PARTS, Architecture, Output
+from pemeta.backbone.structure.description import PARTS, REMEDY, Architecture, Output
 from pemeta.backbone.structure.ffn_roles import FeedForward, common_parent, experts_of, feed_forward
 from pemeta.backbone.structure.guess import guessed
 from pemeta.backbone.structure.layers import expand, layer_paths
 from pemeta.backbone.structure.record import LayerCall, Record, recorded
-from pemeta.backbone.structure.trial import Trial
+from pemeta.backbone.structure.trial import Trial, drawn
 from pemeta.backbone.structure.undisturbed import has_values, undisturbed
 from pemeta.errors import ModelError, clause
 
@@ -78,7 +78,7 @@ def _record(backbone: nn.Module, names: Sequence[str], tried: bool) -> Record | 
         return recorded(backbone, names)
     except ModelError as error:
         if tried:
-            raise ModelError(f"{error}, so that its parts cannot be told by what they do") from None
+            raise ModelError(f"{error}, so that its parts cannot be told by what they do; {REMEDY}") from None
         return None
 
 
@@ -99,9 +99,23 @@ def _tried(layer: nn.Module, call: LayerCall | None) -> Architecture:
     if call is None or call.hidden is None:
         return _nothing("a pass does not call the layer with hidden states")
     try:
-        return _by_trial(layer, call)
+        found = _by_trial(layer, call)
+        if found.query and (found.ffn_down or found.experts):
+            return found
+        _redraw(layer)  # maps whose weights start as zero do nothing
+        again = _by_trial(layer, call.on(drawn(call.hidden, 3)))
+        return again if (again.query or not found.query) and (again.ffn_down or not found.ffn_down) else found
     except Exception as error:  # a layer that another pass of it alone does not suit
         return _nothing(f"the layer does not run by itself: {clause(error)}")
+
+
+def _redraw(layer: nn.Module) -> None:
+    """Give a layer random weights, which :func:`undisturbed` takes back."""
+    for number, (_, part) in enumerate(walk(layer)):
+        for name, one in part._parameters.items():
+            if one is not None and one.is_floating_point():
+                value = drawn(one, number, one.shape[-1] ** -0.5) if one.ndim > 1 else 1 + drawn(one, number, 0.2)
+                part._parameters[name] = nn.Parameter(value, requires_grad=False)
 
 
 def _nothing(why: str) -> Architecture:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from pemeta.backbone.maps import maps_in, walk
+from pemeta.backbone.structure.description import REMEDY
 from pemeta.errors import ModelError
 
 
@@ -30,7 +31,8 @@ def layer_paths(backbone: nn.Module) -> str:
         found = [max(sizes, key=lambda name: sizes[name])] if sizes else []
     if not found:
         raise ModelError(
-            f"{type(backbone).__name__} has no layers that can be found: no ModuleList of blocks with linear maps"
+            f"{type(backbone).__name__} has no layers that can be found: no ModuleList of blocks with linear maps; "
+            f"{REMEDY}"
         )
     starred = dict.fromkeys(re.sub(r"\.\d+(?=\.|$)", ".*", name) for name in found)
     return ", ".join(starred)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,13 @@ class LayerCall:
         """The hidden states that it got."""
         given = self.arguments[0] if self.arguments else self.named.get("hidden_states")
         return given if isinstance(given, Tensor) else None
+
+    def on(self, hidden: Tensor) -> LayerCall:
+        """The same call with other hidden states."""
+        old = self.hidden
+        arguments = tuple(hidden if one is old else one for one in self.arguments)
+        named = {key: hidden if one is old else one for key, one in self.named.items()}
+        return replace(self, arguments=arguments, named=named)
 
 
 @dataclass

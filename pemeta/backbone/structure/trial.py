@@ -91,13 +91,11 @@ class Trial:
             part.register_forward_hook(_Watch(name, seen, (changes or {}).get(name))) for name, part in watched.items()
         ]
         handles += [self.layer.get_submodule(name).register_forward_hook(_Block(name, seen)) for name in blocks if name]
-        arguments, named = self.call.arguments, self.call.named
-        if moved and self.call.hidden is not None:
-            old, new = self.call.hidden, self.call.hidden + drawn(self.call.hidden, 7)
-            arguments = tuple(new if one is old else one for one in arguments)
-            named = {key: new if one is old else one for key, one in named.items()}
+        call, hidden = self.call, self.call.hidden
+        if moved and hidden is not None:
+            call = call.on(hidden + drawn(hidden, 7))
         try:
-            seen.states = hidden_of(self.layer(*arguments, **named))
+            seen.states = hidden_of(self.layer(*call.arguments, **call.named))
         finally:
             for handle in handles:
                 handle.remove()

@@ -25,6 +25,8 @@ _HOOKS = (
     "_backward_pre_hooks",
 )
 _CONTENTS = ("_modules", "_parameters", "_buffers")
+_LARGEST = 2**20
+"""Elements of buffers of which copies are kept: counters and statistics, not weights of quantised maps."""
 
 
 def has_values(backbone: nn.Module) -> bool:
@@ -37,7 +39,7 @@ def undisturbed(backbone: nn.Module, bare: bool = True) -> Iterator[None]:
     """Let passes within the block be those of the bare backbone in evaluation mode, without gradients and hooks.
 
     Afterwards everything is as before: attributes of all modules and of their configurations, too, which some passes
-    set (BigBird changes its attention for short sequences), and the random generators.
+    set (BigBird changes its attention for short sequences), values of buffers, and the random generators.
 
     Args:
         backbone: The backbone.
@@ -47,6 +49,7 @@ def undisturbed(backbone: nn.Module, bare: bool = True) -> Iterator[None]:
     configurations = {id(one): one for part in parts if (one := vars(part).get("config")) is not None}
     kept: list[tuple[Any, dict[str, Any]]] = [(one, dict(vars(one))) for one in (*parts, *configurations.values())]
     contents = [(vars(part)[name], dict(vars(part)[name])) for part in parts for name in _CONTENTS]
+    buffers = [(one, one.clone()) for one in backbone.buffers() if not one.is_meta and one.numel() <= _LARGEST]
     device = next((one.device for one in backbone.parameters()), None)
     try:
         for part in parts:
@@ -66,6 +69,10 @@ def undisturbed(backbone: nn.Module, bare: bool = True) -> Iterator[None]:
         for held, content in contents:
             held.clear()
             held.update(content)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
 
 
 def _make_bare(part: nn.Module) -> None:
