@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from pemeta.backbone.attention import attention_of
 from pemeta.backbone.checks import check_batch, check_token_ids
-from pemeta.backbone.given import other_hidden_states
+from pemeta.backbone.given import other_hidden_states, output_width
 from pemeta.backbone.gradient_checkpointing import checkpoint_layers
 from pemeta.backbone.joined_batches import JoinedPasses, concatenate, split_hidden
 from pemeta.backbone.layer_reuse import (
@@ -87,7 +87,7 @@ class BackboneForward(nn.Module):
             return batch["trunk"]
         with self._autocast(), skip_layers_below(self.backbone, batch):
             found: Any = getattr(self.backbone(**self._inputs(batch)), "last_hidden_state", None)
-        width = self.backbone.config.hidden_size
+        width = output_width(self.backbone)
         if not isinstance(found, Tensor) or found.dim() != 3 or found.shape[-1] != width:
             what = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else "not in its output"
             raise other_hidden_states(type(self.backbone).__name__, what, width)

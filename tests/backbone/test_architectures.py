@@ -96,7 +96,7 @@ class Renamed(t.models.llama.modeling_llama.LlamaAttention):
 
 def misleading():
     """A Llama whose map of queries is called v_proj, that of keys q_proj, and that of values k_proj."""
-    config = t.LlamaConfig(**ARCHITECTURES["llama"][2] | {"num_key_value_heads": 2}, attn_implementation="eager")
+    config = t.LlamaConfig(**ARCHITECTURES["llama"].fields | {"num_key_value_heads": 2}, attn_implementation="eager")
     torch.manual_seed(0)
     model = t.LlamaModel(config).double().eval()
     for layer in model.layers:
@@ -122,7 +122,7 @@ def test_a_map_that_is_there_and_not_called_is_not_taken():
 
 def test_layers_with_other_parts():
     config = t.Qwen3MoeConfig(
-        **ARCHITECTURES["llama"][2] | {"head_dim": 4, "moe_intermediate_size": 6, "num_experts": 4},
+        **ARCHITECTURES["llama"].fields | {"head_dim": 4, "moe_intermediate_size": 6, "num_experts": 4},
         num_experts_per_tok=2,
         mlp_only_layers=[0],
         experts_implementation="eager",
@@ -229,9 +229,8 @@ def test_lower_layers_are_not_reused_where_it_is_not():
         def seen(self):
             return 0.0 if "layer" in vars(self.layers[0]) else 1.0
 
-    config_class, _, settings, _ = ARCHITECTURES["llama"]
     assert separable(backbone("llama"), 1)
-    assert not separable(Skipping(config_class(**settings)).eval(), 1)
+    assert not separable(Skipping(t.LlamaConfig(**ARCHITECTURES["llama"].fields)).eval(), 1)
 
 
 def test_half_precision_shows_the_same():
