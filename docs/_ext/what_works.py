@@ -111,12 +111,11 @@ class WhatWorks(Directive):
         (exact, acting), (more, tried) = share(pairs, promised), share(pairs, others)
         versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
         lines = [
-            f"Promised architectures, with {versions}: of {acting} pairs with something to act on, {exact} work "
-            f"({exact / acting:.0%}).",
+            f"With {versions}. Of the pairs with something to act on, {exact / acting:.0%} work ({exact} of {acting})",
+            "where the architecture is promised:",
             "",
             *table(pairs, promised),
-            f"Others that were tried, without a line of code for them: of {tried} such pairs, {more} work "
-            f"({more / tried:.0%}).",
+            f"and {more / tried:.0%} ({more} of {tried}) on others that were tried, without a line of code for them:",
             "",
             *table(pairs, others),
             *told(pairs),

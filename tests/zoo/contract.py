@@ -53,9 +53,12 @@ class WrongError(Exception):
     """A promise that was not kept."""
 
 
-def tried(name: str, row: str, ways: Ways = ALL) -> Outcome:
-    """Try a method on an architecture, and check it if it is attached; its gradients in these ways."""
-    whole, plain = backbone(name), untouched(name)
+def tried(name: str, row: str, ways: Ways = ALL, whole: t.PreTrainedModel | None = None) -> Outcome:
+    """Try a method on an architecture, and check it if it is attached; its gradients in these ways.
+
+    A backbone that is given is afterwards as it was, if the result is a good one.
+    """
+    whole, plain = whole or backbone(name), untouched(name)
     lacks = nothing_to_act_on(plain, row) or ("" if plain_states(name) is not None else "no sequence of hidden states")
     try:
         model = PEModel(whole, ROWS[row])
