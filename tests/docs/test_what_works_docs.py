@@ -15,6 +15,8 @@ import what_works  # noqa: E402 - after its folder is known
 from zoo.animals import ALL, PROMISED  # noqa: E402
 from zoo.purpose import ROWS  # noqa: E402
 
+from pemeta import PEMethod  # noqa: E402
+
 FOUND = what_works.results()
 PAIRS = FOUND["pairs"]
 
@@ -28,6 +30,11 @@ def test_results_are_of_every_method_on_every_architecture() -> None:
     assert [name for name in PAIRS if name in ALL] == list(ALL)  # older versions of transformers lack some
     assert {tuple(row) for row in PAIRS.values()} == {tuple(ROWS)}
     assert [name for name in FOUND["promised"] if name in ALL] == list(PROMISED)
+
+
+def test_the_columns_are_the_methods_of_the_test_table() -> None:
+    assert {row: PEMethod.parse(own) for row, own in FOUND["methods"].items()} == ROWS
+    assert "\n".join(what_works.settings(FOUND["methods"])).count("\n- ") == len(ROWS)
 
 
 def test_the_table_has_what_the_results_have() -> None:
