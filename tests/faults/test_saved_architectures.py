@@ -63,7 +63,6 @@ NO_LORA = {
 } | {
     "ibert": "nor the name of a linear map",
     "mamba": UNUSED,
-    "opt-350m": "are 4 wide",
     "convnext": "has no hidden_size",
     "resnet": "has no hidden_size",
     "segformer": "has no hidden_size",
