@@ -60,9 +60,11 @@ nitpick_ignore_regex = [
         r"py:class",
         r"Any(Method|Algorithm|Backbone|Data|Head|Rule)|Labels|Output|Part|Pooling|Counts|Name|Printable|Grid|DType",
     ),
+    (r"py:class", r"Layout|SchemeSetting|'columns'|'IOB2'|0"),
     (r"py:(class|obj)", r"pemeta\.data\.examples\.(Decoded|Scored)"),  # type variables
     # Classes of our own that users meet only as the types of arguments that others give.
     (r"py:class", r"pemeta\.(training\.job\.Job|utils\.distributed\.Processes|experiments\.build\.Builder)"),
+    (r"py:class", r"pemeta\.data\.(streams\.Stream|arrow\.ArrowFile)"),
     # Settings of tables: their validators, and the rows that only readers see.
     (
         r"py:class",

@@ -1,12 +1,12 @@
 """Every method of the test table on every architecture of the zoo: python benchmarks/architectures/run.py.
 
-    [--only NAME,NAME] [--methods ROW,ROW] [--missing] [--output FILE]    # FILE's other pairs stay
+    [--only NAME,NAME] [--methods ROW,ROW] [--missing] [--output FILE]
 
 Each pair is attached to a tiny random backbone in float64 (``tests/zoo``), or refused. Attached, it must be the
 identity where the method promises it, have the outer gradients and adapted values of an explicit unroll in both
-orders, with and
-without reuse of hidden states, and leave the backbone as it was when it is detached. ``results.json`` has what came of
-each pair; the documentation's table is made from it.
+orders, with and without reuse of hidden states, and leave the backbone as it was when it is detached. ``results.json``
+has what came of each pair; the documentation's table is made from it. Pairs of the file that are not tried anew stay,
+if they are of the installed versions of the packages.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,27 +26,30 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
-from zoo.animals import ALL, PROMISED  # noqa: E402 - after its folder is known
+from zoo.animals import ALL, LACKING, PROMISED  # noqa: E402 - after its folder is known
 from zoo.contract import GOOD, tried  # noqa: E402
 from zoo.purpose import ROWS  # noqa: E402
 
+from pemeta import Compose, PEMethod  # noqa: E402
+
 RESULTS = HERE / "results.json"
+VERSIONS = {package: version(package).partition("+")[0] for package in ("torch", "transformers", "peft")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", default=",".join(ALL), help="architectures, with commas between them")
-    parser.add_argument("--methods", default=",".join(ROWS), help="rows of the test table, with commas between them")
+    parser.add_argument("--only", type=among(ALL), default=ALL, help="architectures, with commas between them")
+    parser.add_argument("--methods", type=among(ROWS), default=ROWS, help="rows of the test table, in the same way")
     parser.add_argument("--missing", action="store_true", help="only pairs that the file lacks")
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    pairs: dict[str, dict[str, Any]] = {}
-    if given.output.exists():
-        pairs = json.loads(given.output.read_text(encoding="utf-8"))["pairs"]
-    for name in given.only.split(","):
-        for row in given.methods.split(","):
+    for name in LACKING:
+        print(f"{name}: left out, since transformers {VERSIONS['transformers']} does not have it")
+    pairs = earlier(given.output)
+    for name in given.only:
+        for row in given.methods:
             if given.missing and row in pairs.get(name, {}):
                 continue
             outcome = tried(name, row)
@@ -58,6 +62,31 @@ def main() -> None:
         print(f"{title}: {summary(pairs, names)}")
 
 
+def own(method: PEMethod) -> dict[str, Any]:
+    """A method's configuration, without what is so by default."""
+    found = {"name": method.name, **method.model_dump(mode="json", exclude_defaults=True)}
+    return found | {"methods": [own(part) for part in method.methods]} if isinstance(method, Compose) else found
+
+
+def among(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """What takes names with commas between them, and refuses others."""
+
+    def names(text: str) -> list[str]:
+        found = text.split(",")
+        if unknown := sorted(set(found) - set(known)):
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
+        return found
+
+    return names
+
+
+def earlier(path: Path) -> dict[str, dict[str, Any]]:
+    """The pairs of a file, if they are of the installed versions."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    pairs: dict[str, dict[str, Any]] = found["pairs"] if found.get("versions") == VERSIONS else {}
+    return pairs
+
+
 def write(path: Path, pairs: dict[str, dict[str, Any]]) -> None:
     """One line for each pair, in the order of the zoo, so that a change shows as the lines that changed."""
     lines = [
@@ -67,8 +96,9 @@ def write(path: Path, pairs: dict[str, dict[str, Any]]) -> None:
         for name in ALL
         if name in pairs
     ]
-    versions = {package: version(package).partition("+")[0] for package in ("torch", "transformers", "peft")}
-    head = f'"versions": {json.dumps(versions)},\n"promised": {json.dumps(PROMISED)},\n"pairs": {{\n'
+    settings = ",\n".join(f"  {json.dumps(row)}: {json.dumps(own(method))}" for row, method in ROWS.items())
+    head = f'"versions": {json.dumps(VERSIONS)},\n"methods": {{\n{settings}\n}},\n'
+    head += f'"promised": {json.dumps(PROMISED)},\n"pairs": {{\n'
     path.write_text("{\n" + head + ",\n".join(lines) + "\n}\n}\n", encoding="utf-8")
 
 

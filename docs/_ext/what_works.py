@@ -13,6 +13,7 @@ from docutils.statemachine import StringList
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "architectures" / "results.json"
 EXACT, NOTHING = "✓", "–"
+ANCHOR = "refused-because-"
 GENERAL = (
     (r"^\w+ does not use transformers'", "its attention does not use transformers'"),
     (r"^no \w+ was found in its layers \((.*)\)$", r"a part was not found in its layers: \1"),
@@ -71,16 +72,25 @@ def table(pairs, names):
 
 def told(pairs):
     """Lines of what the tables' other signs mean."""
-    lines = [f"{NOTHING} There is nothing to act on:", ""]
+    lines = [f"{NOTHING} means that there is nothing to act on:", ""]
     lines += [f"- {lack}: {', '.join(where)}" for lack, where in lacks(pairs).items()]
-    lines += ["", "Refused when attached, for these reasons:", ""]
+    lines += ["", "A number is why a pair is refused when it is attached:", ""]
     lines += [f"{number}. ``{reason}``" for number, reason in enumerate(reasons(pairs), 1)]
     return [*lines, ""]
 
 
 def cell(pair, numbers):
     result, says, _ = pair
-    return {"exact": EXACT, "nothing": NOTHING}.get(result) or str(numbers[because(says)])
+    number = numbers.get(because(says))
+    return {"exact": EXACT, "nothing": NOTHING}.get(result) or f"`{number} <#{ANCHOR}{number}>`__"
+
+
+def settings(methods):
+    """Lines of what the columns are."""
+    lines = ["The columns are methods with these settings, and otherwise their defaults:", ""]
+    for row, own in methods.items():
+        lines += [f"- {row}: ``{json.dumps(own, ensure_ascii=False)}``"]
+    return [*lines, ""]
 
 
 def lacks(pairs):
@@ -101,16 +111,21 @@ class WhatWorks(Directive):
         (exact, acting), (more, tried) = share(pairs, promised), share(pairs, others)
         versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
         lines = [
-            f"Promised architectures, with {versions}: of {acting} pairs with something to act on, {exact} work.",
+            f"With {versions}. Of the pairs with something to act on, {exact / acting:.0%} work ({exact} of {acting})",
+            "where the architecture is promised:",
             "",
             *table(pairs, promised),
-            f"Others that were tried, without a line of code for them: of {tried} such pairs, {more} work.",
+            f"and {more / tried:.0%} ({more} of {tried}) on others that were tried, without a line of code for them:",
             "",
             *table(pairs, others),
             *told(pairs),
+            *settings(found["methods"]),
         ]
         box = nodes.Element()
         self.state.nested_parse(StringList(lines, source=str(RESULTS)), 0, box)
+        for why in box.findall(nodes.enumerated_list):
+            for number, item in enumerate(why, 1):
+                item["ids"].append(f"{ANCHOR}{number}")
         self.state.document.settings.env.note_dependency(str(RESULTS))
         return box.children
 

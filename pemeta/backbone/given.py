@@ -90,23 +90,29 @@ def _refuse_two_stacks(model: PreTrainedModel) -> None:
 
 
 def _refuse_other_widths(model: PreTrainedModel) -> None:
-    """Refuse a model that does not give hidden states (B, T, D) with D its configuration's ``hidden_size``."""
-    name, config = type(model).__name__, model.config
-    width = getattr(config, "hidden_size", None)
-    if not isinstance(width, int):
+    """Refuse a model whose configuration does not say the width D of hidden states (B, T, D)."""
+    if output_width(model) is None:
+        name = type(model).__name__
         parts = [path for path, part in model.named_children() if _has_width(part)]
         rather = f"pass a part of it ({', '.join(f'model.{path}' for path in parts)})" if parts else "use a Transformer"
         raise ModelError(
             f"{name} has no hidden_size in its configuration, the width of a sequence of hidden states (B, T, D), on "
             f"which methods and heads work; {rather}"
         )
-    projected = getattr(config, "word_embed_proj_dim", width)
-    if projected != width:
-        raise _other_hidden_states(name, f"{projected} wide", width)
+
+
+def output_width(backbone: nn.Module) -> int | None:
+    """Width of the last hidden states, by the configuration; None if it does not say it.
+
+    Some sizes of OPT map the hidden states back to the width of their embeddings.
+    """
+    config = getattr(backbone, "config", None)
+    widths = (getattr(config, name, None) for name in ("word_embed_proj_dim", "hidden_size"))
+    return next((width for width in widths if isinstance(width, int)), None)
 
 
 def _has_width(part: nn.Module) -> bool:
-    return isinstance(part, PreTrainedModel) and isinstance(getattr(part.config, "hidden_size", None), int)
+    return isinstance(part, PreTrainedModel) and output_width(part) is not None
 
 
 def require_sequence(model: nn.Module, states: object, rows: int | None = None) -> Tensor:
@@ -120,7 +126,7 @@ def require_sequence(model: nn.Module, states: object, rows: int | None = None) 
     Raises:
         ModelError: they are something else.
     """
-    width = getattr(getattr(model, "config", None), "hidden_size", None)
+    width = output_width(model)
     right = isinstance(states, Tensor) and states.ndim == 3 and states.shape[-1] == width
     if isinstance(states, Tensor) and right and rows in (None, len(states)):
         return states
@@ -128,10 +134,10 @@ def require_sequence(model: nn.Module, states: object, rows: int | None = None) 
     raise _other_hidden_states(type(model).__name__, f"{found}{f' for {rows} inputs' if right else ''}", width)
 
 
-def _other_hidden_states(name: str, found: str, width: object) -> ModelError:
+def _other_hidden_states(name: str, found: str, width: int | None) -> ModelError:
     return ModelError(
         f"the last hidden states of {name} are {found}, but methods and heads work on a sequence of vectors (B, T, D) "
-        f"with D = {width}, the hidden_size of its configuration; use a backbone that gives these"
+        f"with D = {width}, by its configuration; use a backbone that gives these"
     )
 
 

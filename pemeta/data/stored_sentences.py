@@ -44,7 +44,7 @@ class StoredSentences(Rows[Sentence]):
 
     @cached_property
     def kept_digest(self) -> str:
-        """What :func:`~pemeta.data.sentences.digest` is for them; it was made when they were written."""
+        """What ``pemeta.data.sentences.digest`` is for them; it was made when they were written."""
         if self._size == len(self._file):
             return str(self._file.about["digest"])
         sha = SentenceDigest()

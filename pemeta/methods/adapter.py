@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 from typing_extensions import Self
 
 from pemeta.backbone.architectures import layer_names, parts_of
+from pemeta.backbone.given import output_width
 from pemeta.backbone.maps import linear_sizes
 from pemeta.backbone.structure.description import Architecture
 from pemeta.errors import ModelError
@@ -121,7 +122,7 @@ class Adapter(Inserted):
     def insertions(self, backbone: nn.Module) -> Sequence[Insertion]:
         """One bottleneck after the backbone, or one or two in each layer."""
         if self.placement == "output":
-            return [Insertion("", self._maker(hidden_size(backbone)))]
+            return [Insertion("", self._maker(output_width(backbone) or hidden_size(backbone)))]
         found: list[Insertion] = []
         for layer in layer_names(backbone, self.top_layers):
             parts = parts_of(backbone, layer)

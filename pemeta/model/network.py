@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from typing_extensions import Self
 
 from pemeta.backbone.checks import check_backbone
+from pemeta.backbone.given import output_width
 from pemeta.backbone.layer_reuse import is_compiled
 from pemeta.errors import ModelError, excerpt, unknown_name
 from pemeta.heads import Head, HeadSpec
@@ -99,7 +100,9 @@ class Network(BackboneForward):
     @property
     def hidden_size(self) -> int:
         """Width D of the hidden states."""
-        return int(self.backbone.config.hidden_size)
+        width = output_width(self.backbone)
+        assert width is not None  # or it would not be a backbone
+        return width
 
     @checked(task=None, make=None)
     def add_head(self, task: str, make: Callable[[int], Head], seed: int = 0) -> None:

@@ -101,7 +101,7 @@ class Renamed(t.models.llama.modeling_llama.LlamaAttention):
 
 def misleading():
     """A Llama whose map of queries is called v_proj, that of keys q_proj, and that of values k_proj."""
-    config = t.LlamaConfig(**ARCHITECTURES["llama"][2] | {"num_key_value_heads": 2}, attn_implementation="eager")
+    config = t.LlamaConfig(**ARCHITECTURES["llama"].fields | {"num_key_value_heads": 2}, attn_implementation="eager")
     torch.manual_seed(0)
     model = t.LlamaModel(config).double().eval()
     for layer in model.layers:
@@ -154,7 +154,7 @@ def test_two_of_a_kind_are_none():
 
 def test_layers_with_other_parts():
     config = t.Qwen3MoeConfig(
-        **ARCHITECTURES["llama"][2] | {"head_dim": 4, "moe_intermediate_size": 6, "num_experts": 4},
+        **ARCHITECTURES["llama"].fields | {"head_dim": 4, "moe_intermediate_size": 6, "num_experts": 4},
         num_experts_per_tok=2,
         mlp_only_layers=[0],
         experts_implementation="eager",
@@ -261,9 +261,8 @@ def test_lower_layers_are_not_reused_where_it_is_not():
         def seen(self):
             return 0.0 if "layer" in vars(self.layers[0]) else 1.0
 
-    config_class, _, settings, _ = ARCHITECTURES["llama"]
     assert separable(backbone("llama"), 1)
-    assert not separable(Skipping(config_class(**settings)).eval(), 1)
+    assert not separable(Skipping(t.LlamaConfig(**ARCHITECTURES["llama"].fields)).eval(), 1)
 
 
 def test_half_precision_shows_the_same():

@@ -15,6 +15,8 @@ import what_works  # noqa: E402 - after its folder is known
 from zoo.animals import ALL, PROMISED  # noqa: E402
 from zoo.purpose import ROWS  # noqa: E402
 
+from pemeta import PEMethod  # noqa: E402
+
 FOUND = what_works.results()
 PAIRS = FOUND["pairs"]
 
@@ -30,6 +32,11 @@ def test_results_are_of_every_method_on_every_architecture() -> None:
     assert [name for name in FOUND["promised"] if name in ALL] == list(PROMISED)
 
 
+def test_the_columns_are_the_methods_of_the_test_table() -> None:
+    assert {row: PEMethod.parse(own) for row, own in FOUND["methods"].items()} == ROWS
+    assert "\n".join(what_works.settings(FOUND["methods"])).count("\n- ") == len(ROWS)
+
+
 def test_the_table_has_what_the_results_have() -> None:
     """Counted in another way than the table is made."""
     lines = what_works.table(PAIRS, PAIRS)
@@ -37,7 +44,7 @@ def test_the_table_has_what_the_results_have() -> None:
     results = [result for row in PAIRS.values() for result, *_ in row.values()]
     assert cells.count(what_works.EXACT) == results.count("exact")
     assert cells.count(what_works.NOTHING) == results.count("nothing")
-    assert sum(cell.isdigit() for cell in cells) == results.count("refused")
+    assert sum(what_works.ANCHOR in cell for cell in cells) == results.count("refused")
 
 
 def test_each_reason_is_told_once_and_without_the_pair() -> None:

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, backbone, batch
+from architectures import ARCHITECTURES, SHAPES, backbone, batch
 from tiny_models import METHODS, shaken
 from torch.func import functional_call
 
@@ -96,7 +96,7 @@ def test_names_exist_are_disjoint_and_as_many_as_the_formula_says(row, architect
     assert sorted(parts.theta_p + parts.theta_a + parts.theta_h) == sorted(n for n, _ in model.named_parameters())
     formula = METHODS[row][1]
     everything = sum(parameter.numel() for parameter in model.backbone.parameters())
-    expected = everything if formula is None else formula(ARCHITECTURES[architecture][3])
+    expected = everything if formula is None else formula(SHAPES[architecture])
     assert sum(model.get_parameter(n).numel() for n in parts.theta_a) == expected
 
 

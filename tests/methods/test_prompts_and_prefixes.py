@@ -10,6 +10,9 @@ from padding_models import ABSOLUTE, ALL, RELATIVE, WINDOWS, made, sentences
 from tiny_models import shaken
 from torch import nn
 from transformers import DynamicCache
+from zoo.fields import BART, ROBERTA
+from zoo.named import NAMED
+from zoo.unnamed import UNNAMED
 
 from pemeta import Compose, LoRA, PEModel
 from pemeta.backbone import architectures
@@ -23,7 +26,9 @@ PADDED = [(1, 0), (3, 0), (8, 0), (0, 1), (0, 8), (2, 3)]
 
 def attentions(names):
     pairs = [(name, attention) for name in names for attention in ("eager", "sdpa")]
-    return [(name, attention) for name, attention in pairs if attention == "eager" or ALL[name][1]._supports_sdpa]
+    return [
+        (name, attention) for name, attention in pairs if attention == "eager" or ALL[name].model_class._supports_sdpa
+    ]
 
 
 def close(found, expected, atol=2e-5):
@@ -62,44 +67,28 @@ def test_a_prompt_is_what_the_backbone_itself_makes_of_vectors_before_those_of_t
     close(model.hidden_states(data), expected[:, 3:])
 
 
-SEQ2SEQ = {
-    "vocab_size": 30,
-    "d_model": 8,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 12,
-    "decoder_ffn_dim": 12,
-    "max_position_embeddings": 40,
-    "scale_embedding": True,
-    "pad_token_id": 1,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 2,
-}
-ESM = ALL["esm"][2]
+ESM = NAMED["esm"]
 IN_ANOTHER_WAY = {
-    "esm, scaled": lambda: t.EsmModel(t.EsmConfig(**ESM | {"token_dropout": True}), add_pooling_layer=False),
-    "esm, positions": lambda: t.EsmModel(
-        t.EsmConfig(**ESM | {"position_embedding_type": "absolute"}), add_pooling_layer=False
-    ),
-    "marian": lambda: t.MarianModel(t.MarianConfig(**SEQ2SEQ)).get_encoder(),
-    "pegasus": lambda: t.PegasusModel(t.PegasusConfig(**SEQ2SEQ)).get_encoder(),
+    "esm, scaled": replace(ESM, fields=ESM.fields | {"token_dropout": True}),
+    "esm, positions": replace(ESM, fields=ESM.fields | {"position_embedding_type": "absolute"}),
+    **{
+        name: replace(UNNAMED[f"{name}-encoder"], fields=BART | {"scale_embedding": True})
+        for name in ("marian", "pegasus")
+    },
 }
 
 
 @pytest.mark.parametrize("name", IN_ANOTHER_WAY)
 def test_a_backbone_that_embeds_tokens_in_another_way_than_it_takes_vectors_is_refused(name):
     """ESM scales, and adds positions, only where it embeds tokens itself: a prompt would change them."""
-    torch.manual_seed(0)
-    backbone = IN_ANOTHER_WAY[name]().train()
+    backbone = IN_ANOTHER_WAY[name].backbone().train()
     names, random = list(backbone.state_dict()), torch.get_rng_state()
     with pytest.raises(ModelError, match=r"but \w+ computes something else from these .*; use another method"):
         PEModel(backbone, Prompt(length=3))
     assert list(backbone.state_dict()) == names
     assert torch.equal(torch.get_rng_state(), random)
     assert backbone.training
-    PEModel(backbone, LoRA(targets="all-linear"))
+    PEModel(backbone, LoRA())
 
 
 def test_a_backbone_without_a_table_of_embeddings_is_refused():
@@ -206,7 +195,7 @@ def test_what_a_prompt_cannot_extend_is_refused():
 
 
 def test_embeddings_that_come_with_a_scale():
-    config = t.IBertConfig(**ABSOLUTE["xlm-roberta"][2], quant_mode=False)
+    config = t.IBertConfig(**ROBERTA, quant_mode=False)
     model = shaken(PEModel(t.IBertModel(config, add_pooling_layer=False).eval(), Prompt(length=3)))
     check_padding(model, "xlm-roberta")
     scaled = PEModel(t.IBertModel(config, add_pooling_layer=False).eval(), Prompt(length=3))
@@ -237,24 +226,12 @@ def test_a_prompt_that_does_not_fit_any_table_of_positions_says_so(name):
 
 # Widths of keys and values.
 
-_LLAMA = {key: value for key, value in ALL["mistral"][2].items() if key != "sliding_window"}
+PHI3 = NAMED["phi3"]
 GROUPED = {
-    "phi3": (
-        t.Phi3Config,
-        t.Phi3Model,
-        _LLAMA | {"num_attention_heads": 4, "num_key_value_heads": 2, "resid_pdrop": 0.0, "embd_pdrop": 0.0},
-    ),
-    "phi3-one-head": (t.Phi3Config, t.Phi3Model, _LLAMA | {"resid_pdrop": 0.0, "embd_pdrop": 0.0}),
-    "phi3-all-heads": (
-        t.Phi3Config,
-        t.Phi3Model,
-        _LLAMA | {"num_key_value_heads": 2, "resid_pdrop": 0.0, "embd_pdrop": 0.0},
-    ),
-    "gpt_bigcode": (
-        t.GPTBigCodeConfig,
-        t.GPTBigCodeModel,
-        {key: ALL["gpt2"][2][key] for key in ALL["gpt2"][2]} | {"multi_query": True},
-    ),
+    "phi3": replace(PHI3, fields=PHI3.fields | {"num_attention_heads": 4, "num_key_value_heads": 2}),
+    "phi3-one-head": PHI3,
+    "phi3-all-heads": replace(PHI3, fields=PHI3.fields | {"num_key_value_heads": 2}),
+    "gpt_bigcode": UNNAMED["gpt-bigcode"],
 }
 FUSED = {
     "phi3": replace(

@@ -401,8 +401,8 @@ def test_dropout_is_never_reused():
         ("t5", {"dropout_rate": 0.5}),
     ):
         assert not has_dropout(backbone(architecture)), architecture
-        config_class, model_class, own, _ = ARCHITECTURES[architecture]
-        assert has_dropout(model_class(config_class(**own | fields))), architecture
+        row = ARCHITECTURES[architecture]
+        assert has_dropout(replace(row, fields=row.fields | fields).backbone()), architecture
     model = with_heads(tiny(ADAPTER, dropout=0.5))
     data = TASKS[0].train.batch([0, 1])
     assert "trunk" not in model.train().reusing([data])[0]

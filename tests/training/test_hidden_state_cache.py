@@ -240,13 +240,13 @@ def own_dropout(name: str) -> bool:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_which_backbones_have_dropout(architecture, monkeypatch):
     """Any dropout that changes the output of a pass in training mode is found."""
-    make_config, make_model, fields, shape = ARCHITECTURES[architecture]
-    names = [name for name in make_config(**fields).to_dict() if "drop" in name]
+    row = ARCHITECTURES[architecture]
+    names = [name for name in backbone(architecture).config.to_dict() if "drop" in name]
     assert any(map(own_dropout, names))  # or there is nothing to find
     assert not has_dropout(backbone(architecture))
     inputs = {key: value for key, value in batch(architecture).items() if key != "labels"}
     for name in names:
-        monkeypatch.setitem(ARCHITECTURES, architecture, (make_config, make_model, fields | {name: 0.3}, shape))
+        monkeypatch.setitem(ARCHITECTURES, architecture, dataclasses.replace(row, fields=row.fields | {name: 0.3}))
         model = backbone(architecture)
         with torch.no_grad():
             differs = not torch.equal(model(**inputs)[0], model.train()(**inputs)[0])

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import transformers as t
 from tiny_models import TASKS, data, tiny, with_heads
 from torch import nn
+from zoo.animals import backbone, batch
 
 from pemeta import (
     Adapter,
@@ -25,73 +25,28 @@ from pemeta import (
 )
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Insertion
-from pemeta.utils.hub import quiet
 
 FEW = {"outer_steps": 2, "outer_lr": 0.05, "support_size": 3, "query_size": 3}
-D = 8
-BERT = {"hidden_size": D, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12, "vocab_size": 30}
-TEXT = BERT | {"max_position_embeddings": 40, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
-PICTURE = {key: BERT[key] for key in list(BERT)[:4]} | {"image_size": 8, "patch_size": 4}
-SPEECH = {
-    "conv_dim": (4, 4),
-    "conv_stride": (2, 2),
-    "conv_kernel": (2, 2),
-    "num_feat_extract_layers": 2,
-    "feat_extract_norm": "layer",
-    "num_conv_pos_embeddings": 4,
-    "num_conv_pos_embedding_groups": 2,
-}
-# Backbones with parts that passes do not use, and a name, or a part of one, that is among these.
+# Backbones of the zoo with parts that passes do not use, and a name, or a part of one, that is among these.
 UNUSED = {
-    "xlnet": (
-        t.XLNetConfig,
-        t.XLNetModel,
-        {"vocab_size": 30, "d_model": D, "n_layer": 2, "n_head": 2, "d_inner": 12, "pad_token_id": 0},
-        "mask_emb",
-    ),
-    "longformer": (t.LongformerConfig, t.LongformerModel, TEXT | {"attention_window": 4}, "query_global"),
-    "layoutlm": (t.LayoutLMConfig, t.LayoutLMModel, TEXT, ""),
-    "esm": (t.EsmConfig, t.EsmModel, TEXT | {"mask_token_id": 3, "position_embedding_type": "rotary"}, "contact_head"),
-    "squeezebert": (
-        t.SqueezeBertConfig,
-        t.SqueezeBertModel,
-        TEXT
-        | {"embedding_size": D}
-        | {f"{part}_groups": 1 for part in ("q", "k", "v", "post_attention", "output")}
-        | {"intermediate_groups": 1},
-        "pooler",
-    ),
-    "luke": (t.LukeConfig, t.LukeModel, TEXT | {"entity_vocab_size": 5, "entity_emb_size": 4}, "entity"),
-    "clip text": (t.CLIPTextConfig, t.CLIPTextModel, TEXT, ""),
-    "clip vision": (t.CLIPVisionConfig, t.CLIPVisionModel, PICTURE, "post_layernorm"),
-    "siglip vision": (t.SiglipVisionConfig, t.SiglipVisionModel, PICTURE, "head"),
-    "dinov2": (t.Dinov2Config, t.Dinov2Model, PICTURE | {"mlp_ratio": 2}, "mask_token"),
-    "roformer": (t.RoFormerConfig, t.RoFormerModel, TEXT | {"embedding_size": 6}, "embed_positions"),
-    "wav2vec2": (t.Wav2Vec2Config, t.Wav2Vec2Model, BERT | SPEECH, "masked_spec_embed"),
+    "xlnet": "mask_emb",
+    "longformer": "query_global",
+    "layoutlm": "",
+    "esm": "contact_head",
+    "squeezebert": "pooler",
+    "luke": "entity",
+    "clip-text": "",
+    "clip-vision": "post_layernorm",
+    "siglip-vision": "head",
+    "dinov2": "mask_token",
+    "roformer": "embed_positions",
+    "wav2vec2": "masked_spec_embed",
 }
 METHODS = {"full": Full(), "bitfit": BitFit(), "layer_norm": LayerNormTuning()}
 
 
 def model(architecture, method):
-    config_class, model_class, fields, _ = UNUSED[architecture]
-    with torch.random.fork_rng(), quiet():
-        torch.manual_seed(0)
-        made = model_class(config_class(**fields, attn_implementation="eager")).double().eval()
-    if "add_pooling_layer" in model_class.__init__.__code__.co_varnames:
-        made.pooler = None
-    return with_heads(PEModel(made, method))
-
-
-def batch(architecture, seed):
-    generator = torch.Generator().manual_seed(seed)
-    if UNUSED[architecture][2].get("image_size"):
-        positions = 4 if architecture == "siglip vision" else 5  # patches, and a class's token
-        inputs = {"pixel_values": torch.randn(2, 3, 8, 8, generator=generator).double()}
-    elif architecture == "wav2vec2":
-        positions, inputs = 6, {"input_values": torch.randn(2, 24, generator=generator).double()}
-    else:
-        positions, inputs = 6, {"input_ids": torch.randint(3, 30, (2, 6), generator=generator)}
-    return {**inputs, "labels": torch.randint(0, 3, (2, positions), generator=generator)}
+    return with_heads(PEModel(backbone(architecture), method))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -127,8 +82,8 @@ def test_meta_gradients_where_passes_do_not_use_all(architecture, method, capsys
     left_out = [name for name in parts.theta_a if name in unused]
     assert bool(left_out) == (f"no gradient reaches {left_out[0] if left_out else ''}" in told)
     assert told.count("\n") == bool(left_out)
-    if method == "full" and UNUSED[architecture][3]:
-        assert any(UNUSED[architecture][3] in name for name in left_out)
+    if method == "full" and UNUSED[architecture]:
+        assert any(UNUSED[architecture] in name for name in left_out)
 
 
 ALGORITHMS = {

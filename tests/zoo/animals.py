@@ -13,6 +13,8 @@ from zoo.named import NAMED
 from zoo.unnamed import UNNAMED
 
 ROWS = {name: row for name, row in {**NAMED, **UNNAMED}.items() if row.model_class is not None}
+LACKING = tuple(name for name in (*NAMED, *UNNAMED) if name not in ROWS)
+"""What the installed version of transformers does not have."""
 SIXTEEN = tuple(architectures.ARCHITECTURES)
 PROMISED = (*SIXTEEN, *(name for name in NAMED if name in ROWS))
 ALL = (*SIXTEEN, *ROWS)
@@ -63,6 +65,4 @@ def plain_states(name: str) -> Tensor | None:
     whole = untouched(name)
     with torch.no_grad():
         hidden = getattr(whole(**inputs(name)), "last_hidden_state", None)
-    width = getattr(whole.config, "hidden_size", None)
-    fits = isinstance(hidden, Tensor) and hidden.ndim == 3 and hidden.shape[-1] == width
-    return hidden if fits else None
+    return hidden if isinstance(hidden, Tensor) and hidden.ndim == 3 else None

@@ -53,9 +53,12 @@ class WrongError(Exception):
     """A promise that was not kept."""
 
 
-def tried(name: str, row: str, ways: Ways = ALL) -> Outcome:
-    """Try a method on an architecture, and check it if it is attached; its gradients in these ways."""
-    whole, plain = backbone(name), untouched(name)
+def tried(name: str, row: str, ways: Ways = ALL, whole: t.PreTrainedModel | None = None) -> Outcome:
+    """Try a method on an architecture, and check it if it is attached; its gradients in these ways.
+
+    A backbone that is given is afterwards as it was, if the result is a good one.
+    """
+    whole, plain = whole or backbone(name), untouched(name)
     lacks = nothing_to_act_on(plain, row) or ("" if plain_states(name) is not None else "no sequence of hidden states")
     try:
         model = PEModel(whole, ROWS[row])
@@ -113,7 +116,20 @@ def check_gradients(model: PEModel, name: str, ways: Ways) -> None:
     expected = {order: unrolled(model, oracle, name, order) for order in dict(ways)}
     for order, way in ways:
         compare(adapted(model, name, order, way), expected[order], f"{order} order by {way}")
+    if model.method.adds_modules and model.method.mergeable:
+        check_merged(oracle, name)
     model.load_state(state)  # some of θ_a is the backbone's own
+
+
+def check_merged(model: PEModel, name: str) -> None:
+    """In the backbone's own maps, an added module computes the same: so it is where its formula says, and acts once."""
+    with torch.no_grad():
+        before = model.hidden_states(inputs(name))
+        model.method.merge(model.backbone)
+        after = model.backbone(**inputs(name)).last_hidden_state
+    effect = (before - present(plain_states(name))).abs().max()
+    if not float((after - before).abs().max()) <= TOLERANCE * float(effect):
+        raise WrongError("merged into the backbone's maps, it computes something else")
 
 
 def present(value: Tensor | None) -> Tensor:

@@ -17,6 +17,7 @@ BERT = SIZES | {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
+DISENTANGLED = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False}
 ROBERTA = BERT | {"pad_token_id": 1, "max_position_embeddings": 42, "bos_token_id": 0, "eos_token_id": 2}
 LLAMA = SIZES | {
     "vocab_size": 30,
@@ -26,6 +27,15 @@ LLAMA = SIZES | {
     "eos_token_id": 2,
     "num_key_value_heads": 1,
     "attention_dropout": 0.0,
+}
+MODERNBERT = SIZES | {
+    "vocab_size": 30,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "cls_token_id": 1,
+    "eos_token_id": 2,
+    "sep_token_id": 2,
 }
 GPT2 = {
     "vocab_size": 30,

@@ -6,6 +6,7 @@ from zoo.fields import (
     BLOOM,
     CLIP_TEXT,
     CLIP_VISION,
+    DISENTANGLED,
     FALCON,
     GPT2,
     LLAMA,
@@ -36,11 +37,7 @@ ENCODERS = {
     "nomic-bert": Row("nomic_bert", "NomicBertModel", BERT),
     "esm": Row("esm", "EsmModel", BERT | {"mask_token_id": 3, "position_embedding_type": "rotary"}),
     "layoutlm": Row("layoutlm", "LayoutLMModel", BERT),
-    "deberta": Row(
-        "deberta",
-        "DebertaModel",
-        BERT | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
-    ),
+    "deberta": Row("deberta", "DebertaModel", BERT | DISENTANGLED),
     "funnel": Row(
         "funnel",
         "FunnelModel",

@@ -73,6 +73,4 @@ NEEDS: dict[str, Needs] = {
 
 def nothing_to_act_on(backbone: t.PreTrainedModel, row: str) -> str | None:
     """What a backbone lacks; None if it has what the method of a row needs."""
-    if any(getattr(part, "track_running_stats", False) for part in backbone.modules()):
-        return "batch normalisation, whose statistics no task stores"
     return next((lack for has, lack in NEEDS.get(row, ()) if not has(backbone)), None)

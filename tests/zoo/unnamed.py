@@ -7,6 +7,7 @@ from zoo.fields import (
     FALCON,
     GPT2,
     LLAMA,
+    MODERNBERT,
     OPT,
     ROBERTA,
     SIZES,
@@ -96,7 +97,7 @@ DECODERS = {
     "modernbert-decoder": Row(
         "modernbert_decoder",
         "ModernBertDecoderModel",
-        _ALL_HEADS | {"cls_token_id": 1, "sep_token_id": 2},
+        MODERNBERT,
     ),
     "mpt": Row(
         "mpt",

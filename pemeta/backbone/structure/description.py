@@ -97,7 +97,7 @@ class Architecture:
 
     @property
     def block_output(self) -> str:
-        """Name of the module whose output is the feed-forward block's: its last map, or the block of experts.
+        """Name of the module whose output is the feed-forward block's, which is its last map or the block of experts.
 
         Raises:
             ModelError: There is neither.

@@ -62,7 +62,7 @@ class TokenFormat:
 
     @property
     def is_usual(self) -> bool:
-        """Whether this is the default in every respect: a word, one tab and a tag in IOB2."""
+        """Whether this is the default in every respect, which is a word, one tab and a tag in IOB2."""
         return self == TokenFormat()
 
     def described(self) -> dict[str, Any]:
