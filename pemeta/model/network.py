@@ -23,7 +23,7 @@ from pemeta.model.manifest import MARK
 from pemeta.model.ownership import claim, require_free
 from pemeta.model.partition import Partition
 from pemeta.typing import Batch, State
-from pemeta.utils.modules import count, module_key, name_of_key
+from pemeta.utils.modules import calls_only, count, module_key, name_of_key
 from pemeta.utils.precision import casts_itself, kept_wide, wide, wide_dtype
 from pemeta.utils.seeding import seeded
 from pemeta.utils.signatures import checked
@@ -257,20 +257,27 @@ class Network(BackboneForward):
 
     def forward(self, batch: Batch, task: str) -> Tensor:
         """Logits of a task: (B, T, C) for token, (B, C) for sequence classification, (B, T, V) for language models."""
+        with self._autocast():
+            logits: Tensor = self.head(task)(self._transformed(batch), batch, self.backbone)
+        return wide(logits) if self.autocast_dtype is None else logits.float()
+
+    def _transformed(self, batch: Batch) -> Tensor:
+        """Hidden states (B, T, D) as the heads get them."""
         hidden = self.hidden_states(batch)
         with self._autocast():
             if not casts_itself(hidden):  # methods and heads are in float32, also if the backbone is not
                 hidden = wide(hidden)
             for method in self.attached:
                 hidden = method.transform(self.backbone, hidden)
-            logits = self.head(task)(hidden, batch, self.backbone)
-        assert isinstance(logits, Tensor)
-        return wide(logits) if self.autocast_dtype is None else logits.float()
+        return hidden
 
     def loss(self, batch: Batch, task: str) -> Tensor:
-        """The task's loss on a batch, as a scalar."""
+        """The task's loss on a batch, as a scalar; a language model's without the logits of unlabelled positions."""
+        head = self.head(task)
         with self._autocast():
-            return self.head(task).loss(self(batch, task), batch)
+            if head.learns_from_few and calls_only(self, Network.forward):
+                return head.loss_of(self._transformed(batch), batch, self.backbone)
+            return head.loss(self(batch, task), batch)
 
     @checked()
     def state(self, names: tuple[str, ...] | None = None) -> State:

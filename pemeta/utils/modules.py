@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,18 @@ def is_finite(value: torch.Tensor) -> bool:
 def parts_with(module: nn.Module, weight: torch.Tensor) -> list[nn.Module]:
     """The parts of a module that have this very tensor as their weight, several if it is tied."""
     return [part for part in module.modules() if getattr(part, "weight", None) is weight]
+
+
+def calls_only(module: nn.Module, forward: Callable[..., Any]) -> bool:
+    """Whether to call a module is to call this method of its class and nothing else: no hook, override or graph.
+
+    >>> calls_only(nn.Identity(), nn.Identity.forward), calls_only(nn.Identity(), nn.Module.forward)
+    (True, False)
+    """
+    own = getattr(type(module), "forward", None) is forward and "forward" not in vars(module)
+    hooks = any(value for name, value in vars(module).items() if "_hooks" in name and "state_dict" not in name)
+    compiled = vars(module).get("_compiled_call_impl") is not None or torch.compiler.is_compiling()
+    return own and not hooks and not compiled
 
 
 def state_digest(module: nn.Module) -> str:
