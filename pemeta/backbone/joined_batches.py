@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pemeta.backbone.checks import note_joined
 from pemeta.backbone.layer_reuse import inputs_of
 from pemeta.typing import Batch
 from pemeta.utils.modules import modes_kept
@@ -37,6 +38,8 @@ def concatenate(batches: Sequence[Batch], padding: int) -> Batch | None:
         if any(t.shape[1:] != tensors[0].shape[1:] or t.dtype != tensors[0].dtype for t in tensors):
             return None
         whole[key] = torch.cat(tensors)
+        if key == "input_ids":
+            note_joined(whole[key], [one[key] for one in inputs], padding)
     return whole
 
 

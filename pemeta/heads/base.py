@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from pemeta.errors import ConfigError, DataError, excerpt, reason
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.precision import casts_itself, wide
+from pemeta.utils.remembered import Remembered
 from pemeta.utils.registry import Named
 from pemeta.utils.values import checked_size
 
@@ -142,19 +143,22 @@ def mean_over_labels(summed: Callable[[], Tensor], labels: Tensor, shape: torch.
         if problem is None:
             raise
         raise DataError(problem) from None
-    count = (labels != IGNORE_INDEX).sum()
-    if total.requires_grad and _is_zero(count):
+    if total.requires_grad and _none_labelled(labels):
         raise DataError(
             "no position or example of the batch has a label: all are -100, so that its loss would teach nothing; "
             "leave the batch out, or give it labels"
         )
-    return total / count.clamp(min=1)
+    return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
 
 
-def _is_zero(count: Tensor) -> bool:
-    """Whether a number is 0, as far as is known without waiting for a device, or for a compiled graph."""
-    known = type(count) is Tensor and count.device.type == "cpu" and not torch.compiler.is_compiling()
-    return known and not count
+def _none_labelled(labels: Tensor) -> bool:
+    """Whether no label is known to be other than -100, without waiting for a device, or for a compiled graph."""
+    known = type(labels) is Tensor and labels.device.type == "cpu" and not torch.compiler.is_compiling()
+    return known and not has_labels(labels)
+
+
+has_labels = Remembered(lambda labels: bool((labels != IGNORE_INDEX).any()))
+"""Whether a label is other than -100."""
 
 
 def _label_problem(labels: Tensor, classes: int) -> str | None:

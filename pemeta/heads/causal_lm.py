@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pemeta.backbone.output_matrix import why_not_tied
 from pemeta.errors import ModelError, reason
-from pemeta.heads.base import Head, HeadSpec, labels_of, mean_cross_entropy, mean_over_labels
+from pemeta.heads.base import Head, HeadSpec, has_labels, labels_of, mean_cross_entropy, mean_over_labels
 from pemeta.heads.labelled import fits, labelled_places, summed_cross_entropy
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.modules import calls_only, modes_kept, parts_with
@@ -94,6 +94,7 @@ class CausalLMHead(Head):
             return super().loss_of(hidden, batch, backbone)
         rows = hidden.flatten(0, 1).index_select(0, places - 1)
         own = labels.flatten().index_select(0, places)
+        has_labels.note(own, len(own) > 0)
         if fits(len(rows), classes):
             logits = self._logits(rows, backbone)
             return mean_cross_entropy(logits.float() if casts_itself(hidden) else wide(logits), own)

@@ -18,19 +18,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.weak import WeakIdKeyDictionary
 
 from pemeta.typing import IGNORE_INDEX
 from pemeta.utils.precision import wide
+from pemeta.utils.remembered import Remembered
 
 CHUNK = 2**25
 """Numbers in one chunk's logits, 128 MiB in float32; our choice."""
 Gradients: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
 """Of hidden states, matrix and bias, of those that are needed."""
-
-_places: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""By tensor of labels: its version, and what was found. So a device is asked once for each batch."""
-
 
 def labelled_places(labels: Tensor) -> Tensor | None:
     """Indices (N,) into labels (B, T), flattened, of those after the first of a row that are not -100.
@@ -39,20 +35,18 @@ def labelled_places(labels: Tensor) -> Tensor | None:
     """
     if type(labels) is not Tensor:
         return torch.arange(labels.numel(), device=labels.device).view(labels.shape)[:, 1:].flatten()
-    version = None if labels.is_inference() else labels._version  # of which tensors of inference mode have none
-    before, found = _places.get(labels, (None, None))
-    if found is None or version is None or before != version:
-        try:
-            found = _found(labels)
-        except RuntimeError:
-            return None
-        _places[labels] = version, found
-    return found  # type: ignore[no-any-return]
+    try:
+        return _places(labels)
+    except RuntimeError:
+        return None
 
 
-def _found(labels: Tensor) -> Tensor:
-    kept = (labels != IGNORE_INDEX).flatten().nonzero().squeeze(1)
-    return kept[kept % labels.shape[1] > 0]
+def _find(labels: Tensor) -> Tensor:
+    after_first = (labels != IGNORE_INDEX).index_fill(1, torch.zeros(1, dtype=torch.long, device=labels.device), False)
+    return after_first.flatten().nonzero().squeeze(1)
+
+
+_places = Remembered(_find)
 
 
 def fits(positions: int, classes: int) -> bool:

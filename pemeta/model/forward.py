@@ -29,6 +29,7 @@ from pemeta.backbone.layer_reuse import (
     skip_layers_below,
 )
 from pemeta.errors import DataError, ModelError, excerpt
+from pemeta.heads.base import has_labels
 from pemeta.methods.base import PEMethod
 from pemeta.model.ownership import require_own
 from pemeta.typing import Batch
@@ -74,6 +75,8 @@ class BackboneForward(nn.Module):
         """
         check_batch(batch)
         check_token_ids(self.backbone, batch)
+        if "labels" in batch and type(batch["labels"]) is Tensor and self.device.type == "cpu":
+            has_labels(batch["labels"])  # remembered, so that no loss asks in the passes
         return to_device(batch, self.device)
 
     def hidden_states(self, batch: Batch) -> Tensor:

@@ -49,17 +49,32 @@ def check_loss(loss: object) -> None:
 
 
 def finite(losses: Sequence[Tensor], inner_lr: object) -> list[float]:
-    """The losses as numbers; this is the only place of the inner loop that synchronizes with the device.
+    """The losses of an inner loop as numbers, which waits for the device.
 
     Raises:
         NotFiniteError: a loss is not finite.
     """
-    found: list[float] = torch.stack(list(losses)).tolist()
-    for step, value in enumerate(found, 1):
+    return all_finite(numbers(losses), inner_lr)
+
+
+def numbers(losses: Sequence[Tensor | float]) -> list[float]:
+    """Losses as numbers, which waits for the device, but once."""
+    tensors = [loss for loss in losses if isinstance(loss, Tensor)]
+    found = iter(torch.stack([loss.detach().reshape(()) for loss in tensors]).tolist() if tensors else ())
+    return [float(next(found)) if isinstance(loss, Tensor) else float(loss) for loss in losses]
+
+
+def all_finite(losses: list[float], inner_lr: object) -> list[float]:
+    """The losses of an inner loop, unless one is not finite.
+
+    Raises:
+        NotFiniteError: a loss is not finite.
+    """
+    for step, value in enumerate(losses, 1):
         if not math.isfinite(value):
-            where = f" of step {step}" if len(found) > 1 else ""
+            where = f" of step {step}" if len(losses) > 1 else ""
             raise NotFiniteError(f"the inner loss{where} is {value}; lower inner_lr (now {inner_lr})")
-    return found
+    return losses
 
 
 def check_used(
