@@ -14,7 +14,7 @@ from pemeta.errors import ConfigError, DataError, ModelError, NotFiniteError, ex
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.training.reach import check_theta_a
-from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.typing import IGNORE_INDEX
 from pemeta.utils.registry import plain
 
 
@@ -48,24 +48,8 @@ def check_loss(loss: object) -> None:
         )
 
 
-def finite(losses: Sequence[Tensor], inner_lr: object) -> list[float]:
-    """The losses of an inner loop as numbers, which waits for the device.
-
-    Raises:
-        NotFiniteError: a loss is not finite.
-    """
-    return all_finite(numbers(losses), inner_lr)
-
-
-def numbers(losses: Sequence[Tensor | float]) -> list[float]:
-    """Losses as numbers, which waits for the device, but once."""
-    tensors = [loss for loss in losses if isinstance(loss, Tensor)]
-    found = iter(torch.stack([loss.detach().reshape(()) for loss in tensors]).tolist() if tensors else ())
-    return [float(next(found)) if isinstance(loss, Tensor) else float(loss) for loss in losses]
-
-
-def all_finite(losses: list[float], inner_lr: object) -> list[float]:
-    """The losses of an inner loop, unless one is not finite.
+def finite(losses: Sequence[float], inner_lr: object) -> list[float]:
+    """The losses of an inner loop's steps, unless one is not finite.
 
     Raises:
         NotFiniteError: a loss is not finite.
@@ -74,7 +58,34 @@ def all_finite(losses: list[float], inner_lr: object) -> list[float]:
         if not math.isfinite(value):
             where = f" of step {step}" if len(losses) > 1 else ""
             raise NotFiniteError(f"the inner loss{where} is {value}; lower inner_lr (now {inner_lr})")
-    return losses
+    return list(losses)
+
+
+class InnerLosses:
+    """The losses of an inner loop, each before its step, which stay on their device until someone asks for numbers.
+
+    Args:
+        measured: the losses.
+        labels: labels of the batch of each step.
+        inner_lr: α, for a message.
+    """
+
+    def __init__(
+        self, measured: Sequence[Tensor] = (), labels: Sequence[Tensor | None] = (), inner_lr: object = None
+    ) -> None:
+        self.measured, self._labels, self._inner_lr = tuple(measured), tuple(labels), inner_lr
+
+    def checked(self, losses: Sequence[float]) -> list[float]:
+        """The losses as numbers, which they are.
+
+        Raises:
+            NotFiniteError: a loss is not finite.
+            DataError: a loss is zero because its batch has no label.
+        """
+        found = finite(losses, self._inner_lr)
+        if 0.0 in found:  # on the CPU, the loss itself has refused it
+            _refuse_unlabelled(self._labels[found.index(0.0)])
+        return found
 
 
 def check_used(
@@ -113,13 +124,12 @@ def check_used(
         )
 
 
-def refuse_unlabelled(batch: Batch) -> None:
+def _refuse_unlabelled(labels: Tensor | None) -> None:
     """Refuse a support set of which all labels are -100, from which an inner step would learn nothing.
 
     Raises:
         DataError: no label is another.
     """
-    labels = batch.get("labels")
     if labels is not None and not (labels != IGNORE_INDEX).any():
         raise DataError("the support set has no label: all are -100; leave it out, or give it labels")
 

@@ -19,7 +19,7 @@ from pemeta.model.given import require_module
 from pemeta.model.partition import Partition
 from pemeta.model.pe_model import PEModel
 from pemeta.priming._learn2learn import clone_parameters
-from pemeta.priming.inner_checks import check_loss, check_rate, check_used, finite, needs_math, refuse_unlabelled
+from pemeta.priming.inner_checks import InnerLosses, check_loss, check_rate, check_used, finite, needs_math
 from pemeta.priming.inner_rules.base import InnerRule, Moments
 from pemeta.priming.inner_rules.sgd import SGD
 from pemeta.priming.layout import facts
@@ -27,6 +27,7 @@ from pemeta.priming.placing import placed
 from pemeta.priming.sharing import SharingLearner
 from pemeta.training.master_values import moments_of
 from pemeta.typing import Batch
+from pemeta.utils.devices import read_numbers
 from pemeta.utils.precision import wide
 from pemeta.utils.signatures import checked
 
@@ -71,7 +72,7 @@ class PrimingLearner(SharingLearner):
 
     Attributes:
         task: the task that a clone was made for; None for all.
-        losses: of a clone's last :meth:`adapt_to`: the loss before each step.
+        inner_losses: of a clone's last :meth:`adapt_to`: the loss before each step, unread.
         path: a clone's values after each inner step, if they are kept.
         reached: names of the parameters that a gradient has reached in a clone's steps.
 
@@ -152,7 +153,7 @@ class PrimingLearner(SharingLearner):
         if self.values is None and self.optimizer is not None:
             moments = {name: moments_of(self.optimizer, parameters[name]) for name in start}
             clone._moments = self.rule.initial({name: state for name, state in moments.items() if state})
-        clone.task, clone.losses, clone.path, clone.reached = task or self.task, [], [], frozenset()
+        clone.task, clone.inner_losses, clone.path, clone.reached = task or self.task, InnerLosses(), [], frozenset()
         return clone
 
     def with_values(self, values: dict[str, Tensor]) -> Self:
@@ -167,7 +168,7 @@ class PrimingLearner(SharingLearner):
         self._moments: Moments = {}  # of a clone
         self._steps, self._failed = 0, False
         self.task: str | None = None
-        self.losses: list[float] = []
+        self.inner_losses = InnerLosses()
         self.path: list[dict[str, Tensor]] = []
         self.reached: frozenset[str] = frozenset()
 
@@ -205,11 +206,11 @@ class PrimingLearner(SharingLearner):
         """
         self._refuse_original()
         check_loss(loss)
-        finite([loss.detach()], self.inner_lr)
+        finite(read_numbers([loss]), self.inner_lr)
         self._step(loss)
 
     @checked()
-    def adapt_to(self, batches: Iterable[Batch], task: str) -> list[float]:
+    def adapt_to(self, batches: Iterable[Batch], task: str, *, wait: bool = True) -> list[float]:
         """Run the inner loop: a step of :meth:`adapt` on each batch, as cheaply as the algorithm allows.
 
         The hidden states that :meth:`PEModel.reusing` adds are computed once per distinct batch; give the same batch
@@ -219,9 +220,10 @@ class PrimingLearner(SharingLearner):
         Args:
             batches: batches of the clone's task on its device, one for each step.
             task: name of the task.
+            wait: whether to wait for the device and check the losses; if not, that is left to whoever reads them.
 
         Returns:
-            The loss on each batch, before its step.
+            The loss on each batch, before its step; none without ``wait``.
 
         Raises:
             ConfigError: the module is not a ``PEModel``, this is the original, which does not adapt, or there is no
@@ -243,10 +245,13 @@ class PrimingLearner(SharingLearner):
                 loss = self.loss(reused[id(batch)], task)
                 losses.append(loss.detach())
                 self._step(loss)
-            self.losses = finite(losses, self.inner_lr)
-            if 0.0 in self.losses:  # on the CPU, the loss itself has refused it
-                refuse_unlabelled(batches[self.losses.index(0.0)])
-            return self.losses
+            self.inner_losses = InnerLosses(losses, [batch.get("labels") for batch in batches], self.inner_lr)
+            return self.losses if wait else []
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss before each step of a clone's last :meth:`adapt_to`; the device is waited for."""
+        return self.inner_losses.checked(read_numbers(self.inner_losses.measured))
 
     @contextmanager
     def _released_on_failure(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -37,6 +38,17 @@ def resolve_device(name: str = "auto") -> torch.device:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device; copies to CUDA go through pinned memory, so that they do not block."""
     return {key: _pinned(value, device).to(device, non_blocking=True) for key, value in batch.items()}
+
+
+def read_numbers(values: Sequence[torch.Tensor | float]) -> list[float]:
+    """Scalars as numbers; where some are on a device, it is waited for once.
+
+    >>> read_numbers([torch.tensor(0.5), 2.0])
+    [0.5, 2.0]
+    """
+    tensors = [value.detach().reshape(()) for value in values if isinstance(value, torch.Tensor)]
+    read = iter(torch.stack(tensors).tolist() if tensors else ())
+    return [float(next(read) if isinstance(value, torch.Tensor) else value) for value in values]
 
 
 def peak_memory(device: torch.device) -> int:

@@ -21,6 +21,7 @@ from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
 from pemeta.training.finetuning_settings import FineTuning
 from pemeta.training.optimizer import check_finite
+from pemeta.utils.devices import read_numbers
 from pemeta.utils.modules import parameter_dict
 from pemeta.utils.neutral import Neutral
 from pemeta.utils.registry import Named
@@ -278,10 +279,25 @@ class PrimingAlgorithm(Named):
         Raises:
             NotFiniteError: the loss is not finite.
         """
+        return self.checked([self.add_unread(loss, scale)])[0]
+
+    def add_unread(self, loss: Tensor, scale: float) -> Tensor:
+        """As :meth:`add_gradient`, but nothing waits for the device: return the loss as it is there."""
         (loss * scale).backward()
-        value = float(loss.item())  # after the backward pass, because it waits for an accelerator
-        check_finite(value, "the outer loss", f"lower outer_lr (now {self.outer_lr}) or the inner loop's learning rate")
-        return value
+        return loss.detach()
+
+    def checked(self, losses: Sequence[Tensor | float]) -> list[float]:
+        """Outer losses as numbers, for which the device is waited for once.
+
+        Raises:
+            NotFiniteError: a loss is not finite.
+        """
+        found = read_numbers(losses)
+        for value in found:
+            check_finite(
+                value, "the outer loss", f"lower outer_lr (now {self.outer_lr}) or the inner loop's learning rate"
+            )
+        return found
 
     def describe(self) -> dict[str, Any]:
         """A record's entries on the inner loop: its method and its number of steps, None without one."""

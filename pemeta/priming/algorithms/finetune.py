@@ -73,8 +73,8 @@ class FineTunePriming(PrimingAlgorithm):
                 with phase(PASSES), values_of(episode.task.name):
                     batch = episode.query if self.sentences == "query" else episode.both
                     loss = model.loss(model.placed(batch), episode.task.name)
-                    losses.append(self.add_gradient(loss, step.loss_scale))
-        return StepLosses((), mean(losses))
+                    losses.append(self.add_unread(loss, step.loss_scale))
+        return StepLosses((), mean(self.checked(losses)))
 
     def _model_wide(self, parts: Partition) -> tuple[str, ...]:
         """Names of the backbone's parameters with whose own values all tasks compute: all."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 from typing_extensions import Self
 
 from pemeta.backbone.layer_reuse import SharedGraph
@@ -26,11 +27,13 @@ from pemeta.priming.algorithms.base import (
     seed_passes,
 )
 from pemeta.priming.algorithms.source_heads import renew_heads, share_heads
+from pemeta.priming.inner_checks import InnerLosses
 from pemeta.priming.inner_rules import SGD, AnyRule
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
 from pemeta.typing import Batch, State
+from pemeta.utils.devices import read_numbers
 from pemeta.utils.neutral import Neutral
 from pemeta.utils.phases import phase
 
@@ -161,16 +164,16 @@ class InnerLoopPriming(PrimingAlgorithm):
         )
 
     @abstractmethod
-    def outer_gradient(self, clone: PrimingLearner, original: PrimingLearner, query: Query) -> float:
-        """Add a task's outer gradient to the parameters' ``grad``, and return the outer loss.
+    def outer_gradient(self, clone: PrimingLearner, original: PrimingLearner, query: Query) -> Tensor | float:
+        """Add a task's outer gradient to the parameters' ``grad``, and return the outer loss, best without reading it.
 
         Args:
-            clone: the learner after its inner loop, whose losses are ``clone.losses``.
+            clone: the learner after its inner loop, whose losses are ``clone.losses``, which waits for the device.
             original: the learner that it is a clone of; ``original.shared`` is the model.
             query: the examples of the outer loss.
 
         Raises:
-            NotFiniteError: the loss is not finite.
+            NotFiniteError: the loss was read, and is not finite.
         """
 
     def outer_batch(self, episode: Episode) -> Batch | None:
@@ -189,8 +192,8 @@ class InnerLoopPriming(PrimingAlgorithm):
         if self.source_heads in ("fresh", "zero"):
             renew_heads(model, episodes, zero=self.source_heads == "zero")
         learner = self.make_learner(model, step)
-        inner: list[list[float]] = []
-        outer: list[float] = []
+        inner: list[InnerLosses] = []
+        outer: list[Tensor | float] = []
         heads: State = {}
         with own_generators(model, episodes), sparse_word_gradients(model, learner.partition.theta_p):
             for together in [episodes] if self.batch_tasks else [[episode] for episode in episodes]:
@@ -205,15 +208,30 @@ class InnerLoopPriming(PrimingAlgorithm):
                     clone = learner.clone(episode.task.name)
                     with phase(INNER_LOOP):
                         model.train(self.inner_dropout)
-                        inner.append(clone.adapt_to(support, episode.task.name))
+                        clone.adapt_to(support, episode.task.name, wait=False)
                     with phase(QUERY_PASS):
                         model.train(self.outer_dropout)
                         outer.append(self.outer_gradient(clone, learner, Query(episode.task.name, batch, step)))
+                    inner.append(clone.inner_losses)
                     heads |= self._heads_of(clone)
+                    del clone  # or an error's traceback would keep what it holds
                 with phase(BACKWARD_BELOW):
                     shared.backward()
+        losses = self._read(inner, outer)
         model.load_state(heads)
-        return StepLosses(tuple(mean(losses) for losses in zip(*inner, strict=True)), mean(outer))
+        return losses
+
+    def _read(self, inner: Sequence[InnerLosses], outer: Sequence[Tensor | float]) -> StepLosses:
+        """The mean losses of the step, whose numbers the device is waited for once.
+
+        Raises:
+            NotFiniteError: a loss is not finite: the first of an inner loop, if there is one.
+        """
+        found = read_numbers([*(loss for task in inner for loss in task.measured), *outer])
+        own = [found[i * self.inner_steps : (i + 1) * self.inner_steps] for i in range(len(inner))]
+        for task, losses in zip(inner, own, strict=True):
+            task.checked(losses)
+        return StepLosses(tuple(map(mean, zip(*own, strict=True))), mean(self.checked(found[-len(outer) :])))
 
     def _heads_of(self, clone: PrimingLearner) -> State:
         """The adapted head, which takes the place of the task's (line 11), unless the outer gradient moves heads."""

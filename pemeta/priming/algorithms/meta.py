@@ -85,17 +85,17 @@ class MetaPriming(InnerLoopPriming):
         """The query set, or both sets."""
         return episode.query if self.sentences == "query" else episode.both
 
-    def outer_gradient(self, clone: PrimingLearner, original: PrimingLearner, query: Query) -> float:
+    def outer_gradient(self, clone: PrimingLearner, original: PrimingLearner, query: Query) -> Tensor:
         """Add the gradient of the outer loss (line 9 of Algorithm 1)."""
         if self.outer_loss == "last":
-            return self.add_gradient(clone.module.loss(query.batch, query.task), clone.loss_scale)
-        total, along = 0.0, SharedGraph()
+            return self.add_unread(clone.module.loss(query.batch, query.task), clone.loss_scale)
+        total, along = torch.zeros(()), SharedGraph()
         for weight, values in zip(self.loss_weights(query.step.number), clone.path, strict=True):
             if weight:
                 # Each pass frees its graph; the inner loop's, which they have in common, is differentiated once.
                 there = clone.with_values({name: along.share(value) for name, value in values.items()})
                 loss = there.module.loss(query.batch, query.task)
-                total += weight * self.add_gradient(loss, weight * clone.loss_scale)
+                total = total + weight * in_double(self.add_unread(loss, weight * clone.loss_scale))
         along.backward()
         return total
 
@@ -126,12 +126,13 @@ class MetaPriming(InnerLoopPriming):
                 clone = learner.clone(episode.task.name)
                 with phase(QUERY_PASS):
                     loss = clone.module.loss(model.placed(episode.both), episode.task.name)
-                    losses.append(self.add_gradient(loss, step.loss_scale))
+                    losses.append(self.add_unread(loss, step.loss_scale))
                 for name, value in self._heads_of(clone).items():
                     gradient = clone.adapted_parameters()[name].grad
                     heads[name] = value if gradient is None else value - self.inner_lr / step.loss_scale * gradient
+        found = mean(self.checked(losses))
         model.load_state(heads)
-        return StepLosses((), mean(losses))
+        return StepLosses((), found)
 
     @property
     def query_passes(self) -> int:
