@@ -207,10 +207,6 @@ def test_validate_finds_a_setting_whose_methods_exclude_each_other(refused, run_
     assert "the backbone already has a pemeta_adapter" in refused("validate", "--load", run_config, inner)
 
 
-def test_data_without_text_to_pretrain_on(refused, run_config):
-    assert "data 'conll' has no unlabelled text to pretrain on" in refused("run", run_config, "backbone=tiny")
-
-
 def test_an_offline_hub(refused, run_config, monkeypatch):
     import transformers
 
