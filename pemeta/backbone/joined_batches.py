@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pemeta.backbone.checks import note_joined
 from pemeta.backbone.layer_reuse import inputs_of
+from pemeta.backbone.masks import note_joined_masks
 from pemeta.typing import Batch
 from pemeta.utils.modules import modes_kept
 from pemeta.utils.seeding import generators_kept
@@ -40,6 +41,8 @@ def concatenate(batches: Sequence[Batch], padding: int) -> Batch | None:
         whole[key] = torch.cat(tensors)
         if key == "input_ids":
             note_joined(whole[key], [one[key] for one in inputs], padding)
+        elif key == "attention_mask":
+            note_joined_masks(whole[key], [one[key] for one in inputs])
     return whole
 
 

@@ -29,6 +29,32 @@ from pemeta.methods.peft_targets import (
 CHILD = "pemeta_lora"
 
 
+class _Added(torch.autograd.Function):
+    """``output + s inner upᵀ``, where the factor is part of the products in both passes and no operation of its own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(output: Tensor, inner: Tensor, up: Tensor, scaling: float) -> Tensor:
+        return torch.addmm(output, inner, up.T, alpha=scaling)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:3])
+        ctx.scaling = inputs[3]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inner, up = ctx.saved_tensors
+        unused = up.detach()[0]  # `beta` is 0; differentiable once more, for second order
+        of_inner = of_up = None
+        if ctx.needs_input_grad[1]:
+            of_inner = torch.addmm(unused, gradient, up, beta=0, alpha=ctx.scaling)
+        if ctx.needs_input_grad[2]:
+            of_up = torch.addmm(unused, gradient.T, inner, beta=0, alpha=ctx.scaling)
+        return gradient, of_inner, of_up, None
+
+
 class LowRank(nn.Module):
     """``s B A dropout(x)``, mapping (..., in) to (..., out) through r units.
 
@@ -50,8 +76,19 @@ class LowRank(nn.Module):
         return self.up(self.down(self.dropout(x))) * self.scaling  # type: ignore[no-any-return]
 
 
+    def beside(self, x: Tensor, output: Tensor) -> Tensor:
+        """``output + s B A dropout(x)`` by one product that adds, so that nothing else of the output's size is made."""
+        inner = self.down(self.dropout(x))
+        if inner.dtype != output.dtype or inner.shape[:-1] != output.shape[:-1] or output.ndim < 2:
+            return output + self.up(inner) * self.scaling
+        up = self.up.weight.to(inner.dtype)  # as autocast would
+        added: Tensor = _Added.apply(output.flatten(0, -2), inner.flatten(0, -2), up, self.scaling)  # type: ignore[no-untyped-call]
+        return added.view(output.shape)
+
+
 def _add(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-    return output + added(arguments[0])  # type: ignore[no-any-return]
+    assert isinstance(added, LowRank)
+    return added.beside(arguments[0], output)
 
 
 class LoRA(Inserted):

@@ -28,6 +28,7 @@ from pemeta.backbone.layer_reuse import (
     separable,
     skip_layers_below,
 )
+from pemeta.backbone.masks import note_moved
 from pemeta.errors import DataError, ModelError, excerpt
 from pemeta.heads.base import has_labels
 from pemeta.methods.base import PEMethod
@@ -77,7 +78,9 @@ class BackboneForward(nn.Module):
         check_token_ids(self.backbone, batch)
         if "labels" in batch and type(batch["labels"]) is Tensor and self.device.type == "cpu":
             has_labels(batch["labels"])  # remembered, so that no loss asks in the passes
-        return to_device(batch, self.device)
+        moved = to_device(batch, self.device)
+        note_moved(batch.get("attention_mask"), moved.get("attention_mask"))
+        return moved
 
     def hidden_states(self, batch: Batch) -> Tensor:
         """The backbone's last hidden states (B, T, D), before any method transforms them.

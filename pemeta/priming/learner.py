@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from typing_extensions import Self
 
 from pemeta.backbone.checks import check_batch, refuse_unfaithful
+from pemeta.backbone.masks import masks_once
 from pemeta.errors import ConfigError, ModelError
 from pemeta.methods.base import PEMethod
 from pemeta.model.given import require_module
@@ -238,7 +239,7 @@ class PrimingLearner(SharingLearner):
         if not (batches := list(batches)):  # a sequence that makes its items when asked makes others the next time
             raise ConfigError("the inner loop needs a batch for each of its steps; found none")
         losses: list[Tensor] = []
-        with self._released_on_failure(), self._theta_p_constant() if self.first_order else nullcontext():
+        with self._released_on_failure(), self._inner_loop(shared):
             different = {id(batch): batch for batch in batches}
             reused = dict(zip(different, shared.reusing(list(different.values()), self.method), strict=True))
             for batch in batches:
@@ -262,6 +263,12 @@ class PrimingLearner(SharingLearner):
             self.values = {name: value.detach() for name, value in self.adapted_parameters().items()}
             self._moments, self.path, self._failed = {}, [], True
             raise
+
+    @contextmanager
+    def _inner_loop(self, shared: PEModel) -> Iterator[None]:
+        """A block whose passes make masks once, and in first order keep nothing for θ_p's gradient."""
+        with masks_once(shared.backbone), self._theta_p_constant() if self.first_order else nullcontext():
+            yield
 
     @contextmanager
     def _theta_p_constant(self) -> Iterator[None]:
@@ -291,7 +298,7 @@ class PrimingLearner(SharingLearner):
         owned = self.adapted_parameters()
         with torch.inference_mode(False), torch.enable_grad():
             gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
-                loss * self.loss_scale, list(owned.values()), create_graph=not self.first_order, allow_unused=True
+                loss if self.loss_scale == 1 else loss * self.loss_scale, list(owned.values()), create_graph=not self.first_order, allow_unused=True
             )
             found = {name: grad for name, grad in zip(owned, gradients, strict=True) if grad is not None}
             check_used(set(found), self.partition.theta_a, self._owned_heads(), self._one_task, self.shared)

@@ -283,7 +283,7 @@ class PrimingAlgorithm(Named):
 
     def add_unread(self, loss: Tensor, scale: float) -> Tensor:
         """As :meth:`add_gradient`, but nothing waits for the device: return the loss as it is there."""
-        (loss * scale).backward()
+        (loss if scale == 1 else loss * scale).backward()
         return loss.detach()
 
     def checked(self, losses: Sequence[Tensor | float]) -> list[float]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pemeta.backbone.layer_reuse import SharedGraph
+from pemeta.backbone.masks import masks_once
 from pemeta.methods.base import AnyMethod, PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms.base import (
@@ -195,7 +196,11 @@ class InnerLoopPriming(PrimingAlgorithm):
         inner: list[InnerLosses] = []
         outer: list[Tensor | float] = []
         heads: State = {}
-        with own_generators(model, episodes), sparse_word_gradients(model, learner.partition.theta_p):
+        with (
+            own_generators(model, episodes),
+            sparse_word_gradients(model, learner.partition.theta_p),
+            masks_once(model.backbone),
+        ):
             for together in [episodes] if self.batch_tasks else [[episode] for episode in episodes]:
                 seed_passes(model, together[0])  # for the passes of all tasks as one batch
                 shared = SharedGraph()
