@@ -104,7 +104,8 @@ def _remembering(make: Callable[..., Any]) -> Callable[..., Any]:
         others = [key for key, value in given.items() if value is not None]
         if arguments or set(others) != {"config", "attention_mask", "inputs_embeds"} or not _keeps(mask, embeddings):
             return make(*arguments, **given)
-        assert mask is not None and embeddings is not None
+        assert mask is not None
+        assert embeddings is not None
         kind = str(given["config"]._attn_implementation).removeprefix(PREFIXED)
         key = id(given["config"]), kind, embeddings.shape[:2], embeddings.dtype, embeddings.device
         found = known(mask)

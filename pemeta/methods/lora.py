@@ -75,12 +75,11 @@ class LowRank(nn.Module):
         """Map (..., in) to (..., out), to be added to the linear map's output."""
         return self.up(self.down(self.dropout(x))) * self.scaling  # type: ignore[no-any-return]
 
-
     def beside(self, x: Tensor, output: Tensor) -> Tensor:
         """``output + s B A dropout(x)`` by one product that adds, so that nothing else of the output's size is made."""
         inner = self.down(self.dropout(x))
         if inner.dtype != output.dtype or inner.shape[:-1] != output.shape[:-1] or output.ndim < 2:
-            return output + self.up(inner) * self.scaling
+            return output + self.up(inner) * self.scaling  # type: ignore[no-any-return]
         up = self.up.weight.to(inner.dtype)  # as autocast would
         added: Tensor = _Added.apply(output.flatten(0, -2), inner.flatten(0, -2), up, self.scaling)  # type: ignore[no-untyped-call]
         return added.view(output.shape)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pemeta.backbone.attention import attention_of
@@ -15,6 +15,7 @@ from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.training.reach import check_theta_a
 from pemeta.typing import IGNORE_INDEX
+from pemeta.utils.devices import read_numbers
 from pemeta.utils.registry import plain
 
 
@@ -86,6 +87,17 @@ class InnerLosses:
         if 0.0 in found:  # on the CPU, the loss itself has refused it
             _refuse_unlabelled(self._labels[found.index(0.0)])
         return found
+
+
+def read_losses(inner: Sequence[InnerLosses], outer: Sequence[Tensor | float]) -> tuple[list[list[float]], list[float]]:
+    """The losses of several inner loops, checked, and outer losses as numbers; the device is waited for once.
+
+    Raises:
+        NotFiniteError: A loss of an inner loop is not finite.
+        DataError: One is zero because its batch has no label.
+    """
+    found = iter(read_numbers([*(loss for task in inner for loss in task.measured), *outer]))
+    return [task.checked(list(islice(found, len(task.measured)))) for task in inner], list(found)
 
 
 def check_used(

@@ -29,6 +29,7 @@ from pemeta.priming.sharing import SharingLearner
 from pemeta.training.master_values import moments_of
 from pemeta.typing import Batch
 from pemeta.utils.devices import read_numbers
+from pemeta.utils.modules import constant
 from pemeta.utils.precision import wide
 from pemeta.utils.signatures import checked
 
@@ -273,16 +274,10 @@ class PrimingLearner(SharingLearner):
     @contextmanager
     def _theta_p_constant(self) -> Iterator[None]:
         """Disable gradients of θ_p, which the original shares, for the duration of the block."""
-        with self._alone():  # another thread's query pass would lose the gradient
-            named = self.layout.parameters
-            shared = [named[name] for name in self.partition.theta_p if named[name].requires_grad]
-            try:
-                for parameter in shared:
-                    parameter.requires_grad_(False)
-                yield
-            finally:
-                for parameter in shared:
-                    parameter.requires_grad_(True)
+        named = self.layout.parameters
+        # Alone, or another thread's query pass would lose the gradient.
+        with self._alone(), constant([named[name] for name in self.partition.theta_p]):
+            yield
 
     def verify(self) -> None:
         """Refuse a pass of a clone that is no longer connected with the original, and what any learner refuses."""
@@ -297,8 +292,9 @@ class PrimingLearner(SharingLearner):
     def _step(self, loss: Tensor) -> None:
         owned = self.adapted_parameters()
         with torch.inference_mode(False), torch.enable_grad():
+            scaled = loss if self.loss_scale == 1 else loss * self.loss_scale
             gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
-                loss if self.loss_scale == 1 else loss * self.loss_scale, list(owned.values()), create_graph=not self.first_order, allow_unused=True
+                scaled, list(owned.values()), create_graph=not self.first_order, allow_unused=True
             )
             found = {name: grad for name, grad in zip(owned, gradients, strict=True) if grad is not None}
             check_used(set(found), self.partition.theta_a, self._owned_heads(), self._one_task, self.shared)

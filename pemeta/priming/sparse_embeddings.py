@@ -57,10 +57,10 @@ def _padding_by_zeros(table: nn.Embedding) -> Iterator[None]:
         yield
         return
 
-    def before(table: nn.Module, arguments: object) -> None:
+    def before(_: nn.Module, arguments: object) -> None:
         table.padding_idx = None
 
-    def after(table: nn.Module, arguments: tuple[torch.Tensor, ...], output: object) -> None:
+    def after(_: nn.Module, arguments: tuple[torch.Tensor, ...], output: object) -> None:
         table.padding_idx = padding
         if isinstance(output, torch.Tensor) and output.requires_grad:
             padded = (arguments[0] == padding)[..., None]

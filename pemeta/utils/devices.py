@@ -40,6 +40,11 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {key: _pinned(value, device).to(device, non_blocking=True) for key, value in batch.items()}
 
 
+def in_double(value: torch.Tensor) -> torch.Tensor:
+    """A number in float64, as Python computes, where its device has that."""
+    return value if value.device.type == "mps" else value.double()
+
+
 def read_numbers(values: Sequence[torch.Tensor | float]) -> list[float]:
     """Scalars as numbers; where some are on a device, it is waited for once.
 

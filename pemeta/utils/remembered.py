@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
@@ -37,7 +37,7 @@ class Remembered(Generic[Found]):
         if version != tensor._version:
             found = self._find(tensor)
             self.note(tensor, found)
-        return found  # type: ignore[return-value]
+        return cast(Found, found)
 
     def note(self, tensor: Tensor, found: Found) -> None:
         """Remember what is known about a tensor without asking it."""

@@ -28,13 +28,12 @@ from pemeta.priming.algorithms.base import (
     seed_passes,
 )
 from pemeta.priming.algorithms.source_heads import renew_heads, share_heads
-from pemeta.priming.inner_checks import InnerLosses
+from pemeta.priming.inner_checks import InnerLosses, read_losses
 from pemeta.priming.inner_rules import SGD, AnyRule
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
 from pemeta.typing import Batch, State
-from pemeta.utils.devices import read_numbers
 from pemeta.utils.neutral import Neutral
 from pemeta.utils.phases import phase
 
@@ -222,21 +221,10 @@ class InnerLoopPriming(PrimingAlgorithm):
                     del clone  # or an error's traceback would keep what it holds
                 with phase(BACKWARD_BELOW):
                     shared.backward()
-        losses = self._read(inner, outer)
+        of_steps, own = read_losses(inner, outer)
+        losses = StepLosses(tuple(map(mean, zip(*of_steps, strict=True))), mean(self.checked(own)))
         model.load_state(heads)
         return losses
-
-    def _read(self, inner: Sequence[InnerLosses], outer: Sequence[Tensor | float]) -> StepLosses:
-        """The mean losses of the step, whose numbers the device is waited for once.
-
-        Raises:
-            NotFiniteError: a loss is not finite: the first of an inner loop, if there is one.
-        """
-        found = read_numbers([*(loss for task in inner for loss in task.measured), *outer])
-        own = [found[i * self.inner_steps : (i + 1) * self.inner_steps] for i in range(len(inner))]
-        for task, losses in zip(inner, own, strict=True):
-            task.checked(losses)
-        return StepLosses(tuple(map(mean, zip(*own, strict=True))), mean(self.checked(found[-len(outer) :])))
 
     def _heads_of(self, clone: PrimingLearner) -> State:
         """The adapted head, which takes the place of the task's (line 11), unless the outer gradient moves heads."""

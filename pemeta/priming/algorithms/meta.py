@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
+from torch import Tensor
 from typing_extensions import Self
 
 from pemeta.backbone.layer_reuse import SharedGraph
@@ -24,6 +25,7 @@ from pemeta.priming.inner_checks import needs_math
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 from pemeta.tasks.episodes import Episode
 from pemeta.typing import Batch, State
+from pemeta.utils.devices import in_double
 from pemeta.utils.neutral import Neutral
 from pemeta.utils.phases import phase
 
@@ -85,11 +87,12 @@ class MetaPriming(InnerLoopPriming):
         """The query set, or both sets."""
         return episode.query if self.sentences == "query" else episode.both
 
-    def outer_gradient(self, clone: PrimingLearner, original: PrimingLearner, query: Query) -> Tensor:
+    def outer_gradient(self, clone: PrimingLearner, original: PrimingLearner, query: Query) -> Tensor | float:
         """Add the gradient of the outer loss (line 9 of Algorithm 1)."""
         if self.outer_loss == "last":
             return self.add_unread(clone.module.loss(query.batch, query.task), clone.loss_scale)
-        total, along = torch.zeros(()), SharedGraph()
+        total: Tensor | float = 0.0
+        along = SharedGraph()
         for weight, values in zip(self.loss_weights(query.step.number), clone.path, strict=True):
             if weight:
                 # Each pass frees its graph; the inner loop's, which they have in common, is differentiated once.

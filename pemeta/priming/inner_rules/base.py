@@ -93,7 +93,9 @@ def moment(moments: Moments, kind: str, name: str, like: Tensor) -> Tensor:
 
 
 def descended(values: Mapping[str, Tensor], directions: Sequence[Tensor], rate: float) -> dict[str, Tensor]:
-    """``value + -rate * direction`` for all values at once."""
+    """``value + -rate * direction``, for all values at once unless the rate is a tensor, which may be learned."""
+    if isinstance(rate, Tensor):
+        return {name: v + -rate * d for (name, v), d in zip(values.items(), directions, strict=True)}
     moved = _Descended.apply(rate, *values.values(), *directions)  # type: ignore[no-untyped-call]
     return dict(zip(values, moved, strict=True))
 
