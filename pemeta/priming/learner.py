@@ -240,7 +240,11 @@ class PrimingLearner(SharingLearner):
         if not (batches := list(batches)):  # a sequence that makes its items when asked makes others the next time
             raise ConfigError("the inner loop needs a batch for each of its steps; found none")
         losses: list[Tensor] = []
-        with self._released_on_failure(), self._inner_loop(shared):
+        with (
+            self._released_on_failure(),
+            masks_once(shared.backbone),
+            self._theta_p_constant() if self.first_order else nullcontext(),
+        ):
             different = {id(batch): batch for batch in batches}
             reused = dict(zip(different, shared.reusing(list(different.values()), self.method), strict=True))
             for batch in batches:
@@ -264,12 +268,6 @@ class PrimingLearner(SharingLearner):
             self.values = {name: value.detach() for name, value in self.adapted_parameters().items()}
             self._moments, self.path, self._failed = {}, [], True
             raise
-
-    @contextmanager
-    def _inner_loop(self, shared: PEModel) -> Iterator[None]:
-        """A block whose passes make masks once, and in first order keep nothing for θ_p's gradient."""
-        with masks_once(shared.backbone), self._theta_p_constant() if self.first_order else nullcontext():
-            yield
 
     @contextmanager
     def _theta_p_constant(self) -> Iterator[None]:
