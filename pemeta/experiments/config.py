@@ -215,7 +215,7 @@ class GridConfig(Frozen):
 
     @property
     def text_tasks(self) -> tuple[str, ...]:
-        """The tasks that a backbone is for, if it is pretrained here: sources and targets."""
+        """Sources and targets, which are the tasks that a backbone is for if it is pretrained here."""
         return tuple(dict.fromkeys((*self.sources, *self.targets)))
 
     def sizes_of(self, setting: str) -> Sizes:

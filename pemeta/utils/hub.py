@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import ERROR
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -20,20 +21,26 @@ def quiet() -> Iterator[None]:
     """Silence everything but errors and download bars of transformers and the hub, within the block."""
     verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
     bar, downloads = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    logging.set_verbosity_error()
-    hub_logging.set_verbosity(ERROR)
+    _set(logging, ERROR)
+    _set(hub_logging, ERROR)
     logging.disable_progress_bar()  # "Loading weights"; it turns the hub's bars off too
     if downloads:
         enable_progress_bars()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
-        hub_logging.set_verbosity(hub_verbosity)
+        _set(logging, verbosity)
+        _set(hub_logging, hub_verbosity)
         if bar:
             logging.enable_progress_bar()
         if not downloads:
             disable_progress_bars()
+
+
+def _set(package: Any, verbosity: int) -> None:
+    """Set what a package logs, if that changes: each time, Python forgets what it knows of all loggers."""
+    if package.get_verbosity() != verbosity:
+        package.set_verbosity(verbosity)
 
 
 @contextmanager

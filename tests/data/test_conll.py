@@ -257,6 +257,7 @@ def test_any_words_come_back_as_they_were_written(tmp_path, expected):
     assert read(tmp_path, text) == expected
 
 
+@pytest.mark.long  # tens of thousands of sentences
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the real data sets are not at {REAL}")
 def test_all_real_data_can_be_read():
     corpora = sorted(path.parent for path in REAL.rglob("train.conll"))

@@ -413,7 +413,7 @@ def test_what_is_too_large_is_reported_with_remedies(
     small = replace(DEVICES["t4"], memory=devices.FIXED["cuda"] + 6 * 10**5)
     monkeypatch.setitem(DEVICES, "t4", small)
     run_config["settings"] = {
-        "lora": {"method": "lora", "priming": {"name": "meta", "first_order": False, "inner_steps": 2}}
+        "lora": {"method": "lora", "priming": {"name": "meta", "first_order": False, "inner_steps": 1}}
     }
     out = pemeta("plan", run_config, "--device", "t4").out
 

@@ -534,6 +534,7 @@ def test_an_interrupt_reaches_the_processes_and_they_save(long_grid: tuple[Path,
     assert any(number % 50 for number in steps), steps  # by chance not: one in 2500
 
 
+@pytest.mark.long
 def test_processes_do_not_outlive_the_run(long_grid: tuple[Path, list[Path]]) -> None:
     path, states = long_grid
     with started("-m", "pemeta", "run", path, "--jobs", "2") as process:
