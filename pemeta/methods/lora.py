@@ -81,7 +81,10 @@ class LowRank(nn.Module):
         if inner.dtype != output.dtype or inner.shape[:-1] != output.shape[:-1] or output.ndim < 2:
             return output + self.up(inner) * self.scaling  # type: ignore[no-any-return]
         up = self.up.weight.to(inner.dtype)  # as autocast would
-        added: Tensor = _Added.apply(output.flatten(0, -2), inner.flatten(0, -2), up, self.scaling)  # type: ignore[no-untyped-call]
+        rows = output.flatten(0, -2), inner.flatten(0, -2)
+        if torch.compiler.is_compiling():
+            return torch.addmm(*rows, up.T, alpha=self.scaling).view(output.shape)
+        added: Tensor = _Added.apply(*rows, up, self.scaling)  # type: ignore[no-untyped-call]
         return added.view(output.shape)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,13 +61,16 @@ def _padding_by_zeros(table: nn.Embedding) -> Iterator[None]:
     def before(_: nn.Module, arguments: object) -> None:
         table.padding_idx = None
 
-    def after(_: nn.Module, arguments: tuple[torch.Tensor, ...], output: object) -> None:
+    def after(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: object) -> None:
         table.padding_idx = padding
         if isinstance(output, torch.Tensor) and output.requires_grad:
-            padded = (arguments[0] == padding)[..., None]
+            ids = arguments[0] if arguments else named["input"]
+            padded = (ids == padding)[..., None]
             output.register_hook(lambda gradient: gradient.masked_fill(padded, 0))
 
-    hooks = [table.register_forward_pre_hook(before), table.register_forward_hook(after, always_call=True)]
+    # The first after a pass, because other hooks may add what padding does give a gradient to.
+    first = table.register_forward_hook(after, prepend=True, with_kwargs=True, always_call=True)
+    hooks = [table.register_forward_pre_hook(before), first]
     try:
         yield
     finally:

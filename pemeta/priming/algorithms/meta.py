@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pemeta.backbone.layer_reuse import SharedGraph
+from pemeta.backbone.masks import masks_once
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms.base import (
     FIRST,
@@ -123,7 +124,11 @@ class MetaPriming(InnerLoopPriming):
         """Add the gradient of the tasks' losses on all their examples, at the values as they are."""
         learner, losses, heads = self.make_learner(model, step), [], State()
         model.train(self.outer_dropout)
-        with own_generators(model, episodes), sparse_word_gradients(model, learner.partition.theta_p):
+        with (
+            own_generators(model, episodes),
+            sparse_word_gradients(model, learner.partition.theta_p),
+            masks_once(model.backbone),
+        ):
             for episode in episodes:
                 seed_passes(model, episode)
                 clone = learner.clone(episode.task.name)
