@@ -109,13 +109,13 @@ def _remembering(make: Callable[..., Any]) -> Callable[..., Any]:
         kind = str(given["config"]._attn_implementation).removeprefix(PREFIXED)
         key = id(given["config"]), kind, embeddings.shape[:2], embeddings.dtype, embeddings.device
         found = known(mask)
-        if key not in found or _version(found[key][1]) != found[key][2]:
+        if key not in found or _changes(found[key][1]) != found[key][2]:
             if may_skip and kind == "sdpa" and is_full.knows(mask):  # transformers would ask the device
                 given |= {"attention_mask": None} if is_full(mask) else {_SKIP: False}
             result = make(**given)
             if result is mask or not (result is None or isinstance(result, Tensor)):
                 return result
-            found[key] = given["config"], result, _version(result)
+            found[key] = given["config"], result, _changes(result)
         return found[key][1]
 
     return made
@@ -128,7 +128,7 @@ def _keeps(mask: object, embeddings: object) -> bool:
     return type(mask) is Tensor and isinstance(embeddings, Tensor) and mask.shape == embeddings.shape[:2]
 
 
-def _version(made: Tensor | None) -> int:
+def _changes(made: Tensor | None) -> int:
     return 0 if made is None else made._version
 
 
