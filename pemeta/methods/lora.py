@@ -100,6 +100,11 @@ class LoRA(Inserted):
         return targets
 
     @property
+    def by_example(self) -> bool:
+        """True: each map acts on a token."""
+        return True
+
+    @property
     def child(self) -> str:
         """Name of the added modules."""
         return CHILD
