@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from pemeta.backbone.checks import check_backbone
 from pemeta.backbone.given import output_width
-from pemeta.backbone.layer_reuse import is_compiled
+from pemeta.backbone.layer_reuse import TRANSFORMED, is_compiled
 from pemeta.errors import ModelError, excerpt, unknown_name
 from pemeta.heads import Head, HeadSpec
 from pemeta.heads.making import head_maker, made_head, require_task_name
@@ -258,11 +258,13 @@ class Network(BackboneForward):
     def forward(self, batch: Batch, task: str) -> Tensor:
         """Logits of a task: (B, T, C) for token, (B, C) for sequence classification, (B, T, V) for language models."""
         with self._autocast():
-            logits: Tensor = self.head(task)(self._transformed(batch), batch, self.backbone)
+            logits: Tensor = self.head(task)(self.transformed(batch), batch, self.backbone)
         return wide(logits) if self.autocast_dtype is None else logits.float()
 
-    def _transformed(self, batch: Batch) -> Tensor:
-        """Hidden states (B, T, D) as the heads get them."""
+    def transformed(self, batch: Batch) -> Tensor:
+        """Hidden states (B, T, D) as the heads get them: those that the batch holds, if it does."""
+        if TRANSFORMED in batch:
+            return batch[TRANSFORMED]
         hidden = self.hidden_states(batch)
         with self._autocast():
             if not casts_itself(hidden):  # methods and heads are in float32, also if the backbone is not
@@ -276,7 +278,7 @@ class Network(BackboneForward):
         head = self.head(task)
         with self._autocast():
             if head.learns_from_few and calls_only(self, Network.forward):
-                return head.loss_of(self._transformed(batch), batch, self.backbone)
+                return head.loss_of(self.transformed(batch), batch, self.backbone)
             return head.loss(self(batch, task), batch)
 
     @checked()

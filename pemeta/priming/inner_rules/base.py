@@ -30,6 +30,9 @@ class InnerRule(Named):
 
     kind: ClassVar[str] = "inner rule"
 
+    by_element: ClassVar[bool] = False
+    """Whether the ``update`` of this very class moves each element by that element's gradient and moments alone."""
+
     max_grad_norm: float | None = Field(None, gt=0)
     warmup_steps: int = Field(0, ge=0)
 
@@ -55,6 +58,13 @@ class InnerRule(Named):
             name: self.update(values[name], gradient, name, moments, number, rate)
             for name, gradient in gradients.items()
         }
+
+    @property
+    def joins_tasks(self) -> bool:
+        """Whether the values of several tasks, stacked, can take a step as if they were those of one."""
+        owner = next(one for one in type(self).__mro__ if "update" in vars(one))
+        elements = vars(owner).get("by_element", False) and type(self).step is InnerRule.step
+        return elements and self.max_grad_norm is None
 
     def initial(self, outer: Mapping[str, Mapping[str, Tensor]]) -> Moments:
         """The moments that a clone starts with; none.
