@@ -17,9 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from pemeta.errors import ModelError
 
-class NotByRowsError(Exception):
+
+class NotByRowsError(ModelError):
     """A module was called with something else than the rows of the batch, which cannot be told apart by groups."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a part that holds θ_a was called with something else than all examples of all tasks, of which it cannot "
+            "tell each task's; set batch_tasks: false"
+        )
 
 
 class Groups(NamedTuple):
@@ -109,8 +117,7 @@ def _layer_norm(holder: Holder, groups: Groups, x: Tensor) -> Tensor:
         return _mapped(holder, groups, x)  # type: ignore[no-any-return]
     found = F.layer_norm(x, norm.normalized_shape, None, None, norm.eps)
     gain, bias = (
-        value[:, None] if key in holder.own else value
-        for key, value in (("weight", norm.weight), ("bias", norm.bias))
+        value[:, None] if key in holder.own else value for key, value in (("weight", norm.weight), ("bias", norm.bias))
     )
     return torch.addcmul(bias, groups.split(found).flatten(1, -2), gain).view(found.shape)
 

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from pemeta.errors import ConfigError, DataError, excerpt, reason
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.precision import casts_itself, wide
-from pemeta.utils.remembered import Remembered
 from pemeta.utils.registry import Named
+from pemeta.utils.remembered import Remembered
 from pemeta.utils.values import checked_size
 
 

@@ -28,6 +28,7 @@ CHUNK = 2**25
 Gradients: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
 """Of hidden states, matrix and bias, of those that are needed."""
 
+
 def labelled_places(labels: Tensor) -> Tensor | None:
     """Indices (N,) into labels (B, T), flattened, of those after the first of a row that are not -100.
 

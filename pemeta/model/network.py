@@ -267,8 +267,8 @@ class Network(BackboneForward):
             return batch[TRANSFORMED]
         hidden = self.hidden_states(batch)
         with self._autocast():
-            if not casts_itself(hidden):  # methods and heads are in float32, also if the backbone is not
-                hidden = wide(hidden)
+            # Methods and heads are in float32, also if the backbone is not.
+            hidden = hidden if casts_itself(hidden) else wide(hidden)
             for method in self.attached:
                 hidden = method.transform(self.backbone, hidden)
         return hidden

@@ -128,28 +128,35 @@ class TaskGroup:
         with placed(self._model, self.clones[0], (), {}, verify):
             yield
 
-    def adapt_to(self, batches: Sequence[Sequence[Batch]]) -> None:
+    def adapt_to(self, batches: Sequence[Sequence[Batch]]) -> bool:
         """Run the inner loops: a step of all tasks on each batch of theirs; losses are left for who reads them.
 
         Args:
             batches: for each task, as many batches as there are steps.
 
+        Returns:
+            Whether that was possible; if not, the tasks have to run one after the other, with new clones.
+
         Raises:
-            NotByRowsError: as :meth:`losses`; the group is of no use then.
             ModelError: what :meth:`PrimingLearner.adapt_to` refuses.
         """
-        first, measured = self.clones[0], []
+        first, measured = self.clones[0], list[list[Tensor]]()
+        if not all(map(self.joins, zip(*batches, strict=True))):
+            return False
         try:
             with first.theta_p_constant() if first.first_order else nullcontext():
                 for number, together in enumerate(zip(*batches, strict=True)):
                     losses = self.losses(together)
                     measured.append([loss.detach() for loss in losses])
                     self._step(losses, number)
+        except NotByRowsError:
+            return False
         except BaseException:
             self.values, self.path, self._moments = Values({}, []), [], []  # an error's traceback may keep the group
             raise
         for clone, own, losses in zip(self.clones, batches, zip(*measured, strict=True), strict=True):
             clone.inner_losses = InnerLosses(losses, [batch.get("labels") for batch in own], clone.inner_lr)
+        return True
 
     def _step(self, losses: Sequence[Tensor], number: int) -> None:
         first, (theta_a, heads) = self.clones[0], self.values
@@ -186,9 +193,7 @@ class TaskGroup:
             moved.append({**own, **first.rule.step(own, gradients, of_head, number, first.inner_lr)})
         return Values(values, moved)
 
-    def _moved_apart(
-        self, theta_a: Mapping[str, Tensor], heads: Sequence[Mapping[str, Tensor]], number: int
-    ) -> Values:
+    def _moved_apart(self, theta_a: Mapping[str, Tensor], heads: Sequence[Mapping[str, Tensor]], number: int) -> Values:
         """The values after a step of each task by itself: of a rule that looks at several elements."""
         first, moved = self.clones[0], []
         for task, (gradients, moments) in enumerate(zip(heads, self._moments, strict=True)):
@@ -212,6 +217,11 @@ class TaskGroup:
             for task, clone in enumerate(self.clones):
                 clone.path = [*clone.path, there.of(task)]
         return common
+
+    def conclude(self) -> None:
+        """Give each clone its values without the graph, for those who want to know them."""
+        for task, clone in enumerate(self.clones):
+            clone.values = {name: value.detach() for name, value in self.values.of(task).items()}
 
     def with_shared(self, common: SharedGraph, values: Values) -> Values:
         """Values as leaves, below which there is a graph that several losses have in common."""

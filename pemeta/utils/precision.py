@@ -27,6 +27,11 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in HALF else tensor
 
 
+def in_double(tensor: Tensor) -> Tensor:
+    """A number in double precision, as Python's are, where its device has that."""
+    return tensor if tensor.device.type == "mps" else tensor.double()
+
+
 def as_held(value: Tensor, held: Tensor) -> Tensor:
     """A value as a pass computes with it in a parameter's place: in the parameter's type if that is half precision."""
     return value.to(held.dtype) if held.dtype in HALF else value
