@@ -48,7 +48,8 @@ def with_states(whole: Batch, batches: Sequence[Batch]) -> Batch:
     longest = max(map(_length, batches))
     kept: Batch = {}
     for key in batches[0].keys() - inputs_of(batches[0]).keys() - {"labels"}:
-        parts = [F.pad(one[key], (0, 0, 0, longest - _length(one))) for one in batches]
+        missing = [longest - _length(one) for one in batches]
+        parts = [F.pad(one[key], (0, 0, 0, n)) if n else one[key] for one, n in zip(batches, missing, strict=True)]
         kept[key] = torch.cat(parts)
     return {**whole, **kept}
 

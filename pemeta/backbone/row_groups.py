@@ -36,13 +36,19 @@ class Groups(NamedTuple):
     number: int
     rows: int
 
+    def divide(self, value: object) -> bool:
+        """Whether a value has a row, or several, for each of the batch's, or one for each group."""
+        if not isinstance(value, Tensor) or not value.ndim:
+            return False
+        return value.shape[0] == self.number or not value.shape[0] % self.rows
+
     def split(self, value: Tensor) -> Tensor:
-        """(R, ...) as (G, R / G, ...), where R is the number of rows or a multiple of it.
+        """(R, ...) as (G, R / G, ...).
 
         Raises:
             NotByRowsError: it is not.
         """
-        if not value.ndim or value.shape[0] % self.rows:
+        if not self.divide(value):
             raise NotByRowsError
         return value.reshape(self.number, -1, *value.shape[1:])
 
@@ -128,11 +134,7 @@ def _mapped(holder: Holder, groups: Groups, *arguments: Any, **named: Any) -> An
     A module without such an argument gives what it gives for each group, along a new first dimension.
     """
     leaves, tree = tree_flatten((arguments, named))
-    divided = {
-        i: groups.split(value)
-        for i, value in enumerate(leaves)
-        if isinstance(value, Tensor) and value.ndim and not value.shape[0] % groups.rows
-    }
+    divided = {i: groups.split(value) for i, value in enumerate(leaves) if groups.divide(value)}
     if not divided and any(isinstance(value, Tensor) for value in leaves):
         raise NotByRowsError
     places = [(holder.module, key) for key in holder.own] + list(holder.below)

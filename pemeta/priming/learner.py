@@ -136,7 +136,7 @@ class PrimingLearner(SharingLearner):
                 made, or another clone, or another thread, computes with the module just now.
         """
         theta_a, parameters = self.partition.theta_a, self.layout.parameters
-        heads = self._owned_heads() if task is None else self._with_tasks().head_names(task)
+        heads = self._owned_heads() if task is None else self.model.head_names(task)
         with placed(self.shared, self, (), {}, lambda: self.layout.check(heads)):
             start = {name: (self.values or {}).get(name, parameters[name]) for name in (*theta_a, *heads)}
         if unknown := sorted({*heads} - {*self.names}):
@@ -174,7 +174,7 @@ class PrimingLearner(SharingLearner):
 
     def loss(self, batch: Batch, task: str) -> Tensor:
         """A task's loss, as a scalar, for a ``PEModel``; for second order, attention is twice differentiable."""
-        model = self._with_tasks()
+        model = self.model
         with self.attention(), torch.inference_mode(False), torch.enable_grad(), self.placed():
             own = {k: value.clone() if value.is_inference() else value for k, value in check_batch(batch).items()}
             return model.loss(own, task)
@@ -235,7 +235,7 @@ class PrimingLearner(SharingLearner):
                 module has changed.
         """
         self._refuse_original()
-        shared = self._with_tasks()
+        shared = self.model
         if not (batches := list(batches)):  # a sequence that makes its items when asked makes others the next time
             raise ConfigError("the inner loop needs a batch for each of its steps; found none")
         losses: list[Tensor] = []
@@ -319,7 +319,8 @@ class PrimingLearner(SharingLearner):
         if self.values is None:
             raise ConfigError("this learner is the original, which does not adapt; call clone() and adapt the clone")
 
-    def _with_tasks(self) -> PEModel:
+    @property
+    def model(self) -> PEModel:
         """The module, if it has tasks."""
         if not isinstance(self.shared, PEModel):
             raise ConfigError(

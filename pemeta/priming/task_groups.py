@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 from pemeta.backbone.joined_batches import split_hidden
 from pemeta.backbone.layer_reuse import TRANSFORMED, SharedGraph, is_compiled
 from pemeta.backbone.row_groups import Groups, NotByRowsError, by_groups, find_holders
-from pemeta.model.pe_model import PEModel
 from pemeta.priming.group_trial import Examined, joined_rows, number_of_rows, own_tensors, trial_of, unlike
 from pemeta.priming.inner_checks import InnerLosses, check_used
 from pemeta.priming.inner_rules.base import Moments
@@ -62,7 +62,7 @@ class TaskGroup:
             stacked = {name: torch.stack([values[name] for values in own]) for name in first.partition.theta_a}
         heads = [{name: value for name, value in values.items() if name not in theta_a} for values in own]
         self.values, self.path = Values(stacked, heads), list[Values]()
-        self._model = _model_of(first)
+        self._model = first.model
         self._trial = trial_of(self._model)
         self._holders = find_holders(self._model, theta_a)
         self._places = find_places(self._model, theta_a)
@@ -75,7 +75,7 @@ class TaskGroup:
         """Whether clones of a learner may form a group, as far as is known without a pass."""
         if type(learner) is not PrimingLearner or learner.method is None:  # a subclass may adapt in another way
             return False
-        compiled = is_compiled(_model_of(learner))
+        compiled = is_compiled(learner.model)
         return learner.method.by_example and bool(learner.partition.theta_a) and not compiled
 
     def joins(self, batches: Sequence[Batch]) -> bool:
@@ -163,11 +163,11 @@ class TaskGroup:
         every = [*theta_a.items(), *(pair for values in heads for pair in values.items())]
         with torch.inference_mode(False), torch.enable_grad():
             total = torch.stack(list(losses)).sum() * first.loss_scale
-            found = torch.autograd.grad(
+            found: Sequence[Tensor | None] = torch.autograd.grad(
                 total, [value for _, value in every], create_graph=not first.first_order, allow_unused=True
             )
             if first.loss_scale != 1:
-                found = tuple(None if gradient is None else gradient / first.loss_scale for gradient in found)
+                found = [None if gradient is None else gradient / first.loss_scale for gradient in found]
             own = iter(found)
             of_theta_a = _there(zip(theta_a, own, strict=False))
             of_heads = [_there(zip(values, [next(own) for _ in values], strict=True)) for values in heads]
@@ -240,26 +240,23 @@ class TaskGroup:
 
     def _examined(self, batches: Sequence[Batch], whole: Batch) -> Examined:
         """What a trial compares: these batches, with values that differ from task to task."""
-        drawn = Values({name: unlike(value) for name, value in self.values.theta_a.items()}, self.values.heads)
         owner, model = self.clones[0], self._model
+
+        @cache
+        def drawn() -> Values:  # only where there is a trial
+            return Values({name: unlike(value) for name, value in self.values.theta_a.items()}, self.values.heads)
 
         @contextmanager
         def apart(task: int) -> Iterator[None]:
             places = [*self._places, *self._places_of_heads[task]]
-            with self._all_verified(), placed(model, owner, places, drawn.of(task)):
+            with self._all_verified(), placed(model, owner, places, drawn().of(task)):
                 yield
 
         def together() -> list[tuple[Tensor, Tensor]]:
             with self._all_verified():
-                return self._results(drawn, batches, whole)
+                return self._results(drawn(), batches, whole)
 
         return Examined(model, batches, whole, self.clones, apart, together)
-
-
-def _model_of(learner: PrimingLearner) -> PEModel:
-    model = learner.shared
-    assert isinstance(model, PEModel)  # because the learner has a task
-    return model
 
 
 def _there(pairs: Iterable[tuple[str, Tensor | None]]) -> dict[str, Tensor]:

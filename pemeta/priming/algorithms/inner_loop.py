@@ -150,13 +150,15 @@ class InnerLoopPriming(InnerSettings):
         self, learner: PrimingLearner, episodes: Sequence[Episode], supports: list[list[Batch]], queries: list[Query]
     ) -> Iterator[tuple[PrimingLearner, Tensor | float]]:
         """Each task's clone after its inner loop, with the outer loss, whose gradient is added."""
-        group = self._group(learner, episodes, supports) if len(episodes) > 1 else None
+        model, group = learner.model, None
+        if len(episodes) > 1:
+            group = self._group(learner, episodes, supports)
         if group is None:
             parts = zip(episodes, supports, queries, strict=True)
             yield from (self._alone(learner, *part) for part in parts)
             return
         with phase(QUERY_PASS):
-            learner.shared.train(self.outer_dropout)
+            model.train(self.outer_dropout)
             losses = self.outer_gradients(group, learner, queries)
         group.conclude()
         yield from zip(group.clones, losses, strict=True)
@@ -165,13 +167,14 @@ class InnerLoopPriming(InnerSettings):
         self, learner: PrimingLearner, episode: Episode, support: list[Batch], query: Query
     ) -> tuple[PrimingLearner, Tensor | float]:
         """The same for one task."""
-        seed_passes(learner.shared, episode, "alone")
+        model = learner.model
+        seed_passes(model, episode, "alone")
         clone = learner.clone(episode.task.name)
         with phase(INNER_LOOP):
-            learner.shared.train(self.inner_dropout)
+            model.train(self.inner_dropout)
             clone.adapt_to(support, episode.task.name, wait=False)
         with phase(QUERY_PASS):
-            learner.shared.train(self.outer_dropout)
+            model.train(self.outer_dropout)
             return clone, self.outer_gradient(clone, learner, query)
 
     def _group(
@@ -180,12 +183,13 @@ class InnerLoopPriming(InnerSettings):
         """The clones of all tasks, adapted as one; None if each has to be by itself."""
         from pemeta.priming.task_groups import TaskGroup  # here: it needs learn2learn
 
+        model = learner.model
         if not TaskGroup.fits(learner):
             return None
-        seed_passes(learner.shared, episodes[0], "alone")
+        seed_passes(model, episodes[0], "alone")
         group = TaskGroup([learner.clone(episode.task.name) for episode in episodes])
         with phase(INNER_LOOP):
-            learner.shared.train(self.inner_dropout)
+            model.train(self.inner_dropout)
             return group if group.adapt_to(supports) else None
 
     def _read(self, inner: Sequence[InnerLosses], outer: Sequence[Tensor | float]) -> StepLosses:
