@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pemeta.backbone.attention import attention_of
 from pemeta.backbone.checks import check_batch
 from pemeta.backbone.joined_batches import agree, compared, concatenate, lengths_of, with_states
-from pemeta.backbone.layer_reuse import inputs_of
+from pemeta.backbone.layer_reuse import TRANSFORMED, inputs_of
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.learner import PrimingLearner
 from pemeta.typing import Batch
@@ -90,8 +90,9 @@ def _same(examined: Examined) -> bool:
         expected = []
         for task, batch in enumerate(examined.batches):
             with examined.apart(task):
-                own = own_tensors(batch)
-                expected.append((model.transformed(own), model.loss(own, examined.clones[task].task or "")))
+                own, name = own_tensors(batch), examined.clones[task].task or ""
+                hidden = model.transformed(own)
+                expected.append((hidden, model.loss({**own, TRANSFORMED: hidden}, name)))
         try:
             found = examined.together()
         except torch.OutOfMemoryError:

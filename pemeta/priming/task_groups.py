@@ -68,6 +68,7 @@ class TaskGroup:
         self._places = find_places(self._model, theta_a)
         self._places_of_heads = [find_places(self._model, values) for values in heads]
         self._moments: list[Moments] = [clone.moments for clone in clones]
+        self._by_element = first.rule.joins_tasks and not any(self._moments)
         self._joined: dict[tuple[int, ...], tuple[Sequence[Batch], Batch | None]] = {}
 
     @staticmethod
@@ -154,8 +155,8 @@ class TaskGroup:
         except BaseException:
             self.values, self.path, self._moments = Values({}, []), [], []  # an error's traceback may keep the group
             raise
-        for clone, own, losses in zip(self.clones, batches, zip(*measured, strict=True), strict=True):
-            clone.inner_losses = InnerLosses(losses, [batch.get("labels") for batch in own], clone.inner_lr)
+        for clone, own, before in zip(self.clones, batches, zip(*measured, strict=True), strict=True):
+            clone.inner_losses = InnerLosses(before, [batch.get("labels") for batch in own], clone.inner_lr)
         return True
 
     def _step(self, losses: Sequence[Tensor], number: int) -> None:
@@ -175,8 +176,7 @@ class TaskGroup:
                 used = {*of_theta_a, *gradients}
                 check_used(used, first.partition.theta_a, tuple(values), True, self._model)
                 clone.reached |= used
-            joined = first.rule.joins_tasks and not any(clone.moments for clone in self.clones)
-            move = self._moved_together if joined else self._moved_apart
+            move = self._moved_together if self._by_element else self._moved_apart
             self.values = move(of_theta_a, of_heads, number)
         if first.keep_path:
             self.path.append(self.values)
@@ -185,9 +185,9 @@ class TaskGroup:
         self, theta_a: Mapping[str, Tensor], heads: Sequence[Mapping[str, Tensor]], number: int
     ) -> Values:
         """The values after a step of a rule that moves each element by itself."""
-        first, moments = self.clones[0], self._moments[0]
-        values = dict(self.values.theta_a)
-        values.update(first.rule.step(values, theta_a, moments, number, first.inner_lr))
+        first, values = self.clones[0], dict(self.values.theta_a)
+        # Names of heads are others, so that the first task's moments can hold those of all tasks' θ_a.
+        values.update(first.rule.step(values, theta_a, self._moments[0], number, first.inner_lr))
         moved = []
         for own, gradients, of_head in zip(self.values.heads, heads, self._moments, strict=True):
             moved.append({**own, **first.rule.step(own, gradients, of_head, number, first.inner_lr)})
