@@ -23,7 +23,7 @@ from pemeta.model.manifest import MARK
 from pemeta.model.ownership import claim, require_free
 from pemeta.model.partition import Partition
 from pemeta.typing import Batch, State
-from pemeta.utils.modules import calls_only, count, module_key, name_of_key
+from pemeta.utils.modules import calls_only, count, module_key, name_of_key, parameter_dict
 from pemeta.utils.precision import casts_itself, kept_wide, wide, wide_dtype
 from pemeta.utils.seeding import seeded
 from pemeta.utils.signatures import checked
@@ -284,12 +284,8 @@ class Network(BackboneForward):
     @checked()
     def state(self, names: tuple[str, ...] | None = None) -> State:
         """Copies of the named parameters (by default all) on the CPU."""
-        wanted = None if names is None else set(names)
-        return {
-            name: parameter.detach().to("cpu", copy=True)
-            for name, parameter in self.named_parameters()
-            if wanted is None or name in wanted
-        }
+        parameters = dict(self.named_parameters()) if names is None else parameter_dict(self, names)
+        return {name: parameter.detach().to("cpu", copy=True) for name, parameter in parameters.items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or convert all parameters; of a model in half precision, added ones and heads stay in float32."""
