@@ -106,7 +106,7 @@ def _linear(holder: Holder, groups: Groups, x: Tensor) -> Tensor:
     if "weight" not in holder.own:
         assert bias is not None
         out = F.linear(x, weight)
-        return (groups.split(out).flatten(1, -2) + bias[:, None]).view(out.shape)
+        return (groups.split(out).flatten(1, -2) + bias[:, None].to(out.dtype)).view(out.shape)
     rows, maps = groups.split(x).flatten(1, -2), weight.transpose(1, 2)
     if bias is None:
         out = torch.bmm(rows, maps)
@@ -125,7 +125,8 @@ def _layer_norm(holder: Holder, groups: Groups, x: Tensor) -> Tensor:
     gain, bias = (
         value[:, None] if key in holder.own else value for key, value in (("weight", norm.weight), ("bias", norm.bias))
     )
-    return torch.addcmul(bias, groups.split(found).flatten(1, -2), gain).view(found.shape)
+    rows = groups.split(found).flatten(1, -2)
+    return torch.addcmul(bias.to(found.dtype), rows, gain.to(found.dtype)).view(found.shape)  # autocast's type
 
 
 def _mapped(holder: Holder, groups: Groups, *arguments: Any, **named: Any) -> Any:

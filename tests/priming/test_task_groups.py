@@ -182,6 +182,28 @@ def test_a_task_that_shares_its_head_adapts_values_of_its_own(attention, passes)
     assert passes
 
 
+@pytest.mark.parametrize("half", ["autocast", "parameters"])
+@pytest.mark.parametrize("name", ["lora", "bitfit", "layer_norm", "ia3", "prefix", "adapter"])
+def test_in_bfloat16_it_is_close_and_the_types_are_those_of_each_task(name, half, passes):
+    found, types = [], []
+    for together in (False, True):
+        model = model_of(GROUPED[name], "bert").float()
+        if half == "autocast":
+            model.autocast_dtype = torch.bfloat16
+        else:
+            model.to(torch.bfloat16)
+        own = []
+        for part in model.backbone.encoder.modules():
+            if isinstance(part, nn.Linear | nn.LayerNorm):
+                part.register_forward_hook(lambda part, inputs, output, own=own: own.append(output.dtype))
+        meta("first", batch_tasks=together).accumulate(model, episodes("bert"))
+        types.append(set(own))
+        found.append(torch.cat([p.grad.flatten().float() for p in model.parameters() if p.grad is not None]))
+    assert types[0] == types[1]
+    assert (found[0] - found[1]).norm() < 0.1 * found[0].norm()
+    assert passes == [2, 2, 2]
+
+
 # Where it is not done.
 
 
