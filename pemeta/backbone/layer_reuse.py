@@ -19,6 +19,9 @@ from pemeta.typing import Batch
 
 INPUT_OF_LAYER = "input_of_layer_"
 """Start of a batch's key for the input (B, T, D) of a layer, computed earlier; the layer's number follows."""
+TRANSFORMED = "transformed"
+"""A batch's key for the hidden states (B, T, D) as heads get them, after all methods, computed earlier."""
+_STATES = ("trunk", TRANSFORMED)
 
 
 def separable(backbone: nn.Module, first: int) -> bool:
@@ -191,7 +194,9 @@ def is_stochastic(backbone: nn.Module) -> bool:
 
 def inputs_of(batch: Batch) -> Batch:
     """The entries of a batch that are inputs of the backbone."""
-    return {k: value for k, value in batch.items() if k not in ("labels", "trunk") and not k.startswith(INPUT_OF_LAYER)}
+    found = {k: value for k, value in batch.items() if k not in _STATES and not k.startswith(INPUT_OF_LAYER)}
+    found.pop("labels", None)
+    return found
 
 
 def has_states(batch: Batch) -> bool:

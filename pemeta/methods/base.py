@@ -51,6 +51,17 @@ class PEMethod(Named):
         return first_layer(backbone, self.theta_a(backbone))
 
     @property
+    def by_example(self) -> bool:
+        """Whether the modules that hold θ_a treat each example of a batch by itself, so that tasks can share a pass.
+
+        ``batch_tasks`` then runs all tasks of a meta-batch at once: such a module is called with the examples of all
+        tasks behind each other, and each task's go through it with the task's own values. A module that is called
+        without examples, as one that holds a prefix, returns its result for each task, along a new first dimension.
+        That this changes nothing is tried on first use. False: tasks run one after the other.
+        """
+        return False
+
+    @property
     def identity_at_start(self) -> bool:
         """Whether the backbone's output is exactly the same with the newly attached method as without it."""
         return True

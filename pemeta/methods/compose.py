@@ -41,6 +41,11 @@ class Compose(PEMethod):
         return min(inside, default=0)
 
     @property
+    def by_example(self) -> bool:
+        """True if it is for every member."""
+        return all(method.by_example for method in self.methods)
+
+    @property
     def identity_at_start(self) -> bool:
         """True if it is for every member."""
         return all(method.identity_at_start for method in self.methods)

@@ -81,6 +81,9 @@ class LowRank(nn.Module):
         if inner.dtype != output.dtype or inner.shape[:-1] != output.shape[:-1] or output.ndim < 2:
             return output + self.up(inner) * self.scaling  # type: ignore[no-any-return]
         up = self.up.weight.to(inner.dtype)  # as autocast would
+        if up.ndim > 2:  # of several tasks, whose examples are behind each other
+            each = [value.reshape(len(up), -1, value.shape[-1]) for value in (output, inner)]
+            return torch.baddbmm(*each, up.transpose(1, 2), alpha=self.scaling).view(output.shape)
         rows = output.flatten(0, -2), inner.flatten(0, -2)
         if torch.compiler.is_compiling():
             return torch.addmm(*rows, up.T, alpha=self.scaling).view(output.shape)
@@ -137,6 +140,11 @@ class LoRA(Inserted):
             if near and target not in PARTS and not target.endswith("s"):
                 raise ValueError(f"unknown target {target!r}; did you mean {near[0]!r}? Parts: {', '.join(PARTS)}")
         return targets
+
+    @property
+    def by_example(self) -> bool:
+        """True: each map acts on a token."""
+        return True
 
     @property
     def child(self) -> str:

@@ -138,7 +138,7 @@ class PrimingLearner(SharingLearner):
                 made, or another clone, or another thread, computes with the module just now.
         """
         theta_a, parameters = self.partition.theta_a, self.layout.parameters
-        heads = self._owned_heads() if task is None else self._with_tasks().head_names(task)
+        heads = self._owned_heads() if task is None else self.model.head_names(task)
         with placed(self.shared, self, (), {}, lambda: self.layout.check(heads)):
             start = {name: (self.values or {}).get(name, parameters[name]) for name in (*theta_a, *heads)}
         if unknown := sorted({*heads} - {*self.names}):
@@ -154,20 +154,20 @@ class PrimingLearner(SharingLearner):
         clone._facts = {name: facts(parameters[name], name in connected) for name in values}
         if self.values is None and self.optimizer is not None:
             moments = {name: moments_of(self.optimizer, parameters[name]) for name in start}
-            clone._moments = self.rule.initial({name: state for name, state in moments.items() if state})
+            clone.moments = self.rule.initial({name: state for name, state in moments.items() if state})
         clone.task, clone.inner_losses, clone.path, clone.reached = task or self.task, InnerLosses(), [], frozenset()
         return clone
 
     def with_values(self, values: dict[str, Tensor]) -> Self:
         """A clone with these values, whose inner rule goes on from this learner's moments."""
         made = super().with_values(values)
-        made._moments = {kind: dict(moments) for kind, moments in self._moments.items()}
+        made.moments = {kind: dict(moments) for kind, moments in self.moments.items()}
         return made
 
     def as_original(self) -> None:
         """Adapt whatever the partition names, as a learner does that was not cloned."""
         self._owned, self._one_task = self.partition.adapted, False
-        self._moments: Moments = {}  # of a clone
+        self.moments: Moments = {}  # of a clone
         self._steps, self._failed = 0, False
         self.task: str | None = None
         self.inner_losses = InnerLosses()
@@ -176,14 +176,14 @@ class PrimingLearner(SharingLearner):
 
     def loss(self, batch: Batch, task: str) -> Tensor:
         """A task's loss, as a scalar, for a ``PEModel``; for second order, attention is twice differentiable."""
-        model = self._with_tasks()
-        with self._attention(), torch.inference_mode(False), torch.enable_grad(), self.placed():
+        model = self.model
+        with self.attention(), torch.inference_mode(False), torch.enable_grad(), self.placed():
             own = {k: value.clone() if value.is_inference() else value for k, value in check_batch(batch).items()}
             return model.loss(own, task)
 
     def forward(self, *arguments: Any, **kwargs: Any) -> Any:
         """Compute the module's output; for second order, attention is twice differentiable."""
-        with self._attention(), self.placed():
+        with self.attention(), self.placed():
             return self.shared(*arguments, **kwargs)
 
     @property
@@ -191,7 +191,8 @@ class PrimingLearner(SharingLearner):
         """Whether passes use PyTorch's math kernel for SDPA; the backbone's attention may be set at any time."""
         return not self.first_order and isinstance(self.shared, PEModel) and needs_math(self.shared, self.method)
 
-    def _attention(self) -> AbstractContextManager[None]:
+    def attention(self) -> AbstractContextManager[None]:
+        """The kernels of attention that passes may use."""
         return sdpa_kernel(SDPBackend.MATH) if self.math_attention else nullcontext()
 
     def adapt(self, loss: Tensor) -> None:
@@ -236,14 +237,14 @@ class PrimingLearner(SharingLearner):
                 module has changed.
         """
         self._refuse_original()
-        shared = self._with_tasks()
+        shared = self.model
         if not (batches := list(batches)):  # a sequence that makes its items when asked makes others the next time
             raise ConfigError("the inner loop needs a batch for each of its steps; found none")
         losses: list[Tensor] = []
         with (
             self._released_on_failure(),
             masks_once(shared.backbone),
-            self._theta_p_constant() if self.first_order else nullcontext(),
+            self.theta_p_constant() if self.first_order else nullcontext(),
         ):
             different = {id(batch): batch for batch in batches}
             reused = dict(zip(different, shared.reusing(list(different.values()), self.method), strict=True))
@@ -266,11 +267,11 @@ class PrimingLearner(SharingLearner):
             yield
         except BaseException:
             self.values = {name: value.detach() for name, value in self.adapted_parameters().items()}
-            self._moments, self.path, self._failed = {}, [], True
+            self.moments, self.path, self._failed = {}, [], True
             raise
 
     @contextmanager
-    def _theta_p_constant(self) -> Iterator[None]:
+    def theta_p_constant(self) -> Iterator[None]:
         """Disable gradients of θ_p, which the original shares, for the duration of the block."""
         named = self.layout.parameters
         # Alone, or another thread's query pass would lose the gradient.
@@ -299,7 +300,7 @@ class PrimingLearner(SharingLearner):
             self.reached |= found.keys()
             if self.loss_scale != 1:
                 found = {name: gradient / self.loss_scale for name, gradient in found.items()}
-            moved = self.rule.step(owned, found, self._moments, self._steps, self.inner_lr)
+            moved = self.rule.step(owned, found, self.moments, self._steps, self.inner_lr)
         self._steps += 1
         self.values = {**owned, **moved}  # the heads of other tasks stay
         if self.keep_path:
@@ -319,7 +320,8 @@ class PrimingLearner(SharingLearner):
         if self.values is None:
             raise ConfigError("this learner is the original, which does not adapt; call clone() and adapt the clone")
 
-    def _with_tasks(self) -> PEModel:
+    @property
+    def model(self) -> PEModel:
         """The module, if it has tasks."""
         if not isinstance(self.shared, PEModel):
             raise ConfigError(

@@ -55,6 +55,7 @@ def tiny_cases() -> list[Case]:
     cases += [replace(lora, checkpoint=True, length=64), replace(lora, checkpoint=True, order="second")]
     cases += [replace(lora, attention="eager", length=64), replace(lora, precision="bf16", length=64)]
     cases += [replace(SMALL, order="plain"), *(replace(SMALL, tasks=3, batch_tasks=both) for both in (False, True))]
+    cases += [replace(SMALL, method=method, tasks=3, batch_tasks=True) for method in ("lora", "bitfit")]
     return cases
 
 

@@ -32,6 +32,7 @@ INSIDE = {
     "train",
     "forward",
     "with_values",
+    "transformed",
     "current",
     "problem",
     "check",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
@@ -21,7 +22,8 @@ from pemeta.priming.algorithms.base import (
     own_generators,
     seed_passes,
 )
-from pemeta.priming.algorithms.inner_loop import QUERY_PASS, InnerLoopPriming, Query
+from pemeta.priming.algorithms.inner_loop import InnerLoopPriming
+from pemeta.priming.algorithms.query import QUERY_PASS, Query
 from pemeta.priming.inner_checks import needs_math
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 from pemeta.tasks.episodes import Episode
@@ -32,6 +34,7 @@ from pemeta.utils.phases import phase
 
 if TYPE_CHECKING:
     from pemeta.priming.learner import PrimingLearner  # needs learn2learn
+    from pemeta.priming.task_groups import TaskGroup
 
 
 class MetaPriming(InnerLoopPriming):
@@ -102,6 +105,28 @@ class MetaPriming(InnerLoopPriming):
                 total = total + weight * in_double(self.add_unread(loss, weight * clone.loss_scale))
         along.backward()
         return total
+
+    def outer_gradients(
+        self, group: TaskGroup, original: PrimingLearner, queries: Sequence[Query]
+    ) -> Sequence[Tensor | float]:
+        """The same for tasks whose inner loops ran as one: of the sum of their losses."""
+        batches, scale, along = [query.batch for query in queries], original.loss_scale, SharedGraph()
+        if type(self).outer_gradient is not MetaPriming.outer_gradient or not group.joins(batches):
+            return super().outer_gradients(group, original, queries)
+        if self.outer_loss == "last":
+            return self._added(group.losses(batches), scale)
+        totals = [torch.zeros(()) for _ in queries]
+        for weight, values in zip(self.loss_weights(queries[0].step.number), group.path, strict=True):
+            if weight:
+                found = self._added(group.losses_at(group.with_shared(along, values), batches), weight * scale)
+                totals = [total + weight * in_double(loss) for total, loss in zip(totals, found, strict=True)]
+        along.backward()
+        return totals
+
+    def _added(self, losses: Sequence[Tensor], scale: float) -> list[Tensor]:
+        """Add the gradient of the sum of losses, and return them."""
+        self.add_unread(torch.stack(list(losses)).sum(), scale)
+        return [loss.detach() for loss in losses]
 
     def loss_weights(self, number: int) -> tuple[float, ...]:
         """The weight of the loss after each inner step, in an outer step counted from 0; their sum is 1."""

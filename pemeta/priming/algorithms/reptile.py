@@ -10,8 +10,9 @@ from torch import Tensor
 from pemeta.errors import ConfigError
 from pemeta.methods.base import AnyMethod, PEMethod
 from pemeta.model.pe_model import PEModel
-from pemeta.priming.algorithms.inner_loop import InnerLoopPriming, Query
+from pemeta.priming.algorithms.inner_loop import InnerLoopPriming
 from pemeta.priming.algorithms.primes import Primes
+from pemeta.priming.algorithms.query import Query
 from pemeta.tasks.episodes import Episode
 from pemeta.utils.precision import as_held
 

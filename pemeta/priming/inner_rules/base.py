@@ -30,6 +30,9 @@ class InnerRule(Named):
 
     kind: ClassVar[str] = "inner rule"
 
+    by_element: ClassVar[bool] = False
+    """Whether what this very class defines of ``update`` and ``update_all`` moves each element by its own gradient."""
+
     max_grad_norm: float | None = Field(None, gt=0)
     warmup_steps: int = Field(0, ge=0)
 
@@ -72,6 +75,13 @@ class InnerRule(Named):
             name: self.update(values[name], gradient, name, moments, number, rate)
             for name, gradient in gradients.items()
         }
+
+    @property
+    def joins_tasks(self) -> bool:
+        """Whether the values of several tasks, stacked, can take a step as if they were those of one."""
+        owners = [next(one for one in type(self).__mro__ if name in vars(one)) for name in ("update", "update_all")]
+        elements = all(one is InnerRule or vars(one).get("by_element", False) for one in owners)
+        return elements and type(self).step is InnerRule.step and self.max_grad_norm is None
 
     def initial(self, outer: Mapping[str, Mapping[str, Tensor]]) -> Moments:
         """The moments that a clone starts with; none.

@@ -20,6 +20,7 @@ class Momentum(InnerRule):
     """
 
     name: ClassVar[str] = "momentum"
+    by_element: ClassVar[bool] = True
 
     momentum: float = Field(0.9, gt=0, lt=1)
 

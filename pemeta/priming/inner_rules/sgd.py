@@ -14,6 +14,7 @@ class SGD(InnerRule):
     """θ ← θ - α g (paper, Algorithm 1)."""
 
     name: ClassVar[str] = "sgd"
+    by_element: ClassVar[bool] = True
 
     def update(self, value: Tensor, gradient: Tensor, name: str, moments: Moments, number: int, rate: float) -> Tensor:
         """A step against the gradient."""
