@@ -103,7 +103,7 @@ class JoinedPasses:
             if known == case:
                 return answer
         dtypes = {value.dtype for value in (*model.parameters(), *whole.values()) if value.is_floating_point()}
-        with _compared(model), autocast() if len(dtypes) > 1 else nullcontext():
+        with compared(model), autocast() if len(dtypes) > 1 else nullcontext():
             apart = [states(batch) for batch in batches]
             parts = split_hidden(states(whole), batches)
             tolerance = 1e-3 if min(dtype.itemsize for dtype in dtypes) >= 4 else 5e-2
@@ -115,7 +115,7 @@ class JoinedPasses:
 
 
 @contextmanager
-def _compared(model: nn.Module) -> Iterator[None]:
+def compared(model: nn.Module) -> Iterator[None]:
     """Passes without a graph, dropout or autocast, which leave no trace."""
     device = next(model.parameters()).device
     with (

@@ -19,9 +19,10 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from pemeta.backbone.architectures import key_width, layer_names, parts_of
 from pemeta.backbone.attention import PREFIXED, attention_of
+from pemeta.backbone.positions import position_ids, rotary, takes_positions
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import HookFunction, Inserted, Insertion
-from pemeta.methods.positions import PaddingLast, named_arguments, position_ids, rotary, takes_positions
+from pemeta.methods.positions import PaddingLast, named_arguments
 
 CHILD = "pemeta_prefix"
 

@@ -10,16 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from pemeta.backbone.positions import position_ids, position_limit
 from pemeta.backbone.structure.undisturbed import undisturbed
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
-from pemeta.methods.positions import (
-    PaddingLast,
-    has_positions,
-    named_arguments,
-    position_ids,
-    position_limit,
-)
+from pemeta.methods.positions import PaddingLast, has_positions, named_arguments
 from pemeta.utils.modules import modes_kept
 from pemeta.utils.seeding import seed_generators
 

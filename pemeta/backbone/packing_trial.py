@@ -1,0 +1,162 @@
+"""How a backbone takes rows of sentences, found by running some both ways; or that it gives something else then."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pemeta.backbone.attention import attention_of
+from pemeta.backbone.layer_reuse import inputs_of
+from pemeta.backbone.packing import Form, Plan, first_fit, pack, trial_batch, unpacked
+from pemeta.backbone.positions import first_position, position_limit
+from pemeta.typing import Batch
+from pemeta.utils.hub import quiet
+
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
+"""Of an error, relative to the size of a vector; in float64 some architectures compute a softmax in float32."""
+_TOLERANCE_OF_HALF = 5e-2
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a trial has shown holds for: sentences and rows of up to these numbers of positions.
+
+    Some backbones change how they attend from some length on.
+    """
+
+    sentence: int
+    row: int
+
+    @classmethod
+    def of(cls, planned: Plan) -> Sizes:
+        """The sizes of a plan, rounded up to one below a power of two, so that few trials are enough."""
+        return cls(_rounded(max(planned.lengths)), _rounded(planned.length))
+
+
+def _rounded(length: int) -> int:
+    return int(2 ** max(4, length.bit_length()) - 1)
+
+
+def found_form(
+    backbone: nn.Module,
+    sizes: Sizes,
+    room: int,
+    states: Callable[[Batch], Tensor],
+    compared: Callable[[nn.Module], AbstractContextManager[None]],
+) -> Form | None:
+    """The way in which rows of sentences give the hidden states of padded ones; None if there is none.
+
+    Args:
+        backbone: the backbone, with its methods.
+        sizes: of the longest sentence and the longest row to come.
+        room: number of places that a prompt takes in each sentence.
+        states: the last hidden states of a batch: (B, T, D), or (R, L, D) of a packed one.
+        compared: passes that leave no trace.
+    """
+    vocabulary = _vocabulary(backbone)
+    if vocabulary < 2 or attention_of(backbone) not in ("eager", "sdpa"):
+        return None
+    pad = getattr(backbone.config, "pad_token_id", None)
+    reference = next(backbone.parameters())
+    planned = _trial_plan(sizes, room, longest_row(backbone))
+    batch = trial_batch(planned.lengths, vocabulary, pad)
+    batch = {key: value.to(reference.device) for key, value in batch.items()}
+    mask = batch["attention_mask"] != 0
+    tolerance = _TOLERANCE.get(reference.dtype, _TOLERANCE_OF_HALF)
+    with compared(backbone), quiet():
+        try:
+            expected = states(batch)
+        except Exception:  # it takes more than sentences
+            return None
+        if expected.shape[:2] != mask.shape:
+            return None
+        for form in _forms(backbone):
+            rows = pack(batch, planned, form, reference.dtype, pad or 0)
+            try:
+                found = states(rows)
+            except Exception:  # noqa: S112 - of a mask of another form than it takes
+                continue
+            same_shape = found.shape[:2] == (len(planned.rows), planned.length)
+            if same_shape and _equal(unpacked(found, rows)[mask], expected[mask], tolerance):
+                return form
+    return None
+
+
+def _forms(backbone: nn.Module) -> Iterator[Form]:
+    """The ways to try."""
+    takes = "position_ids" in inspect.signature(backbone.forward).parameters
+    for additive in (True, False):
+        for causal in (False, True):
+            for positions in (first_position(backbone), None) if takes else (None,):
+                yield Form(causal, positions, additive)
+
+
+def _trial_plan(sizes: Sizes, room: int, limit: int | None) -> Plan:
+    """Sentences as long as the longest, and short ones, in rows as long as the longest."""
+    most = sizes.sentence if limit is None else min(sizes.sentence, limit - room)
+    row = max(sizes.row if limit is None else min(sizes.row, limit), most + room)
+    short = [min(size, most) for size in (5, 3, 4)]
+    lengths = [most] * max(1, (row - 8 - 2 * room) // (most + room)) + short
+    widths = [length + room for length in lengths]
+    found = first_fit(widths, row)
+    return Plan(tuple(lengths), tuple(tuple(one) for one in found), row, room)
+
+
+def _equal(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether vectors are equal up to rounding, and numbers."""
+    if found.itemsize < 4:
+        found, expected = found.float(), expected.float()
+    error, size = (found - expected).norm(dim=-1), expected.norm(dim=-1)
+    return bool((error <= tolerance * size).all())  # not so of what is no number
+
+
+def _vocabulary(backbone: nn.Module) -> int:
+    try:
+        table = backbone.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return 0
+    weight = getattr(table, "weight", None)
+    return len(weight) if isinstance(weight, Tensor) and weight.ndim == 2 else 0
+
+
+def longest_row(backbone: nn.Module) -> int | None:
+    """Most positions of a row: those of a table of positions, or of the configuration; None if neither says."""
+    stated = getattr(getattr(backbone, "config", None), "max_position_embeddings", None)
+    limits = [position_limit(backbone), stated if isinstance(stated, int) and stated > 0 else None]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def window(backbone: nn.Module) -> int | None:
+    """Most tokens that a sentence may have so that a token sees all of them in each layer; None if there is no limit.
+
+    By any number in the configuration whose name says so: a mask (R, 1, L, L) takes the place of all of a backbone's
+    own, those of a sliding window included.
+    """
+    config = getattr(backbone, "config", None)
+    return min(_windows(config.to_dict()), default=None) if config is not None else None
+
+
+def _windows(config: Mapping[str, Any]) -> Iterator[int]:
+    for key, value in config.items():
+        name = str(key)
+        if isinstance(value, Mapping):
+            yield from _windows(value)
+        elif any(word in name for word in _LOCAL) and "layer" not in name:
+            found = value if isinstance(value, list | tuple) else [value]
+            # Some count both sides of a token, and the token itself or not.
+            yield from (size // 2 for size in found if type(size) is int and size > 0)
+
+
+_LOCAL = ("window", "local_attention", "chunk_size", "local_radius", "block_size")
+
+
+def fits(backbone: nn.Module, batch: Batch, lengths: list[int], room: int) -> bool:
+    """Whether sentences are within a backbone's positions and window."""
+    longest, limit, near = max(lengths) + room, longest_row(backbone), window(backbone)
+    return (limit is None or longest <= limit) and (near is None or longest <= near) and bool(inputs_of(batch))
