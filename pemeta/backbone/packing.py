@@ -19,11 +19,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pemeta.backbone.layer_reuse import INPUT_OF_LAYER, PACKED, inputs_of
 from pemeta.typing import Batch
+from pemeta.utils.devices import to_device
 
 PLACE = f"{PACKED}place"
 """Key of each token's index into the rows' R L positions, (B, T); -1 at padding."""
 LENGTHS = f"{PACKED}lengths"
 """Key of each sentence's number of tokens, (B,); it stays on the CPU, so that a device is not waited for."""
+SOURCE = f"{PACKED}source"
+"""Key of the index of each place in the rows into the padded batch's B T positions, (R, L); -1 where there is none."""
 SLOTS = "prompt_slots"
 """Name of the input (R, L) that says which of a prompt's vectors belongs where; -1 at tokens."""
 _ALIGNED = 8
@@ -108,11 +111,6 @@ class Plan:
         places = self.starts[:, None] + self.room + column
         return torch.from_numpy(np.where(column < np.array(self.lengths)[:, None], places, -1))
 
-    def places_in(self, other: Plan, first: int) -> Tensor:
-        """Where each place of this plan is in the rows of one that has the same sentences from ``first`` on (R, L)."""
-        sentence, offset = self._laid
-        return self._as_rows(np.where(sentence >= 0, other.starts[first + sentence] + offset, -1))
-
 
 def first_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
     """Indices of sizes in rows of at most ``length``: the largest first, each in the first row that has room for it.
@@ -167,8 +165,8 @@ def plan(lengths: Sequence[int], width: int, *, room: int = 0, limit: int | None
                 best = price, filled, rows
     if best is None:  # one sentence a row is more than the limit allows in several
         best = 0, longest, [[i] for i in range(len(sizes))]
-    rows = tuple(tuple(full[i] for i in row) for row in best[2])
-    return Plan(tuple(lengths), rows, best[1], room)
+    laid = tuple(tuple(full[i] for i in row) for row in best[2])
+    return Plan(tuple(lengths), laid, best[1], room)
 
 
 def mask_of(segments: Tensor, form: Form, dtype: torch.dtype) -> Tensor:
@@ -196,22 +194,22 @@ def pack(batch: Batch, planned: Plan, form: Form, dtype: torch.dtype, padding: i
         padding: token id where there is no sentence.
     """
     inputs = inputs_of(batch)
-    device, width = inputs["input_ids"].device, inputs["input_ids"].shape[1]
-    source = planned.sources(width).to(device)
-    rows: Batch = {}
-    for key, value in inputs.items():
-        if key == "attention_mask":
-            rows[key] = mask_of(planned.segments().to(device), form, dtype)
-        elif key != "position_ids":
-            rows[key] = taken(value[..., None], source, padding if key == "input_ids" else 0)[..., 0]
+    width = inputs["input_ids"].shape[1]
+    index = {SOURCE: planned.sources(width), PLACE: planned.places(width), "segments": planned.segments()}
     if form.positions is not None:
-        rows["position_ids"] = (planned.offsets() + form.positions).to(device)
+        index["position_ids"] = planned.offsets() + form.positions
     if planned.room:
-        rows[SLOTS] = planned.slots().to(device)
-    states = {key: taken(value, source) for key, value in batch.items() if key.startswith(INPUT_OF_LAYER)}
+        index[SLOTS] = planned.slots()
+    index = to_device(index, inputs["input_ids"].device)
+    rows = {key: index[key] for key in ("position_ids", SLOTS) if key in index}
+    rows["attention_mask"] = mask_of(index["segments"], form, dtype)
+    for key, value in inputs.items():
+        if key != "attention_mask":
+            rows[key] = taken(value[..., None], index[SOURCE], padding if key == "input_ids" else 0)[..., 0]
+    states = {key: taken(value, index[SOURCE]) for key, value in batch.items() if key.startswith(INPUT_OF_LAYER)}
     packed = {PACKED + key: value for key, value in rows.items()}
-    lengths = torch.tensor(planned.lengths)
-    return {**batch, **states, **packed, PLACE: planned.places(width).to(device), LENGTHS: lengths}
+    kept = {PLACE: index[PLACE], SOURCE: index[SOURCE], LENGTHS: torch.tensor(planned.lengths)}
+    return {**batch, **states, **packed, **kept}
 
 
 def taken(vectors: Tensor, index: Tensor, fill: float = 0) -> Tensor:
@@ -233,13 +231,18 @@ def packed_inputs(batch: Batch) -> Batch:
     """The backbone's inputs in a pass: the rows of a batch that has them, or its padded inputs."""
     if not is_packed(batch):
         return inputs_of(batch)
-    own = (PLACE, LENGTHS)
+    own = (PLACE, SOURCE, LENGTHS)
     return {key.removeprefix(PACKED): v for key, v in batch.items() if key.startswith(PACKED) and key not in own}
 
 
 def unpacked(hidden: Tensor, batch: Batch) -> Tensor:
     """Hidden states of rows (R, L, D) as those of sentences (B, T, D), zero at padding; others as they are."""
     return taken(hidden, batch[PLACE]) if is_packed(batch) else hidden
+
+
+def as_rows(hidden: Tensor, batch: Batch) -> Tensor:
+    """Hidden states of sentences (B, T, D) as those of a packed batch's rows (R, L, D); others as they are."""
+    return taken(hidden, batch[SOURCE]) if is_packed(batch) else hidden
 
 
 def lengths_of(batch: Batch) -> list[int] | None:
@@ -263,9 +266,11 @@ def lengths_of(batch: Batch) -> list[int] | None:
     return listed if any(listed) else None
 
 
-def joined_lengths(batches: Sequence[Batch]) -> list[int]:
-    """Number of tokens of each sentence of several packed batches."""
-    return [length for batch in batches for length in lengths_of(batch) or ()]
+def joined_lengths(batches: Sequence[Batch]) -> list[int] | None:
+    """Number of tokens of each sentence of several batches; None if one of them does not say."""
+    if not all(LENGTHS in batch for batch in batches):
+        return None
+    return [length for batch in batches for length in batch[LENGTHS].tolist()]
 
 
 def trial_batch(lengths: Sequence[int], vocabulary: int, padding: int | None) -> Batch:

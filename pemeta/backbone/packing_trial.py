@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from pemeta.backbone.attention import attention_of
-from pemeta.backbone.layer_reuse import inputs_of
 from pemeta.backbone.packing import Form, Plan, first_fit, pack, trial_batch, unpacked
 from pemeta.backbone.positions import first_position, position_limit
 from pemeta.typing import Batch
@@ -80,7 +79,7 @@ def found_form(
             rows = pack(batch, planned, form, reference.dtype, pad or 0)
             try:
                 found = states(rows)
-            except Exception:  # noqa: S112 - of a mask of another form than it takes
+            except Exception:  # of a mask of another form than it takes
                 continue
             same_shape = found.shape[:2] == (len(planned.rows), planned.length)
             if same_shape and _equal(unpacked(found, rows)[mask], expected[mask], tolerance):
@@ -156,7 +155,7 @@ def _windows(config: Mapping[str, Any]) -> Iterator[int]:
 _LOCAL = ("window", "local_attention", "chunk_size", "local_radius", "block_size")
 
 
-def fits(backbone: nn.Module, batch: Batch, lengths: list[int], room: int) -> bool:
+def fits(backbone: nn.Module, lengths: Sequence[int], room: int) -> bool:
     """Whether sentences are within a backbone's positions and window."""
     longest, limit, near = max(lengths) + room, longest_row(backbone), window(backbone)
-    return (limit is None or longest <= limit) and (near is None or longest <= near) and bool(inputs_of(batch))
+    return (limit is None or longest <= limit) and (near is None or longest <= near)

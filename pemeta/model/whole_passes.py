@@ -1,0 +1,138 @@
+"""Passes of a whole backbone: in lower precision, and on rows of sentences or padded ones."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pemeta.backbone.attention import attention_of
+from pemeta.backbone.checks import check_batch, check_token_ids
+from pemeta.backbone.given import require_sequence
+from pemeta.backbone.layer_reuse import has_states, skip_layers_below
+from pemeta.backbone.packed_passes import PackedPasses, Padding
+from pemeta.backbone.packing import LENGTHS, is_packed, lengths_of, packed_inputs, unpacked
+from pemeta.errors import ConfigError, DataError, excerpt
+from pemeta.methods.base import PEMethod
+from pemeta.model.ownership import require_own
+from pemeta.typing import Batch
+from pemeta.utils.devices import to_device
+from pemeta.utils.precision import as_held
+
+
+class WholePasses(nn.Module):
+    """A backbone, and its passes as a whole."""
+
+    attached: tuple[PEMethod, ...]
+
+    def __init__(self, backbone: PreTrainedModel) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.autocast_dtype: torch.dtype | None = None
+        self._packed = PackedPasses()
+        self._has_cache = "use_cache" in inspect.signature(backbone.forward).parameters
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.parameters()).device
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The type that the backbone computes in, which is autocast's, or that of its parameters."""
+        return self.autocast_dtype or next(self.backbone.parameters()).dtype
+
+    @property
+    def padding(self) -> Padding:
+        """How sentences of different lengths run.
+
+        ``padded`` (the start) to the longest of their batch; ``packed`` behind each other in rows, without the work of
+        padding, if the backbone then gives the same hidden states; or ``auto``, packed where that is less work.
+        """
+        return self._packed.padding
+
+    @padding.setter
+    def padding(self, padding: Padding) -> None:
+        if padding not in get_args(Padding):
+            raise ConfigError(f"padding is one of {', '.join(get_args(Padding))}; found {excerpt(padding)}")
+        self._packed.padding = padding
+
+    @contextmanager
+    def padded_as(self, padding: Padding) -> Iterator[None]:
+        """Set :attr:`padding` within the block."""
+        before = self.padding
+        self.padding = padding
+        try:
+            yield
+        finally:
+            self.padding = before
+
+    def placed(self, batch: Batch) -> Batch:
+        """Move a batch to the model's device, and pack it as :attr:`padding` says.
+
+        Raises:
+            ModelError: a token is not in the vocabulary, which is checked before the move because CUDA would report
+                it late and unclearly.
+        """
+        check_batch(batch)
+        check_token_ids(self.backbone, batch)
+        if self.padding == "padded" or "trunk" in batch or is_packed(batch):
+            return to_device(batch, self.device)
+        lengths = lengths_of(batch)  # before the move, or a device would be waited for
+        placed = to_device(batch, self.device)
+        if lengths is None:
+            return placed
+        return self._rows(placed, lengths) or {**placed, LENGTHS: torch.tensor(lengths)}
+
+    def _rows(self, batch: Batch, lengths: Sequence[int]) -> Batch | None:
+        """The batch with rows of its sentences; None if it is to run padded."""
+        room = sum(method.extra_positions for method in self.attached)
+        if room and has_states(batch):
+            return None  # they would lack the prompt's
+        return self._packed.packed(
+            self.backbone,
+            batch,
+            lengths,
+            room=room,
+            width=getattr(self.backbone.config, "hidden_size", None) or 1,
+            states=self._states,
+            autocast=self._autocast,
+            kind=(self.attached, attention_of(self.backbone), self.backbone.dtype),
+        )
+
+    def hidden_states(self, batch: Batch) -> Tensor:
+        """The backbone's last hidden states (B, T, D), before any method transforms them.
+
+        Raises:
+            ModelError: the backbone gives something else.
+        """
+        check_batch(batch)
+        if "trunk" in batch:
+            return batch["trunk"]
+        with self._autocast(), skip_layers_below(self.backbone, batch):
+            found: Any = getattr(self.backbone(**self._inputs(batch)), "last_hidden_state", None)
+        return unpacked(require_sequence(self.backbone, found), batch)
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        require_own(self.backbone, self)
+        check_token_ids(self.backbone, batch)
+        inputs = {
+            key: as_held(value, next(self.backbone.parameters())) if value.is_floating_point() else value
+            for key, value in packed_inputs(batch).items()
+        }
+        if not inputs:
+            raise DataError(f"a batch needs inputs of the backbone, such as input_ids; found {excerpt(list(batch))}")
+        # A decoder would keep its keys and values for generation.
+        return {**inputs, **({"use_cache": False} if self._has_cache else {})}
+
+    def _states(self, batch: Batch) -> Tensor:
+        """The last hidden states, in rows if the batch has them."""
+        return self.backbone(**self._inputs(batch)).last_hidden_state  # type: ignore[no-any-return]
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.autocast_dtype is None else torch.autocast(self.device.type, self.autocast_dtype)
