@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, get_args
@@ -16,7 +17,7 @@ from pemeta.backbone.checks import check_batch, check_token_ids
 from pemeta.backbone.given import require_sequence
 from pemeta.backbone.layer_reuse import has_states, skip_layers_below
 from pemeta.backbone.packed_passes import PackedPasses, Padding
-from pemeta.backbone.packing import LENGTHS, is_packed, lengths_of, packed_inputs, unpacked
+from pemeta.backbone.packing import LENGTHS, is_packed, lengths_of, packed_inputs, trial_batch, unpacked
 from pemeta.errors import ConfigError, DataError, excerpt
 from pemeta.methods.base import PEMethod
 from pemeta.model.ownership import require_own
@@ -61,6 +62,20 @@ class WholePasses(nn.Module):
         if padding not in get_args(Padding):
             raise ConfigError(f"padding is one of {', '.join(get_args(Padding))}; found {excerpt(padding)}")
         self._packed.padding = padding
+
+    @property
+    def packs(self) -> bool:
+        """Whether :attr:`padding` asks for rows of sentences, and the backbone computes the same in these."""
+        if self.padding == "padded":
+            return False
+        batch = trial_batch((3, 2), 2, None)
+        with self.padded_as("packed"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a batch's own trial tells
+            return self._rows(to_device(batch, self.device), (3, 2)) is not None
+
+    def padding_identity(self) -> dict[str, Any]:
+        """What a checkpoint says about rows of sentences: nothing if :attr:`padding` does not ask for any."""
+        return {} if self.padding == "padded" else {"packed": self.packs}
 
     @contextmanager
     def padded_as(self, padding: Padding) -> Iterator[None]:
