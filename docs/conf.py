@@ -63,12 +63,13 @@ nitpick_ignore_regex = [
     (r"py:class", r"Layout|SchemeSetting|'columns'|'IOB2'|0"),
     (r"py:(class|obj)", r"pemeta\.data\.examples\.(Decoded|Scored)"),  # type variables
     # Classes of our own that users meet only as the types of arguments that others give.
+    (r"py:class", r"pemeta\.data\.(rows\.Row|tables\.reading\.Readers|tables\.held_out\._checked_share)"),
     (r"py:class", r"pemeta\.(training\.job\.Job|utils\.distributed\.Processes|experiments\.build\.Builder)"),
     (r"py:class", r"pemeta\.data\.(streams\.Stream|arrow\.ArrowFile)"),
     # Settings of tables: their validators, and the rows that only readers see.
     (
         r"py:class",
-        r"BeforeValidator|Types|Split|Splits|Pattern|_mark|_of_tags|_checked|_of_labels|_of_task|pemeta\.data\.rows\.Row",
+        r"BeforeValidator|PydanticUndefined|Types|Share|Split|Splits|Pattern|_mark|_of_tags|_checked|_of_labels|_of_task",
     ),
     # What is imported for type checkers alone, and types with marks that autodoc shows as they are written.
     (

@@ -1,6 +1,8 @@
 """The sixteen architectures of the contract suite, tiny and random, in float64, and their batches."""
 
+import copy
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import transformers as t
@@ -92,6 +94,12 @@ SHAPES = {
 def backbone(architecture: str, attention: str = "eager") -> t.PreTrainedModel:
     """A new backbone in evaluation mode; the same values each time."""
     attention = "eager" if architecture == "deberta-v2" else attention  # it has no other
+    return copy.deepcopy(untouched(architecture, attention))
+
+
+@cache
+def untouched(architecture: str, attention: str = "eager") -> t.PreTrainedModel:
+    """The one that the others are copies of, for what leaves it as it is."""
     return ARCHITECTURES[architecture].backbone(attention)
 
 

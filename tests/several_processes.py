@@ -37,7 +37,7 @@ from pemeta.utils.distributed import Processes, process_group, raised_by_all
 from pemeta.utils.files import write_json, write_tensors
 
 SOURCES = [*TASKS, Task.token_classification("de", data(2))]  # three: one process has more than the other
-STEPS = {"outer_steps": 20, "outer_lr": 1e-3, "support_size": 3, "query_size": 3}
+STEPS = {"outer_steps": 8, "outer_lr": 1e-3, "support_size": 3, "query_size": 3}
 FEW = STEPS | {"outer_steps": 4}
 # Three again, which one process fine-tunes on two of.
 VALIDATION = [(Task.token_classification(f"v{seed}", data(seed)), data(seed + 1)) for seed in (8, 10, 12)]
@@ -89,7 +89,7 @@ def cases(folder: Path, first: bool) -> None:
 def halves(folder: Path, first: bool) -> None:
     """A run that goes on from its checkpoint in the middle."""
     path, method = folder / "checkpoint.safetensors", METHODS["adapter"][0]
-    whole, _ = primed(method, MetaPriming(**STEPS), folder, checkpoint=path, checkpoint_every=9)
+    whole, _ = primed(method, MetaPriming(**STEPS), folder, checkpoint=path, checkpoint_every=5)
     again, _ = primed(method, MetaPriming(**STEPS), folder, checkpoint=path)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
 
@@ -267,7 +267,7 @@ def stuck(folder: Path, first: bool) -> None:
 
 
 def float32(folder: Path, first: bool) -> None:
-    """Twenty steps in single precision."""
+    """Steps in single precision."""
     model = shaken(tiny()).float()
     prime(model, SOURCES, MetaPriming(**STEPS), seed=3, progress=False)
     if first:
@@ -275,10 +275,10 @@ def float32(folder: Path, first: bool) -> None:
 
 
 def half_precision(folder: Path, first: bool) -> None:
-    """Twenty steps with parameters in bfloat16, and the same in two parts: states are equal, or priming would end."""
+    """Steps with parameters in bfloat16, and the same in two parts: states are equal, or priming would end."""
     path, method = folder / "half.safetensors", METHODS["bitfit"][0]
     models = []
-    for options in ({"checkpoint": path, "checkpoint_every": 9}, {"checkpoint": path}):
+    for options in ({"checkpoint": path, "checkpoint_every": 5}, {"checkpoint": path}):
         model = shaken(tiny(method)).to(torch.bfloat16)
         prime(model, SOURCES, MetaPriming(**STEPS), seed=3, progress=False, **options)
         models.append(model)

@@ -5,6 +5,7 @@ and ``.. way:: batch`` (or ``record``) a list of the files that this crosses, by
 """
 
 import ast
+import functools
 import json
 import os
 import subprocess
@@ -118,10 +119,15 @@ def folder_rows():
 
 
 def files_of(way):
-    """The files that a way crosses, each with the function that is called there first; run in a Python of its own."""
-    # Nothing that this process has computed before may spare it a file.
+    """The files that a way crosses, each with the function that is called there first."""
+    return _files_of_all()[way]
+
+
+@functools.cache
+def _files_of_all():
+    """Those of each way, run in a Python of its own: nothing that this process has computed may spare it a file."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(house.ROOT.parent)}
-    command = [sys.executable, str(Path(__file__).parent / "ways.py"), way]
+    command = [sys.executable, str(Path(__file__).parent / "ways.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")

@@ -1,12 +1,13 @@
 """The files that a batch crosses on its way to a gradient, and a record on its way to the report: run and watched.
 
-``python docs/_ext/ways.py batch`` and ``... record`` print, as JSON, the files of pemeta in the order in which
-functions of theirs are first called, each with the name of that function. It works on pemeta's public names, and on
-the few of ``experiments`` that the record needs.
+``python docs/_ext/ways.py`` prints, as JSON, for each of the two the files of pemeta in the order in which functions of
+theirs are first called, each with the name of that function. It works on pemeta's public names, and on the few of
+``experiments`` that the record needs.
 """
 
 import importlib
 import json
+import multiprocessing
 import os
 import pkgutil
 import sys
@@ -33,6 +34,13 @@ GRID = {
 }
 
 
+def import_all():
+    """Import what would be imported on its first use, which would bring all that it calls then."""
+    for module in pkgutil.walk_packages(pemeta.__path__, "pemeta."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
 class Watched:
     """Notes the files that the block enters; what importing runs is not noted.
 
@@ -47,10 +55,7 @@ class Watched:
         self.files, self.until = {}, until
 
     def __enter__(self):
-        # A module that is imported on its first use would bring all that it imports.
-        for module in pkgutil.walk_packages(pemeta.__path__, "pemeta."):
-            if not module.name.endswith("__main__"):
-                importlib.import_module(module.name)
+        import_all()
         sys.setprofile(self._see)
         return self
 
@@ -109,4 +114,12 @@ def record():
 WAYS = {"batch": batch, "record": record}
 
 if __name__ == "__main__":
-    print(json.dumps(WAYS[sys.argv[1]]()))
+    found, start = {}, "spawn"
+    if sys.platform == "linux":  # where processes can share what was imported
+        import_all()
+        start = "fork"
+    for name, way in WAYS.items():
+        # Each in a process of its own, so that nothing that one has computed spares the other a file.
+        with multiprocessing.get_context(start).Pool(1) as pool:
+            found[name] = pool.apply(way)
+    print(json.dumps(found))

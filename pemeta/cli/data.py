@@ -28,6 +28,13 @@ def data(
         str | None,
         typer.Option(help="The tags that integers mean, in order, with commas: O,B-PER,I-PER.", metavar="TAGS"),
     ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="The backbone of the configuration, a model of transformers; by default a tiny one to try things out.",
+            metavar="NAME_OR_FOLDER",
+        ),
+    ] = None,
 ) -> None:
     """Look at FILE, and print a configuration.
 
@@ -37,5 +44,5 @@ def data(
 
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")  # as configurations are, whatever the system's encoding
-    for line in describe_data(file, asked_for(word, tag, scheme, names)):
+    for line in describe_data(file, asked_for(word, tag, scheme, names), backbone):
         typer.echo(line)

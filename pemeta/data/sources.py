@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
@@ -13,7 +14,7 @@ from typing_extensions import Self
 from pemeta.data.corpus import Corpus
 from pemeta.data.entity_types import Types, checked_types, label_set, type_map
 from pemeta.data.sentences import SPLITS, Split
-from pemeta.data.streams import Stream
+from pemeta.data.streams import Stream, Text
 from pemeta.data.synthetic import LABELS, SyntheticWorld
 from pemeta.data.tables.held_out import Share
 from pemeta.data.token_files.formats import (
@@ -32,6 +33,9 @@ from pemeta.errors import ConfigError, DataError
 from pemeta.utils.neutral import Neutral, without_neutral
 from pemeta.utils.registry import Named
 from pemeta.utils.values import known
+
+MOST_TEXT = 10_000
+"""Most sentences of a task that a backbone is pretrained on, so that they fit into memory whatever the data."""
 
 
 class DataSource(Named):
@@ -77,15 +81,24 @@ class DataSource(Named):
             ConfigError: Several of them would have the same sentences.
         """
 
-    def unlabelled(self) -> Iterator[Sequence[str]]:
-        """Unlabelled sentences of all languages, for pretraining.
+    def unlabelled(self, tasks: Sequence[str]) -> Text:
+        """Text to pretrain a backbone on.
 
-        Raises:
-            ConfigError: This source has none.
+        By default this is that of the tasks' training sentences, of each the first 10,000, whatever number of them a
+        grid is limited to. A source that has other text gives that.
+
+        Args:
+            tasks: The tasks that the backbone is for.
+
+        Returns:
+            The sentences; a task that is unknown or whose data is malformed is an error when they are read.
         """
-        raise ConfigError(
-            f"data {self.name!r} has no unlabelled text to pretrain on; use backbone: {{name: pretrained, path: ...}}"
-        )
+        return Text(partial(self._of_training, tuple(tasks)))
+
+    def _of_training(self, tasks: Sequence[str]) -> Iterator[Sequence[str]]:
+        for task in tasks:
+            for sentence in islice(self.streams(task)["train"].read(), MOST_TEXT):
+                yield sentence.words
 
 
 class WikiAnnData(DataSource):
@@ -266,7 +279,10 @@ class SyntheticData(SyntheticWorld, DataSource):
     def _fingerprint(self, language: str, split: Split) -> list[object]:
         return [without_neutral(self), language, split]
 
-    def unlabelled(self) -> Iterator[Sequence[str]]:
-        """The unlabelled text of all languages, one language after another."""
+    def unlabelled(self, tasks: Sequence[str]) -> Text:
+        """The unlabelled text of all languages, one language after another, whatever the tasks."""
+        return Text(self._of_all_languages, described=without_neutral(self))
+
+    def _of_all_languages(self) -> Iterator[Sequence[str]]:
         for language in self.languages:
             yield from self.text(language)

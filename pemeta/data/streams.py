@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,34 @@ class Stream:
         if find is None:
             return store_sentences(read(), self.labels)
         return stored_once(read, self.labels, lambda: [find(), limit])
+
+
+@dataclass(frozen=True)
+class Text:
+    """Unlabelled sentences to pretrain a backbone on, one after the other.
+
+    Attributes:
+        read: Begins to read them, each as its words.
+        described: A JSON value that tells which sentences these are without reading them, such as the configuration of
+            a source that makes them. None if they are in files, which may change.
+    """
+
+    read: Callable[[], Iterable[Sequence[str]]]
+    described: Any = None
+
+    @cached_property
+    def digest(self) -> str | None:
+        """A digest of all words, for which they are read once; None if they are described.
+
+        Raises:
+            DataError: The data is malformed.
+        """
+        if self.described is not None:
+            return None
+        sha = hashlib.sha256()
+        for words in self.read():
+            sha.update(json.dumps(list(words)).encode())  # a word may hold any character
+        return sha.hexdigest()[:12]
 
 
 def stored_corpus(name: str, streams: Mapping[Split, Stream], limits: Mapping[str, int | None]) -> Corpus:

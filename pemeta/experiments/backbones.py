@@ -6,7 +6,7 @@ import importlib
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from pemeta.backbone.loading import load_backbone, read_configuration
 from pemeta.backbone.tokenizers import load_tokenizer
-from pemeta.data.sources import DataSource
+from pemeta.data.streams import Text
 from pemeta.errors import ModelError, counted, reason
 from pemeta.training.pretraining import TinyTransformer, pretrain
 from pemeta.utils.digests import config_digest
@@ -25,6 +25,18 @@ from pemeta.utils.registry import Named
 
 Say = Callable[[str], None]
 """Takes one line for each thing that is done."""
+
+
+class Home(NamedTuple):
+    """Where a backbone is that is pretrained here, which a grid and its search share.
+
+    Attributes:
+        folder: the folder that holds it.
+        tasks: the tasks that it is for: on their sentences it is pretrained if the data has no other text.
+    """
+
+    folder: Path
+    tasks: tuple[str, ...]
 
 
 class Backbone(Named):
@@ -44,8 +56,26 @@ class Backbone(Named):
         """The type of the backbone's parameters."""
         return torch.float32
 
-    def prepare(self, data: DataSource, folder: Path, say: Say = print, progress: bool = True) -> None:
-        """Create what :meth:`location` points to, if that is needed; done once per output folder."""
+    def prepare(self, text: Text, folder: Path, say: Say = print, progress: bool = True) -> None:
+        """Create what :meth:`location` points to, if that is needed; done once per output folder.
+
+        Args:
+            text: sentences to pretrain on.
+            folder: the folder to write to.
+            say: takes one line for each thing that is done.
+            progress: show a progress bar.
+        """
+
+    def depends_on(self, text: Text) -> str | None:
+        """A digest of the sentences that the backbone depends on beside its configuration and that of the data.
+
+        Args:
+            text: sentences to pretrain on.
+
+        Returns:
+            The digest; None if there are no such sentences.
+        """
+        return None
 
     @abstractmethod
     def location(self, folder: Path) -> str:
@@ -141,7 +171,11 @@ class PackagedBackbone(LoadedBackbone):
 
 
 class TinyBackbone(Backbone):
-    """A tiny Transformer, pretrained here on the unlabelled text of the grid's data; needs no download.
+    """A tiny Transformer, pretrained here on text of the grid's data; needs no download.
+
+    The text is that of the training sentences of ``sources`` and ``targets``, of each task the first 10,000, whatever
+    ``source_sizes`` and ``target_sizes`` are; that of ``data: synthetic`` is unlabelled sentences of its own. If these
+    sentences change, another one is pretrained, and runs that depended on the former are done again.
 
     Attributes:
         transformer: its shape and its pretraining.
@@ -151,21 +185,25 @@ class TinyBackbone(Backbone):
 
     transformer: TinyTransformer = TinyTransformer()
 
-    def prepare(self, data: DataSource, folder: Path, say: Say = print, progress: bool = True) -> None:
+    def prepare(self, text: Text, folder: Path, say: Say = print, progress: bool = True) -> None:
         """Pretrain, and save model and tokenizer under ``folder``; the folder appears once it is complete."""
         target = Path(self.location(folder))
-        digest = config_digest([without_neutral(self), without_neutral(data)])
+        digest = config_digest([without_neutral(self), text.digest or text.described])
         mark = target / "digest.txt"
         if mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == digest:
             return
         say(f"pretraining a tiny Transformer ({counted(self.transformer.steps, 'step')})")
-        model, tokenizer = pretrain(data.unlabelled(), self.transformer, progress=progress)
+        model, tokenizer = pretrain(text.read(), self.transformer, progress=progress)
         with replaced_folder(target) as temporary:
             with quiet():
                 model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
             follow_umask(temporary)
             (temporary / "digest.txt").write_text(digest, encoding="utf-8")
+
+    def depends_on(self, text: Text) -> str | None:
+        """The digest of the sentences, unless the configuration of the data tells them."""
+        return text.digest
 
     def location(self, folder: Path) -> str:
         """The folder that :meth:`prepare` writes."""

@@ -15,7 +15,7 @@ from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
 from pemeta.data.corpus import Corpus
 from pemeta.data.encoding import Encoded, encode
 from pemeta.data.sentences import SPLITS, Sentence, digest
-from pemeta.data.streams import stored_corpus
+from pemeta.data.streams import Text, stored_corpus
 from pemeta.experiments.backbones import Say
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.setting import Sizes
@@ -55,10 +55,17 @@ class Builder:
         say: takes one line for each thing that is done.
         progress: show progress bars.
         device: device to compute on; the configuration's by default.
+        tasks: tasks that such a backbone is for; by default those of the configuration.
     """
 
     def __init__(
-        self, config: GridConfig, folder: Path, say: Say = print, progress: bool = True, device: str | None = None
+        self,
+        config: GridConfig,
+        folder: Path,
+        say: Say = print,
+        progress: bool = True,
+        device: str | None = None,
+        tasks: Sequence[str] | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -67,6 +74,7 @@ class Builder:
         self.device: torch.device = resolve_device(device or config.device)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
+        self._text: Text = config.data.unlabelled(config.text_tasks if tasks is None else tasks)
         self.corpus = cache(self._corpus)
         self.source = cache(self._source)
         self.target = cache(self._target)
@@ -75,7 +83,7 @@ class Builder:
 
     def prepare(self) -> None:
         """Pretrain the backbone, if the configuration says so and it has not been done."""
-        self.config.backbone.prepare(self.config.data, self.folder, self.say, self.progress)
+        self.config.backbone.prepare(self._text, self.folder, self.say, self.progress)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -126,12 +134,17 @@ class Builder:
 
     @cached_property
     def source_digest(self) -> str:
-        """Digest of the sentences that priming draws from, and that test sentences may repeat."""
+        """Digest of the sentences that priming draws from, and that test sentences may repeat.
+
+        Those that a backbone is pretrained on count too, for what is primed and fine-tuned depends on it.
+        """
         return config_digest(self._source_digests)
 
     @cached_property
     def _source_digests(self) -> list[str]:
-        return [digest(self.corpus(language, self.config.source_sizes).train) for language in self.config.sources]
+        corpora = [self.corpus(language, self.config.source_sizes) for language in self.config.sources]
+        text = self.config.backbone.depends_on(self._text)
+        return [*(digest(corpus.train) for corpus in corpora), *([] if text is None else [text])]
 
     def _priming_digest(self, setting: str) -> str:
         """Digest of the sentences that a setting's primed model depends on; that of the sources without any."""

@@ -213,6 +213,11 @@ class GridConfig(Frozen):
             if target in (setting.targets or self.targets)
         ]
 
+    @property
+    def text_tasks(self) -> tuple[str, ...]:
+        """The tasks that a backbone is for, if it is pretrained here: sources and targets."""
+        return tuple(dict.fromkeys((*self.sources, *self.targets)))
+
     def sizes_of(self, setting: str) -> Sizes:
         """The limits on the targets' data for a setting."""
         return self.settings[setting].target_sizes or self.target_sizes

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 
 from pemeta.errors import PemetaError, TrainingError, UnwritableError, reason
-from pemeta.experiments.backbones import Say
+from pemeta.experiments.backbones import Home, Say
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.new_record import make_record, score_target
@@ -41,7 +41,7 @@ class Executor:
         say: takes one line for each thing that is done.
         progress: show progress bars.
         device: device to compute on; the configuration's by default.
-        home: folder of a backbone that is pretrained here; the output folder by default.
+        home: where a backbone is that is pretrained here; by default the output folder, for the grid's tasks.
         log: file that gets a line of JSON for each event of each run; none by default.
 
     Raises:
@@ -55,12 +55,13 @@ class Executor:
         say: Say = print,
         progress: bool = True,
         device: str | None = None,
-        home: Path | None = None,
+        home: Home | None = None,
         log: Path | None = None,
     ) -> None:
         self.config = config
         self._log = None if log is None else JsonLog(log)
-        self.builder = Builder(config, home or Path(config.output), say, progress, device)
+        folder, tasks = home or (Path(config.output), config.text_tasks)
+        self.builder = Builder(config, folder, say, progress, device, tasks)
         self.folder = OutputFolder(config, self.builder, say)
         self._say = say
         self._progress = progress

@@ -16,8 +16,10 @@ from pemeta.data.token_files.formats import as_yaml
 from pemeta.data.token_files.lines import shown
 from pemeta.errors import ConfigError, DataError, counted, shortened, unknown_name
 
-BACKBONE = "bert-base-multilingual-cased"
-"""The backbone of the configuration, which the user is to choose."""
+BACKBONE = {"name": "tiny", "transformer": {"steps": 100}}
+"""The backbone of the configuration, unless the user names one: it needs no download, and seconds."""
+MODEL = "bert-base-multilingual-cased"
+"""The model that the configuration mentions, in place of which the user is to choose one."""
 LINE = 100
 """Longest line of a configuration, for what can be several."""
 CHECK = "pemeta validate CONFIG --load"
@@ -46,16 +48,20 @@ def asked_for(word: str | None, tag: str | None, scheme: str | None, names: str 
     return Asked(word, tag, scheme, tags)
 
 
-def describe_data(path: Path, asked: Asked) -> Iterator[str]:
+def describe_data(path: Path, asked: Asked, backbone: str | None = None) -> Iterator[str]:
     """Lines of YAML: comments that say what a file or folder holds, and a configuration that reads it.
 
     Args:
         path: The file or folder.
         asked: What the user knows about it already.
+        backbone: The name or folder of the configuration's backbone; one that is pretrained on the data if None.
 
     Raises:
-        DataError: It cannot be read, or not as it is; what can be told is yielded before.
+        ConfigError: The backbone's name is empty.
+        DataError: The data cannot be read, or not as it is; what can be told is yielded before.
     """
+    if backbone is not None and not backbone.strip():
+        raise ConfigError(f"--backbone: expected a model's name or folder, such as {MODEL}; found {backbone!r}")
     if path.is_dir() and table_format(path) is None:
         found = look_into(path, asked)
         reading = reading_of(found.groups[0])
@@ -76,13 +82,19 @@ def describe_data(path: Path, asked: Asked) -> Iterator[str]:
             f"There are too few sentences to hold some out. So that it can be tried, those of train stand in for "
             f"{' and '.join(reading.again)}, where scores tell nothing then: give more sentences, or a file for each."
         )
-    yield from configuration(reading.settings, [one.task for one in reading.sets])
+    yield from configuration(reading.settings, [one.task for one in reading.sets], backbone)
     if reading.problem is not None:
         raise DataError(reading.problem)
 
 
-def configuration(data: Mapping[str, Any], targets: Sequence[str]) -> Iterator[str]:
-    """Lines of a small configuration of some data."""
+def configuration(data: Mapping[str, Any], targets: Sequence[str], backbone: str | None = None) -> Iterator[str]:
+    """Lines of a small configuration of some data.
+
+    Args:
+        data: The configuration of the data.
+        targets: Its tasks.
+        backbone: The name or folder of a model; None for a tiny one, and a comment on how to choose another.
+    """
     yield "data:"
     for key, value in data.items():
         line = f"  {_yaml(key)}: {_yaml(value)}"
@@ -93,10 +105,19 @@ def configuration(data: Mapping[str, Any], targets: Sequence[str]) -> Iterator[s
             yield line
     yield ""
     yield f"output: {_yaml(f'runs/{Path(targets[0]).name}')}"
-    yield f"backbone: {_yaml({'name': 'pretrained', 'path': BACKBONE})}"
+    if backbone is None:
+        yield from _comment("A tiny model, trained here on these sentences, to try things out; for results:")
+        yield f"#   backbone: {_pretrained(MODEL)}"
+        yield f"backbone: {_yaml(BACKBONE)}"
+    else:
+        yield f"backbone: {_pretrained(backbone)}"
     yield f"targets: {_yaml(list(targets))}"
     yield "settings:"
     yield "  adapter: {method: adapter}"
+
+
+def _pretrained(path: str) -> str:
+    return _yaml({"name": "pretrained", "path": path})
 
 
 def _comment(text: str, name: str = "") -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from pemeta.errors import FailedRunsError, counted
-from pemeta.experiments.backbones import Say
+from pemeta.experiments.backbones import Home, Say
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.data_check import check_data
 from pemeta.experiments.executor import Executor
@@ -43,7 +43,7 @@ class Options:
         progress: show progress bars, where only one stage runs at a time.
         jobs: number of stages that run at a time.
         devices: devices that they compute on, in turn; the configuration's if empty.
-        home: folder of a backbone that is pretrained here.
+        home: where a backbone is that is pretrained here.
         log: file that gets a line of JSON for each event of each run; None for none.
     """
 
@@ -54,7 +54,7 @@ class Options:
     progress: bool
     jobs: int
     devices: tuple[str, ...]
-    home: Path
+    home: Home
     log: Path | None = None
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pemeta.errors import ConfigError, FailedRunsError, counted
-from pemeta.experiments.backbones import Say
+from pemeta.experiments.backbones import Home, Say
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.grid_run import GridRun, Options
 from pemeta.experiments.output_folder import exclusive
@@ -72,7 +72,7 @@ class Runner:
             progress=progress and first,
             jobs=jobs,
             devices=self._usable(devices, jobs),
-            home=Path(home or self.folder),
+            home=Home(Path(home or self.folder), config.text_tasks),
             log=None if log is None else Path(log),
         )
         self._grid = GridRun(config, self._options)

@@ -17,6 +17,7 @@ import torch
 from typing_extensions import Self
 
 from pemeta.errors import PemetaError
+from pemeta.experiments.backbones import Home
 from pemeta.experiments.config import GridConfig
 from pemeta.experiments.executor import Executor
 from pemeta.experiments.stage import Outcome, Stage
@@ -40,12 +41,12 @@ class Workers:
         config: configuration of the grid, with nothing left to search.
         count: number of processes.
         devices: devices that they compute on, in turn; the configuration's if empty.
-        home: folder of a backbone that is pretrained here.
+        home: where a backbone is that is pretrained here.
         log: file that gets a line of JSON for each event of each run; none by default.
     """
 
     def __init__(
-        self, config: GridConfig, count: int, devices: Sequence[str], home: Path, log: Path | None = None
+        self, config: GridConfig, count: int, devices: Sequence[str], home: Home, log: Path | None = None
     ) -> None:
         self.log = log
         self.config = config
@@ -149,7 +150,7 @@ def _ending(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _work(config: GridConfig, device: str | None, threads: int, home: Path, log: Path | None, pipe: Connection) -> None:
+def _work(config: GridConfig, device: str | None, threads: int, home: Home, log: Path | None, pipe: Connection) -> None:
     """The main function of a worker process: do one stage after the other."""
     if hasattr(os, "setpgrp"):  # not on Windows
         os.setpgrp()  # a Ctrl-C on the terminal reaches the parent alone, which passes it on once

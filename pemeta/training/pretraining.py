@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -43,6 +44,8 @@ class TinyTransformer(Frozen):
         layers: Transformer layers.
         heads: Attention heads per layer; they divide ``hidden_size``.
         vocab_size: Maximum size of the tokenizer's vocabulary; at most 4096, since the initialisation costs its cube.
+            Of more letters than fit in twice, at a word's start and within, it has the most frequent, and words with
+            others are unknown.
         max_length: Maximum number of tokens in a sequence; longer ones are cut.
         steps: Number of optimizer steps.
         batch_size: Sentences per step.
@@ -145,13 +148,12 @@ def train_tokenizer(sentences: Iterable[Sequence[str]], description: TinyTransfo
 
     A token also ends after an apostrophe, as in *l’eau*.
     """
-    texts = [" ".join(words) for words in sentences]
+    texts, letters = _common_letters([" ".join(words) for words in sentences], description.vocab_size)
     # The trainer numbers the inner letters in the order of a hash table and breaks ties by number, so its vocabulary
     # would differ each time. It keeps the order of special tokens, so the letters are passed as such, then dropped.
-    letters = sorted({CONTINUED + letter for text in texts for letter in text if not letter.isspace()})
     trainer = trainers.WordPieceTrainer(
-        vocab_size=max(description.vocab_size, len(SPECIAL) + len(letters)),
-        special_tokens=[*SPECIAL.values(), *letters],
+        vocab_size=description.vocab_size,
+        special_tokens=[*SPECIAL.values(), *(CONTINUED + letter for letter in letters)],
         continuing_subword_prefix=CONTINUED,
         show_progress=False,
     )
@@ -167,6 +169,18 @@ def train_tokenizer(sentences: Iterable[Sequence[str]], description: TinyTransfo
     )
     names = {f"{name}_token": token for name, token in SPECIAL.items()}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=description.max_length, **names)
+
+
+def _common_letters(texts: list[str], vocab_size: int) -> tuple[list[str], list[str]]:
+    """The words of texts whose letters fit into a vocabulary, and these letters in order."""
+    counts = Counter(letter for text in texts for letter in text if not letter.isspace())
+    most = (vocab_size - len(SPECIAL)) // 2
+    if len(counts) <= most:
+        return texts, sorted(counts)
+    # The trainer's own limit would break ties in the order of a hash table.
+    letters = sorted(counts, key=lambda letter: (-counts[letter], letter))[:most]
+    common = set(letters)
+    return [" ".join(word for word in text.split() if common.issuperset(word)) for text in texts], sorted(letters)
 
 
 def _word_piece(vocabulary: dict[str, int]) -> Tokenizer:
@@ -189,6 +203,9 @@ def _train(
     encoded = tokenizer(sentences, is_split_into_words=True, truncation=True, padding=True, return_tensors="pt")[
         "input_ids"
     ]
+    encoded = encoded[_ordinary(encoded, tokenizer).any(1)]  # the others have nothing to predict
+    if not len(encoded):
+        return []
     _start_from_neighbours(model.bert.embeddings.word_embeddings.weight, encoded)
     generator = torch.Generator().manual_seed(derive_seed(description.seed, "pretraining", "masks"))
     steps, warmup = description.steps, math.ceil(description.steps / 10)
@@ -232,6 +249,11 @@ def _start_from_neighbours(table: Tensor, ids: Tensor) -> None:
     table[PAD_ID] = 0
 
 
+def _ordinary(ids: Tensor, tokenizer: PreTrainedTokenizerFast) -> Tensor:
+    """Which ids are not those of special tokens, to which words count that the vocabulary does not have."""
+    return ~torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+
+
 def _trimmed(ids: Tensor) -> Tensor:
     """``ids`` without the columns that are padding in every row."""
     return ids[:, : int((ids != PAD_ID).sum(1).max())]
@@ -258,10 +280,10 @@ def mask(
     Returns:
         Input ids, attention mask and labels, ``(batch, length)`` each; labels are -100 where nothing is predicted.
     """
-    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
-    chosen = (torch.rand(ids.shape, generator=generator) < description.mask_probability) & ~special
+    ordinary = _ordinary(ids, tokenizer)
+    chosen = (torch.rand(ids.shape, generator=generator) < description.mask_probability) & ordinary
     if not chosen.any():  # a tiny batch may choose nothing, and an empty mean is not a number
-        chosen = (~special).cumsum(1).eq(1) & ~special
+        chosen = ordinary.cumsum(1).eq(1) & ordinary
     fate = torch.rand(ids.shape, generator=generator)
     randoms = torch.randint(len(SPECIAL), len(tokenizer), ids.shape, generator=generator)
     hidden = torch.where(fate < 0.8, torch.full_like(ids, int(tokenizer.mask_token_id)), ids)

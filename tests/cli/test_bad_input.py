@@ -46,7 +46,7 @@ def data_config(run_config, own_conll_dir):
             "the\tO\nAda\tI-PER\n",
             "{path}, line 2: tag 'I-PER' follows 'O', but in IOB2 an entity starts with 'B-PER'; the line is 'Ada\\tI-",
         ),
-        (b"\xff\xfe", "{path}: not UTF-8 at byte 0; convert the file to UTF-8"),
+        (b"\xff\xfe", "{path}: not UTF-8 at byte 0; it is UTF-16: iconv -f UTF-16 -t UTF-8 {path}"),
     ],
 )
 @pytest.mark.parametrize("name", ["aa/train", "cc/train", "cc/test"])
@@ -205,10 +205,6 @@ def test_a_package_that_is_not_installed(refused, run_config):
 def test_validate_finds_a_setting_whose_methods_exclude_each_other(refused, run_config):
     inner = "settings.primed.priming.inner_method={name: adapter, bottleneck: 3}"
     assert "the backbone already has a pemeta_adapter" in refused("validate", "--load", run_config, inner)
-
-
-def test_data_without_text_to_pretrain_on(refused, run_config):
-    assert "data 'conll' has no unlabelled text to pretrain on" in refused("run", run_config, "backbone=tiny")
 
 
 def test_an_offline_hub(refused, run_config, monkeypatch):

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from pemeta.data.look.files import files_beside
 from pemeta.data.sentences import SPLITS
 from pemeta.data.sources import DataSource
 from pemeta.errors import DataError
-from pemeta.experiments.first_look import asked_for, describe_data
+from pemeta.experiments.first_look import MODEL, asked_for, describe_data
 
 PER = ["PER", "ORG", "LOC"]
 
@@ -39,6 +40,9 @@ HIPE = (
     "NEL-LIT\tNEL-METO\tMISC\n"
 )
 CONLLU = "{}\t{}\t_\t{}\t_\t_\t0\troot\t_\t{}\n"
+
+AS_PRINTED = {"word, tab, tag", "CoNLL-U, tags in MISC", "CSV with a column of sentences", "JSON lines"}
+"""Samples, one for each way of reading, for which the tiny backbone that is printed is pretrained."""
 
 SAMPLES = {
     "word, tab, tag": Sample(
@@ -193,15 +197,54 @@ def test_a_format_is_recognised_and_its_sentences_are_the_readers(tmp_path, name
     assert len(own.tally.documents - {None}) == sample.documents
 
 
+@pytest.fixture
+def accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pemeta: Callable[..., Any]) -> Callable[[str], str]:
+    """What is said of a configuration that is accepted exactly as it was printed."""
+
+    def call(printed: str) -> str:
+        monkeypatch.chdir(tmp_path)  # the output folder is below the working directory
+        Path("grid.yaml").write_text(printed, encoding="utf-8")
+        outcome = pemeta("validate", "grid.yaml", "--load", "device=cpu")
+        assert (outcome.code, outcome.err) == (0, "")
+        return str(outcome.out)
+
+    return call
+
+
 @pytest.mark.parametrize("name", SAMPLES)
-def test_what_is_printed_is_a_configuration_that_is_accepted(tmp_path, name, pemeta, tiny_bert_dir):
-    shown = pemeta("data", written(tmp_path, SAMPLES[name]))
+def test_what_is_printed_is_a_configuration_that_is_accepted(tmp_path, name, pemeta, accepted, tiny_bert_dir):
+    path = written(tmp_path, SAMPLES[name])
+    shown = pemeta("data", path, *(() if name in AS_PRINTED else ("--backbone", tiny_bert_dir)))
     assert (shown.code, shown.err) == (0, "")
-    grid = tmp_path / "grid.yaml"
-    grid.write_text(shown.out, encoding="utf-8")
-    accepted = pemeta("validate", grid, "--load", f"backbone.path={tiny_bert_dir}", "device=cpu")
-    assert (accepted.code, accepted.err) == (0, "")
-    assert "1 fine-tuning run" in accepted.out
+    assert ("name: tiny" in shown.out) == (name in AS_PRINTED)
+    assert "1 fine-tuning run" in accepted(shown.out)
+
+
+def test_what_is_printed_runs_as_it_stands(tmp_path, monkeypatch, pemeta):
+    monkeypatch.chdir(tmp_path)
+    Path("a.conll").write_text("Ada\tB-PER\nslept\tO\n\nx\tO\n\ny\tO\n")
+    Path("grid.yaml").write_text(pemeta("data", "a.conll").out)
+    ran = pemeta("run", "grid.yaml", "device=cpu")
+    assert (ran.code, ran.out.count("pretraining a tiny Transformer")) == (0, 1)
+    assert "Results: a\n" in ran.out
+
+
+@pytest.mark.parametrize("backbone", ["bert-base-uncased", "my: {model}", "C:\\models\\a, b", "2020", "\u00e9\u2028"])
+def test_a_backbone_of_any_name_is_in_the_configuration(tmp_path, backbone, pemeta):
+    path = written(tmp_path, SAMPLES["word, tab, tag"])
+    shown = yaml.safe_load(pemeta("data", path, "--backbone", backbone).out)
+    assert shown["backbone"] == {"name": "pretrained", "path": backbone}
+
+
+def test_a_backbone_without_a_name_is_refused(tmp_path, refused):
+    path = written(tmp_path, SAMPLES["word, tab, tag"])
+    assert "--backbone: expected a model's name or folder" in refused("data", path, "--backbone", "")
+
+
+def test_the_model_that_the_configuration_mentions_can_take_the_place_of_the_tiny_one(tmp_path, pemeta):
+    shown = pemeta("data", written(tmp_path, SAMPLES["word, tab, tag"])).out
+    mentioned = yaml.safe_load(next(line for line in shown.splitlines() if line.startswith("#   backbone:"))[1:])
+    assert mentioned == {"backbone": {"name": "pretrained", "path": MODEL}}
 
 
 @pytest.mark.parametrize(
@@ -212,7 +255,7 @@ def test_what_is_printed_is_a_configuration_that_is_accepted(tmp_path, name, pem
         ("a.jsonl", '{"tokens": ["Tuva"], "tags": ["B-PER"]}\n'),
     ],
 )
-def test_too_few_sentences_stand_in_for_the_splits_without_a_file(tmp_path, file, text, pemeta, tiny_bert_dir):
+def test_too_few_sentences_stand_in_for_the_splits_without_a_file(tmp_path, file, text, pemeta, accepted):
     path = tmp_path / file
     path.write_text(text)
     shown = pemeta("data", path)
@@ -220,11 +263,7 @@ def test_too_few_sentences_stand_in_for_the_splits_without_a_file(tmp_path, file
     assert "too small to hold some out" in shown.out
     data = yaml.safe_load(shown.out)["data"]
     assert (data["validation"], data["test"]) == ("train", "train")
-    grid = tmp_path / "grid.yaml"
-    grid.write_text(shown.out, encoding="utf-8")
-    accepted = pemeta("validate", grid, "--load", f"backbone.path={tiny_bert_dir}", "device=cpu")
-    assert accepted.code == 0
-    assert "has no test: the training sentences stand in for it" in accepted.out + accepted.err
+    assert "has no test: the training sentences stand in for it" in accepted(shown.out)
 
 
 def test_a_task_with_too_few_sentences_is_left_out_where_others_have_enough(tmp_path):
@@ -601,18 +640,14 @@ def test_a_file_beside_it_that_cannot_be_read_is_left_out_and_said(tmp_path):
 # Folders
 
 
-def test_a_folder_gives_one_configuration_of_all_its_tasks(conll_dir, tmp_path, pemeta, tiny_bert_dir):
+def test_a_folder_gives_one_configuration_of_all_its_tasks(conll_dir, pemeta, accepted, tiny_bert_dir):
     found = look_into(conll_dir, Asked())
     assert [one.task for one in found.groups[0]] == ["aa", "bb", "cc"]
-    shown = pemeta("data", conll_dir)
+    shown = pemeta("data", conll_dir, "--backbone", tiny_bert_dir)
     assert (shown.code, shown.err) == (0, "")
     assert yaml.safe_load(shown.out)["data"] == {"name": "conll", "path": str(conll_dir), "types": PER}
     assert "#   aa    validation          6 " in shown.out
-    grid = tmp_path / "grid.yaml"
-    grid.write_text(shown.out, encoding="utf-8")
-    accepted = pemeta("validate", grid, "--load", f"backbone.path={tiny_bert_dir}", "device=cpu")
-    assert (accepted.code, accepted.err) == (0, "")
-    assert "3 targets" in accepted.out
+    assert "3 targets" in accepted(shown.out)
 
 
 def test_tasks_in_several_folders_are_told_apart(tmp_path):
@@ -665,15 +700,11 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "ner"
 @pytest.mark.long
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the real data sets are not at {REAL}")
 @pytest.mark.parametrize("folder", sorted({path.parent for path in REAL.rglob("*.conll")}), ids=lambda path: path.name)
-def test_each_real_file_gives_a_configuration_that_is_accepted(folder, tmp_path, pemeta, tiny_bert_dir):
+def test_each_real_file_gives_a_configuration_that_is_accepted(folder, pemeta, accepted):
     found = set()
     for path in sorted(folder.glob("*.conll")):
         shown = pemeta("data", path)
         assert (shown.code, shown.err) == (0, "")
         found.add(shown.out[shown.out.index("data:\n") :])
     assert len(found) == 1
-    grid = tmp_path / "grid.yaml"
-    grid.write_text(found.pop(), encoding="utf-8")
-    sizes = "target_sizes={train: 50, validation: 50, test: 50}"  # all is read, and that many sentences are encoded
-    accepted = pemeta("validate", grid, "--load", f"backbone.path={tiny_bert_dir}", "device=cpu", sizes)
-    assert (accepted.code, accepted.err) == (0, "")
+    accepted(found.pop())

@@ -92,15 +92,15 @@ def test_keys_that_are_no_part_of_digests_are_keys() -> None:
     assert {*WITHOUT_EFFECT, *OF_A_RUN, *AFTER_PRIMING} <= set(GridConfig.model_fields)
 
 
-def test_a_backbone_outlives_new_keys(tmp_path: Path, run_config: dict[str, Any]) -> None:
+def test_a_backbone_outlives_new_keys(tmp_path: Path) -> None:
     class LaterBackbone(TinyBackbone):
         rotary: Annotated[bool, Neutral(False)] = True
 
-    data = DataSource.parse(run_config["data"])
+    data = DataSource.parse("synthetic")
     mark = tmp_path / "backbone" / "digest.txt"
     mark.parent.mkdir()
     mark.write_text(config_digest([TinyBackbone().to_config(), without_neutral(data)]))
     said: list[str] = []
-    LaterBackbone(rotary=False).prepare(data, tmp_path, said.append)
+    LaterBackbone(rotary=False).prepare(data.unlabelled(["aru"]), tmp_path, said.append)
     assert said == []
     assert LaterBackbone().to_config()["rotary"] is True

@@ -56,6 +56,7 @@ def shared(tmp_path_factory, worker_id):
                 "requests",
                 "interrupted",
                 "failing_at_the_end",
+                "wrong",
             )
             outcome = together(folder, *steps)
             (folder / "errors.txt").write_text(outcome.stderr if outcome.returncode else "")
@@ -117,8 +118,7 @@ def test_a_loss_that_overflows_in_one_process_is_scaled_in_all(shared, tmp_path)
 
 
 @pytest.mark.slow
-def test_what_goes_wrong_in_one_process_is_raised_by_all(tmp_path):
-    assert together(tmp_path, "wrong").returncode == 0
+def test_what_goes_wrong_in_one_process_is_raised_by_all(shared):
     says = {
         "different": "process 1 differs from process 0 in its model, data or settings; start all processes with",
         "broken": "there is none left",
@@ -126,7 +126,7 @@ def test_what_goes_wrong_in_one_process_is_raised_by_all(tmp_path):
     }
     for step, words in says.items():
         for number in (0, 1):
-            assert words in json.loads((tmp_path / f"{step}-{number}.json").read_text())
+            assert words in json.loads((shared / f"{step}-{number}.json").read_text())
 
 
 @pytest.mark.slow

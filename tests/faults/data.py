@@ -293,11 +293,6 @@ def types_of_another_data_set(room: Room) -> Sequence[object]:
     return ("run", room.config, "data.types=[X]")
 
 
-@CASES.case("data 'conll' has no unlabelled text to pretrain on")
-def nothing_to_pretrain_on(room: Room) -> Sequence[object]:
-    return ("run", room.config, "backbone=tiny")
-
-
 @CASES.case("unknown language 'aa'; Known: aru, bex")
 def languages_that_the_made_up_world_does_not_have(room: Room) -> Sequence[object]:
     return ("run", room.config, "data={name: synthetic}")

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import torch
 from algorithm_cases import OBJECTIVES, OTHERS, PE, RULES, SETS, SMALL, error_of_a_step
-from architectures import ARCHITECTURES, backbone
+from architectures import ARCHITECTURES, untouched
 from tiny_models import METHODS
 from unroll import FLOAT32, meta, model_of
 
@@ -52,7 +52,7 @@ class Case:
 def cases(every: int) -> Iterator[Case]:
     """All combinations that their architecture supports."""
     everything = itertools.chain(of_methods(), of_objectives(), of_algorithms())
-    possible = (case for case in everything if case.method.unsupported(backbone(case.architecture)) is None)
+    possible = (case for case in everything if case.method.unsupported(untouched(case.architecture)) is None)
     return itertools.islice(possible, 0, None, every)
 
 

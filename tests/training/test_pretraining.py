@@ -133,3 +133,23 @@ def test_one_sentence_of_one_word_is_enough() -> None:
     backbone, tokenizer = pretrain([["a"]], TINY, progress=False)
     assert all(parameter.isfinite().all() for parameter in backbone.parameters())
     assert len(tokenizer) == 7  # the special tokens, "a" and "##a"
+
+
+def test_of_more_letters_than_fit_the_most_frequent_are_known() -> None:
+    """As in Chinese; all would make the vocabulary as large as the text has letters, and the start slow."""
+    rare = [[chr(0x4E00 + i)] for i in range(300)]
+    tokenizer = train_tokenizer([*rare, *TEXTS], TINY)
+    assert len(tokenizer) <= TINY.vocab_size
+    words = {word for words in TEXTS for word in words}
+    assert tokenizer.unk_token not in tokenizer.tokenize(" ".join(words))
+    assert tokenizer.tokenize(rare[299][0]) == [tokenizer.unk_token]
+    assert tokenizer.get_vocab() == train_tokenizer([*rare, *TEXTS], TINY).get_vocab()
+
+
+@pytest.mark.parametrize("words", [["x" * 101], ["\u00a0"]], ids=["too long", "a blank"])
+def test_a_sentence_without_a_token_of_its_own_is_not_trained_on(words: list[str]) -> None:
+    alone, _ = pretrain([words], TINY, progress=False)
+    assert all(parameter.isfinite().all() for parameter in alone.parameters())
+    description = TINY.model_copy(update={"steps": 4, "batch_size": 1})
+    among, _ = pretrain([words] * 20 + [["a", "b"]], description, progress=False)
+    assert all(parameter.isfinite().all() for parameter in among.parameters())

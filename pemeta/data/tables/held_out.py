@@ -104,7 +104,7 @@ def held_out(
         The splits, and a line about each that was held out.
 
     Raises:
-        TooFewError: Nothing would be left to train on.
+        DataError: Nothing would be left to train on.
     """
     parts, notes = read_held_out(lambda: train, shares, seed, where)
     return {split: tuple(part()) for split, part in parts.items()}, notes
