@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from torch import Tensor, nn
 
 from pemeta.backbone.joined_batches import compared
-from pemeta.backbone.packing import Form, Plan, cost, pack, plan
-from pemeta.backbone.packing_trial import Sizes, fits, found_form, longest_row
+from pemeta.backbone.packing import LENGTHS, Form, Plan, cost, pack, plan
+from pemeta.backbone.packing_trial import Content, Sizes, fits, found_form, longest_row
 from pemeta.typing import Batch
 
 Padding = Literal["auto", "packed", "padded"]
@@ -42,7 +42,6 @@ class PackedPasses:
         self,
         backbone: nn.Module,
         batch: Batch,
-        lengths: Sequence[int],
         *,
         room: int,
         width: int,
@@ -54,14 +53,14 @@ class PackedPasses:
 
         Args:
             backbone: what runs.
-            batch: on the backbone's device.
-            lengths: number of tokens of each sentence.
+            batch: on the backbone's device, with what :func:`~pemeta.backbone.packing.facts_of` says of it.
             room: number of places that a prompt takes before each.
             width: D.
             states: the hidden states of a batch, as they come out of the backbone.
             autocast: lower precision, which the comparison uses only if passes need it.
             kind: what else the answer depends on.
         """
+        lengths: list[int] = batch[LENGTHS].tolist()
         if self.padding == "padded" or not fits(backbone, lengths, room):
             return None
         reference = next(backbone.parameters())
@@ -69,7 +68,7 @@ class PackedPasses:
         planned = plan(lengths, width, room=room, limit=longest_row(backbone), align=aligned)
         if self.padding == "auto" and not self._pays(planned, width, len(batch["input_ids"][0])):
             return None
-        form = self._form(backbone, planned, states, autocast, kind)
+        form = self._form(backbone, planned, Content.of(batch), states, autocast, kind)
         if form is None:
             return None
         return pack(batch, planned, form, reference.dtype, getattr(backbone.config, "pad_token_id", None) or 0)
@@ -82,19 +81,20 @@ class PackedPasses:
         self,
         backbone: nn.Module,
         planned: Plan,
+        content: Content,
         states: Callable[[Batch], Tensor],
         autocast: Callable[[], AbstractContextManager[object]],
         kind: object,
     ) -> Form | None:
         """How the backbone takes these rows; None if it gives something else with them."""
-        case, sizes = (kind, planned.room), Sizes.of(planned)
+        case, sizes = (kind, planned.room, content), Sizes.of(planned)
         for known, tried, answer in self._found:
             if (known, tried) == (case, sizes):
                 return answer
         # Attention runs in lower precision only where types differ, as those of a layer in float32 amid others do.
         types = {parameter.dtype for parameter in backbone.parameters()}
         with autocast() if len(types) > 1 else nullcontext():
-            answer = found_form(backbone, sizes, planned.room, states, compared)
+            answer = found_form(backbone, sizes, planned.room, content, states, compared)
         told = any(known == case and other is None for known, _, other in self._found)
         self._found.append((case, sizes, answer))
         if answer is None and self.padding == "packed" and not told:

@@ -8,7 +8,7 @@ they had been padded; the input of a layer (``input_of_layer_K``) stays in rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,8 +25,14 @@ PLACE = f"{PACKED}place"
 """Key of each token's index into the rows' R L positions, (B, T); -1 at padding."""
 LENGTHS = f"{PACKED}lengths"
 """Key of each sentence's number of tokens, (B,); it stays on the CPU, so that a device is not waited for."""
+PACKED_MASK = f"{PACKED}attention_mask"
+"""Key of the rows' mask."""
+PADS = f"{PACKED}pads"
+"""Key of whether each sentence has the token that pads among its own, (B,); it stays on the CPU, too."""
 SOURCE = f"{PACKED}source"
 """Key of the index of each place in the rows into the padded batch's B T positions, (R, L); -1 where there is none."""
+ROOM = f"{PACKED}room"
+"""Key of the number of places before each sentence's tokens, for a prompt; a scalar on the CPU."""
 SLOTS = "prompt_slots"
 """Name of the input (R, L) that says which of a prompt's vectors belongs where; -1 at tokens."""
 _ALIGNED = 8
@@ -187,7 +193,8 @@ def pack(batch: Batch, planned: Plan, form: Form, dtype: torch.dtype, padding: i
     """The batch, with rows of its sentences.
 
     Args:
-        batch: with inputs (B, T), padded on the right, and perhaps the input (B, T, D) of a layer.
+        batch: with inputs (B, T), padded on the right, and perhaps the input (B, T, D) of a layer; what
+            :func:`facts_of` says of it is kept.
         planned: the rows.
         form: how the backbone takes them.
         dtype: of the backbone.
@@ -208,8 +215,8 @@ def pack(batch: Batch, planned: Plan, form: Form, dtype: torch.dtype, padding: i
             rows[key] = taken(value[..., None], index[SOURCE], padding if key == "input_ids" else 0)[..., 0]
     states = {key: taken(value, index[SOURCE]) for key, value in batch.items() if key.startswith(INPUT_OF_LAYER)}
     packed = {PACKED + key: value for key, value in rows.items()}
-    kept = {PLACE: index[PLACE], SOURCE: index[SOURCE], LENGTHS: torch.tensor(planned.lengths)}
-    return {**batch, **states, **packed, **kept}
+    own = {PLACE: index[PLACE], SOURCE: index[SOURCE], ROOM: torch.tensor(planned.room)}
+    return {**batch, **states, **packed, **own}
 
 
 def taken(vectors: Tensor, index: Tensor, fill: float = 0) -> Tensor:
@@ -231,7 +238,7 @@ def packed_inputs(batch: Batch) -> Batch:
     """The backbone's inputs in a pass: the rows of a batch that has them, or its padded inputs."""
     if not is_packed(batch):
         return inputs_of(batch)
-    own = (PLACE, SOURCE, LENGTHS)
+    own = (PLACE, SOURCE, LENGTHS, PADS, ROOM)
     return {key.removeprefix(PACKED): v for key, v in batch.items() if key.startswith(PACKED) and key not in own}
 
 
@@ -245,41 +252,68 @@ def as_rows(hidden: Tensor, batch: Batch) -> Tensor:
     return taken(hidden, batch[SOURCE]) if is_packed(batch) else hidden
 
 
-def lengths_of(batch: Batch) -> list[int] | None:
-    """Number of tokens of each sentence; None if this is no batch of sentences that are padded on the right only.
+def facts_of(batch: Batch, padding: Collection[int]) -> Batch | None:
+    """Lengths of the sentences and :data:`PADS`; None if this is no batch of sentences padded on the right only.
 
-    All inputs have to be of the shape (B, T), with ``input_ids`` and ``attention_mask`` among them.
+    Its inputs are ``input_ids``, ``attention_mask`` and perhaps ``token_type_ids``, of the shape (B, T); what others
+    mean once sentences are in rows is not known. A sentence without a token has no place in rows.
+
+    Args:
+        batch: where it was made, because a device would be waited for.
+        padding: tokens that pad.
     """
-    if LENGTHS in batch:
-        found: list[int] = batch[LENGTHS].tolist()
-        return found
     inputs = inputs_of(batch)
     mask, ids = inputs.get("attention_mask"), inputs.get("input_ids")
-    if mask is None or ids is None or ids.ndim != 2 or "position_ids" in inputs:
+    if mask is None or ids is None or ids.ndim != 2 or not inputs.keys() <= _TAKEN:
         return None
     if any(type(value) is not Tensor or value.shape != ids.shape or value.is_meta for value in inputs.values()):
         return None  # tensors without values, when cost is counted, among others
     lengths = (mask != 0).sum(1)
     if not bool(((torch.arange(mask.shape[1], device=mask.device) < lengths[:, None]) == mask).all()):
         return None
-    listed: list[int] = lengths.tolist()
-    return listed if any(listed) else None
+    if not len(lengths) or not bool(lengths.all()):
+        return None
+    pads = torch.zeros_like(lengths, dtype=torch.bool)
+    for token in padding:
+        pads |= ((ids == token) & (mask != 0)).any(1)
+    return {LENGTHS: lengths.cpu(), PADS: pads.cpu()}
 
 
-def joined_lengths(batches: Sequence[Batch]) -> list[int] | None:
-    """Number of tokens of each sentence of several batches; None if one of them does not say."""
+_TAKEN = {"input_ids", "attention_mask", "token_type_ids"}
+
+
+def joined_facts(batches: Sequence[Batch]) -> Batch | None:
+    """What :func:`facts_of` says of several batches as one; None if it is not known of each."""
     if not all(LENGTHS in batch for batch in batches):
         return None
-    return [length for batch in batches for length in batch[LENGTHS].tolist()]
+    return {key: torch.cat([batch[key] for batch in batches]) for key in (LENGTHS, PADS)}
 
 
-def trial_batch(lengths: Sequence[int], vocabulary: int, padding: int | None) -> Batch:
-    """Made-up sentences, padded on the right, of tokens that are not the one that pads."""
+def trial_batch(
+    lengths: Sequence[int], vocabulary: int, padding: int | None, *, types: int = 0, pads: bool = False
+) -> Batch:
+    """Made-up sentences, padded on the right.
+
+    Args:
+        lengths: number of tokens of each sentence.
+        vocabulary: V.
+        padding: the token that pads.
+        types: number of token types; none are given where it is 0.
+        pads: whether the token that pads is among those of the sentences, too.
+    """
     ids = [number for number in range(vocabulary) if number != padding][-997:]
     rows = [
         torch.tensor([ids[(7 * place + 3 * sentence + place * place) % len(ids)] for place in range(length)])
         for sentence, length in enumerate(lengths)
     ]
-    padded = pad_sequence(rows, batch_first=True, padding_value=padding or 0)
-    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    return {"input_ids": padded, "attention_mask": mask}
+    if pads:
+        for row in rows:
+            row[len(row) // 3] = padding or 0
+    batch = {
+        "input_ids": pad_sequence(rows, batch_first=True, padding_value=padding or 0),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
+    }
+    if types:
+        columns = torch.arange(batch["input_ids"].shape[1]) // 2 % types
+        batch["token_type_ids"] = columns * batch["attention_mask"]
+    return batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pemeta.backbone.attention import attention_of
-from pemeta.backbone.packing import Form, Plan, first_fit, pack, trial_batch, unpacked
+from pemeta.backbone.maps import is_added
+from pemeta.backbone.packing import PACKED_MASK, PADS, Form, Plan, first_fit, mask_of, pack, trial_batch, unpacked
 from pemeta.backbone.positions import first_position, position_limit
 from pemeta.typing import Batch
 from pemeta.utils.hub import quiet
@@ -20,6 +21,10 @@ from pemeta.utils.hub import quiet
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 """Of an error, relative to the size of a vector; in float64 some architectures compute a softmax in float32."""
 _TOLERANCE_OF_HALF = 5e-2
+_SHARE = 1e-2
+"""Largest error as a share of what comes out where sentences see each other: a trial that could not tell the right rows
+from wrong ones, as with layers whose weights are near zero at first, does not count; our choice."""
+_SHARE_OF_HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,29 @@ def _rounded(length: int) -> int:
     return int(2 ** max(4, length.bit_length()) - 1)
 
 
+@dataclass(frozen=True)
+class Content:
+    """What the sentences of a batch consist of, as far as rows may depend on it.
+
+    Attributes:
+        types: whether token types are given.
+        pads: whether the token that pads is also one of a sentence: some backbones number its position differently.
+    """
+
+    types: bool = False
+    pads: bool = False
+
+    @classmethod
+    def of(cls, batch: Batch) -> Content:
+        """That of a batch with its facts (:func:`~pemeta.backbone.packing.facts_of`)."""
+        return cls("token_type_ids" in batch, bool(batch[PADS].any()))
+
+
 def found_form(
     backbone: nn.Module,
     sizes: Sizes,
     room: int,
+    content: Content,
     states: Callable[[Batch], Tensor],
     compared: Callable[[nn.Module], AbstractContextManager[None]],
 ) -> Form | None:
@@ -55,36 +79,90 @@ def found_form(
         backbone: the backbone, with its methods.
         sizes: of the longest sentence and the longest row to come.
         room: number of places that a prompt takes in each sentence.
+        content: of the sentences.
         states: the last hidden states of a batch: (B, T, D), or (R, L, D) of a packed one.
         compared: passes that leave no trace.
     """
     vocabulary = _vocabulary(backbone)
-    if vocabulary < 2 or attention_of(backbone) not in ("eager", "sdpa"):
+    if vocabulary < 2 or attention_of(backbone) not in ("eager", "sdpa") or _averages(backbone):
         return None
     pad = getattr(backbone.config, "pad_token_id", None)
-    reference = next(backbone.parameters())
+    device = next(backbone.parameters()).device
     planned = _trial_plan(sizes, room, longest_row(backbone))
-    batch = trial_batch(planned.lengths, vocabulary, pad)
-    batch = {key: value.to(reference.device) for key, value in batch.items()}
-    mask = batch["attention_mask"] != 0
-    tolerance = _TOLERANCE.get(reference.dtype, _TOLERANCE_OF_HALF)
-    with compared(backbone), quiet():
+    types = max(1, getattr(backbone.config, "type_vocab_size", None) or 1) if content.types else 0
+    batch = trial_batch(planned.lengths, vocabulary, pad, types=types, pads=content.pads)
+    batch = {key: value.to(device) for key, value in batch.items()}
+    with compared(backbone), _awake(backbone), quiet():
         try:
             expected = states(batch)
         except Exception:  # it takes more than sentences
             return None
-        if expected.shape[:2] != mask.shape:
-            return None
-        for form in _forms(backbone):
-            rows = pack(batch, planned, form, reference.dtype, pad or 0)
-            try:
-                found = states(rows)
-            except Exception:  # of a mask of another form than it takes
-                continue
-            same_shape = found.shape[:2] == (len(planned.rows), planned.length)
-            if same_shape and _equal(unpacked(found, rows)[mask], expected[mask], tolerance):
-                return form
+        if expected.shape[:2] == batch["input_ids"].shape:
+            for form in _forms(backbone):
+                if _gives(expected, batch, planned, form, states, next(backbone.parameters()).dtype, pad or 0):
+                    return form
     return None
+
+
+def _gives(
+    expected: Tensor,
+    batch: Batch,
+    planned: Plan,
+    form: Form,
+    states: Callable[[Batch], Tensor],
+    dtype: torch.dtype,
+    pad: int,
+) -> bool:
+    """Whether rows give the expected hidden states, and others if their sentences are not kept apart."""
+    rows = pack(batch, planned, form, dtype, pad)
+    whole = mask_of(planned.segments().clamp(max=0).to(batch["input_ids"].device), form, dtype)
+    try:
+        found = states(rows)
+        if found.shape[:2] != (len(planned.rows), planned.length):
+            return False
+        error = _error(unpacked(found, rows), expected, batch)
+        if not error <= _TOLERANCE.get(dtype, _TOLERANCE_OF_HALF):  # nor if it is no number
+            return False
+        wrong = _error(unpacked(states({**rows, PACKED_MASK: whole}), rows), expected, batch)
+    except Exception:  # of a mask of another form than it takes
+        return False
+    return error <= (_SHARE if dtype in _TOLERANCE else _SHARE_OF_HALF) * wrong
+
+
+def _error(found: Tensor, expected: Tensor, batch: Batch) -> float:
+    """The largest error of a token's hidden state, relative to its size."""
+    mask = batch["attention_mask"] != 0
+    found, expected = found[mask], expected[mask]
+    if found.itemsize < 4:
+        found, expected = found.float(), expected.float()
+    error, size = (found - expected).norm(dim=-1), expected.norm(dim=-1)
+    return float((error / size).where(error != 0, 0.0).max())
+
+
+@contextmanager
+def _awake(backbone: nn.Module) -> Iterator[None]:
+    """Let what methods have added act within the block: it may be zero at first, and tokens meet in it later."""
+    drawn, made = torch.Generator().manual_seed(0), {}
+    before: list[tuple[dict[str, Any], str, Tensor]] = []
+    for path, part in backbone.named_modules():
+        for key, value in part._parameters.items():
+            if value is not None and value.is_floating_point() and is_added(f"{path}.{key}"):
+                before.append((part._parameters, key, value))
+    try:
+        for parameters, key, value in before:
+            if id(value) not in made:  # one for all places of a tied parameter
+                noise = 0.1 * torch.randn(value.shape, generator=drawn)
+                made[id(value)] = nn.Parameter(value.detach() + noise.to(value), requires_grad=False)
+            parameters[key] = made[id(value)]
+        yield
+    finally:
+        for parameters, key, value in before:
+            parameters[key] = value
+
+
+def _averages(backbone: nn.Module) -> bool:
+    """Whether there is a norm over all positions of a batch, which padding changes in training, too."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in backbone.modules())
 
 
 def _forms(backbone: nn.Module) -> Iterator[Form]:
@@ -105,14 +183,6 @@ def _trial_plan(sizes: Sizes, room: int, limit: int | None) -> Plan:
     widths = [length + room for length in lengths]
     found = first_fit(widths, row)
     return Plan(tuple(lengths), tuple(tuple(one) for one in found), row, room)
-
-
-def _equal(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Whether vectors are equal up to rounding, and numbers."""
-    if found.itemsize < 4:
-        found, expected = found.float(), expected.float()
-    error, size = (found - expected).norm(dim=-1), expected.norm(dim=-1)
-    return bool((error <= tolerance * size).all())  # not so of what is no number
 
 
 def _vocabulary(backbone: nn.Module) -> int:

@@ -48,6 +48,13 @@ _first: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """The first position of embeddings that keep theirs in a buffer, read once: a device would be waited for."""
 
 
+def padding_tokens(backbone: nn.Module) -> set[int]:
+    """The tokens that pad, by the configuration and by the table of positions; some skip these when they count."""
+    own = getattr(getattr(backbone, "embeddings", None), "padding_idx", None)
+    found = (getattr(getattr(backbone, "config", None), "pad_token_id", None), own)
+    return {token for token in found if isinstance(token, int)}
+
+
 def position_limit(backbone: nn.Module) -> int | None:
     """Most positions that a sequence may have, by the backbone's tables of positions; None if it has no table."""
     limits = []

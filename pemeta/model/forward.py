@@ -22,7 +22,7 @@ from pemeta.backbone.layer_reuse import (
     run_below,
     separable,
 )
-from pemeta.backbone.packing import as_rows, is_packed, joined_lengths, unpacked
+from pemeta.backbone.packing import as_rows, is_packed, joined_facts, unpacked
 from pemeta.errors import ModelError
 from pemeta.methods.base import PEMethod
 from pemeta.model.whole_passes import WholePasses
@@ -135,10 +135,10 @@ class BackboneForward(WholePasses):
 
     def _joined_rows(self, whole: Batch, batches: Sequence[Batch]) -> Batch | None:
         """Packed batches as one, in rows of all their sentences; None if they cannot run so."""
-        lengths = joined_lengths(batches)
-        if lengths is None or any(method.extra_positions for method in self.attached):
+        facts = joined_facts(batches)
+        if facts is None or any(method.extra_positions for method in self.attached):
             return None  # each batch's rows have places for a prompt, whose hidden states would be lost
-        return self._rows(whole, lengths)
+        return self._rows({**whole, **facts})
 
     def _run(self, batch: Batch, first: int) -> Tensor:
         """The input of layer ``first``, or the last hidden states if it is zero, of each sentence."""

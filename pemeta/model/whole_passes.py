@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, get_args
 
@@ -17,8 +17,9 @@ from pemeta.backbone.checks import check_batch, check_token_ids
 from pemeta.backbone.given import require_sequence
 from pemeta.backbone.layer_reuse import has_states, skip_layers_below
 from pemeta.backbone.packed_passes import PackedPasses, Padding
-from pemeta.backbone.packing import LENGTHS, is_packed, lengths_of, packed_inputs, trial_batch, unpacked
-from pemeta.errors import ConfigError, DataError, excerpt
+from pemeta.backbone.packing import LENGTHS, PADS, ROOM, facts_of, is_packed, packed_inputs, trial_batch, unpacked
+from pemeta.backbone.positions import padding_tokens
+from pemeta.errors import ConfigError, DataError, ModelError, excerpt
 from pemeta.methods.base import PEMethod
 from pemeta.model.ownership import require_own
 from pemeta.typing import Batch
@@ -69,9 +70,10 @@ class WholePasses(nn.Module):
         if self.padding == "padded":
             return False
         batch = trial_batch((3, 2), 2, None)
+        facts = {LENGTHS: torch.tensor((3, 2)), PADS: torch.zeros(2, dtype=torch.bool)}
         with self.padded_as("packed"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a batch's own trial tells
-            return self._rows(to_device(batch, self.device), (3, 2)) is not None
+            return self._rows({**to_device(batch, self.device), **facts}) is not None
 
     def padding_identity(self) -> dict[str, Any]:
         """What a checkpoint says about rows of sentences: nothing if :attr:`padding` does not ask for any."""
@@ -96,29 +98,35 @@ class WholePasses(nn.Module):
         """
         check_batch(batch)
         check_token_ids(self.backbone, batch)
-        if self.padding == "padded" or "trunk" in batch or is_packed(batch):
+        if self.padding == "padded" or "trunk" in batch:
             return to_device(batch, self.device)
-        lengths = lengths_of(batch)  # before the move, or a device would be waited for
+        known = {key: batch[key] for key in (LENGTHS, PADS, ROOM) if key in batch}
+        facts = known or facts_of(batch, padding_tokens(self.backbone))
         placed = to_device(batch, self.device)
-        if lengths is None:
-            return placed
-        return self._rows(placed, lengths) or {**placed, LENGTHS: torch.tensor(lengths)}
+        if facts is None or is_packed(batch):
+            return {**placed, **known}
+        placed.update(facts)  # as they are: where values decide what runs, a device would be waited for
+        return self._rows(placed) or placed
 
-    def _rows(self, batch: Batch, lengths: Sequence[int]) -> Batch | None:
+    def _rows(self, batch: Batch) -> Batch | None:
         """The batch with rows of its sentences; None if it is to run padded."""
-        room = sum(method.extra_positions for method in self.attached)
+        room = self._room
         if room and has_states(batch):
             return None  # they would lack the prompt's
         return self._packed.packed(
             self.backbone,
             batch,
-            lengths,
             room=room,
             width=getattr(self.backbone.config, "hidden_size", None) or 1,
             states=self._states,
             autocast=self._autocast,
             kind=(self.attached, attention_of(self.backbone), self.backbone.dtype),
         )
+
+    @property
+    def _room(self) -> int:
+        """Number of places before a sentence that a prompt takes."""
+        return sum(method.extra_positions for method in self.attached)
 
     def hidden_states(self, batch: Batch) -> Tensor:
         """The backbone's last hidden states (B, T, D), before any method transforms them.
@@ -136,6 +144,11 @@ class WholePasses(nn.Module):
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         require_own(self.backbone, self)
         check_token_ids(self.backbone, batch)
+        if is_packed(batch) and int(batch[ROOM]) != self._room:
+            raise ModelError(
+                f"a batch's rows have places for a prompt of {int(batch[ROOM])} vectors, but the attached methods "
+                f"prepend {self._room}; give the batch to placed() again, as it was before"
+            )
         inputs = {
             key: as_held(value, next(self.backbone.parameters())) if value.is_floating_point() else value
             for key, value in packed_inputs(batch).items()

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 from architectures import ARCHITECTURES
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from unroll import FLOAT32
 from zoo import animals
@@ -56,6 +56,7 @@ def assert_same(found, expected, name):
     torch.testing.assert_close(found, expected, rtol=0, atol=(1e-10 if exact else 5e-7) * largest, equal_nan=True)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=20).filter(any), st.integers(0, 3), st.booleans())
 def test_each_token_has_one_place(lengths, room, align):
     planned = plan(lengths, 8, room=room, align=align)
