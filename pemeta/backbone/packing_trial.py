@@ -126,7 +126,8 @@ def _gives(
         wrong = _error(unpacked(states({**rows, PACKED_MASK: whole}), rows), expected, batch)
     except Exception:  # of a mask of another form than it takes
         return False
-    return error <= (_SHARE if dtype in _TOLERANCE else _SHARE_OF_HALF) * wrong
+    rounding = max(error, torch.finfo(dtype).eps)
+    return rounding <= (_SHARE if dtype in _TOLERANCE else _SHARE_OF_HALF) * wrong
 
 
 def _error(found: Tensor, expected: Tensor, batch: Batch) -> float:

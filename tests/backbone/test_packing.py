@@ -12,7 +12,7 @@ from zoo import animals
 
 from pemeta import Adapter, LoRA, PEModel, Prefix, Prompt
 from pemeta.backbone.packing import Form, cost, is_packed, mask_of, pack, plan, unpacked
-from pemeta.errors import ConfigError
+from pemeta.errors import ConfigError, ModelError
 
 PACKED = set(ARCHITECTURES) - {"deberta-v2", "vit"}
 """Of the contract suite's sixteen."""
@@ -131,6 +131,95 @@ def test_a_window_that_a_sentence_exceeds_is_not_lost():
     assert_same(found, expected, "modernbert-decoder")
     assert not packed
     assert both_ways(model)[2]
+
+
+def is_taken(model, batch):
+    with model.padded_as("packed"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return is_packed(model.placed(batch))
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2"])
+def test_a_sentence_may_contain_the_token_that_pads(name):
+    """RoBERTa does not count it, so that rows that count would be wrong; they are tried with one."""
+    model = model_on(name)
+    assert both_ways(model)[2]  # known for sentences without it
+    pad = getattr(model.backbone.config, "pad_token_id", None) or 0
+    batch = sentences(7, 3, 5, pad=pad)
+    batch["input_ids"][0, 2] = pad
+    mask = batch["attention_mask"] != 0
+    with torch.no_grad():
+        expected = model.hidden_states(batch)[mask]
+        with model.padded_as("packed"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = model.hidden_states(model.placed(batch))[mask]
+    assert_same(found, expected, name)
+    assert is_taken(model, batch) == (name != "roberta")
+
+
+def test_token_types_go_with_their_tokens():
+    model = model_on("bert")
+    batch = sentences(6, 3, 4)
+    batch["token_type_ids"] = (torch.arange(6) > 1).long() * batch["attention_mask"]
+    with torch.no_grad():
+        expected = model.hidden_states(batch)
+        with model.padded_as("packed"):
+            found = model.hidden_states(model.placed(batch))
+    mask = batch["attention_mask"] != 0
+    torch.testing.assert_close(found[mask], expected[mask], rtol=0, atol=1e-10)
+    assert not torch.allclose(expected[mask], model.hidden_states(sentences(6, 3, 4))[mask])
+    assert is_taken(model, batch)
+
+
+def test_what_is_not_known_of_is_padded():
+    model, batch = model_on("bert"), sentences(6, 3, 4)
+    assert is_taken(model, batch)
+    assert not is_taken(model, {**batch, "position_ids": torch.arange(6).expand(3, -1)})
+    assert not is_taken(model, {**batch, "global_attention_mask": batch["attention_mask"]})
+    empty = {key: value.clone() for key, value in batch.items()}
+    empty["attention_mask"][1] = 0
+    assert not is_taken(model, empty)
+
+
+def test_a_norm_over_the_batch_is_padded():
+    """It is the same in evaluation mode, where rows are tried."""
+    model = model_on("bert")
+    model.backbone.encoder.norm = torch.nn.BatchNorm1d(8).double()
+    assert not is_taken(model, sentences(6, 3, 4))
+
+
+def test_a_trial_moves_what_a_method_has_added():
+    """Tokens may meet in it later, though it is zero at first: here a convolution."""
+    model = model_on("bert")
+    part = model.backbone.encoder.layer[0].output
+    part.pemeta_mixed = torch.nn.Conv1d(8, 8, 3, padding=1).double()
+    torch.nn.init.zeros_(part.pemeta_mixed.weight)
+    torch.nn.init.zeros_(part.pemeta_mixed.bias)
+    part.register_forward_hook(lambda part, given, out: out + part.pemeta_mixed(out.mT).mT)
+    kept = part.pemeta_mixed.weight
+    assert not is_taken(model, sentences(6, 3, 4))
+    assert part.pemeta_mixed.weight is kept
+    assert not kept.any()
+
+
+def test_a_trial_that_cannot_tell_does_not_count():
+    model = PEModel(ARCHITECTURES["bert"].backbone("eager").float(), Adapter(bottleneck=2))
+    assert is_taken(model, sentences(6, 3, 4))
+    model = PEModel(ARCHITECTURES["bert"].backbone("eager").float(), Adapter(bottleneck=2))
+    with torch.no_grad():
+        for layer in model.backbone.encoder.layer:
+            layer.attention.output.dense.weight.mul_(1e-7)  # as a layer's factor may be at first
+    assert not is_taken(model, sentences(6, 3, 4))
+
+
+def test_rows_are_for_the_prompt_that_they_were_made_for():
+    model = model_on("bert")
+    model.padding = "packed"
+    placed = model.placed(sentences(6, 3, 4))
+    assert is_packed(model.placed(placed))
+    model.attach(Prompt(length=3))
+    with pytest.raises(ModelError, match="a prompt of 0 vectors, but the attached methods prepend 3"):
+        model.hidden_states(placed)
 
 
 def test_padding_on_the_left_stays():

@@ -4,7 +4,7 @@ import pytest
 from architectures import ARCHITECTURES
 from unroll import FLOAT32, episodes, largest_error, meta, model_of
 
-from pemeta import IA3, Adapter, BitFit, HeadOnly, LoRA, Prefix, Prompt
+from pemeta import IA3, Adapter, BitFit, Compose, Full, HeadOnly, LayerNormTuning, LoRA, Peft, Prefix, Prompt
 from pemeta.errors import ModelError
 
 METHODS = {
@@ -17,15 +17,21 @@ METHODS = {
     "prefix": Prefix(length=3),
     "prompt": Prompt(length=3),
     "head": HeadOnly(),
+    "layer norm": LayerNormTuning(),
+    "full": Full(),
+    "composed": Compose(methods=(Prefix(length=2), Adapter(bottleneck=4, placement="parallel"))),
+    "peft": Peft(config={"peft_type": "LORA", "r": 2, "target_modules": "all-linear"}),
 }
 SOME = {"bert", "llama"}
+MANY = {"layer norm", "full", "composed", "peft"}
+"""Methods whose rows are all among the long tests."""
 
 
 def pairs():
     for name in ARCHITECTURES:
         if name not in ("vit", "deberta-v2"):
             for row in METHODS:
-                yield pytest.param(name, row, marks=() if name in SOME else pytest.mark.long)
+                yield pytest.param(name, row, marks=() if name in SOME and row not in MANY else pytest.mark.long)
 
 
 @pytest.mark.parametrize("order", ["first", "second"])
@@ -38,6 +44,14 @@ def test_gradients_are_those_of_padded_passes(name, row, order):
     model.padding = "packed"
     error = largest_error(model, meta(order), model_of(METHODS[row], name), episodes(name, shorter=1))
     assert error < (3e-7 if name in FLOAT32 else 1e-10)  # a softmax in float32 rounds by 6e-8 of each number
+
+
+@pytest.mark.parametrize("row", ["lora", "prefix", "prompt"])
+def test_second_order_through_sdpa(row):
+    """PyTorch's own formula takes the mask of rows, too."""
+    model = model_of(METHODS[row], "bert", "sdpa")
+    model.padding = "packed"
+    assert largest_error(model, meta("second"), model_of(METHODS[row], "bert"), episodes("bert", shorter=1)) < 1e-10
 
 
 @pytest.mark.parametrize("settings", [{"batch_tasks": True}, {"fresh_support": True}, {"outer_loss": "mean"}])
