@@ -22,8 +22,8 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 """Of an error, relative to the size of a vector; in float64 some architectures compute a softmax in float32."""
 _TOLERANCE_OF_HALF = 5e-2
 _SHARE = 1e-2
-"""Largest error as a share of what comes out where sentences see each other: a trial that could not tell the right rows
-from wrong ones, as with layers whose weights are near zero at first, does not count; our choice."""
+"""Largest error as a share of what comes of sentences that see each other, and of tokens in another order: a trial that
+could not tell the right rows from wrong ones, as where weights are near zero at first, does not count; our choice."""
 _SHARE_OF_HALF = 0.5
 
 
@@ -97,15 +97,29 @@ def found_form(
             expected = states(batch)
         except Exception:  # it takes more than sentences
             return None
-        if expected.shape[:2] == batch["input_ids"].shape:
-            for form in _forms(backbone):
-                if _gives(expected, batch, planned, form, states, next(backbone.parameters()).dtype, pad or 0):
-                    return form
+        if expected.shape[:2] != batch["input_ids"].shape:
+            return None
+        dtype, turned = next(backbone.parameters()).dtype, _turned(batch)
+        ids = batch["input_ids"].gather(1, turned)
+        order = _error(
+            states({**batch, "input_ids": ids}).gather(1, turned[..., None].expand_as(expected)), expected, batch
+        )
+        for form in _forms(backbone):
+            if _gives(expected, order, batch, planned, form, states, dtype, pad or 0):
+                return form
     return None
+
+
+def _turned(batch: Batch) -> Tensor:
+    """The place (B, T) of each token in its sentence from behind; padding stays where it is."""
+    mask = batch["attention_mask"]
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    return torch.where(mask != 0, mask.sum(1, keepdim=True) - 1 - columns, columns)
 
 
 def _gives(
     expected: Tensor,
+    order: float,
     batch: Batch,
     planned: Plan,
     form: Form,
@@ -113,7 +127,10 @@ def _gives(
     dtype: torch.dtype,
     pad: int,
 ) -> bool:
-    """Whether rows give the expected hidden states, and others if their sentences are not kept apart."""
+    """Whether rows give the expected hidden states, and others if their sentences are not kept apart.
+
+    The error also has to be small beside ``order``, that of tokens in another order.
+    """
     rows = pack(batch, planned, form, dtype, pad)
     whole = mask_of(planned.segments().clamp(max=0).to(batch["input_ids"].device), form, dtype)
     try:
@@ -127,7 +144,7 @@ def _gives(
     except Exception:  # of a mask of another form than it takes
         return False
     rounding = max(error, torch.finfo(dtype).eps)
-    return rounding <= (_SHARE if dtype in _TOLERANCE else _SHARE_OF_HALF) * wrong
+    return rounding <= (_SHARE if dtype in _TOLERANCE else _SHARE_OF_HALF) * min(wrong, order)
 
 
 def _error(found: Tensor, expected: Tensor, batch: Batch) -> float:

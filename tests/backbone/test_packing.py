@@ -1,5 +1,6 @@
 """Rows of several sentences: exactly what padded ones give, for each architecture, or not taken."""
 
+import copy
 import warnings
 
 import pytest
@@ -210,6 +211,17 @@ def test_a_trial_that_cannot_tell_does_not_count():
         for layer in model.backbone.encoder.layer:
             layer.attention.output.dense.weight.mul_(1e-7)  # as a layer's factor may be at first
     assert not is_taken(model, sentences(6, 3, 4))
+
+
+def test_what_attention_takes_from_positions_is_not_lost_where_scores_are_small_at_first():
+    """RoFormer numbers positions by the row: by 8e-3 another result, of which newly drawn values show nothing."""
+    backbone = animals.ROWS["roformer"].backbone("eager").float()
+    assert not is_taken(PEModel(copy.deepcopy(backbone), Adapter(bottleneck=2)), sentences(6, 3, 4))
+    with torch.no_grad():
+        for weight in backbone.parameters():
+            if weight.ndim > 1:
+                weight.mul_(0.02 / weight.std())
+    assert not is_taken(PEModel(backbone, Adapter(bottleneck=2)), sentences(6, 3, 4))
 
 
 def test_rows_are_for_the_prompt_that_they_were_made_for():
