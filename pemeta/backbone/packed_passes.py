@@ -10,8 +10,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from pemeta.backbone.joined_batches import compared
-from pemeta.backbone.packing import LENGTHS, Form, Plan, cost, pack, plan
+from pemeta.backbone.packing import LENGTHS, Plan, cost, pack, plan
 from pemeta.backbone.packing_trial import Content, Sizes, fits, found_form, longest_row
+from pemeta.backbone.row_masks import Form
 from pemeta.typing import Batch
 
 Padding = Literal["auto", "packed", "padded"]
@@ -87,7 +88,7 @@ class PackedPasses:
         kind: object,
     ) -> Form | None:
         """How the backbone takes these rows; None if it gives something else with them."""
-        case, sizes = (kind, planned.room, content), Sizes.of(planned)
+        case, sizes = (kind, planned.room, content), Sizes.of(planned, backbone)
         for known, tried, answer in self._found:
             if (known, tried) == (case, sizes):
                 return answer

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pemeta.backbone.layer_reuse import INPUT_OF_LAYER, PACKED, inputs_of
+from pemeta.backbone.row_masks import Form, row_masks
 from pemeta.typing import Batch
 from pemeta.utils.devices import to_device
 
@@ -25,8 +26,6 @@ PLACE = f"{PACKED}place"
 """Key of each token's index into the rows' R L positions, (B, T); -1 at padding."""
 LENGTHS = f"{PACKED}lengths"
 """Key of each sentence's number of tokens, (B,); it stays on the CPU, so that a device is not waited for."""
-PACKED_MASK = f"{PACKED}attention_mask"
-"""Key of the rows' mask."""
 PADS = f"{PACKED}pads"
 """Key of whether each sentence has the token that pads among its own, (B,); it stays on the CPU, too."""
 SOURCE = f"{PACKED}source"
@@ -37,22 +36,6 @@ SLOTS = "prompt_slots"
 """Name of the input (R, L) that says which of a prompt's vectors belongs where; -1 at tokens."""
 _ALIGNED = 8
 """Rows on an accelerator are a multiple of this, as fast kernels for attention with a mask want it."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """How a backbone takes rows of sentences.
-
-    Attributes:
-        causal: whether a token attends to the tokens before it only.
-        positions: number of a sentence's first position where positions are given; None if the backbone takes none.
-        additive: whether the mask (R, 1, L, L) is added to the scores, 0 or the lowest number; else it is (R, L, L), 1
-            or 0.
-    """
-
-    causal: bool
-    positions: int | None
-    additive: bool = True
 
 
 @dataclass(frozen=True)
@@ -175,20 +158,6 @@ def plan(lengths: Sequence[int], width: int, *, room: int = 0, limit: int | None
     return Plan(tuple(lengths), laid, best[1], room)
 
 
-def mask_of(segments: Tensor, form: Form, dtype: torch.dtype) -> Tensor:
-    """The mask that lets tokens attend to those of their own sentence, from the sentence at each place (R, L).
-
-    What is in no sentence attends to its like, because a softmax over nothing is not defined.
-    """
-    seen = segments[:, :, None] == segments[:, None, :]
-    if form.causal:
-        seen = seen.tril()
-    if not form.additive:
-        return seen.long()
-    lowest = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=segments.device)
-    return torch.where(seen, lowest.new_zeros(()), lowest)[:, None]
-
-
 def pack(batch: Batch, planned: Plan, form: Form, dtype: torch.dtype, padding: int = 0) -> Batch:
     """The batch, with rows of its sentences.
 
@@ -209,7 +178,7 @@ def pack(batch: Batch, planned: Plan, form: Form, dtype: torch.dtype, padding: i
         index[SLOTS] = planned.slots()
     index = to_device(index, inputs["input_ids"].device)
     rows = {key: index[key] for key in ("position_ids", SLOTS) if key in index}
-    rows["attention_mask"] = mask_of(index["segments"], form, dtype)
+    rows |= row_masks(index["segments"], form, dtype)
     for key, value in inputs.items():
         if key != "attention_mask":
             rows[key] = taken(value[..., None], index[SOURCE], padding if key == "input_ids" else 0)[..., 0]

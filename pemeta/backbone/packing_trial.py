@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from pemeta.backbone.attention import attention_of
+from pemeta.backbone.layer_reuse import PACKED
 from pemeta.backbone.maps import is_added
-from pemeta.backbone.packing import PACKED_MASK, PADS, Form, Plan, first_fit, mask_of, pack, trial_batch, unpacked
+from pemeta.backbone.packing import PADS, Plan, first_fit, pack, trial_batch, unpacked
 from pemeta.backbone.positions import first_position, position_limit
+from pemeta.backbone.row_masks import Form, has_mixed_layers, reaches, row_masks, windows
 from pemeta.typing import Batch
 from pemeta.utils.hub import quiet
 
@@ -38,9 +40,16 @@ class Sizes:
     row: int
 
     @classmethod
-    def of(cls, planned: Plan) -> Sizes:
-        """The sizes of a plan, rounded up to one below a power of two, so that few trials are enough."""
-        return cls(_rounded(max(planned.lengths)), _rounded(planned.length))
+    def of(cls, planned: Plan, backbone: nn.Module) -> Sizes:
+        """The sizes of a plan, rounded up to one below a power of two, so that few trials are enough.
+
+        A sentence that a window in the backbone does not hold is tried at more than twice its length, so that many
+        tokens are out of others' sight.
+        """
+        longest, row, wide = max(planned.lengths), planned.length, min(windows(backbone), default=None)
+        if wide is not None and longest + planned.room > wide // 2:
+            longest, row = 2 * longest, max(row, 2 * longest)
+        return cls(_rounded(longest), _rounded(row))
 
 
 def _rounded(length: int) -> int:
@@ -132,7 +141,8 @@ def _gives(
     The error also has to be small beside ``order``, that of tokens in another order.
     """
     rows = pack(batch, planned, form, dtype, pad)
-    whole = mask_of(planned.segments().clamp(max=0).to(batch["input_ids"].device), form, dtype)
+    one = row_masks(planned.segments().clamp(max=0).to(batch["input_ids"].device), form, dtype)
+    together = {**rows, **{PACKED + key: mask for key, mask in one.items()}}
     try:
         found = states(rows)
         if found.shape[:2] != (len(planned.rows), planned.length):
@@ -140,7 +150,7 @@ def _gives(
         error = _error(unpacked(found, rows), expected, batch)
         if not error <= _TOLERANCE.get(dtype, _TOLERANCE_OF_HALF):  # nor if it is no number
             return False
-        wrong = _error(unpacked(states({**rows, PACKED_MASK: whole}), rows), expected, batch)
+        wrong = _error(unpacked(states(together), rows), expected, batch)
     except Exception:  # of a mask of another form than it takes
         return False
     rounding = max(error, torch.finfo(dtype).eps)
@@ -190,6 +200,9 @@ def _forms(backbone: nn.Module) -> Iterator[Form]:
         for causal in (False, True):
             for positions in (first_position(backbone), None) if takes else (None,):
                 yield Form(causal, positions, additive)
+    for causal in (False, True):
+        for near in reaches(backbone):
+            yield Form(causal, first_position(backbone) if takes else None, True, near, has_mixed_layers(backbone))
 
 
 def _trial_plan(sizes: Sizes, room: int, limit: int | None) -> Plan:
@@ -219,31 +232,7 @@ def longest_row(backbone: nn.Module) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def window(backbone: nn.Module) -> int | None:
-    """Most tokens that a sentence may have so that a token sees all of them in each layer; None if there is no limit.
-
-    By any number in the configuration whose name says so: a mask (R, 1, L, L) takes the place of all of a backbone's
-    own, those of a sliding window included.
-    """
-    config = getattr(backbone, "config", None)
-    return min(_windows(config.to_dict()), default=None) if config is not None else None
-
-
-def _windows(config: Mapping[str, Any]) -> Iterator[int]:
-    for key, value in config.items():
-        name = str(key)
-        if isinstance(value, Mapping):
-            yield from _windows(value)
-        elif any(word in name for word in _LOCAL) and "layer" not in name:
-            found = value if isinstance(value, list | tuple) else [value]
-            # Some count both sides of a token, and the token itself or not.
-            yield from (size // 2 for size in found if type(size) is int and size > 0)
-
-
-_LOCAL = ("window", "local_attention", "chunk_size", "local_radius", "block_size")
-
-
 def fits(backbone: nn.Module, lengths: Sequence[int], room: int) -> bool:
-    """Whether sentences are within a backbone's positions and window."""
-    longest, limit, near = max(lengths) + room, longest_row(backbone), window(backbone)
-    return (limit is None or longest <= limit) and (near is None or longest <= near)
+    """Whether sentences are within a backbone's positions."""
+    limit = longest_row(backbone)
+    return limit is None or max(lengths) + room <= limit

@@ -254,7 +254,7 @@ def _before(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, A
     PADDING_LAST.leave()
     given = named_arguments(backbone, arguments, kwargs)
     mask = given.get("attention_mask")
-    if mask is None or mask.ndim != 2 or given.get("past_key_values") is not None:
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or given.get("past_key_values") is not None:
         return None
     if rotary(backbone) and takes_positions(backbone):
         return None if given.get("position_ids") is not None else ((), {**given, **position_ids(backbone, mask)})

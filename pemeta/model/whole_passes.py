@@ -19,6 +19,7 @@ from pemeta.backbone.layer_reuse import has_states, skip_layers_below
 from pemeta.backbone.packed_passes import PackedPasses, Padding
 from pemeta.backbone.packing import LENGTHS, PADS, ROOM, facts_of, is_packed, packed_inputs, trial_batch, unpacked
 from pemeta.backbone.positions import padding_tokens
+from pemeta.backbone.row_masks import by_kind_of_layer
 from pemeta.errors import ConfigError, DataError, ModelError, excerpt
 from pemeta.methods.base import PEMethod
 from pemeta.model.ownership import require_own
@@ -156,6 +157,7 @@ class WholePasses(nn.Module):
         if not inputs:
             raise DataError(f"a batch needs inputs of the backbone, such as input_ids; found {excerpt(list(batch))}")
         # A decoder would keep its keys and values for generation.
+        inputs = by_kind_of_layer(inputs)
         return {**inputs, **({"use_cache": False} if self._has_cache else {})}
 
     def _states(self, batch: Batch) -> Tensor:

@@ -12,11 +12,14 @@ from unroll import FLOAT32
 from zoo import animals
 
 from pemeta import Adapter, LoRA, PEModel, Prefix, Prompt
-from pemeta.backbone.packing import Form, cost, is_packed, mask_of, pack, plan, unpacked
+from pemeta.backbone.packing import cost, is_packed, pack, plan, unpacked
+from pemeta.backbone.row_masks import Form, mask_of
 from pemeta.errors import ConfigError, ModelError
 
 PACKED = set(ARCHITECTURES) - {"deberta-v2", "vit"}
 """Of the contract suite's sixteen."""
+
+WINDOWS = ["modernbert-decoder", "gemma2"]
 
 
 def sentences(*lengths, pad=0, seed=0):
@@ -125,13 +128,16 @@ def test_prefixes_and_prompts_belong_to_each_sentence(name, method):
     assert packed
 
 
-def test_a_window_that_a_sentence_exceeds_is_not_lost():
-    """A mask for rows takes the place of the architecture's own, windows included."""
-    model = PEModel(animals.ROWS["modernbert-decoder"].backbone("sdpa"), Adapter(bottleneck=2))
-    found, expected, packed = both_ways(model, (38, 3, 5))
-    assert_same(found, expected, "modernbert-decoder")
-    assert not packed
-    assert both_ways(model)[2]
+@pytest.mark.parametrize("method", [Adapter(bottleneck=2), Prefix(length=3), Prompt(length=3)])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_stay(name, attention, method):
+    """A mask for rows takes the place of the architecture's own, so that it has to have their windows."""
+    model = PEModel(animals.ROWS[name].backbone(attention), method)
+    found, expected, packed = both_ways(model, (17, 3, 5))
+    assert_same(found, expected, name)
+    assert packed
+    assert model._packed._found[-1][-1].near
 
 
 def is_taken(model, batch):
