@@ -1,6 +1,7 @@
 """Rows of several sentences: exactly what padded ones give, for each architecture, or not taken."""
 
 import copy
+import dataclasses
 import warnings
 
 import pytest
@@ -19,7 +20,12 @@ from pemeta.errors import ConfigError, ModelError
 PACKED = set(ARCHITECTURES) - {"deberta-v2", "vit"}
 """Of the contract suite's sixteen."""
 
-WINDOWS = ["modernbert-decoder", "gemma2"]
+WINDOWS = {
+    "gemma2": animals.ROWS["gemma2"],
+    "modernbert": dataclasses.replace(
+        ARCHITECTURES["modernbert"], fields=ARCHITECTURES["modernbert"].fields | {"local_attention": 6}
+    ),
+}
 
 
 def sentences(*lengths, pad=0, seed=0):
@@ -133,9 +139,9 @@ def test_prefixes_and_prompts_belong_to_each_sentence(name, method):
 @pytest.mark.parametrize("name", WINDOWS)
 def test_windows_stay(name, attention, method):
     """A mask for rows takes the place of the architecture's own, so that it has to have their windows."""
-    model = PEModel(animals.ROWS[name].backbone(attention), method)
-    found, expected, packed = both_ways(model, (17, 3, 5))
-    assert_same(found, expected, name)
+    model = PEModel(WINDOWS[name].backbone(attention), method)
+    found, expected, packed = both_ways(model, (13, 3, 5))
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-7 * float(expected.abs().max()))
     assert packed
     assert model._packed._found[-1][-1].near
 
