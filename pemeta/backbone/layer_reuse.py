@@ -22,6 +22,8 @@ INPUT_OF_LAYER = "input_of_layer_"
 TRANSFORMED = "transformed"
 """A batch's key for the hidden states (B, T, D) as heads get them, after all methods, computed earlier."""
 _STATES = ("trunk", TRANSFORMED)
+PACKED = "packed."
+"""Start of a batch's keys for what :mod:`~pemeta.backbone.packing` adds to it."""
 
 
 def separable(backbone: nn.Module, first: int) -> bool:
@@ -193,15 +195,18 @@ def is_stochastic(backbone: nn.Module) -> bool:
 
 
 def inputs_of(batch: Batch) -> Batch:
-    """The entries of a batch that are inputs of the backbone."""
-    found = {k: value for k, value in batch.items() if k not in _STATES and not k.startswith(INPUT_OF_LAYER)}
-    found.pop("labels", None)
-    return found
+    """The entries of a batch that are inputs of the backbone, padded."""
+    return {key: value for key, value in batch.items() if key != "labels" and not _is_added(key)}
 
 
 def has_states(batch: Batch) -> bool:
     """Whether a batch holds hidden states computed earlier."""
-    return inputs_of(batch).keys() < batch.keys() - {"labels"}
+    return any(_is_added(key) and not key.startswith(PACKED) for key in batch)
+
+
+def _is_added(key: str) -> bool:
+    """Whether an entry of a batch was computed from its others."""
+    return key in _STATES or key.startswith((INPUT_OF_LAYER, PACKED))
 
 
 class SharedGraph:

@@ -274,7 +274,7 @@ class Server:
         }
         if types is not None:
             batch["token_type_ids"] = pad_sequence([torch.tensor(row) for row in types], batch_first=True)
-        return {key: value.to(self.model.device) for key, value in batch.items()}
+        return self.model.placed(batch)
 
 
 def task_folders(path: str | Path) -> dict[str, Path]:

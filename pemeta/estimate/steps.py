@@ -75,7 +75,7 @@ def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTun
     model = shape.model(methods, [task])
     trained = model.stored_names(task.name)
     with fake_tensors(model), StepMonitor(model, trained, shape.fused_optimizer) as monitor:
-        batch: Batch = task.train.batch(range(settings.batch_size))
+        batch: Batch = task.train.batch(range(settings.examples_in_batch(shape.length)))
         if keeps_training_states(model, settings):
             model.eval()
             with torch.no_grad():

@@ -19,9 +19,10 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from pemeta.backbone.architectures import key_width, layer_names, parts_of
 from pemeta.backbone.attention import PREFIXED, attention_of
+from pemeta.backbone.positions import position_ids, rotary, takes_positions
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import HookFunction, Inserted, Insertion
-from pemeta.methods.positions import PaddingLast, named_arguments, position_ids, rotary, takes_positions
+from pemeta.methods.positions import PaddingLast, named_arguments
 
 CHILD = "pemeta_prefix"
 
@@ -263,7 +264,7 @@ def _before(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, A
     PADDING_LAST.leave()
     given = named_arguments(backbone, arguments, kwargs)
     mask = given.get("attention_mask")
-    if mask is None or mask.ndim != 2 or given.get("past_key_values") is not None:
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or given.get("past_key_values") is not None:
         return None
     if rotary(backbone) and takes_positions(backbone):
         return None if given.get("position_ids") is not None else ((), {**given, **position_ids(backbone, mask)})

@@ -14,6 +14,7 @@ from pemeta.backbone.attention import attention_of
 from pemeta.backbone.checks import check_batch
 from pemeta.backbone.joined_batches import agree, compared, concatenate, lengths_of, with_states
 from pemeta.backbone.layer_reuse import TRANSFORMED, inputs_of
+from pemeta.backbone.packing import is_packed, without_rows
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.learner import PrimingLearner
 from pemeta.typing import Batch
@@ -125,8 +126,15 @@ def unlike(value: Tensor) -> Tensor:
 
 
 def joined_rows(model: PEModel, batches: Sequence[Batch]) -> Batch | None:
-    """A batch for each task as one, the tasks behind each other; None if they differ in more than their lengths."""
+    """A batch for each task as one, the tasks behind each other; None if they differ in more than their lengths.
+
+    Nor do batches go together that a pass would take in rows of sentences: such a row has no place for a task's values,
+    and tasks would have unequally many.
+    """
     batches = [own_tensors(batch) for batch in batches]
+    if any(is_packed(batch) and "trunk" not in batch for batch in batches):
+        return None
+    batches = [without_rows(batch) for batch in batches]
     if any(batch.keys() != batches[0].keys() for batch in batches):
         return None
     whole = concatenate(batches, getattr(model.backbone.config, "pad_token_id", None) or 0)

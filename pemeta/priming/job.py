@@ -68,6 +68,7 @@ class PrimingJob(Job):
         )
         self._moved = set(map(id, self.optimization.parameters))
         self._reach_checked = False
+        self._packs = model.packs
         heads = parameter_dict(model, model.partition().theta_h)
         self._adapted = tuple(name for name, parameter in heads.items() if id(parameter) not in self._moved)
 
@@ -81,6 +82,7 @@ class PrimingJob(Job):
             skipped=self.state.skipped,
             validation_scores=[(one.step, one.score) for one in self.state.validations],
             best_step=None if best is None else best.step,
+            packed=self._packs,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -104,6 +106,7 @@ class PrimingJob(Job):
             "initial values": state_digest(self.model),
             "seed": self.seed,
             "precision": str(self.model.autocast_dtype),
+            **self.model.padding_identity(),
             **validated,
         }
 

@@ -105,10 +105,11 @@ def _rounding(trained: Iterable[nn.Parameter]) -> str | None:
 
 @contextmanager
 def _heads_made(model: PEModel, tasks: Sequence[Task], algorithm: PrimingAlgorithm, seed: int) -> Iterator[None]:
-    """Give each source task what it has for itself; afterwards it keeps its head."""
+    """Give each source task what it has for itself, and batches their form; afterwards a task keeps its head."""
     try:
         algorithm.make_heads(model, tasks, seed)
-        yield
+        with model.padded_as(algorithm.padding):
+            yield
     finally:
         algorithm.release(model)
 

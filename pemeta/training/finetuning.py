@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -47,6 +49,7 @@ class FineTuningHistory:
         best_epoch: The first epoch with the highest validation score, counted from 1; its values are kept.
         seconds: Wall time over all sessions of the run.
         skipped: Steps, counted from 1, that were skipped because something was not finite.
+        packed: Whether batches could run without padding, and the settings asked for it.
     """
 
     losses: tuple[float, ...]
@@ -54,6 +57,7 @@ class FineTuningHistory:
     best_epoch: int
     seconds: float
     skipped: tuple[int, ...] = ()
+    packed: bool = False
 
 
 @checked(model=None)
@@ -100,15 +104,17 @@ def finetune(
     with (
         HiddenStateCache(model) as cache,
         modes_kept(model),
+        model.padded_as(settings.padding),
         seeded(seed, "finetuning", device=model.device),
         only_trainable(model, model.stored_names(task.name)) as trained,
     ):
         task, validation = _prepared(cache, task, validation, settings)
         job = FineTuningJob(model, task, validation, settings, seed, trained.values())
         state = Loop(job, model.device, options, own, started=started).run()
+        packed = model.packs
     scores = tuple(one.score for one in state.validations)
     best_epoch = scores.index(max(scores)) + 1
-    return FineTuningHistory(tuple(job.at.losses), scores, best_epoch, state.seconds, tuple(state.skipped))
+    return FineTuningHistory(tuple(job.at.losses), scores, best_epoch, state.seconds, tuple(state.skipped), packed)
 
 
 @dataclass
@@ -152,8 +158,8 @@ class FineTuningJob(Job):
     ) -> None:
         self.model, self.task, self.validation = model, task, validation
         self.finetuning, self.seed = settings, seed
-        self.per_epoch = settings.steps_per_epoch(len(task.train))
-        self.name, self.total = f"fine-tuning {task.name}", settings.epochs * self.per_epoch
+        self.ends = list(itertools.accumulate(settings.steps_of_epochs(task.train, seed, task.name)))
+        self.name, self.total = f"fine-tuning {task.name}", self.ends[-1]
         self.names = model.stored_names(task.name)
         self._theta_a, self._reach_checked = model.partition().theta_a, False
         self.best: State = model.state(self.names)
@@ -185,6 +191,7 @@ class FineTuningJob(Job):
             "initial values": state_digest(self.model),
             "seed": self.seed,
             "precision": str(self.model.autocast_dtype),
+            **self.model.padding_identity(),
         }
 
     def values(self) -> State:
@@ -206,7 +213,8 @@ class FineTuningJob(Job):
 
     def gradient(self, number: int) -> Gradient:
         """The gradient of the loss on a batch of training examples, which are in a new order in each epoch."""
-        epoch, index = divmod(number, self.per_epoch)
+        epoch = self._epoch(number)
+        index = number - (self.ends[epoch - 1] if epoch else 0)
         if self._order[0] != epoch:
             self._order = epoch, self.finetuning.batches(self.task.train, self.seed, self.task.name, epoch)
             self.model.train(self.finetuning.dropout)
@@ -225,6 +233,10 @@ class FineTuningJob(Job):
         check_finite(value, "the loss", f"lower lr (now {self.finetuning.lr})")
         return Gradient({"train": value}, len(indices), sum(self.task.train.length(int(i)) for i in indices))
 
+    def _epoch(self, number: int) -> int:
+        """The epoch of a step, both counted from 0."""
+        return bisect.bisect_right(self.ends, number)
+
     def taken(self, gradient: Gradient) -> None:
         """Add the loss to its epoch's."""
         self.at.total += gradient.losses["train"]
@@ -232,7 +244,7 @@ class FineTuningJob(Job):
 
     def where(self, number: int) -> str:
         """The epoch."""
-        return f"{self.name}, epoch {number // self.per_epoch + 1}"
+        return f"{self.name}, epoch {self._epoch(number) + 1}"
 
     def summary(self, report: StepReport) -> str:
         """The loss of the epoch so far."""
@@ -243,7 +255,8 @@ class FineTuningJob(Job):
         state = self.state
         last = state.validations[-1].step if state.validations else 0
         unscored = state.stop_reason is not None and not state.validations
-        return unscored or last < state.step - state.step % self.per_epoch
+        done = self._epoch(state.step)  # whole epochs
+        return unscored or (done > 0 and last < self.ends[done - 1])
 
     def validate(self) -> Validation:
         """Score the epoch's values on validation, and keep them if they are the best."""

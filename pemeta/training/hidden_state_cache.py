@@ -172,7 +172,7 @@ def map_hidden_states(file: BinaryIO, model: PEModel, data: Examples, batch_size
 def _hidden_states(model: PEModel, data: Examples, batch_size: int) -> Iterator[tuple[int, Tensor]]:
     """Index and hidden states (T, D) of each example on the CPU, longest first."""
     data = data.holding(None)
-    with modes_kept(model):
+    with modes_kept(model), model.padded_as("padded"):  # sorted by length, there is little padding
         model.eval()
         for indices in data.by_length(batch_size):
             hidden = _of_batch(model, data, indices).cpu()
@@ -201,8 +201,9 @@ def keeps(model: PEModel, data: Examples) -> bool:
     if key != "trunk" and any(method.extra_positions for method in model.attached):
         return False
     data = data.holding(None)
-    batches = [model.placed(data.batch([index])) for index in _spread(data)]
-    return len(batches) == 1 or model.joins(batches)
+    with model.padded_as("padded"):
+        batches = [model.placed(data.batch([index])) for index in _spread(data)]
+        return len(batches) == 1 or model.joins(batches)
 
 
 def _spread(data: Examples) -> list[int]:

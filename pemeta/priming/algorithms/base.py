@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import Self
 
+from pemeta.backbone.packed_passes import Padding
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms.presets import PRESETS
@@ -37,6 +38,8 @@ _BRIEF = {
     "dropout": False,
     "reuse_trunk": True,
     "bucket_by_length": False,
+    "max_tokens": None,
+    "padding": "padded",
     "early_stopping": None,
     "head": "new",
 }
@@ -107,6 +110,9 @@ class PrimingAlgorithm(Named):
             θ_p. Everything else keeps its values, and no optimiser state is held for it. θ_p and θ_a, Algorithm 1.
         interpolate: λ of θ_p ← (1 - λ) θ_p + λ θ_p*, once after priming, between the values before it and after it
             (Wortsman et al., 2022; SMAT, 2403.08477), for targets unlike the sources. 1, the paper's, leaves θ_p*.
+        padding: how sentences of different lengths run: ``padded`` to the longest of their batch; ``packed``, behind
+            each other in rows, which computes the same without the work of padding; or ``auto``, packed where that is
+            less work. What a backbone cannot compute exactly in rows is padded. With dropout, its draw differs.
         validate_every: outer steps between two validations, each a brief fine-tuning on the validation tasks; the
             values with the best score are kept. No validation where null, our choice.
         validation_finetuning: settings of that fine-tuning; three epochs of the usual ones, our choice.
@@ -130,6 +136,7 @@ class PrimingAlgorithm(Named):
     outer_dropout: bool = True
     primes: Annotated[Primes, Neutral(BACKBONE)] = BACKBONE
     interpolate: Annotated[float, Field(ge=0, le=1), Neutral(1.0)] = 1.0
+    padding: Annotated[Padding, Neutral("padded")] = "padded"
     validate_every: Annotated[int | None, Field(gt=0), Neutral(None)] = None
     validation_finetuning: Annotated[FineTuning, Neutral(_BRIEF)] = FineTuning(epochs=3)
 

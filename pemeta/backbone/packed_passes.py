@@ -1,0 +1,107 @@
+"""Whether the passes of a backbone run on rows of sentences, and batches with such rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+from torch import Tensor, nn
+
+from pemeta.backbone.joined_batches import compared
+from pemeta.backbone.packing import LENGTHS, Plan, cost, pack, plan
+from pemeta.backbone.packing_trial import Content, Sizes, fits, found_form, longest_row
+from pemeta.backbone.row_masks import Form
+from pemeta.typing import Batch
+
+Padding = Literal["auto", "packed", "padded"]
+"""How sentences of different lengths run: ``padded`` to the longest of their batch, each in its row; ``packed`` behind
+each other in rows, with the same results up to rounding, where the backbone gives these (and padded where not); or
+``auto``, packed where that is less work."""
+
+PAYS = 0.9
+"""Most work of a packed batch, as a share of the padded one's, for which ``auto`` packs; our choice."""
+
+
+class PackedPasses:
+    """What was found about rows of sentences: whether the backbone computes with them what it does with padding.
+
+    Not if it has something else between tokens than attention with a mask, as convolutions, pooling and state spaces
+    are, or takes no mask for each pair of them, like DeBERTa-v2. This is found by comparing both on made-up sentences,
+    on the first use of each kind and size; the comparison draws no random numbers.
+
+    Attributes:
+        padding: how batches are to run.
+    """
+
+    def __init__(self) -> None:
+        self.padding: Padding = "padded"
+        self._found: list[tuple[object, Sizes, Form | None]] = []
+
+    def packed(
+        self,
+        backbone: nn.Module,
+        batch: Batch,
+        *,
+        room: int,
+        width: int,
+        states: Callable[[Batch], Tensor],
+        autocast: Callable[[], AbstractContextManager[object]],
+        kind: object,
+    ) -> Batch | None:
+        """The batch with rows of its sentences; None if it is to run padded.
+
+        Args:
+            backbone: what runs.
+            batch: on the backbone's device, with what :func:`~pemeta.backbone.packing.facts_of` says of it.
+            room: number of places that a prompt takes before each.
+            width: D.
+            states: the hidden states of a batch, as they come out of the backbone.
+            autocast: lower precision, which the comparison uses only if passes need it.
+            kind: what else the answer depends on.
+        """
+        lengths: list[int] = batch[LENGTHS].tolist()
+        if self.padding == "padded" or not fits(backbone, lengths, room):
+            return None
+        reference = next(backbone.parameters())
+        aligned = reference.device.type != "cpu"
+        planned = plan(lengths, width, room=room, limit=longest_row(backbone), align=aligned)
+        if self.padding == "auto" and not self._pays(planned, width, len(batch["input_ids"][0])):
+            return None
+        form = self._form(backbone, planned, Content.of(batch), states, autocast, kind)
+        if form is None:
+            return None
+        return pack(batch, planned, form, reference.dtype, getattr(backbone.config, "pad_token_id", None) or 0)
+
+    def _pays(self, planned: Plan, width: int, longest: int) -> bool:
+        padded = cost(len(planned.lengths), longest + planned.room, width)
+        return cost(len(planned.rows), planned.length, width) < PAYS * padded
+
+    def _form(
+        self,
+        backbone: nn.Module,
+        planned: Plan,
+        content: Content,
+        states: Callable[[Batch], Tensor],
+        autocast: Callable[[], AbstractContextManager[object]],
+        kind: object,
+    ) -> Form | None:
+        """How the backbone takes these rows; None if it gives something else with them."""
+        case, sizes = (kind, planned.room, content), Sizes.of(planned, backbone)
+        for known, tried, answer in self._found:
+            if (known, tried) == (case, sizes):
+                return answer
+        # Attention runs in lower precision only where types differ, as those of a layer in float32 amid others do.
+        types = {parameter.dtype for parameter in backbone.parameters()}
+        with autocast() if len(types) > 1 else nullcontext():
+            answer = found_form(backbone, sizes, planned.room, content, states, compared)
+        told = any(known == case and other is None for known, _, other in self._found)
+        self._found.append((case, sizes, answer))
+        if answer is None and self.padding == "packed" and not told:
+            warnings.warn(
+                f"{type(backbone).__name__} gives other hidden states for sentences in one row than for padded ones, "
+                "so its batches are padded; set padding: padded or auto",
+                stacklevel=2,
+            )
+        return answer
