@@ -125,7 +125,7 @@ def estimate_grid(
         attention=config.backbone.attention,
         precision=config.precision,
         checkpoint_layers=config.checkpoint_layers,
-        fused_optimizer=found.type == "cuda",
+        gpu=found.type == "cuda",
         dtype=config.backbone.torch_dtype,
     )
     estimator = _Estimator(grids, shape, found, world_size)
