@@ -45,7 +45,7 @@ class Shape:
     length: int
     labels: int = 7
     attention: str | None = None
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     checkpoint_layers: bool = False
     gpu: bool = False
     dtype: torch.dtype = torch.float32

@@ -23,6 +23,7 @@ from pemeta.model.pe_model import PEModel
 from pemeta.tasks.task import Task
 from pemeta.utils.devices import resolve_device
 from pemeta.utils.digests import config_digest
+from pemeta.utils.numerics import check_tf32
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Target:
     unseen: tuple[int, ...]
 
 
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Builder:
@@ -55,6 +56,9 @@ class Builder:
         say: takes one line for each thing that is done.
         progress: show progress bars.
         device: device to compute on; the configuration's by default.
+
+    Raises:
+        ConfigError: the device cannot be used here, or does not compute in the configuration's precision.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class Builder:
         self.say = say
         self.progress = progress
         self.device: torch.device = resolve_device(device or config.device)
+        if config.precision == "tf32":
+            check_tf32(self.device)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.corpus = cache(self._corpus)

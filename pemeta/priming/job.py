@@ -20,6 +20,7 @@ from pemeta.training.reach import check_theta_a, check_theta_p
 from pemeta.typing import State
 from pemeta.utils.distributed import Processes
 from pemeta.utils.modules import parameter_dict, state_digest
+from pemeta.utils.numerics import precision_of
 from pemeta.utils.precision import wide
 
 
@@ -103,7 +104,7 @@ class PrimingJob(Job):
             "heads": {task.name: task.head_config for task in tasks},
             "initial values": state_digest(self.model),
             "seed": self.seed,
-            "precision": str(self.model.autocast_dtype),
+            "precision": precision_of(self.model.autocast_dtype, self.model.device),
             **validated,
         }
 

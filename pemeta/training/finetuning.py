@@ -32,6 +32,7 @@ from pemeta.training.optimizer import LossScale, Optimization, check_finite
 from pemeta.training.reach import check_theta_a, without_gradient
 from pemeta.typing import State
 from pemeta.utils.modules import modes_kept, only_trainable, state_digest
+from pemeta.utils.numerics import precision_of
 from pemeta.utils.seeding import seeded
 from pemeta.utils.signatures import checked
 
@@ -184,7 +185,7 @@ class FineTuningJob(Job):
             "head": self.task.head_config,
             "initial values": state_digest(self.model),
             "seed": self.seed,
-            "precision": str(self.model.autocast_dtype),
+            "precision": precision_of(self.model.autocast_dtype, self.model.device),
         }
 
     def values(self) -> State:

@@ -151,6 +151,20 @@ def test_plain_steps_among_others_hold_and_cost_what_they_do_alone() -> None:
     assert abs(meta.work.flops - plain.work.flops) > 0.1 * expected
 
 
+def test_tf32_is_planned_as_such(tmp_path: Path, run_config: dict[str, Any]) -> None:
+    run_config["settings"] = {"plain": {"method": "lora"}}
+    times = {}
+    before = devices.LAUNCH
+    devices.LAUNCH = 0.0  # which a tiny model's operations take longer than anything else
+    try:
+        for precision in ("fp32", "tf32"):
+            times[precision] = estimated(tmp_path, run_config, f"precision={precision}", device="h100").seconds
+    finally:
+        devices.LAUNCH = before
+    assert times["tf32"] < times["fp32"]
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_a_gpu_clips_and_moves_all_parameters_in_a_few_operations() -> None:
     """A CPU takes several for each parameter, and a copy of the largest one."""
     updates = []
