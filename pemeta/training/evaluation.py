@@ -8,6 +8,8 @@ from pemeta.data.examples import Decoded, Examples, Scored
 from pemeta.errors import DataError, ModelError, counted
 from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
+from pemeta.utils.ahead import in_turn
+from pemeta.utils.devices import pinned
 from pemeta.utils.modules import modes_kept
 from pemeta.utils.signatures import checked
 
@@ -31,8 +33,10 @@ def predict(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_si
     _check_labels(model, data, task)
     with modes_kept(model):
         model.eval()
-        for indices in data.by_length(batch_size):
-            batch = model.placed(data.batch(indices))
+        parts = list(data.by_length(batch_size))
+        batches = in_turn(lambda part: pinned(data.batch(parts[part]), model.device), len(parts), model.device)
+        for indices, made in zip(parts, batches, strict=True):
+            batch = model.placed(made)
             logits = model(batch, task)
             _check_outputs(logits, data, task)
             predicted = model.head(task).predictions(logits, batch).tolist()

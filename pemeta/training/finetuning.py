@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -30,7 +31,9 @@ from pemeta.training.job import Gradient, Job
 from pemeta.training.loop import Loop, LoopOptions, check_options
 from pemeta.training.optimizer import LossScale, Optimization, check_finite
 from pemeta.training.reach import check_theta_a, without_gradient
-from pemeta.typing import State
+from pemeta.typing import Batch, State
+from pemeta.utils.ahead import Ahead
+from pemeta.utils.devices import pinned
 from pemeta.utils.modules import modes_kept, only_trainable, state_digest
 from pemeta.utils.numerics import precision_of
 from pemeta.utils.seeding import seeded
@@ -159,7 +162,9 @@ class FineTuningJob(Job):
         self._theta_a, self._reach_checked = model.partition().theta_a, False
         self.best: State = model.state(self.names)
         self.at = _Epochs()
-        self._order: tuple[int, list[np.ndarray]] = (-1, [])  # an epoch's batches
+        self._epoch = -1
+        self._order = lru_cache(2)(partial(settings.batches, task.train, seed, task.name))
+        self._batches = Ahead(self._batch, self.total, model.device)
         self.optimization = Optimization(
             trained,
             settings.lr,
@@ -207,12 +212,12 @@ class FineTuningJob(Job):
 
     def gradient(self, number: int) -> Gradient:
         """The gradient of the loss on a batch of training examples, which are in a new order in each epoch."""
-        epoch, index = divmod(number, self.per_epoch)
-        if self._order[0] != epoch:
-            self._order = epoch, self.finetuning.batches(self.task.train, self.seed, self.task.name, epoch)
+        epoch = number // self.per_epoch
+        if self._epoch != epoch:
+            self._epoch = epoch
             self.model.train(self.finetuning.dropout)
-        indices = self._order[1][index]
-        batch = self.model.placed(self.task.train.batch(indices))
+        indices, made = self._batches.take(number)
+        batch = self.model.placed(made)
         if any(self.task.train.has_label(int(i)) for i in indices):
             loss = self.model.loss(batch, self.task.name)
         else:  # by chance, only sentences of which no word has a token
@@ -225,6 +230,12 @@ class FineTuningJob(Job):
         value = loss.item()
         check_finite(value, "the loss", f"lower lr (now {self.finetuning.lr})")
         return Gradient({"train": value}, len(indices), sum(self.task.train.length(int(i)) for i in indices))
+
+    def _batch(self, number: int) -> tuple[np.ndarray, Batch]:
+        """The examples of a step, and their batch."""
+        epoch, index = divmod(number, self.per_epoch)
+        indices = self._order(epoch)[index]
+        return indices, pinned(self.task.train.batch(indices), self.model.device)
 
     def taken(self, gradient: Gradient) -> None:
         """Add the loss to its epoch's."""
@@ -260,6 +271,7 @@ class FineTuningJob(Job):
 
     def end(self) -> None:
         """The best values so far."""
+        self._batches.close()
         self.model.load_state(self.best)
 
 
