@@ -149,7 +149,7 @@ class PrimingJob(Job):
         episodes = self.sampler[number]
         if self._meta_batches.on:
             for episode in self.processes.share(episodes):
-                episode.prepare(self._asked, self.model.device)
+                episode.make_ahead(self._asked, self.model.device)
         return episodes
 
     def meta_gradient(self, episodes: Sequence[Episode], number: int = 0) -> StepLosses:

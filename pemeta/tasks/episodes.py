@@ -100,7 +100,7 @@ class Episode:
         """Which support and query examples have been asked for as batches: each a start and a stop among them all."""
         return tuple(self._asked)
 
-    def prepare(self, parts: Iterable[tuple[int, int]], device: torch.device) -> None:
+    def make_ahead(self, parts: Iterable[tuple[int, int]], device: torch.device) -> None:
         """Make batches before they are asked for, in pinned memory if they are to be copied to CUDA."""
         self._ready.update((part, pinned(self._made(*part), device)) for part in parts)
 

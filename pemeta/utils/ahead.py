@@ -42,11 +42,13 @@ class Ahead(Generic[T]):
         made = waiting[1].result() if waiting is not None and ours else self._make(number)
         if number + 1 < self._total:
             self._threads = self._threads or ThreadPoolExecutor(1, "pemeta-ahead")
-            self._next = number + 1, self._threads.submit(self._on_device, number + 1)
+            stream = torch.cuda.current_stream(self._device)
+            self._next = number + 1, self._threads.submit(self._on_device, number + 1, stream)
         return made
 
-    def _on_device(self, number: int) -> T:
-        with torch.cuda.device(self._device):  # which is each thread's own; pinned memory belongs to it
+    def _on_device(self, number: int, stream: torch.cuda.Stream) -> T:
+        # Both are each thread's own: pinned memory belongs to a device, and hidden states on it to a stream's order.
+        with torch.cuda.device(self._device), torch.cuda.stream(stream):
             return self._make(number)
 
     def close(self) -> None:

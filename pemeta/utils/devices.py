@@ -63,6 +63,14 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def spare_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on CUDA, those that PyTorch keeps for it included; 0 on other devices."""
+    if device.type != "cuda":
+        return 0
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error says that there is too little memory, or that no memory could ever hold a tensor."""
     if isinstance(error, MemoryError | OverflowError | torch.OutOfMemoryError):

@@ -18,6 +18,7 @@ from speedbench import command, targets  # noqa: E402
 from speedbench.cases import Case, Group, Race, each  # noqa: E402
 from speedbench.contenders import CONTENDERS, PACKAGES, make_contender  # noqa: E402
 from speedbench.groups import full, quick, with_rounds  # noqa: E402
+from speedbench.measure import release  # noqa: E402
 from speedbench.race import TOLERANCE, difference, mismatches, run_race  # noqa: E402
 from speedbench.records import Records  # noqa: E402
 from speedbench.shapes import CONFIGS, METHODS  # noqa: E402
@@ -225,3 +226,12 @@ def test_the_committed_results_are_those_of_the_table() -> None:
     assert markdown(records) == (records.folder / "table.md").read_text(encoding="utf-8")
     for group in full():
         assert not mismatches(records.read(group.name) or {"races": []})
+
+
+def test_a_gpu_keeps_its_memory_between_timed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Emptied, each step would wait for the driver to give it memory anew."""
+    emptied: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    release()
+    assert not emptied

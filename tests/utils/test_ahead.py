@@ -18,16 +18,20 @@ PRIMING = {"outer_steps": 4, "support_size": 3, "query_size": 3, "inner_steps": 
 
 @pytest.fixture
 def on_gpu(monkeypatch):
-    """The GPUs that threads have chosen; all is made ahead, as if the CPU were one."""
-    chosen = []
+    """The GPUs that threads have chosen; all is made ahead, as if the CPU were one, and in the main thread's stream."""
+    chosen, streams = [], []
 
     def device(given):
         chosen.append((given, threading.current_thread()))
         return contextlib.nullcontext()
 
     monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda given: threading.current_thread())
+    monkeypatch.setattr(torch.cuda, "stream", lambda of: contextlib.nullcontext(streams.append(of)))
     monkeypatch.setattr(Ahead, "on", True)
-    return chosen
+    yield chosen
+    assert all(stream is threading.main_thread() for stream in streams)
+    assert len(streams) == len(chosen)
 
 
 @pytest.fixture
@@ -121,7 +125,7 @@ def test_fine_tuning_and_evaluation_are_the_same_to_the_bit(on_gpu, batches, mon
 def test_batches_of_an_episode_that_are_prepared_are_made_once(batches):
     task = TASKS[0]
     episode = Episode(task, (0, 1), (4, 5, 6))
-    episode.prepare([(0, 2), (2, 5)], CPU)
+    episode.make_ahead([(0, 2), (2, 5)], CPU)
     assert len(batches) == 2
     assert episode.support["input_ids"].shape[0] == 2
     assert torch.equal(episode.query["labels"], task.train.batch([4, 5, 6])["labels"])
