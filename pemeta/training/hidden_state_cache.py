@@ -38,7 +38,7 @@ class HiddenStateCache:
     On a GPU they stay where they are computed, if they fit into :data:`DEVICE_SHARE` of its spare memory. Otherwise up
     to :data:`MEMORY` bytes are kept in the processor's memory, and the rest, like all of examples that are in a file
     themselves, in an unnamed file, which disappears when the block or the process ends in any way. It is in the folder
-    of Python's temporary files (``TMPDIR``) and is mapped into memory, so that the system reads only what a batch needs.
+    of Python's temporary files (``TMPDIR``) and is mapped into memory: the system reads only what a batch needs.
 
     Args:
         model: the model, whose hidden states are computed with its current θ_p in evaluation mode.
