@@ -18,6 +18,7 @@ from pemeta.backbone.structure.undisturbed import has_values, undisturbed
 from pemeta.errors import ModelError, clause
 from pemeta.methods.base import PEMethod, is_added
 from pemeta.utils.modules import only_trainable
+from pemeta.utils.precision import wide
 
 _PASSED: set[Any] = set()
 """Methods, kinds of backbones and what was attached to these before, with which a trial has passed."""
@@ -41,6 +42,7 @@ class AttachTrial:
         self.method, self.backbone = method, backbone
         self.inputs: dict[str, Any] | None = None
         self.before: Tensor | None = None
+        self.there = {name for name, _ in backbone.named_parameters()}  # other methods' transforms do not run here
         if not has_values(backbone) or is_compiled(backbone):
             return
         others = tuple(sorted({name.rpartition(".")[2] for name, _ in backbone.named_modules() if is_added(name)}))
@@ -99,8 +101,8 @@ class AttachTrial:
             states = getattr(self.backbone(**inputs), "last_hidden_state", None)
             if not isinstance(states, Tensor) or states.shape != before.shape:
                 return "with it, a tiny batch has hidden states of another shape; use another method"
-            states = self.method.transform(self.backbone, states)
-            if self.method.identity_at_start and not torch.allclose(states, before, rtol=1e-4, atol=1e-5):
+            states = self.method.transform(self.backbone, wide(states))
+            if self.method.identity_at_start and not torch.allclose(states, wide(before), rtol=1e-4, atol=1e-5):
                 return "it changes what a tiny batch gives, although it starts as the identity; use another method"
             wrong = self._unreached(states)
         if not wrong:
@@ -113,5 +115,6 @@ class AttachTrial:
         names = list(self.method.theta_a(self.backbone))
         leaves = leaves_of(states)
         reached = [name for name in names if id(own[name]) in leaves]
-        missing = [name for name in names if id(own[name]) not in leaves and is_added(name)]
+        new = [name for name in names if is_added(name) and name not in self.there]
+        missing = [name for name in new if id(own[name]) not in leaves]
         return list(unused(self.backbone, missing, reached)) if reached else names

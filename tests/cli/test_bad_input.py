@@ -46,7 +46,7 @@ def data_config(run_config, own_conll_dir):
             "the\tO\nAda\tI-PER\n",
             "{path}, line 2: tag 'I-PER' follows 'O', but in IOB2 an entity starts with 'B-PER'; the line is 'Ada\\tI-",
         ),
-        (b"\xff\xfe", "{path}: not UTF-8 at byte 0; convert the file to UTF-8"),
+        (b"\xff\xfe", "{path}: not UTF-8 at byte 0; it is UTF-16: iconv -f UTF-16 -t UTF-8 {path}"),
     ],
 )
 @pytest.mark.parametrize("name", ["aa/train", "cc/train", "cc/test"])
