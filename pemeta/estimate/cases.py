@@ -168,7 +168,7 @@ def remedies(case: Case) -> tuple[Remedy, ...]:
 def _lighter_shapes(shape: Shape) -> Iterator[tuple[str, Shape]]:
     if not shape.checkpoint_layers:
         yield "checkpoint_layers: true", replace(shape, checkpoint_layers=True)
-    if shape.precision == "fp32":
+    if shape.precision in ("fp32", "tf32"):
         yield "precision: bf16", replace(shape, precision="bf16")
     if shape.length > 8:
         yield f"max_length: {shape.length // 2}", replace(shape, length=shape.length // 2)

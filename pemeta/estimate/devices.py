@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -149,11 +150,22 @@ def find_device(name: str | None, configured: str, threads: int | None = None) -
 def _here(device: torch.device) -> Device:
     """The data sheet of a GPU of this machine, with the memory that the GPU really has."""
     found = torch.cuda.get_device_properties(device)
-    plain = found.name.lower().replace(" ", "")
-    for known in DEVICES.values():
-        if known.name in plain:
-            return replace(known, title=found.name, memory=found.total_memory)
+    known = DEVICES.get(_model_of(found.name))
+    if known is not None:
+        return replace(known, title=found.name, memory=found.total_memory)
     raise ConfigError(f"the speed of a {found.name} is unknown; give --device with a similar one, {_known()}")
+
+
+def _model_of(name: str) -> str:
+    """The model in a GPU's full name, without maker, memory and SXM, whose figures these are.
+
+    What else a name says makes another device of it: an L40S is no L4, and a part of an A100 or an H100 PCIe is slower.
+
+    >>> _model_of("NVIDIA H100 80GB HBM3"), _model_of("NVIDIA GeForce RTX 4090"), _model_of("NVIDIA H100 PCIe")
+    ('h100', 'rtx4090', 'h100pcie')
+    """
+    words = re.split(r"[\s-]+", name.lower())
+    return "".join(word for word in words if not re.fullmatch(r"nvidia|geforce|tesla|\d+gb|hbm\w*|sxm\d?", word))
 
 
 def _known() -> str:

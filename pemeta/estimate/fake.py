@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from pemeta.backbone.loading import empty_backbone_of
@@ -35,16 +37,17 @@ class Shape:
         precision: as in a configuration.
         dtype: type of the backbone's parameters.
         checkpoint_layers: as in a configuration.
-        fused_optimizer: AdamW moves all parameters in one operation, as it does on a GPU, with a copy of them all.
+        gpu: count what a GPU does otherwise than a CPU: AdamW and clipping work on all parameters in one operation,
+            dropout is one operation that keeps a byte for each value, and fused attention has dropout of its own.
     """
 
     backbone: PreTrainedConfig
     length: int
     labels: int = 7
     attention: str | None = None
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     checkpoint_layers: bool = False
-    fused_optimizer: bool = False
+    gpu: bool = False
     dtype: torch.dtype = torch.float32
 
     def task(self, name: str) -> Task:
@@ -114,12 +117,38 @@ class FakeSentences(Examples[Any, Any]):
 
 
 @contextmanager
-def fake_tensors(model: PEModel) -> Iterator[None]:
+def gpu_dropout() -> Iterator[None]:
+    """Let dropout in this thread be within the block what a GPU has for it, where a CPU takes several operations.
+
+    PyTorch's functions are replaced: a mode of its own would not see the layers that a backward pass runs again.
+    """
+    here, plain, attention = threading.get_ident(), F.dropout, F.scaled_dot_product_attention
+
+    def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if threading.get_ident() == here and training and 0 < p < 1:
+            return torch.native_dropout(input, p, True)[0]
+        return plain(input, p, training, inplace)
+
+    def attend(*args: Any, **kwargs: Any) -> Tensor:
+        if threading.get_ident() == here:
+            kwargs["dropout_p"] = 0.0  # a GPU draws within its kernel; a CPU would leave it for several operations
+        return attention(*args, **kwargs)
+
+    F.dropout, F.scaled_dot_product_attention = dropout, attend
+    try:
+        yield
+    finally:
+        F.dropout, F.scaled_dot_product_attention = plain, attention
+
+
+@contextmanager
+def fake_tensors(model: PEModel, gpu: bool = False) -> Iterator[None]:
     """Let a model on the meta device run within the block as on a CPU, without computing or holding anything.
 
     Unlike on the meta device itself, PyTorch then chooses attention kernels, autocast and sparse gradients as it would.
+    With ``gpu``, dropout is a GPU's.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), gpu_dropout() if gpu else nullcontext():
         made: dict[int, Tensor] = {}  # a tied parameter stays one
         for module in model.modules():
             for tensors in (module._parameters, module._buffers):

@@ -18,6 +18,7 @@ from pemeta.estimate.findings import Memory, Parameters
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.setting import Sizes
 from pemeta.methods.base import PEMethod
+from pemeta.utils.numerics import numerics
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,12 @@ def estimate_grid(
         attention=config.backbone.attention,
         precision=config.precision,
         checkpoint_layers=config.checkpoint_layers,
-        fused_optimizer=found.type == "cuda",
+        gpu=found.type == "cuda",
         dtype=config.backbone.torch_dtype,
     )
     estimator = _Estimator(grids, shape, found, world_size)
-    return GridEstimate(found, world_size, shape.length, length is not None, tuple(estimator.stages()))
+    with numerics(config.precision == "tf32"):
+        return GridEstimate(found, world_size, shape.length, length is not None, tuple(estimator.stages()))
 
 
 AnyCase = TypeVar("AnyCase", bound=Case)

@@ -45,8 +45,8 @@ def priming_step(shape: Shape, method: PEMethod, algorithm: PrimingAlgorithm, ta
     one_batch = algorithm.with_carried_heads().model_copy(update={"tasks_per_batch": None})
     episodes = [replace(episode, seed=None) for episode in one_batch.sampler(held[:run], 0)[0]]
     cloned = algorithm.cloned(model, held[0].name)
-    monitor = StepMonitor(model, algorithm.trained(model), shape.fused_optimizer, cloned, algorithm.phases)
-    with fake_tensors(model), monitor:
+    monitor = StepMonitor(model, algorithm.trained(model), shape.gpu, cloned, algorithm.phases)
+    with fake_tensors(model, shape.gpu), monitor:
         _check_reach(model, shape, algorithm.adapted_method)
         monitor.counter.begin()
         scale, works = LossScale.suited_to(model.compute_dtype).value, []
@@ -74,7 +74,7 @@ def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTun
     task = shape.task("target")
     model = shape.model(methods, [task])
     trained = model.stored_names(task.name)
-    with fake_tensors(model), StepMonitor(model, trained, shape.fused_optimizer) as monitor:
+    with fake_tensors(model, shape.gpu), StepMonitor(model, trained, shape.gpu) as monitor:
         batch: Batch = task.train.batch(range(settings.examples_in_batch(shape.length)))
         if keeps_training_states(model, settings):
             model.eval()
@@ -94,7 +94,7 @@ def evaluation_passes(shape: Shape, methods: Sequence[PEMethod], settings: FineT
     task = shape.task("target")
     model = shape.model(methods, [task]).eval()
     keeps = settings.reuse_trunk and model.unchanging() is not None
-    with fake_tensors(model):
+    with fake_tensors(model, shape.gpu):
         _check_reach(model, shape, None)
         with CostCounter() as counter, torch.no_grad():
             weights = counter.known([*model.parameters(), *model.buffers()])

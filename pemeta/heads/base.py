@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pemeta.errors import ConfigError, DataError, excerpt, reason
 from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.utils.devices import lacks_memory
 from pemeta.utils.precision import casts_itself, wide
 from pemeta.utils.registry import Named
 from pemeta.utils.remembered import Remembered
@@ -197,6 +198,8 @@ def new_linear(inputs: int, outputs: int) -> nn.Linear:
     try:
         linear = nn.Linear(inputs, outputs)
     except (RuntimeError, OverflowError, MemoryError) as error:
+        if not lacks_memory(error):
+            raise
         raise ConfigError(f"no memory holds a head from {inputs} to {outputs} values ({reason(error)})") from None
     nn.init.normal_(linear.weight, std=0.02)
     nn.init.zeros_(linear.bias)

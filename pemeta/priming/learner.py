@@ -60,8 +60,7 @@ class PrimingLearner(SharingLearner):
     Args:
         module: a :class:`~pemeta.PEModel`, or any module together with ``partition``.
         inner_lr: α; 0.03 (§4.2).
-        method: for a ``PEModel``, the method that the inner loop simulates; by default the one that
-            fine-tuning uses.
+        method: of a ``PEModel``, which the inner loop simulates; by default the one that fine-tuning uses.
         partition: the partition of the parameters, for a module that is not a ``PEModel``.
         first_order: whether to treat the inner gradients as constants (first-order MAML, as in the paper, §4.2),
             or to differentiate through them. If θ_a is inside a backbone with SDPA, second order uses PyTorch's math

@@ -12,6 +12,8 @@ from pemeta.errors import DataError, ModelError, counted
 from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
 from pemeta.training.finetuning_settings import cut_by_tokens
+from pemeta.utils.ahead import in_turn
+from pemeta.utils.devices import pinned
 from pemeta.utils.modules import modes_kept
 from pemeta.utils.signatures import checked
 
@@ -44,8 +46,10 @@ def predict(
     _check_labels(model, data, task)
     with modes_kept(model):
         model.eval()
-        for indices in _batches(model, data, batch_size, max_tokens):
-            batch = model.placed(data.batch(indices))
+        parts = list(_batches(model, data, batch_size, max_tokens))
+        batches = in_turn(lambda part: pinned(data.batch(parts[part]), model.device), len(parts), model.device)
+        for indices, made in zip(parts, batches, strict=True):
+            batch = model.placed(made)
             logits = model(batch, task)
             _check_outputs(logits, data, task)
             predicted = model.head(task).predictions(logits, batch).tolist()

@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -32,8 +33,11 @@ from pemeta.training.job import Gradient, Job
 from pemeta.training.loop import Loop, LoopOptions, check_options
 from pemeta.training.optimizer import LossScale, Optimization, check_finite
 from pemeta.training.reach import check_theta_a, without_gradient
-from pemeta.typing import State
+from pemeta.typing import Batch, State
+from pemeta.utils.ahead import Ahead
+from pemeta.utils.devices import pinned
 from pemeta.utils.modules import modes_kept, only_trainable, state_digest
+from pemeta.utils.numerics import precision_of
 from pemeta.utils.seeding import seeded
 from pemeta.utils.signatures import checked
 
@@ -164,7 +168,9 @@ class FineTuningJob(Job):
         self._theta_a, self._reach_checked = model.partition().theta_a, False
         self.best: State = model.state(self.names)
         self.at = _Epochs()
-        self._order: tuple[int, list[np.ndarray]] = (-1, [])  # an epoch's batches
+        self._epoch = -1
+        self._order = lru_cache(2)(partial(settings.batches, task.train, seed, task.name))
+        self._batches = Ahead(self._batch, self.total, model.device)
         self.optimization = Optimization(
             trained,
             settings.lr,
@@ -190,7 +196,7 @@ class FineTuningJob(Job):
             "head": self.task.head_config,
             "initial values": state_digest(self.model),
             "seed": self.seed,
-            "precision": str(self.model.autocast_dtype),
+            "precision": precision_of(self.model.autocast_dtype, self.model.device),
             **self.model.padding_identity(),
         }
 
@@ -213,13 +219,12 @@ class FineTuningJob(Job):
 
     def gradient(self, number: int) -> Gradient:
         """The gradient of the loss on a batch of training examples, which are in a new order in each epoch."""
-        epoch = self._epoch(number)
-        index = number - (self.ends[epoch - 1] if epoch else 0)
-        if self._order[0] != epoch:
-            self._order = epoch, self.finetuning.batches(self.task.train, self.seed, self.task.name, epoch)
+        epoch = self._epoch_of(number)
+        if self._epoch != epoch:
+            self._epoch = epoch
             self.model.train(self.finetuning.dropout)
-        indices = self._order[1][index]
-        batch = self.model.placed(self.task.train.batch(indices))
+        indices, made = self._batches.take(number)
+        batch = self.model.placed(made)
         if any(self.task.train.has_label(int(i)) for i in indices):
             loss = self.model.loss(batch, self.task.name)
         else:  # by chance, only sentences of which no word has a token
@@ -233,9 +238,15 @@ class FineTuningJob(Job):
         check_finite(value, "the loss", f"lower lr (now {self.finetuning.lr})")
         return Gradient({"train": value}, len(indices), sum(self.task.train.length(int(i)) for i in indices))
 
-    def _epoch(self, number: int) -> int:
+    def _epoch_of(self, number: int) -> int:
         """The epoch of a step, both counted from 0."""
         return bisect.bisect_right(self.ends, number)
+
+    def _batch(self, number: int) -> tuple[np.ndarray, Batch]:
+        """The examples of a step, and their batch."""
+        epoch = self._epoch_of(number)
+        indices = self._order(epoch)[number - (self.ends[epoch - 1] if epoch else 0)]
+        return indices, pinned(self.task.train.batch(indices), self.model.device)
 
     def taken(self, gradient: Gradient) -> None:
         """Add the loss to its epoch's."""
@@ -244,7 +255,7 @@ class FineTuningJob(Job):
 
     def where(self, number: int) -> str:
         """The epoch."""
-        return f"{self.name}, epoch {self._epoch(number) + 1}"
+        return f"{self.name}, epoch {self._epoch_of(number) + 1}"
 
     def summary(self, report: StepReport) -> str:
         """The loss of the epoch so far."""
@@ -255,7 +266,7 @@ class FineTuningJob(Job):
         state = self.state
         last = state.validations[-1].step if state.validations else 0
         unscored = state.stop_reason is not None and not state.validations
-        done = self._epoch(state.step)  # whole epochs
+        done = self._epoch_of(state.step)  # whole epochs
         return unscored or (done > 0 and last < self.ends[done - 1])
 
     def validate(self) -> Validation:
@@ -272,6 +283,7 @@ class FineTuningJob(Job):
 
     def end(self) -> None:
         """The best values so far."""
+        self._batches.close()
         self.model.load_state(self.best)
 
 

@@ -32,8 +32,9 @@ class FineTuning(Frozen):
         max_grad_norm: norm to which a larger gradient is scaled down; null for no limit.
         dropout: whether training passes use dropout.
         reuse_trunk: run the layers that θ_a does not affect once per example instead of once per epoch, if they have
-            no dropout, and padding does not change what they compute; the results are the same up to rounding. Up to 2
-            GiB of hidden states are kept in memory, and more in a temporary file, which is removed. On by default.
+            no dropout, and padding does not change what they compute; the results are the same up to rounding. On a
+            GPU hidden states are kept in up to a quarter of its spare memory; otherwise up to 2 GiB are kept in memory,
+            and more in a temporary file, which is removed. On by default.
         bucket_by_length: make batches of examples of similar length, still in random order. Less padding is then
             computed, and epochs are faster if lengths vary widely. However, the examples of a batch are then similar
             in length, and a long one weighs more in its batch's mean, so that scores change slightly, up or down. Off

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ from pemeta.estimate import cases, devices, estimate_grid
 from pemeta.estimate.cases import PrimingCase, TuningCase
 from pemeta.estimate.counter import CostCounter, Kind, Work
 from pemeta.estimate.devices import DEVICES, Device, find_device
-from pemeta.estimate.fake import Shape
+from pemeta.estimate.fake import Shape, fake_tensors, gpu_dropout
 from pemeta.estimate.findings import Memory, Step
 from pemeta.estimate.grid import GridEstimate, StageEstimate
+from pemeta.estimate.monitor import StepMonitor
 from pemeta.estimate.steps import EVALUATED, finetuning_step
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config_file import load_config
@@ -150,14 +152,62 @@ def test_plain_steps_among_others_hold_and_cost_what_they_do_alone() -> None:
     assert abs(meta.work.flops - plain.work.flops) > 0.1 * expected
 
 
-def test_a_fused_optimiser_holds_a_copy_of_all_that_it_moves() -> None:
-    case = replace(SMALL, method="full", order="plain").priced
-    assert isinstance(case, PrimingCase)
-    fused = replace(case, shape=replace(case.shape, fused_optimizer=True))
-    before, after = (one.step.phases["optimiser's step"] for one in (case, fused))
+def test_tf32_is_planned_as_such(tmp_path: Path, run_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model's operations take as long as their launch and memory do, unless these cost nothing."""
+    run_config["settings"] = {"plain": {"method": "lora"}}
+    monkeypatch.setattr(devices, "LAUNCH", 0.0)
+    monkeypatch.setattr(devices, "BANDWIDTH_SHARE", 1e12)
+    plain, tf32 = (estimated(tmp_path, run_config, f"precision={one}", device="h100") for one in ("fp32", "tf32"))
+    peaks = DEVICES["h100"].peaks
+    assert plain.seconds / tf32.seconds == pytest.approx(peaks["tf32"] / peaks["fp32"], rel=0.01)
+    assert torch.get_float32_matmul_precision() == "highest"
 
-    assert after.activations == pytest.approx(4 * case.step.parameters.trained, rel=0.1)
-    assert after.activations > before.activations
+
+def test_a_gpu_clips_and_moves_all_parameters_in_a_few_operations() -> None:
+    """A CPU takes several for each parameter, and a copy of the largest one."""
+    updates = []
+    for gpu in (False, True):
+        model = replace(SMALL, method="full").priced.shape.model([PEMethod.parse("full")], [])
+        with fake_tensors(model, gpu), StepMonitor(model, [n for n, _ in model.named_parameters()], gpu) as monitor:
+            for parameter in monitor.trained:
+                parameter.grad = torch.zeros_like(parameter)
+            monitor.counter.begin()
+            held = monitor.counter.held
+            monitor.update()
+            updates.append(
+                (sum(monitor.counter.take_work().values()), monitor.counter.peaks["optimiser's step"].held - held)
+            )
+    (many, copies), (few, nothing) = updates
+    assert few < 20
+    assert many > 4 * len(monitor.trained)
+    assert nothing < 0.05 * copies
+
+
+def test_dropout_keeps_a_byte_for_each_value_on_a_gpu() -> None:
+    """Of 4 bytes and 1; a CPU keeps another 4, and takes more operations."""
+    found = []
+    for mode in (nullcontext(), gpu_dropout()):
+        with FakeTensorMode(), mode, CostCounter() as counter:
+            values = torch.zeros(100, 8, requires_grad=True)
+            counter.begin()
+            before = counter.held
+            out = torch.nn.Dropout(0.1)(values)
+            found.append((counter.held - before, sum(counter.work.values())))
+            out.sum().backward()
+    assert found[1] == (100 * 8 * 5, 1)
+    assert found[0][0] == 100 * 8 * 8
+    assert found[0][1] > 1
+
+
+def test_fused_attention_with_dropout_keeps_no_weights_on_a_gpu() -> None:
+    def step(gpu: bool, dropout: float) -> Step:
+        config = BertConfig(**check.SHAPES["tiny"], intermediate_size=256, attention_probs_dropout_prob=dropout)
+        shape = Shape(config, 128, attention="sdpa", gpu=gpu)
+        return PrimingCase(shape, PEMethod.parse("adapter"), FineTunePriming(query_size=4, outer_dropout=True), 2).step
+
+    weights = 4 * 4 * 128 * 128 * 4  # sentences, heads, places, bytes
+    assert step(True, 0.1).memory.activations == pytest.approx(step(True, 0.0).memory.activations, rel=0.05)
+    assert step(False, 0.1).memory.activations > step(False, 0.0).memory.activations + 2 * weights
 
 
 def test_parts_of_the_memory_are_what_the_parameters_make_them() -> None:
@@ -261,9 +311,28 @@ def test_the_configurations_device_is_recognised(monkeypatch: pytest.MonkeyPatch
     properties = type("Properties", (), {"name": "NVIDIA H100 80GB HBM3", "total_memory": 7})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     assert find_device(None, "cuda:1") == replace(DEVICES["h100"], title="NVIDIA H100 80GB HBM3", memory=7)
-    monkeypatch.setattr(properties, "name", "GeForce 9000")
-    with pytest.raises(ConfigError, match="the speed of a GeForce 9000 is unknown; give --device with a similar one"):
-        find_device(None, "cuda")
+    for other in ("GeForce 9000", "NVIDIA L40S", "NVIDIA T400 4GB", "NVIDIA GH200 480GB", "NVIDIA H100 PCIe"):
+        monkeypatch.setattr(properties, "name", other)
+        with pytest.raises(ConfigError, match=f"the speed of a {other} is unknown; give --device with a similar one"):
+            find_device(None, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("Tesla V100-SXM2-32GB", "v100"),
+        ("Tesla T4", "t4"),
+    ],
+)
+def test_devices_are_recognised_by_their_whole_names(name: str, known: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "resolve_device", torch.device)
+    properties = type("Properties", (), {"name": name, "total_memory": 7})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert find_device(None, "cuda").name == known
 
 
 def estimated(tmp_path: Path, run_config: dict[str, Any], *overrides: str, **given: Any) -> GridEstimate:

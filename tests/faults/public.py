@@ -37,8 +37,9 @@ INSIDE = {
     "problem",
     "check",
     "check_sentence",
+    "make_ahead",
 }
-"""Methods with the signature of PyTorch, and what a learner's clones and the reading of data call."""
+"""Methods with the signature of PyTorch, and what a learner's clones, the reading of data and priming's loop call."""
 
 
 class Stage:

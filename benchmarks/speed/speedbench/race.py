@@ -108,7 +108,7 @@ def _compare(found: list[tuple[Case, Gradients]], entries: list[dict[str, Any]])
     """Write each case's distance from the reference on the same setting into its entry."""
     references = {case: gradients for case, gradients in found if case.contender == REFERENCE}
     for case, gradients in found:
-        reference = references.get(case.on(contender=REFERENCE, batch_tasks=False))
+        reference = references.get(case.on(contender=REFERENCE, batch_tasks=False, padding="padded"))
         if reference is not None and gradients is not reference:
             entry = next(entry for entry in entries if entry["case"] == case.as_dict())
             entry["gradient_difference"] = difference(gradients, reference)
