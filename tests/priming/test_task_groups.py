@@ -74,6 +74,23 @@ def test_the_methods_that_act_on_each_example_say_so():
     assert set(METHODS) - set(GROUPED) == {"full", "head_only", "peft", "prompt"}
 
 
+@each_order
+def test_tasks_whose_sentences_are_in_rows_run_one_after_the_other(order, passes):
+    """Such a row has sentences of one task only, and tasks have unequally many."""
+    model = model_of(LORA, "bert")
+    model.padding = "packed"
+    assert model.packs
+    assert error(LORA, meta(order, batch_tasks=True), model=model) < 1e-10
+    assert not passes
+
+
+def test_last_hidden_states_need_no_rows(passes):
+    model = model_of(Adapter(bottleneck=4, init_std=0.3), "bert")
+    model.padding = "packed"
+    assert error(model.method, meta("first", batch_tasks=True), model=model) < 1e-10
+    assert set(passes) == {2}
+
+
 # Whatever an inner loop may be asked for.
 
 
