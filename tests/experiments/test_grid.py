@@ -466,6 +466,7 @@ def test_a_full_disk_ends_the_run(grid: dict[str, Any], monkeypatch: pytest.Monk
         silent(config_of(grid)).run()
 
 
+@pytest.mark.long  # tests/faults kills runs too
 def test_a_process_that_dies_costs_its_stage_only(grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its number is told, as when a machine runs out of memory, and another process takes its place."""
     grid["settings"] = {"plain": {"method": "adapter"}, "other": {"method": "head_only"}}

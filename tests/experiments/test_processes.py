@@ -176,12 +176,14 @@ def test_a_grid_by_several_processes_has_the_records_of_one(grid, tmp_path, peme
     assert found == expected
     assert not list((tmp_path / "several").rglob("*.pemeta-*"))
     assert not list((tmp_path / "several" / "checkpoints").rglob("*.safetensors"))
-    again = several(launcher=launcher)
-    assert again.returncode == 0
-    assert "12 of 12 runs are done already" in again.stdout
+    if processes == 3:  # in the long test alone
+        again = several(launcher=launcher)
+        assert again.returncode == 0
+        assert "12 of 12 runs are done already" in again.stdout
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_error_is_told_once(grid):
     path, _ = grid
     outcome = launch("-m", "pemeta", "run", path, "sources=[zz]")
