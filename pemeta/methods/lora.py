@@ -82,8 +82,8 @@ class LowRank(nn.Module):
             return output + self.up(inner) * self.scaling  # type: ignore[no-any-return]
         up = self.up.weight.to(inner.dtype)  # as autocast would
         if up.ndim > 2:  # of several tasks, whose examples are behind each other
-            each = [value.reshape(len(up), -1, value.shape[-1]) for value in (output, inner)]
-            return torch.baddbmm(*each, up.transpose(1, 2), alpha=self.scaling).view(output.shape)
+            outputs, inners = (value.reshape(len(up), -1, value.shape[-1]) for value in (output, inner))
+            return torch.baddbmm(outputs, inners, up.transpose(1, 2), alpha=self.scaling).view(output.shape)
         rows = output.flatten(0, -2), inner.flatten(0, -2)
         if torch.compiler.is_compiling():
             return torch.addmm(*rows, up.T, alpha=self.scaling).view(output.shape)
