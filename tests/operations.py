@@ -74,7 +74,8 @@ class Operations(TorchDispatchMode):
             self._there[key] = weakref.finalize(storage, self._there.pop, key, None)
 
     def holds(self, *values):
-        return any(isinstance(v, Tensor) and v.untyped_storage()._cdata in self._there for v in tree_leaves(values))
+        dense = [v for v in tree_leaves(values) if isinstance(v, Tensor) and v.layout is torch.strided]
+        return any(value.untyped_storage()._cdata in self._there for value in dense)
 
     def note_read(self):
         frames = [f for f in traceback.extract_stack() if "/torch/" not in f.filename and f.filename != __file__]

@@ -36,6 +36,7 @@ def counted(method, algorithm, tasks=TASKS, layers=2):
         attn_implementation="sdpa",
     )
     model = PEModel(BertModel(config, add_pooling_layer=False), method)
+    algorithm.prepare(model, 0)
     for task in tasks:
         model.add_head(task.name, task.make_head)
     with only_trainable(model, algorithm.trained(model)) as trained:
