@@ -65,8 +65,8 @@ nitpick_ignore_regex = [
     # Classes of our own that users meet only as the types of arguments that others give.
     (r"py:class", r"pemeta\.data\.(rows\.Row|tables\.reading\.Readers|tables\.held_out\._checked_share)"),
     (r"py:class", r"pemeta\.(training\.job\.Job|utils\.distributed\.Processes|experiments\.build\.Builder)"),
-    (r"py:class", r"pemeta\.data\.(streams\.(Stream|Text)|arrow\.ArrowFile)"),
-    # Settings of tables: their validators, and the rows that only readers see.
+    (r"py:class", r"pemeta\.data\.(streams\.Stream|arrow\.ArrowFile)"),
+    # Settings of data: their types and validators, as autodoc shows them.
     (
         r"py:class",
         r"BeforeValidator|PydanticUndefined|Types|Share|Split|Splits|Pattern|_mark|_of_tags|_checked|_of_labels|_of_task",
