@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from typing_extensions import Self
 
-from pemeta.backbone.checks import check_backbone
+from pemeta.backbone.checks import check_backbone, check_batch
 from pemeta.backbone.given import output_width
 from pemeta.backbone.layer_reuse import TRANSFORMED, is_compiled
 from pemeta.errors import ModelError, excerpt, unknown_name
@@ -263,6 +263,7 @@ class Network(BackboneForward):
 
     def transformed(self, batch: Batch) -> Tensor:
         """Hidden states (B, T, D) as the heads get them: those that the batch holds, if it does."""
+        check_batch(batch)
         if TRANSFORMED in batch:
             return batch[TRANSFORMED]
         hidden = self.hidden_states(batch)
