@@ -76,12 +76,14 @@ class Race:
         cases: each gets a process of its own.
         rounds: timed steps of each case, after one that is not.
         needs_gib: free memory below which the race is left out.
+        trials: further steps of packed cases that are not timed, in which rows of each size are tried once.
     """
 
     name: str
     cases: tuple[Case, ...]
     rounds: int
     needs_gib: float = 2.0
+    trials: int = 0
 
 
 @dataclass(frozen=True)

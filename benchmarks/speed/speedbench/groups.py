@@ -13,6 +13,8 @@ TASKS = (1, 2, 4, 8, 16)
 RIVALS = "pemeta, hand-written, torchopt, higher, maml"
 REAL_RIVALS = "pemeta, hand-written, torchopt"
 REUSED_EPOCHS, COMPARED_EPOCHS = 61, 4
+TRIALS = 4
+"""Steps in which packed passes have met most sizes of sentences and rows."""
 
 
 def full() -> tuple[Group, ...]:
@@ -103,7 +105,7 @@ def _real_race(shape: str, method: str, sentences: int, rounds: int) -> Race:
     cases = [case.on(padding="packed"), *each(case, REAL_RIVALS)]
     if method == "adapter":
         cases += [case.on(contender=name) for name in ("maml", "floor", "floor, tokens only")]
-    return Race(f"{shape}, {method}, {sentences} + {sentences}", tuple(cases), rounds, 14)
+    return Race(f"{shape}, {method}, {sentences} + {sentences}", tuple(cases), rounds, 14, TRIALS)
 
 
 def _real_epochs() -> tuple[Race, ...]:
