@@ -404,6 +404,29 @@ def test_a_part_by_groups_is_the_part_on_each_group(part, keys):
     assert "forward" not in vars(part)
 
 
+class Placed(nn.Module):
+    """Adds what belongs to positions, and a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(4))
+
+    def forward(self, rows, positions):
+        return rows + positions[-rows.shape[1] :] + self.bias
+
+
+def test_what_a_part_gets_for_each_position_is_never_taken_for_examples():
+    """As it would be in batches in which there are as many positions, or twice as many, as examples."""
+    part, rows = Placed(), torch.randn(6, 3, 4)
+    holders = find_holders(part, ["bias"])
+    part._parameters["bias"] = torch.stack([torch.zeros(4), torch.ones(4)])
+    with by_groups(holders, Groups(2, 6)):
+        found = part(rows, torch.full((1, 4), 5.0))
+        torch.testing.assert_close(found, rows + 5 + torch.tensor([0.0, 0, 0, 1, 1, 1])[:, None, None])
+        with pytest.raises(NotByRowsError):
+            part(rows, torch.zeros(5, 4))
+
+
 # What it saves.
 
 VIEWS = {"view", "_unsafe_view", "t", "transpose", "unsqueeze", "squeeze", "expand", "select", "slice", "detach"}
