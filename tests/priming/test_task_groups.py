@@ -344,6 +344,30 @@ def test_an_outer_gradient_of_ones_own_is_taken_of_each_task(passes):
     assert (seen, passes) == (["en", "es"] * 2, [2, 2, 2] * 2)
 
 
+@each_order
+@pytest.mark.parametrize("rule", ["momentum", "warmed up"])
+def test_clones_of_a_group_can_go_on(rule, order, passes):
+    """With the moments and the number of steps of their task."""
+    found = []
+
+    class Further(MetaPriming):
+        """Takes one more step on the query set."""
+
+        name = f"further-{rule}-{order}".replace(" ", "-")
+
+        def outer_gradient(self, clone, original, query):
+            clone.adapt(clone.loss(query.batch, query.task))
+            return super().outer_gradient(clone, original, query)
+
+    for together in (False, True):
+        model = model_of(LORA, "bert")
+        settings = SMALL | {"inner_rule": RULES[rule], "first_order": order == "first", "batch_tasks": together}
+        Further(**settings).accumulate(model, episodes("bert"))
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
+    assert passes == [2, 2, 2]
+
+
 def test_a_method_does_not_act_on_each_example_unless_it_says_so():
     assert not PEMethod.by_example.fget(LORA)
 
