@@ -130,13 +130,16 @@ def _layer_norm(holder: Holder, groups: Groups, x: Tensor) -> Tensor:
 
 
 def _mapped(holder: Holder, groups: Groups, *arguments: Any, **named: Any) -> Any:
-    """Any module, as it is, once for all groups: what has a row for each of the batch's is divided, all else shared.
+    """Any module, as it is, once for all groups: what has a row for each of the batch's is divided.
 
-    A module without such an argument gives what it gives for each group, along a new first dimension.
+    A module without such an argument gives what it gives for each group, along a new first dimension. What is no
+    tensor, or one of a single row, is shared. A tensor of other rows, such as one for each position, is refused: in
+    another batch it could have as many as there are examples, and would be divided.
     """
     leaves, tree = tree_flatten((arguments, named))
-    divided = {i: groups.split(value) for i, value in enumerate(leaves) if groups.divide(value)}
-    if not divided and any(isinstance(value, Tensor) for value in leaves):
+    tensors = {i: value for i, value in enumerate(leaves) if isinstance(value, Tensor)}
+    divided = {i: groups.split(value) for i, value in tensors.items() if value.ndim and len(value) > 1}
+    if not divided and tensors:
         raise NotByRowsError
     places = [(holder.module, key) for key in holder.own] + list(holder.below)
     before = [part._parameters[key] for part, key in places]

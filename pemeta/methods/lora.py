@@ -25,6 +25,7 @@ from pemeta.methods.peft_targets import (
     refuse_unknown_settings,
     targeted_maps,
 )
+from pemeta.utils.modules import is_hooked
 
 CHILD = "pemeta_lora"
 
@@ -76,7 +77,13 @@ class LowRank(nn.Module):
         return self.up(self.down(self.dropout(x))) * self.scaling  # type: ignore[no-any-return]
 
     def beside(self, x: Tensor, output: Tensor) -> Tensor:
-        """``output + s B A dropout(x)`` by one product that adds, so that nothing else of the output's size is made."""
+        """``output + s B A dropout(x)`` by one product that adds, so that nothing else of the output's size is made.
+
+        Where a call of this module, or of ``up``, does anything else, such as a user's hook, they are called.
+        """
+        maps = type(self.up) is nn.Linear and self.up.bias is None and not is_hooked(self.up)
+        if not maps or type(self).forward is not LowRank.forward or is_hooked(self):
+            return output + self(x)  # type: ignore[no-any-return]
         inner = self.down(self.dropout(x))
         if inner.dtype != output.dtype or inner.shape[:-1] != output.shape[:-1] or output.ndim < 2:
             return output + self.up(inner) * self.scaling  # type: ignore[no-any-return]
@@ -92,8 +99,7 @@ class LowRank(nn.Module):
 
 
 def _add(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-    assert isinstance(added, LowRank)
-    return added.beside(arguments[0], output)
+    return added.beside(arguments[0], output) if isinstance(added, LowRank) else output + added(arguments[0])
 
 
 class LoRA(Inserted):

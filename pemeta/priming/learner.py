@@ -72,7 +72,7 @@ class PrimingLearner(SharingLearner):
         keep_path: whether a clone keeps its values after each inner step, as a loss at every step needs.
 
     Attributes:
-        task: the task that a clone was made for; None for all.
+        task, steps: the task that a clone was made for, None for all; and the number of inner steps it has taken.
         inner_losses: of a clone's last :meth:`adapt_to`: the loss before each step, unread.
         path: a clone's values after each inner step, if they are kept.
         reached: names of the parameters that a gradient has reached in a clone's steps.
@@ -167,7 +167,7 @@ class PrimingLearner(SharingLearner):
         """Adapt whatever the partition names, as a learner does that was not cloned."""
         self._owned, self._one_task = self.partition.adapted, False
         self.moments: Moments = {}  # of a clone
-        self._steps, self._failed = 0, False
+        self.steps, self._failed = 0, False
         self.task: str | None = None
         self.inner_losses = InnerLosses()
         self.path: list[dict[str, Tensor]] = []
@@ -299,8 +299,8 @@ class PrimingLearner(SharingLearner):
             self.reached |= found.keys()
             if self.loss_scale != 1:
                 found = {name: gradient / self.loss_scale for name, gradient in found.items()}
-            moved = self.rule.step(owned, found, self.moments, self._steps, self.inner_lr)
-        self._steps += 1
+            moved = self.rule.step(owned, found, self.moments, self.steps, self.inner_lr)
+        self.steps += 1
         self.values = {**owned, **moved}  # the heads of other tasks stay
         if self.keep_path:
             self.path = [*self.path, self.values]

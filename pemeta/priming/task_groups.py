@@ -67,7 +67,7 @@ class TaskGroup:
         self._holders = find_holders(self._model, theta_a)
         self._places = find_places(self._model, theta_a)
         self._places_of_heads = [find_places(self._model, values) for values in heads]
-        self._moments: list[Moments] = [clone.moments for clone in clones]
+        self._moments: list[Moments] = [{kind: dict(own) for kind, own in clone.moments.items()} for clone in clones]
         self._by_element = first.rule.joins_tasks and not any(self._moments)
         self._joined: dict[tuple[int, ...], tuple[Sequence[Batch], Batch | None]] = {}
 
@@ -209,14 +209,37 @@ class TaskGroup:
         The clones can then be used one after the other.
         """
         common = SharedGraph()
-        given = self.with_shared(common, self.values)
+        given, moments = self.with_shared(common, self.values), self._moments_apart(common)
         for task, clone in enumerate(self.clones):
-            clone.values = given.of(task)
+            clone.values, clone.moments, clone.steps = given.of(task), moments[task], len(clone.inner_losses.measured)
         for values in self.path:
             there = given if values is self.values else self.with_shared(common, values)
             for task, clone in enumerate(self.clones):
                 clone.path = [*clone.path, there.of(task)]
         return common
+
+    def _moments_apart(self, common: SharedGraph) -> list[Moments]:
+        """The moments of each task, as leaves like its values."""
+        shared = [
+            {kind: {name: common.share(value) for name, value in own.items()} for kind, own in moments.items()}
+            for moments in self._moments
+        ]
+        if not self._by_element:
+            return shared
+        found: list[Moments] = []
+        for task, moments in enumerate(shared):
+            of_theta_a = {
+                kind: {name: value[task] for name, value in own.items() if name in self.values.theta_a}
+                for kind, own in shared[0].items()
+            }
+            heads = self.values.heads[task]
+            found.append(
+                {
+                    kind: {**own, **{n: v for n, v in moments.get(kind, {}).items() if n in heads}}
+                    for kind, own in of_theta_a.items()
+                }
+            )
+        return found
 
     def conclude(self) -> None:
         """Give each clone its values without the graph, for those who want to know them."""

@@ -39,9 +39,13 @@ def calls_only(module: nn.Module, forward: Callable[..., Any]) -> bool:
     (True, False)
     """
     own = getattr(type(module), "forward", None) is forward and "forward" not in vars(module)
-    hooks = any(value for name, value in vars(module).items() if "_hooks" in name and "state_dict" not in name)
     compiled = vars(module).get("_compiled_call_impl") is not None or torch.compiler.is_compiling()
-    return own and not hooks and not compiled
+    return own and not is_hooked(module) and not compiled
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether a call of a module, or its backward pass, runs hooks."""
+    return any(value for name, value in vars(module).items() if "_hooks" in name and "state_dict" not in name)
 
 
 def state_digest(module: nn.Module) -> str:

@@ -227,6 +227,15 @@ def test_a_low_rank_pair_adds_what_its_two_maps_do():
     assert pair.up.weight.grad.dtype == torch.float32
 
 
+@pytest.mark.parametrize("place", ["", "up"])
+def test_hooks_of_a_low_rank_pair_are_heeded(place):
+    pair, x, output = LowRank(5, 4, 2, 1.5, 0.0), torch.randn(3, 5), torch.randn(3, 4)
+    pair.up.weight.data += 1
+    assert not torch.equal(pair.beside(x, output), output)
+    pair.get_submodule(place).register_forward_hook(lambda part, inputs, out: out * 0)
+    assert torch.equal(pair.beside(x, output), output)
+
+
 class _Beside(torch.nn.Module):
     def __init__(self, pair):
         super().__init__()

@@ -334,6 +334,30 @@ def test_an_outer_gradient_of_ones_own_is_taken_of_each_task(passes):
     assert (seen, passes) == (["en", "es"] * 2, [2, 2, 2] * 2)
 
 
+@each_order
+@pytest.mark.parametrize("rule", ["momentum", "warmed up"])
+def test_clones_of_a_group_can_go_on(rule, order, passes):
+    """With the moments and the number of steps of their task."""
+    found = []
+
+    class Further(MetaPriming):
+        """Takes one more step on the query set."""
+
+        name = f"further-{rule}-{order}".replace(" ", "-")
+
+        def outer_gradient(self, clone, original, query):
+            clone.adapt(clone.loss(query.batch, query.task))
+            return super().outer_gradient(clone, original, query)
+
+    for together in (False, True):
+        model = model_of(LORA, "bert")
+        settings = SMALL | {"inner_rule": RULES[rule], "first_order": order == "first", "batch_tasks": together}
+        Further(**settings).accumulate(model, episodes("bert"))
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
+    assert passes == [2, 2, 2]
+
+
 def test_a_method_does_not_act_on_each_example_unless_it_says_so():
     assert not PEMethod.by_example.fget(LORA)
 
@@ -392,6 +416,29 @@ def test_a_part_by_groups_is_the_part_on_each_group(part, keys):
         with pytest.raises(NotByRowsError, match="set batch_tasks: false"):
             part(rows[:5])
     assert "forward" not in vars(part)
+
+
+class Placed(nn.Module):
+    """Adds what belongs to positions, and a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(4))
+
+    def forward(self, rows, positions):
+        return rows + positions[-rows.shape[1] :] + self.bias
+
+
+def test_what_a_part_gets_for_each_position_is_never_taken_for_examples():
+    """As it would be in batches in which there are as many positions, or twice as many, as examples."""
+    part, rows = Placed(), torch.randn(6, 3, 4)
+    holders = find_holders(part, ["bias"])
+    part._parameters["bias"] = torch.stack([torch.zeros(4), torch.ones(4)])
+    with by_groups(holders, Groups(2, 6)):
+        found = part(rows, torch.full((1, 4), 5.0))
+        torch.testing.assert_close(found, rows + 5 + torch.tensor([0.0, 0, 0, 1, 1, 1])[:, None, None])
+        with pytest.raises(NotByRowsError):
+            part(rows, torch.zeros(5, 4))
 
 
 # What it saves.
