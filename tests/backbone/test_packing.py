@@ -87,6 +87,7 @@ def test_rows_are_no_longer_than_they_are_worth():
     assert len(many.rows) > 4
     assert cost(len(many.rows), many.length, 64) < cost(1, 64 * 40, 64)
     assert plan([40] * 64, 512, limit=100).length <= 100
+    assert [plan([19, 5, 3], 8, limit=n, align=True).length for n in (20, 24)] == [19, 24]
 
 
 def test_the_mask_keeps_sentences_apart():
@@ -243,6 +244,19 @@ def test_rows_are_for_the_prompt_that_they_were_made_for():
     model.attach(Prompt(length=3))
     with pytest.raises(ModelError, match="a prompt of 0 vectors, but the attached methods prepend 3"):
         model.hidden_states(placed)
+
+
+def test_a_pass_over_rows_that_ends_early_leaves_the_next_as_it_is():
+    """Its prompt stays in its rows, while that of another model is dropped at the end."""
+    images = PEModel(ARCHITECTURES["vit"].backbone("sdpa"), Prompt(length=2))
+    batch = ARCHITECTURES["vit"].inputs()
+    expected = images.hidden_states(batch)
+    model = model_on("bert", LoRA(rank=2, top_layers=1))
+    model.attach(Prompt(length=3))
+    model.padding = "packed"
+    [reused] = model.reusing([model.placed(sentences(5, 3))])
+    assert "input_of_layer_1" in reused
+    torch.testing.assert_close(images.hidden_states(batch), expected)
 
 
 def test_padding_on_the_left_stays():
