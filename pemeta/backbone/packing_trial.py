@@ -201,8 +201,8 @@ def _in_float32(backbone: nn.Module) -> Iterator[None]:
     """Let a backbone hold float32 in place of half precision within the block."""
     before: list[tuple[dict[str, Any], str, Tensor]] = []
     for part in backbone.modules():
-        for held in (part._parameters, part._buffers):
-            before += [(held, key, value) for key, value in held.items() if value is not None and value.dtype in HALF]
+        for own in (part._parameters, part._buffers):
+            before += [(own, key, value) for key, value in own.items() if value is not None and value.dtype in HALF]
     wide: dict[int, Tensor] = {}  # one for all places of a tied parameter
     try:
         for held, key, value in before:
