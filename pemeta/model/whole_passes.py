@@ -96,9 +96,11 @@ class WholePasses(nn.Module):
     def placed(self, batch: Batch) -> Batch:
         """Move a batch to the model's device, and pack it as :attr:`padding` says.
 
+        Rows are of the inputs that the batch has by now; where these are changed later, a pass refuses the batch.
+
         Raises:
             ModelError: a token is not in the vocabulary, which is checked before the move because CUDA would report
-                it late and unclearly.
+                it late and unclearly; or the batch has rows of other inputs.
         """
         check_batch(batch)
         check_token_ids(self.backbone, batch)
