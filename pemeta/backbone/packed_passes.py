@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Literal
 
 from torch import Tensor, nn
@@ -92,10 +92,7 @@ class PackedPasses:
         for known, tried, answer in self._found:
             if (known, tried) == (case, sizes):
                 return answer
-        # Attention runs in lower precision only where types differ, as those of a layer in float32 amid others do.
-        types = {parameter.dtype for parameter in backbone.parameters()}
-        with autocast() if len(types) > 1 else nullcontext():
-            answer = found_form(backbone, sizes, planned.room, content, states, compared)
+        answer = found_form(backbone, sizes, planned.room, content, states, autocast, compared)
         told = any(known == case and other is None for known, _, other in self._found)
         self._found.append((case, sizes, answer))
         if answer is None and self.padding == "packed" and not told:

@@ -147,8 +147,9 @@ def plan(lengths: Sequence[int], width: int, *, room: int = 0, limit: int | None
         for found in {length, max(longest, min(length + length // 16, limit or length * 2))}:
             rows = first_fit(sizes, found)
             filled = max(sum(sizes[i] for i in row) for row in rows)
-            if align:
-                filled = -(-filled // _ALIGNED) * _ALIGNED
+            aligned = -(-filled // _ALIGNED) * _ALIGNED
+            if align and (limit is None or aligned <= limit):
+                filled = aligned
             price = cost(len(rows), filled, width)
             if best is None or (price, filled) < best[:2]:
                 best = price, filled, rows

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from pemeta.backbone.positions import first_position, position_limit
 from pemeta.backbone.row_masks import Form, has_mixed_layers, reaches, row_masks, windows
 from pemeta.typing import Batch
 from pemeta.utils.hub import quiet
+from pemeta.utils.precision import HALF
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 """Of an error, relative to the size of a vector; in float64 some architectures compute a softmax in float32."""
@@ -26,7 +28,6 @@ _TOLERANCE_OF_HALF = 5e-2
 _SHARE = 1e-2
 """Largest error as a share of what comes of sentences that see each other, and of tokens in another order: a trial that
 could not tell the right rows from wrong ones, as where weights are near zero at first, does not count; our choice."""
-_SHARE_OF_HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,13 @@ def found_form(
     room: int,
     content: Content,
     states: Callable[[Batch], Tensor],
+    autocast: Callable[[], AbstractContextManager[object]],
     compared: Callable[[nn.Module], AbstractContextManager[None]],
 ) -> Form | None:
     """The way in which rows of sentences give the hidden states of padded ones; None if there is none.
+
+    That of a backbone in half precision is found in float32, because its own rounding hides what a window leaves out,
+    or what positions do; then it has to work in half precision, too.
 
     Args:
         backbone: the backbone, with its methods.
@@ -90,6 +95,7 @@ def found_form(
         room: number of places that a prompt takes in each sentence.
         content: of the sentences.
         states: the last hidden states of a batch: (B, T, D), or (R, L, D) of a packed one.
+        autocast: lower precision, which the comparison uses only if passes need it.
         compared: passes that leave no trace.
     """
     vocabulary = _vocabulary(backbone)
@@ -101,22 +107,42 @@ def found_form(
     types = max(1, getattr(backbone.config, "type_vocab_size", None) or 1) if content.types else 0
     batch = trial_batch(planned.lengths, vocabulary, pad, types=types, pads=content.pads)
     batch = {key: value.to(device) for key, value in batch.items()}
+    trial = partial(_best_form, backbone, batch, planned, states, pad or 0)
+    dtypes = {parameter.dtype for parameter in backbone.parameters()}
     with compared(backbone), _awake(backbone), quiet():
         try:
-            expected = states(batch)
-        except Exception:  # it takes more than sentences
+            with _in_float32(backbone):
+                form = trial(_forms(backbone))
+        except (MemoryError, RuntimeError):  # there is no room for that
             return None
-        if expected.shape[:2] != batch["input_ids"].shape:
-            return None
-        dtype, turned = next(backbone.parameters()).dtype, _turned(batch)
-        ids = batch["input_ids"].gather(1, turned)
-        order = _error(
-            states({**batch, "input_ids": ids}).gather(1, turned[..., None].expand_as(expected)), expected, batch
-        )
-        for form in _forms(backbone):
-            if _gives(expected, order, batch, planned, form, states, dtype, pad or 0):
-                return form
-    return None
+        if form is None or dtypes.isdisjoint(HALF):
+            return form
+        # Attention runs in lower precision only where types differ, as those of a layer in float32 amid others do.
+        with autocast() if len(dtypes) > 1 else nullcontext():
+            return trial([form])
+
+
+def _best_form(
+    backbone: nn.Module, batch: Batch, planned: Plan, states: Callable[[Batch], Tensor], pad: int, forms: Iterable[Form]
+) -> Form | None:
+    """The first form that gives the hidden states of a padded batch; where there are windows, the most exact."""
+    try:
+        expected = states(batch)
+    except Exception:  # it takes more than sentences
+        return None
+    if expected.shape[:2] != batch["input_ids"].shape:
+        return None
+    dtype, turned = next(backbone.parameters()).dtype, _turned(batch)
+    ids = batch["input_ids"].gather(1, turned)
+    other = states({**batch, "input_ids": ids}).gather(1, turned[..., None].expand_as(expected))
+    order, best = _error(other, expected, batch), None
+    for form in forms:
+        error = _error_of(expected, order, batch, planned, form, states, dtype, pad)
+        if error is not None and (best is None or error < best[0]):
+            best = error, form
+        if best is not None and not windows(backbone):  # of which one, a little too wide, is wrong by little
+            break
+    return None if best is None else best[1]
 
 
 def _turned(batch: Batch) -> Tensor:
@@ -126,7 +152,7 @@ def _turned(batch: Batch) -> Tensor:
     return torch.where(mask != 0, mask.sum(1, keepdim=True) - 1 - columns, columns)
 
 
-def _gives(
+def _error_of(
     expected: Tensor,
     order: float,
     batch: Batch,
@@ -135,10 +161,11 @@ def _gives(
     states: Callable[[Batch], Tensor],
     dtype: torch.dtype,
     pad: int,
-) -> bool:
-    """Whether rows give the expected hidden states, and others if their sentences are not kept apart.
+) -> float | None:
+    """The error of rows; None unless they give the expected hidden states, and others if sentences are not kept apart.
 
-    The error also has to be small beside ``order``, that of tokens in another order.
+    The error also has to be small beside ``order``, that of tokens in another order. In half precision, whose rounding
+    may be as large, neither is asked.
     """
     rows = pack(batch, planned, form, dtype, pad)
     one = row_masks(planned.segments().clamp(max=0).to(batch["input_ids"].device), form, dtype)
@@ -146,15 +173,17 @@ def _gives(
     try:
         found = states(rows)
         if found.shape[:2] != (len(planned.rows), planned.length):
-            return False
+            return None
         error = _error(unpacked(found, rows), expected, batch)
         if not error <= _TOLERANCE.get(dtype, _TOLERANCE_OF_HALF):  # nor if it is no number
-            return False
+            return None
+        if dtype in HALF:
+            return error
         wrong = _error(unpacked(states(together), rows), expected, batch)
     except Exception:  # of a mask of another form than it takes
-        return False
+        return None
     rounding = max(error, torch.finfo(dtype).eps)
-    return rounding <= (_SHARE if dtype in _TOLERANCE else _SHARE_OF_HALF) * min(wrong, order)
+    return error if rounding <= _SHARE * min(wrong, order) else None
 
 
 def _error(found: Tensor, expected: Tensor, batch: Batch) -> float:
@@ -165,6 +194,26 @@ def _error(found: Tensor, expected: Tensor, batch: Batch) -> float:
         found, expected = found.float(), expected.float()
     error, size = (found - expected).norm(dim=-1), expected.norm(dim=-1)
     return float((error / size).where(error != 0, 0.0).max())
+
+
+@contextmanager
+def _in_float32(backbone: nn.Module) -> Iterator[None]:
+    """Let a backbone hold float32 in place of half precision within the block."""
+    before: list[tuple[dict[str, Any], str, Tensor]] = []
+    for part in backbone.modules():
+        for own in (part._parameters, part._buffers):
+            before += [(own, key, value) for key, value in own.items() if value is not None and value.dtype in HALF]
+    wide: dict[int, Tensor] = {}  # one for all places of a tied parameter
+    try:
+        for held, key, value in before:
+            if id(value) not in wide:
+                made = value.detach().float()
+                wide[id(value)] = nn.Parameter(made, requires_grad=False) if isinstance(value, nn.Parameter) else made
+            held[key] = wide[id(value)]
+        yield
+    finally:
+        for held, key, value in before:
+            held[key] = value
 
 
 @contextmanager

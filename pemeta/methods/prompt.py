@@ -113,10 +113,10 @@ def _extended(value: Tensor | None, prompt: int, fill: int) -> Tensor | None:
 
 def _strip(backbone: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
     """Remove the prompt's hidden states from the backbone's output (a forward hook)."""
-    if _ROWS.get():
+    holder = backbone if CHILD in backbone._modules else backbone.get_submodule("embeddings")
+    if holder is backbone and _ROWS.get():  # else it is of another model's pass, which has ended early
         _ROWS.set(False)
         return output
-    holder = backbone if CHILD in backbone._modules else backbone.get_submodule("embeddings")
     prompt = getattr(holder, CHILD).tokens.shape[0]
     output.last_hidden_state = output.last_hidden_state[:, prompt:]
     return PADDING_LAST.after(output) if holder is backbone else output

@@ -23,6 +23,7 @@ from pemeta.backbone.layer_reuse import (
     separable,
 )
 from pemeta.backbone.packing import as_rows, is_packed, joined_facts, unpacked
+from pemeta.backbone.row_origin import is_unchanged
 from pemeta.errors import ModelError
 from pemeta.methods.base import PEMethod
 from pemeta.model.whole_passes import WholePasses
@@ -135,7 +136,7 @@ class BackboneForward(WholePasses):
 
     def _joined_rows(self, whole: Batch, batches: Sequence[Batch]) -> Batch | None:
         """Packed batches as one, in rows of all their sentences; None if they cannot run so."""
-        facts = joined_facts(batches)
+        facts = joined_facts(batches) if all(map(is_unchanged, batches)) else None
         if facts is None or any(method.extra_positions for method in self.attached):
             return None  # each batch's rows have places for a prompt, whose hidden states would be lost
         return self._rows({**whole, **facts})

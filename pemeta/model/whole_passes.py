@@ -21,6 +21,7 @@ from pemeta.backbone.packed_passes import PackedPasses, Padding
 from pemeta.backbone.packing import LENGTHS, PADS, ROOM, facts_of, is_packed, packed_inputs, trial_batch, unpacked
 from pemeta.backbone.positions import padding_tokens
 from pemeta.backbone.row_masks import by_kind_of_layer
+from pemeta.backbone.row_origin import check_rows, is_unchanged, note_origin
 from pemeta.errors import ConfigError, DataError, ModelError, excerpt
 from pemeta.heads.base import has_labels
 from pemeta.methods.base import PEMethod
@@ -95,9 +96,11 @@ class WholePasses(nn.Module):
     def placed(self, batch: Batch) -> Batch:
         """Move a batch to the model's device, and pack it as :attr:`padding` says.
 
+        Rows are of the inputs that the batch has by now; where these are changed later, a pass refuses the batch.
+
         Raises:
             ModelError: a token is not in the vocabulary, which is checked before the move because CUDA would report
-                it late and unclearly.
+                it late and unclearly; or the batch has rows of other inputs.
         """
         check_batch(batch)
         check_token_ids(self.backbone, batch)
@@ -108,10 +111,14 @@ class WholePasses(nn.Module):
         if self.padding == "padded" or "trunk" in batch:
             return placed
         known = {key: batch[key] for key in (LENGTHS, PADS, ROOM) if key in batch}
-        facts = known or facts_of(batch, padding_tokens(self.backbone))
-        if facts is None or is_packed(batch):
+        if is_packed(batch):
+            check_rows(batch)
             return {**placed, **known}
+        facts = known if known and is_unchanged(batch) else facts_of(batch, padding_tokens(self.backbone))
+        if facts is None:
+            return placed
         placed.update(facts)  # as they are: where values decide what runs, a device would be waited for
+        note_origin(placed)
         return self._rows(placed) or placed
 
     def _rows(self, batch: Batch) -> Batch | None:
@@ -119,7 +126,7 @@ class WholePasses(nn.Module):
         room = self._room
         if room and has_states(batch):
             return None  # they would lack the prompt's
-        return self._packed.packed(
+        rows = self._packed.packed(
             self.backbone,
             batch,
             room=room,
@@ -128,6 +135,9 @@ class WholePasses(nn.Module):
             autocast=self._autocast,
             kind=(self.attached, attention_of(self.backbone), self.backbone.dtype),
         )
+        if rows is not None:
+            note_origin(rows)
+        return rows
 
     @property
     def _room(self) -> int:
@@ -155,6 +165,8 @@ class WholePasses(nn.Module):
                 f"a batch's rows have places for a prompt of {int(batch[ROOM])} vectors, but the attached methods "
                 f"prepend {self._room}; give the batch to placed() again, as it was before"
             )
+        if is_packed(batch):
+            check_rows(batch)
         inputs = {
             key: as_held(value, next(self.backbone.parameters())) if value.is_floating_point() else value
             for key, value in packed_inputs(batch).items()

@@ -87,6 +87,7 @@ def test_rows_are_no_longer_than_they_are_worth():
     assert len(many.rows) > 4
     assert cost(len(many.rows), many.length, 64) < cost(1, 64 * 40, 64)
     assert plan([40] * 64, 512, limit=100).length <= 100
+    assert [plan([19, 5, 3], 8, limit=n, align=True).length for n in (20, 24)] == [19, 24]
 
 
 def test_the_mask_keeps_sentences_apart():
@@ -143,6 +144,26 @@ def test_windows_stay(name, attention, method):
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-7 * float(expected.abs().max()))
     assert packed
     assert model._packed._found[-1][-1].near
+
+
+def test_half_precision_does_not_hide_positions():
+    """RoFormer's, by the row, are off by four times what float16 rounds by."""
+    assert is_taken(PEModel(ARCHITECTURES["bert"].backbone("sdpa").half(), LoRA(rank=2)), sentences(6, 3, 4))
+    backbone = animals.ROWS["roformer"].backbone("eager").half()
+    assert not is_taken(PEModel(backbone, Adapter(bottleneck=2)), sentences(12, 3, 5, 7))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_does_not_hide_a_window(dtype):
+    """Of the masks that round alike, the one that float32 tells is taken."""
+    wide = {"local_attention": 64, "max_position_embeddings": 600}
+    row = dataclasses.replace(ARCHITECTURES["modernbert"], fields=ARCHITECTURES["modernbert"].fields | wide)
+    model = PEModel(row.backbone("sdpa").to(dtype), LoRA(rank=2))
+    kept = {name: (id(value), value.dtype) for name, value in model.state_dict(keep_vars=True).items()}
+    assert is_taken(model, sentences(200, 5))
+    assert model._packed._found[-1][-1].near == 32
+    assert {name: (id(value), value.dtype) for name, value in model.state_dict(keep_vars=True).items()} == kept
 
 
 def is_taken(model, batch):
@@ -243,6 +264,55 @@ def test_rows_are_for_the_prompt_that_they_were_made_for():
     model.attach(Prompt(length=3))
     with pytest.raises(ModelError, match="a prompt of 0 vectors, but the attached methods prepend 3"):
         model.hidden_states(placed)
+
+
+def test_rows_are_of_the_inputs_that_a_batch_has():
+    """Or what was changed after placed() would be left out of a pass."""
+    model = model_on("bert")
+    model.padding = "packed"
+    batch = sentences(6, 3, 4)
+    placed = model.placed(batch)
+    copied = copy.deepcopy(placed)
+    torch.testing.assert_close(model.hidden_states(copied), model.hidden_states(placed))
+    with pytest.raises(ModelError, match="the input_ids of a batch are not those of its rows"):
+        model.hidden_states({**placed, "input_ids": placed["input_ids"].flip(0)})
+    for change in (
+        {"attention_mask": sentences(6, 3, 3)["attention_mask"]},
+        {"token_type_ids": torch.ones_like(batch["input_ids"])},
+        {"position_ids": torch.arange(6).expand(3, -1)},
+    ):
+        with pytest.raises(ModelError, match=f"the {next(iter(change))} of a batch"):
+            model.placed({**placed, **change})
+    copied["input_ids"][0, 0] = 7
+    with pytest.raises(ModelError, match="input_ids"):
+        model.hidden_states(copied)
+
+
+def test_facts_are_of_the_inputs_that_a_batch_has():
+    model = model_on("bert")
+    model.padding = "auto"
+    placed = model.placed(sentences(6, 6, 6, 5))
+    assert not is_packed(placed)
+    changed = {**placed, **sentences(12, 3, 2, 2)}
+    again = model.placed(changed)
+    assert is_packed(again)
+    with torch.no_grad():
+        found, expected = model.hidden_states(again), model.hidden_states(sentences(12, 3, 2, 2))
+    mask = changed["attention_mask"] != 0
+    torch.testing.assert_close(found[mask], expected[mask])
+
+
+def test_a_pass_over_rows_that_ends_early_leaves_the_next_as_it_is():
+    """Its prompt stays in its rows, while that of another model is dropped at the end."""
+    images = PEModel(ARCHITECTURES["vit"].backbone("sdpa"), Prompt(length=2))
+    batch = ARCHITECTURES["vit"].inputs()
+    expected = images.hidden_states(batch)
+    model = model_on("bert", LoRA(rank=2, top_layers=1))
+    model.attach(Prompt(length=3))
+    model.padding = "packed"
+    [reused] = model.reusing([model.placed(sentences(5, 3))])
+    assert "input_of_layer_1" in reused
+    torch.testing.assert_close(images.hidden_states(batch), expected)
 
 
 def test_padding_on_the_left_stays():
