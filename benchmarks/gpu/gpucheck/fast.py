@@ -66,7 +66,7 @@ def steps(setting: Setting) -> Iterator[Finding]:
         with numerics(tf32=tf32):
             plain = _plain_fine_tuning(setting, dtype)
             yield {"step": "plain fine-tuning", "precision": precision, **plain}
-            for method, together in (("adapter", False), ("adapter", True), ("lora", False)):
+            for method, together in (("adapter", False), ("adapter", True), ("lora", False), ("lora", True)):
                 found = _outer_step(setting, method, dtype, together)
                 share = round(found["teraflops"] / plain["teraflops"], 3)
                 case = {"step": "priming", "method": method, "batch_tasks": together, "precision": precision}
