@@ -249,7 +249,8 @@ class PrimingLearner(SharingLearner):
             different = {id(batch): batch for batch in batches}
             reused = dict(zip(different, shared.reusing(list(different.values()), self.method), strict=True))
             given = [reused[id(batch)] for batch in batches]
-            with narrow_for(self, self.partition.theta_p if self.first_order else (), given, task):
+            theta_p = self.partition.theta_p if self.first_order else ()
+            with narrow_for(self, theta_p, given, lambda batch: self.loss(batch, task)):
                 for batch in given:
                     loss = self.loss(batch, task)
                     losses.append(loss.detach())

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pemeta.backbone.attention import attention_of
-from pemeta.backbone.layer_reuse import TRANSFORMED, is_compiled, is_stochastic
+from pemeta.backbone.layer_reuse import is_compiled, is_stochastic
 from pemeta.backbone.structure.undisturbed import has_values
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.placing import find_places, placed
@@ -36,16 +36,15 @@ _found: WeakKeyDictionary[nn.Module, list[tuple[object, tuple[str, ...]]]] = Wea
 
 
 def narrow_for(
-    clone: SharingLearner, theta_p: Sequence[str], batches: Sequence[Batch], task: str
+    clone: SharingLearner, theta_p: Sequence[str], batches: Sequence[Batch], loss: Callable[[Batch], Tensor]
 ) -> AbstractContextManager[None]:
-    """:func:`narrow_once` for the passes of one clone on batches of a task."""
-    model = _model_of(clone)
+    """:func:`narrow_once` for the passes of one clone, which give a loss for each batch."""
 
     def results() -> list[Tensor]:
+        of_batch = loss(batches[0])  # first, as it refuses wrong batches
         with torch.inference_mode(False), torch.enable_grad(), clone.placed():
             own = {key: value.clone() if value.is_inference() else value for key, value in batches[0].items()}
-            hidden = model.transformed(own)
-            return [hidden, model.loss({**own, TRANSFORMED: hidden}, task)]
+            return [_model_of(clone).transformed(own), of_batch]
 
     return narrow_once(clone, theta_p, batches, results, list((clone.values or {}).values()))
 
@@ -117,7 +116,8 @@ def _tried(
     uses = _Uses({name: parameters[name] for name in theta_p}, model.autocast_dtype)
     with generators_kept(model.device), uses:
         expected = results()
-        torch.autograd.grad([one.sum() for one in expected if one.requires_grad], list(values), allow_unused=True)
+        if sums := [one.sum() for one in expected if one.requires_grad]:  # else it is refused by whoever asks for it
+            torch.autograd.grad(sums, list(values), allow_unused=True)
     try:
         with generators_kept(model.device), _copied(clone, uses.copied):
             found = results()

@@ -44,9 +44,9 @@ def without_copies(monkeypatch):
         monkeypatch.setattr(one, name, lambda *_: nullcontext())
 
 
-def adapted(model, architecture="bert", **options):
+def adapted(model, architecture="bert", kind=PrimingLearner):
     """Values and losses after an inner loop, and the casts in it; the first inner loop tries what may be copied."""
-    given, learner = model.placed(batch(architecture, 1)), PrimingLearner(model, 0.1, **options)
+    given, learner = model.placed(batch(architecture, 1)), kind(model, 0.1)
     learner.clone("en").adapt_to([given] * STEPS, "en")
     clone = learner.clone("en")
     with Casts(model) as casts:
@@ -148,3 +148,18 @@ def test_a_weight_that_a_pass_looks_at_is_not_copied():
     wide.register_forward_hook(lambda part, _, output: output * (2 if part.bias.dtype is torch.bfloat16 else 1))
     *_, casts = adapted(model)
     assert casts.together == 0
+
+
+class Watching(PrimingLearner):
+    def loss(self, batch, task):
+        return super().loss(batch, task) + 0.1 * self.shared.backbone.encoder.layer[0].output.dense.weight.sum()
+
+
+def test_a_loss_of_ones_own_may_look_at_a_weight(monkeypatch):
+    losses, values, casts = adapted(in_bfloat16(LORA), kind=Watching)
+    assert casts.together > 10
+    assert casts.alone == STEPS
+    without_copies(monkeypatch)
+    others, expected, _ = adapted(in_bfloat16(LORA), kind=Watching)
+    assert losses == others
+    assert all(torch.equal(values[name], expected[name]) for name in expected)
