@@ -27,10 +27,19 @@ from pemeta.backbone.attention import PREFIXED
 from pemeta.backbone.layer_reuse import is_compiled
 from pemeta.utils.remembered import Remembered
 
-_MAKERS = ("create_bidirectional_mask", "create_bidirectional_sliding_window_mask")
+_MAKERS = (
+    "create_bidirectional_mask",
+    "create_bidirectional_sliding_window_mask",
+    "create_causal_mask",
+    "create_sliding_window_causal_mask",
+)
 """Functions of transformers' that make a mask from one (B, T) and nothing else; modules import them by name."""
-_SKIP = "allow_is_bidirectional_skip"
-"""Argument of such a function: whether it may ask if nothing is masked."""
+_SKIPS = ("allow_is_bidirectional_skip", "allow_is_causal_skip")
+"""Argument of such a function, which has one of them: whether it may ask if nothing is masked."""
+_READ = {"config", "attention_mask", "inputs_embeds"}
+"""Arguments that such a function must have, and from which it makes a mask."""
+_UNREAD = {"position_ids"}
+"""Arguments of which it makes nothing where it has a mask."""
 
 is_full = Remembered(lambda mask: bool(mask.all()))
 """Whether a mask (B, T) masks nothing."""
@@ -96,22 +105,26 @@ def _remove(used: Sequence[tuple[dict[str, Any], str]]) -> None:
 def _remembering(make: Callable[..., Any]) -> Callable[..., Any]:
     """The function, which remembers what it has made from a mask."""
     known: Remembered[dict[Any, Any]] = Remembered(lambda mask: {})
-    may_skip = _SKIP in inspect.signature(make).parameters
+    parameters = inspect.signature(make).parameters
+    skip = next((name for name in _SKIPS if name in parameters), None)
 
     @functools.wraps(make)
     def made(*arguments: Any, **given: Any) -> Any:
         mask, embeddings = given.get("attention_mask"), given.get("inputs_embeds")
-        others = [key for key, value in given.items() if value is not None]
-        if arguments or set(others) != {"config", "attention_mask", "inputs_embeds"} or not _keeps(mask, embeddings):
+        there = {key for key, value in given.items() if value is not None}
+        if arguments or there - _UNREAD != _READ or not _keeps(mask, embeddings):
             return make(*arguments, **given)
         assert mask is not None
         assert embeddings is not None
+        mask = _looked_at(mask)
         kind = str(given["config"]._attn_implementation).removeprefix(PREFIXED)
         key = id(given["config"]), kind, embeddings.shape[:2], embeddings.dtype, embeddings.device
         found = known(mask)
         if key not in found or _changes(found[key][1]) != found[key][2]:
-            if may_skip and kind == "sdpa" and is_full.knows(mask):  # transformers would ask the device
-                given |= {"attention_mask": None} if is_full(mask) else {_SKIP: False}
+            if skip and kind == "sdpa" and is_full.knows(mask):  # transformers would ask the device
+                # Without a mask, positions would be asked whether there are several sentences in a row.
+                given |= {"attention_mask": None, "position_ids": None} if is_full(mask) else {skip: False}
+                given = {key: value for key, value in given.items() if key in parameters}
             result = make(**given)
             if result is mask or not (result is None or isinstance(result, Tensor)):
                 return result
@@ -126,6 +139,14 @@ def _keeps(mask: object, embeddings: object) -> bool:
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return False
     return type(mask) is Tensor and isinstance(embeddings, Tensor) and mask.shape == embeddings.shape[:2]
+
+
+def _looked_at(mask: Tensor) -> Tensor:
+    """The mask that another one is a view of as a whole: GPT-2 makes a new view in each pass."""
+    base = mask._base
+    if type(base) is not Tensor or base.dtype != mask.dtype or base.storage_offset() != mask.storage_offset():
+        return mask
+    return base if (base.shape, base.stride()) == (mask.shape, mask.stride()) else mask
 
 
 def _changes(made: Tensor | None) -> int:

@@ -24,6 +24,7 @@ from pemeta.priming.inner_checks import InnerLosses, check_loss, check_rate, che
 from pemeta.priming.inner_rules.base import InnerRule, Moments
 from pemeta.priming.inner_rules.sgd import SGD
 from pemeta.priming.layout import facts
+from pemeta.priming.narrow_copies import narrow_for
 from pemeta.priming.placing import placed
 from pemeta.priming.sharing import SharingLearner
 from pemeta.training.master_values import moments_of
@@ -247,10 +248,13 @@ class PrimingLearner(SharingLearner):
         ):
             different = {id(batch): batch for batch in batches}
             reused = dict(zip(different, shared.reusing(list(different.values()), self.method), strict=True))
-            for batch in batches:
-                loss = self.loss(reused[id(batch)], task)
-                losses.append(loss.detach())
-                self._step(loss)
+            given = [reused[id(batch)] for batch in batches]
+            theta_p = self.partition.theta_p if self.first_order else ()
+            with narrow_for(self, theta_p, given, lambda batch: self.loss(batch, task)):
+                for batch in given:
+                    loss = self.loss(batch, task)
+                    losses.append(loss.detach())
+                    self._step(loss)
             self.inner_losses = InnerLosses(losses, [batch.get("labels") for batch in batches], self.inner_lr)
             return self.losses if wait else []
 
@@ -274,7 +278,7 @@ class PrimingLearner(SharingLearner):
         """Disable gradients of θ_p, which the original shares, for the duration of the block."""
         named = self.layout.parameters
         # Alone, or another thread's query pass would lose the gradient.
-        with self._alone(), constant([named[name] for name in self.partition.theta_p]):
+        with placed(self.shared, self, (), {}, self.verify), constant([named[name] for name in self.partition.theta_p]):
             yield
 
     def verify(self) -> None:
@@ -282,10 +286,6 @@ class PrimingLearner(SharingLearner):
         if self._failed:
             raise ModelError("an inner loop of this clone has failed and released its graph; make a new clone")
         super().verify()
-
-    def _alone(self) -> AbstractContextManager[None]:
-        """Refuse passes of other clones, and of this one in other threads, within the block."""
-        return placed(self.shared, self, (), {}, self.verify)
 
     def _step(self, loss: Tensor) -> None:
         owned = self.adapted_parameters()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from pemeta.priming.group_trial import Examined, joined_rows, number_of_rows, ow
 from pemeta.priming.inner_checks import InnerLosses, check_used
 from pemeta.priming.inner_rules.base import Moments
 from pemeta.priming.learner import PrimingLearner
+from pemeta.priming.narrow_copies import narrow_once
 from pemeta.priming.placing import find_places, placed
 from pemeta.typing import Batch
 
@@ -93,12 +94,15 @@ class TaskGroup:
 
     def losses_at(self, values: Values, batches: Sequence[Batch]) -> list[Tensor]:
         """The same at other values."""
+        return [loss for _, loss in self._verified_results(values, batches)]
+
+    def _verified_results(self, values: Values, batches: Sequence[Batch]) -> list[tuple[Tensor, Tensor]]:
         first, whole = self.clones[0], self._whole(batches)
         if whole is None:
             raise NotByRowsError
         try:
             with first.attention(), torch.inference_mode(False), torch.enable_grad(), self._all_verified():
-                return [loss for _, loss in self._results(values, batches, whole)]
+                return self._results(values, batches, whole)
         except NotByRowsError:
             self._trial.refuse(self._examined(batches, whole))
             self._joined.clear()
@@ -145,7 +149,7 @@ class TaskGroup:
         if not all(map(self.joins, zip(*batches, strict=True))):
             return False
         try:
-            with first.theta_p_constant() if first.first_order else nullcontext():
+            with first.theta_p_constant() if first.first_order else nullcontext(), self._narrow(batches):
                 for number, together in enumerate(zip(*batches, strict=True)):
                     losses = self.losses(together)
                     measured.append([loss.detach() for loss in losses])
@@ -158,6 +162,16 @@ class TaskGroup:
         for clone, own, before in zip(self.clones, batches, zip(*measured, strict=True), strict=True):
             clone.inner_losses = InnerLosses(before, [batch.get("labels") for batch in own], clone.inner_lr)
         return True
+
+    def _narrow(self, batches: Sequence[Sequence[Batch]]) -> AbstractContextManager[None]:
+        """Copies of θ_p in autocast's type within the block, whose passes are on these batches."""
+        first, together = self.clones[0], [own[0] for own in batches]
+
+        def results() -> list[Tensor]:
+            return [one for pair in self._verified_results(self.values, together) for one in pair]
+
+        values = [*self.values.theta_a.values(), *(value for own in self.values.heads for value in own.values())]
+        return narrow_once(first, first.partition.theta_p if first.first_order else (), batches[0], results, values)
 
     def _step(self, losses: Sequence[Tensor], number: int) -> None:
         first, (theta_a, heads) = self.clones[0], self.values

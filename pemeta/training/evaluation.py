@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from pemeta.backbone.masks import masks_once
 from pemeta.data.examples import Decoded, Examples, Scored
 from pemeta.errors import DataError, ModelError, counted
 from pemeta.model.given import require_model
@@ -44,7 +45,7 @@ def predict(
     require_model(model, "predict")
     decoded: dict[int, Decoded] = {}
     _check_labels(model, data, task)
-    with modes_kept(model):
+    with modes_kept(model), masks_once(model.backbone):
         model.eval()
         parts = list(_batches(model, data, batch_size, max_tokens))
         batches = in_turn(lambda part: pinned(data.batch(parts[part]), model.device), len(parts), model.device)

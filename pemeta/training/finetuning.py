@@ -17,6 +17,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 from pemeta.backbone.layer_reuse import has_dropout
+from pemeta.backbone.masks import masks_once
 from pemeta.data.examples import Examples
 from pemeta.errors import DataError
 from pemeta.model.given import require_model
@@ -109,6 +110,7 @@ def finetune(
         HiddenStateCache(model) as cache,
         modes_kept(model),
         model.padded_as(settings.padding),
+        masks_once(model.backbone),
         seeded(seed, "finetuning", device=model.device),
         only_trainable(model, model.stored_names(task.name)) as trained,
     ):

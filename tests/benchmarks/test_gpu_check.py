@@ -15,6 +15,7 @@ sys.path.insert(0, str(GPU))
 
 from gpucheck import command, setting  # noqa: E402
 from gpucheck.command import CHECKS, main, run_checks  # noqa: E402
+from gpucheck.fast import Reads  # noqa: E402
 from gpucheck.report import table  # noqa: E402
 from gpucheck.setting import Setting  # noqa: E402
 
@@ -34,11 +35,31 @@ def test_brief_checks_hold_on_the_cpu(tmp_path: Path) -> None:
     assert found["about"]["device"] == "cpu"
     assert {one["check"] for one in found["findings"]} == {"waits", "repeats", "resumes", "exchanges"}
     assert sum(one.get("ok", False) for one in found["findings"]) == 2 + 2 + 1
-    reads = {one["method"]: one["numbers_read"] for one in found["findings"] if one["check"] == "waits"}
+    reads = {one["method"]: one["reads"] for one in found["findings"] if one["check"] == "waits"}
     assert reads["lora"] > 0
     report = (tmp_path / "cpu.md").read_text(encoding="utf-8")
     assert report.startswith("# cpu\n")
     assert "| gloo | True |" in report
+
+
+def test_reads_of_a_device_are_counted() -> None:
+    """Of the CPU, as if it were one; and a copy from another one, which is how a GPU's tensors become lists."""
+
+    class Copy:
+        overloadpacket = torch.ops.aten._to_copy
+
+        def __call__(self, value: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(2)
+
+    value, given = torch.ones(2), torch.empty(2, device="meta")
+    with Reads(value.device) as here:
+        value.sum().item()
+        value.nonzero()
+        value.to(torch.float64)
+    there = Reads(given.device)
+    for one in (given, value):
+        there.__torch_dispatch__(Copy(), (), (one,))
+    assert (here.count, there.count) == (2, 1)
 
 
 def test_other_gradients_than_the_cpus_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,7 +10,19 @@ from operations import Operations
 from tiny_models import ADAPTER, TASKS, data, with_heads
 from transformers import BertConfig, BertModel
 
-from pemeta import BitFit, LoRA, MetaPriming, PEModel, Prefix, PrimingLearner, ReptilePriming, Task
+from pemeta import (
+    BitFit,
+    FineTuning,
+    LoRA,
+    MetaPriming,
+    PEModel,
+    Prefix,
+    PrimingLearner,
+    ReptilePriming,
+    Task,
+    evaluate,
+    finetune,
+)
 from pemeta.backbone.masks import is_full, masks_once
 from pemeta.methods.lora import LowRank
 from pemeta.priming.inner_rules import SGD, Momentum
@@ -151,13 +163,15 @@ def test_sparse_gradients_of_words_are_those_of_the_dense_table(padding):
     assert padding is None or not expected[padding].any()
 
 
-MASKING = ("bert", "xlm-roberta", "distilbert", "electra", "modernbert", "gpt2", "qwen3", "t5")
+MASKING = ("bert", "xlm-roberta", "distilbert", "electra", "modernbert", "gpt2", "qwen3", "mistral", "t5")
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("architecture", MASKING)
 def test_masks_made_once_change_nothing(architecture, attention):
     model = PEModel(backbone(architecture, attention), LORA)
+    if architecture == "mistral":
+        model.backbone.config.sliding_window = 3  # shorter than a sentence
     for padded in (True, False):
         given = batch(architecture, 1, padded)
         expected = model.hidden_states(given)
@@ -166,6 +180,16 @@ def test_masks_made_once_change_nothing(architecture, attention):
             for _ in range(2):
                 assert torch.equal(model.hidden_states(placed), expected)
                 assert torch.equal(model.hidden_states(given), expected)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "mistral"])
+def test_fine_tuning_and_evaluation_ask_nothing_of_a_mask(architecture):
+    model = PEModel(backbone(architecture, "sdpa"), LORA)
+    with Operations(model) as operations:
+        finetune(model, TASKS[0], data(7), FineTuning(epochs=1), progress=False)
+        evaluate(model, data(7), TASKS[0].name)
+    assert any("evaluation.py" in line for line in operations.reads)
+    assert not any("masking_utils" in line for line in operations.reads)
 
 
 @pytest.mark.parametrize("method", [LORA, Prefix(length=2)], ids=["lora", "prefix"])

@@ -69,7 +69,7 @@ def run_checks(setting: Setting, chosen: Sequence[str], limit: float = LIMIT) ->
     begun, found = time.monotonic(), []
 
     def say(name: str, finding: Finding) -> None:
-        finding = {"seconds": round(time.monotonic() - begun, 1), **finding}
+        finding = {"at_second": round(time.monotonic() - begun, 1), **finding}
         found.append((name, finding))
         print(json.dumps({"check": name, **finding}, default=str), flush=True)
 

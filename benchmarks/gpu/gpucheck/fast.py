@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,27 +27,40 @@ PRECISIONS = {"bf16": (torch.bfloat16, False), "tf32": (None, True), "fp32": (No
 GOAL = 0.7
 """Share of plain fine-tuning's rate that priming should reach in bf16."""
 
+aten = torch.ops.aten
+VALUES = {aten._local_scalar_dense, aten.equal, aten.nonzero, aten.masked_select}
+"""Operations whose result, or its size, depends on values."""
+COPIES = {aten._to_copy, aten.copy_}
+"""Operations that may copy from the device to the host."""
 
-class _Reads(TorchDispatchMode):
-    """Counts the numbers that are read from tensors on a device, each of which waits for it."""
+
+class Reads(TorchDispatchMode):
+    """Counts reads of tensors on a device, each of which waits for it: of values, sizes that depend on them, copies.
+
+    Args:
+        device: the device; on a processor what the host reads of its own tensors counts too.
+    """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.device, self.count = device, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        read = func is torch.ops.aten._local_scalar_dense.default
-        self.count += read and args[0].device.type == self.device.type
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        there = any(isinstance(one, Tensor) and one.device.type == self.device.type for one in args)
+        # `tolist` and `cpu` are copies.
+        copied = func.overloadpacket in COPIES and isinstance(out, Tensor) and out.device.type != self.device.type
+        self.count += there and (func.overloadpacket in VALUES or copied)
+        return out
 
 
 def waits(setting: Setting) -> Iterator[Finding]:
-    """Numbers that a step of priming reads from tensors, and on a GPU which lines wait for it."""
+    """What a step of priming reads of tensors, and on a GPU which lines wait for it."""
     for method in ("adapter", "lora", "prompt", "prefix"):
         model, algorithm, tasks = setting.model(method), setting.priming(), setting.tasks()
         sampler = algorithm.sampler(tasks, 0)
         algorithm.accumulate(model, sampler[0])  # what is checked once
-        with _Reads(setting.device) as reads:
+        with Reads(setting.device) as reads:
             algorithm.accumulate(model, sampler[1])
         lines: dict[str, int] = {}
         if setting.cuda:
@@ -57,7 +71,7 @@ def waits(setting: Setting) -> Iterator[Finding]:
                 torch.cuda.set_sync_debug_mode("default")
             told = [one for one in seen if "synchron" in str(one.message)]
             lines = collections.Counter("/".join(one.filename.split("/")[-2:]) + f":{one.lineno}" for one in told)
-        yield {"method": method, "numbers_read": reads.count, "lines": dict(lines)}
+        yield {"method": method, "reads": reads.count, "lines": dict(lines)}
 
 
 def steps(setting: Setting) -> Iterator[Finding]:
@@ -66,7 +80,7 @@ def steps(setting: Setting) -> Iterator[Finding]:
         with numerics(tf32=tf32):
             plain = _plain_fine_tuning(setting, dtype)
             yield {"step": "plain fine-tuning", "precision": precision, **plain}
-            for method, together in (("adapter", False), ("adapter", True), ("lora", False)):
+            for method, together in (("adapter", False), ("adapter", True), ("lora", False), ("lora", True)):
                 found = _outer_step(setting, method, dtype, together)
                 share = round(found["teraflops"] / plain["teraflops"], 3)
                 case = {"step": "priming", "method": method, "batch_tasks": together, "precision": precision}
