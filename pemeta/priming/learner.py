@@ -244,6 +244,7 @@ class PrimingLearner(SharingLearner):
             self._released_on_failure(),
             masks_once(shared.backbone),
             self.theta_p_constant() if self.first_order else nullcontext(),
+            (self.method or shared.method).inner_passes(shared.backbone),
         ):
             different = {id(batch): batch for batch in batches}
             reused = dict(zip(different, shared.reusing(list(different.values()), self.method), strict=True))
