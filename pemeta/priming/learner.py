@@ -236,10 +236,9 @@ class PrimingLearner(SharingLearner):
                 module has changed.
         """
         self._refuse_original()
-        shared = self.model
+        shared, losses = self.model, list[Tensor]()
         if not (batches := list(batches)):  # a sequence that makes its items when asked makes others the next time
             raise ConfigError("the inner loop needs a batch for each of its steps; found none")
-        losses: list[Tensor] = []
         with (
             self._released_on_failure(),
             masks_once(shared.backbone),
