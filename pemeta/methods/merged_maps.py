@@ -103,7 +103,7 @@ def _is_plain(linear: nn.Linear, child: str, x: object) -> bool:
     """Whether a map of constants, without hooks of others, is called for a graph, in numbers that keep a small pair."""
     if type(x) is not Tensor or x.ndim < 2 or not x.numel() or not torch.is_grad_enabled():
         return False
-    given = [value for value in (linear.weight, linear.bias) if value is not None]
+    given = [value for value in linear._parameters.values() if value is not None]
     if any(value.requires_grad or value.dtype != x.dtype or value.device != x.device for value in given):
         return False
     if x.dtype is not torch.float64 and (

@@ -243,7 +243,6 @@ class PrimingLearner(SharingLearner):
             self._released_on_failure(),
             masks_once(shared.backbone),
             self.theta_p_constant() if self.first_order else nullcontext(),
-            (self.method or shared.method).inner_passes(shared.backbone),
         ):
             different = {id(batch): batch for batch in batches}
             reused = dict(zip(different, shared.reusing(list(different.values()), self.method), strict=True))
@@ -271,10 +270,11 @@ class PrimingLearner(SharingLearner):
 
     @contextmanager
     def theta_p_constant(self) -> Iterator[None]:
-        """Disable gradients of θ_p, which the original shares, for the duration of the block."""
-        named = self.layout.parameters
+        """Disable gradients of θ_p, which the original shares, for the inner passes of the block."""
+        named, method = self.layout.parameters, self.method
+        passes = nullcontext() if method is None else method.inner_passes(self.model.backbone)
         # Alone, or another thread's query pass would lose the gradient.
-        with self._alone(), constant([named[name] for name in self.partition.theta_p]):
+        with self._alone(), constant([named[name] for name in self.partition.theta_p]), passes:
             yield
 
     def verify(self) -> None:

@@ -145,10 +145,7 @@ class TaskGroup:
         if not all(map(self.joins, zip(*batches, strict=True))):
             return False
         try:
-            with (
-                first.theta_p_constant() if first.first_order else nullcontext(),
-                (first.method or self._model.method).inner_passes(self._model.backbone),
-            ):
+            with first.theta_p_constant() if first.first_order else nullcontext():
                 for number, together in enumerate(zip(*batches, strict=True)):
                     losses = self.losses(together)
                     measured.append([loss.detach() for loss in losses])
