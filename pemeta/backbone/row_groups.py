@@ -99,6 +99,13 @@ def by_groups(holders: Collection[Holder], groups: Groups) -> Iterator[None]:
             holder.module.__dict__.pop("forward", None)
 
 
+def groups_of(module: nn.Module) -> Groups | None:
+    """The groups that a module computes by at present, with parameters that are stacked."""
+    forward = vars(module).get("forward")
+    given = forward.args[1:] if isinstance(forward, partial) else ()
+    return given[0] if given and isinstance(given[0], Groups) else None
+
+
 def _linear(holder: Holder, groups: Groups, x: Tensor) -> Tensor:
     """``nn.Linear`` with a weight, a bias or both by groups."""
     weight, bias = (holder.module._parameters[key] for key in ("weight", "bias"))

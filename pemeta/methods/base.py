@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -101,6 +102,13 @@ class PEMethod(Named):
         Access θ_a through ``backbone`` in each call: in the inner loop it has a clone's values for a pass.
         """
         return hidden
+
+    def inner_passes(self, backbone: nn.Module) -> AbstractContextManager[None]:
+        """A block for the passes of an inner loop, which a method may run with fewer operations where θ_p is constant.
+
+        By default, passes stay what they are. What a pass gives must not depend on the block, but for rounding.
+        """
+        return nullcontext()
 
     @abstractmethod
     def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:

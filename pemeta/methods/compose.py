@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import ClassVar
 
 from pydantic import Field
@@ -95,6 +97,14 @@ class Compose(PEMethod):
         for method in self.methods:
             hidden = method.transform(backbone, hidden)
         return hidden
+
+    @contextmanager
+    def inner_passes(self, backbone: nn.Module) -> Iterator[None]:
+        """Those of all members."""
+        with ExitStack() as stack:
+            for method in self.methods:
+                stack.enter_context(method.inner_passes(backbone))
+            yield
 
     def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:
         """The union of the members' names, without duplicates."""

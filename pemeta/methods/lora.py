@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ from pemeta.backbone.maps import is_linear, linear_sizes, transposed
 from pemeta.backbone.structure.description import PARTS
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
+from pemeta.methods.low_rank import LowRank as LowRank
+from pemeta.methods.merged_maps import includes, merged_maps
 from pemeta.methods.peft_targets import (
     INITIALISATIONS,
     matched_modules,
@@ -25,81 +28,14 @@ from pemeta.methods.peft_targets import (
     refuse_unknown_settings,
     targeted_maps,
 )
-from pemeta.utils.modules import is_hooked
 
 CHILD = "pemeta_lora"
 
 
-class _Added(torch.autograd.Function):
-    """``output + s inner upᵀ``, where the factor is part of the products in both passes and no operation of its own."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(output: Tensor, inner: Tensor, up: Tensor, scaling: float) -> Tensor:
-        return torch.addmm(output, inner, up.T, alpha=scaling)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[1:3])
-        ctx.scaling = inputs[3]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        inner, up = ctx.saved_tensors
-        unused = up.detach()[0]  # `beta` is 0; differentiable once more, for second order
-        of_inner = of_up = None
-        if ctx.needs_input_grad[1]:
-            of_inner = torch.addmm(unused, gradient, up, beta=0, alpha=ctx.scaling)
-        if ctx.needs_input_grad[2]:
-            of_up = torch.addmm(unused, gradient.T, inner, beta=0, alpha=ctx.scaling)
-        return gradient, of_inner, of_up, None
-
-
-class LowRank(nn.Module):
-    """``s B A dropout(x)``, mapping (..., in) to (..., out) through r units.
-
-    ``A`` (``down``, (r, in)) is initialised as in PEFT and the authors' code, uniformly like ``nn.Linear``'s
-    weights, and ``B`` (``up``, (out, r)) to zero.
-    """
-
-    def __init__(self, width: int, out: int, rank: int, scaling: float, dropout: float) -> None:
-        super().__init__()
-        self.down = nn.Linear(width, rank, bias=False)
-        self.up = nn.Linear(rank, out, bias=False)
-        self.dropout = nn.Dropout(dropout)
-        self.scaling = scaling
-        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
-        nn.init.zeros_(self.up.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., in) to (..., out), to be added to the linear map's output."""
-        return self.up(self.down(self.dropout(x))) * self.scaling  # type: ignore[no-any-return]
-
-    def beside(self, x: Tensor, output: Tensor) -> Tensor:
-        """``output + s B A dropout(x)`` by one product that adds, so that nothing else of the output's size is made.
-
-        Where a call of this module, or of ``up``, does anything else, such as a user's hook, they are called.
-        """
-        maps = type(self.up) is nn.Linear and self.up.bias is None and not is_hooked(self.up)
-        if not maps or type(self).forward is not LowRank.forward or is_hooked(self):
-            return output + self(x)  # type: ignore[no-any-return]
-        inner = self.down(self.dropout(x))
-        if inner.dtype != output.dtype or inner.shape[:-1] != output.shape[:-1] or output.ndim < 2:
-            return output + self.up(inner) * self.scaling  # type: ignore[no-any-return]
-        up = self.up.weight.to(inner.dtype)  # as autocast would
-        if up.ndim > 2:  # of several tasks, whose examples are behind each other
-            outputs, inners = (value.reshape(len(up), -1, value.shape[-1]) for value in (output, inner))
-            return torch.baddbmm(outputs, inners, up.transpose(1, 2), alpha=self.scaling).view(output.shape)
-        rows = output.flatten(0, -2), inner.flatten(0, -2)
-        if torch.compiler.is_compiling():
-            return torch.addmm(*rows, up.T, alpha=self.scaling).view(output.shape)
-        added: Tensor = _Added.apply(*rows, up, self.scaling)  # type: ignore[no-untyped-call]
-        return added.view(output.shape)
-
-
 def _add(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-    return added.beside(arguments[0], output) if isinstance(added, LowRank) else output + added(arguments[0])
+    if not isinstance(added, LowRank):
+        return output + added(arguments[0])  # type: ignore[no-any-return]
+    return output if includes(output, added) else added.beside(arguments[0], output)
 
 
 class LoRA(Inserted):
@@ -170,6 +106,10 @@ class LoRA(Inserted):
             make = partial(LowRank, width, out, self.rank, self.scaling, self.dropout)
             found.append(Insertion(name, make, after=_add))
         return found
+
+    def inner_passes(self, backbone: nn.Module) -> AbstractContextManager[None]:
+        """Passes in which W and the pair are one map, where that is as exact, and cheaper than two."""
+        return merged_maps(backbone, self.child)
 
     @property
     def mergeable(self) -> bool:

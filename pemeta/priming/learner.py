@@ -237,10 +237,9 @@ class PrimingLearner(SharingLearner):
                 module has changed.
         """
         self._refuse_original()
-        shared = self.model
+        shared, losses = self.model, list[Tensor]()
         if not (batches := list(batches)):  # a sequence that makes its items when asked makes others the next time
             raise ConfigError("the inner loop needs a batch for each of its steps; found none")
-        losses: list[Tensor] = []
         with (
             self._released_on_failure(),
             masks_once(shared.backbone),
@@ -275,10 +274,11 @@ class PrimingLearner(SharingLearner):
 
     @contextmanager
     def theta_p_constant(self) -> Iterator[None]:
-        """Disable gradients of θ_p, which the original shares, for the duration of the block."""
-        named = self.layout.parameters
-        # Alone, or another thread's query pass would lose the gradient.
-        with placed(self.shared, self, (), {}, self.verify), constant([named[name] for name in self.partition.theta_p]):
+        """Disable gradients of θ_p, which the original shares, for the inner passes of the block."""
+        named, method = self.layout.parameters, self.method
+        passes = nullcontext() if method is None else method.inner_passes(self.model.backbone)
+        alone = placed(self.shared, self, (), {}, self.verify)  # or another thread's query pass would lose gradients
+        with alone, constant([named[name] for name in self.partition.theta_p]), passes:
             yield
 
     def verify(self) -> None:
