@@ -8,6 +8,7 @@ from torch import nn
 
 from pemeta import LoRA, PEModel
 from pemeta.methods import merged_maps
+from pemeta.methods.low_rank import LowRank
 
 EVERY = LoRA(rank=2, targets="all-linear")
 
@@ -76,13 +77,19 @@ def hook(model, values):
             part.register_forward_hook(lambda part, given, output: output * 2)
 
 
+def hook_of_a_pair(model, values):
+    for part in model.backbone.modules():
+        if isinstance(part, LowRank):
+            part.register_forward_hook(lambda part, given, output: output * 2)
+
+
 def few_tokens(model, values):
     for part in model.backbone.modules():
         if isinstance(part, nn.Linear):
             part.in_features = part.out_features = 10**6  # as if; the product does not ask
 
 
-CHANGES = [trained_weights, dropout, half, hook, few_tokens]
+CHANGES = [trained_weights, dropout, half, hook, hook_of_a_pair, few_tokens]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
