@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pemeta.backbone.attention import attention_of
+from pemeta.backbone.awake import awake
 from pemeta.backbone.layer_reuse import PACKED
-from pemeta.backbone.maps import is_added
 from pemeta.backbone.packing import PADS, Plan, first_fit, pack, trial_batch, unpacked
 from pemeta.backbone.positions import first_position, position_limit
 from pemeta.backbone.row_masks import Form, has_mixed_layers, reaches, row_masks, windows
@@ -101,7 +100,7 @@ def found_form(
     types = max(1, getattr(backbone.config, "type_vocab_size", None) or 1) if content.types else 0
     batch = trial_batch(planned.lengths, vocabulary, pad, types=types, pads=content.pads)
     batch = {key: value.to(device) for key, value in batch.items()}
-    with compared(backbone), _awake(backbone), quiet():
+    with compared(backbone), awake(backbone), quiet():
         try:
             expected = states(batch)
         except Exception:  # it takes more than sentences
@@ -165,27 +164,6 @@ def _error(found: Tensor, expected: Tensor, batch: Batch) -> float:
         found, expected = found.float(), expected.float()
     error, size = (found - expected).norm(dim=-1), expected.norm(dim=-1)
     return float((error / size).where(error != 0, 0.0).max())
-
-
-@contextmanager
-def _awake(backbone: nn.Module) -> Iterator[None]:
-    """Let what methods have added act within the block: it may be zero at first, and tokens meet in it later."""
-    drawn, made = torch.Generator().manual_seed(0), {}
-    before: list[tuple[dict[str, Any], str, Tensor]] = []
-    for path, part in backbone.named_modules():
-        for key, value in part._parameters.items():
-            if value is not None and value.is_floating_point() and is_added(f"{path}.{key}"):
-                before.append((part._parameters, key, value))
-    try:
-        for parameters, key, value in before:
-            if id(value) not in made:  # one for all places of a tied parameter
-                noise = 0.1 * torch.randn(value.shape, generator=drawn)
-                made[id(value)] = nn.Parameter(value.detach() + noise.to(value), requires_grad=False)
-            parameters[key] = made[id(value)]
-        yield
-    finally:
-        for parameters, key, value in before:
-            parameters[key] = value
 
 
 def _averages(backbone: nn.Module) -> bool:

@@ -13,6 +13,7 @@ from unroll import FLOAT32
 from zoo import animals
 
 from pemeta import Adapter, LoRA, PEModel, Prefix, Prompt
+from pemeta.backbone.awake import awake
 from pemeta.backbone.packing import cost, is_packed, pack, plan, unpacked
 from pemeta.backbone.row_masks import Form, mask_of
 from pemeta.errors import ConfigError, ModelError
@@ -212,6 +213,20 @@ def test_a_trial_moves_what_a_method_has_added():
     assert not is_taken(model, sentences(6, 3, 4))
     assert part.pemeta_mixed.weight is kept
     assert not kept.any()
+
+
+def test_a_trial_moves_what_peft_has_put_beside_a_map():
+    """Its names say nothing; the map itself keeps its values."""
+    model = model_on("bert")
+    output = model.backbone.encoder.layer[0].output
+    around = torch.nn.Module()
+    around.base_layer, around.lora_B = output.dense, torch.nn.ModuleDict({"default": torch.nn.Linear(3, 2)})
+    output.dense = around
+    kept = dict(around.named_parameters())
+    with awake(model):
+        moved = {name for name, value in around.named_parameters() if not torch.equal(value, kept[name])}
+    assert moved == {"lora_B.default.weight", "lora_B.default.bias"}
+    assert all(value is kept[name] for name, value in around.named_parameters())
 
 
 def test_a_trial_that_cannot_tell_does_not_count():
