@@ -28,7 +28,7 @@ def finite_masks(backbone: nn.Module) -> Iterator[None]:
     """
     kind = getattr(getattr(backbone, "config", None), "_attn_implementation", None)
     exact = next(backbone.parameters()).dtype is torch.float64
-    if not exact or attention_of(backbone) != "eager" or kind not in ALL_MASK_ATTENTION_FUNCTIONS:
+    if not exact or attention_of(backbone) != "eager" or kind is None or kind not in ALL_MASK_ATTENTION_FUNCTIONS:
         yield
         return
     with _lock:
