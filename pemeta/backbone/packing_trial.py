@@ -39,6 +39,11 @@ class Sizes:
     row: int
 
     @classmethod
+    def least(cls) -> Sizes:
+        """The smallest that are tried."""
+        return cls(_rounded(0), _rounded(0))
+
+    @classmethod
     def of(cls, planned: Plan, backbone: nn.Module) -> Sizes:
         """The sizes of a plan, rounded up to one below a power of two, so that few trials are enough.
 

@@ -280,6 +280,19 @@ def test_what_cannot_be_packed_is_told_once():
         model.placed(sentences(5, 3))
 
 
+def test_what_fails_with_short_sentences_is_not_tried_with_longer_ones():
+    """A server would try all forms for each size to come."""
+    model, passes = model_on("deberta-v2"), []
+    model.padding = "auto"
+    model.backbone.register_forward_pre_hook(lambda part, given: passes.append(1))
+    model.placed(sentences(18, 3, 2))
+    tried = len(passes)
+    assert tried > 1
+    model.placed(sentences(7, 2, 2))
+    assert not model.packs
+    assert len(passes) == tried
+
+
 def test_auto_packs_where_it_is_less_work():
     model = model_on("bert")
     model.padding = "auto"
