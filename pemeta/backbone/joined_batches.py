@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pemeta.backbone.awake import awake
 from pemeta.backbone.checks import note_joined
 from pemeta.backbone.layer_reuse import inputs_of
 from pemeta.backbone.masks import note_joined_masks
@@ -85,7 +86,7 @@ class JoinedPasses:
     They are not if padding changes what a backbone computes, as it does with pooling, convolutions and Fourier
     transforms over positions, if its hidden states are not one for each position of the mask, or if a sentence's depend
     on the others in its batch. This is found by comparing, on the first use of each kind and length; the comparison
-    draws no random numbers, and is in evaluation mode.
+    draws no random numbers, is in evaluation mode, and moves what methods have added: it may be zero before training.
     """
 
     def __init__(self) -> None:
@@ -118,7 +119,7 @@ class JoinedPasses:
             if known == case:
                 return answer
         dtypes = {value.dtype for value in (*model.parameters(), *whole.values()) if value.is_floating_point()}
-        with compared(model), autocast() if len(dtypes) > 1 else nullcontext():
+        with compared(model), awake(model), autocast() if len(dtypes) > 1 else nullcontext():
             apart = [states(batch) for batch in batches]
             parts = split_hidden(states(whole), batches)
             tolerance = 1e-3 if min(dtype.itemsize for dtype in dtypes) >= 4 else 5e-2

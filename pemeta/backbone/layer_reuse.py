@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pemeta.backbone.architectures import architecture_of, kind_of, layer_names
+from pemeta.backbone.finite_masks import finite_masks
 from pemeta.backbone.structure.description import Output
 from pemeta.backbone.structure.record import recorded
 from pemeta.backbone.structure.undisturbed import has_values, undisturbed
@@ -101,7 +102,8 @@ def run_below(backbone: nn.Module, inputs: dict[str, Any], first: int) -> Tensor
     layer = backbone.get_submodule(layer_names(backbone)[first])
     handle = layer.register_forward_pre_hook(stop, prepend=True, with_kwargs=True)
     try:
-        backbone(**inputs)
+        with finite_masks(backbone):
+            backbone(**inputs)
     except _LayerReached as reached:
         return reached.hidden
     finally:

@@ -69,7 +69,8 @@ class PackedPasses:
         planned = plan(lengths, width, room=room, limit=longest_row(backbone), align=aligned)
         if self.padding == "auto" and not self._pays(planned, width, len(batch["input_ids"][0])):
             return None
-        form = self._form(backbone, planned, Content.of(batch), states, autocast, kind)
+        sizes = Sizes.of(planned, backbone)
+        form = self._form(backbone, sizes, room, Content.of(batch), states, autocast, kind)
         if form is None:
             return None
         return pack(batch, planned, form, reference.dtype, getattr(backbone.config, "pad_token_id", None) or 0)
@@ -81,18 +82,22 @@ class PackedPasses:
     def _form(
         self,
         backbone: nn.Module,
-        planned: Plan,
+        sizes: Sizes,
+        room: int,
         content: Content,
         states: Callable[[Batch], Tensor],
         autocast: Callable[[], AbstractContextManager[object]],
         kind: object,
     ) -> Form | None:
-        """How the backbone takes these rows; None if it gives something else with them."""
-        case, sizes = (kind, planned.room, content), Sizes.of(planned, backbone)
+        """How the backbone takes rows; None if it gives something else with them, or with shorter ones."""
+        case = kind, room, content
         for known, tried, answer in self._found:
             if (known, tried) == (case, sizes):
                 return answer
-        answer = found_form(backbone, sizes, planned.room, content, states, autocast, compared)
+        least = Sizes.least()  # what fails there is not tried with each size to come
+        if sizes != least and self._form(backbone, least, room, content, states, autocast, kind) is None:
+            return None
+        answer = found_form(backbone, sizes, room, content, states, autocast, compared)
         told = any(known == case and other is None for known, _, other in self._found)
         self._found.append((case, sizes, answer))
         if answer is None and self.padding == "packed" and not told:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pemeta.backbone.attention import attention_of
+from pemeta.backbone.awake import awake
 from pemeta.backbone.layer_reuse import PACKED
-from pemeta.backbone.maps import is_added
 from pemeta.backbone.packing import PADS, Plan, first_fit, pack, trial_batch, unpacked
 from pemeta.backbone.positions import first_position, position_limit
 from pemeta.backbone.row_masks import Form, has_mixed_layers, reaches, row_masks, windows
@@ -39,6 +39,11 @@ class Sizes:
 
     sentence: int
     row: int
+
+    @classmethod
+    def least(cls) -> Sizes:
+        """The smallest that are tried."""
+        return cls(_rounded(0), _rounded(0))
 
     @classmethod
     def of(cls, planned: Plan, backbone: nn.Module) -> Sizes:
@@ -109,7 +114,7 @@ def found_form(
     batch = {key: value.to(device) for key, value in batch.items()}
     trial = partial(_best_form, backbone, batch, planned, states, pad or 0)
     dtypes = {parameter.dtype for parameter in backbone.parameters()}
-    with compared(backbone), _awake(backbone), quiet():
+    with compared(backbone), awake(backbone), quiet():
         try:
             with _in_float32(backbone):
                 form = trial(_forms(backbone))
@@ -214,27 +219,6 @@ def _in_float32(backbone: nn.Module) -> Iterator[None]:
     finally:
         for held, key, value in before:
             held[key] = value
-
-
-@contextmanager
-def _awake(backbone: nn.Module) -> Iterator[None]:
-    """Let what methods have added act within the block: it may be zero at first, and tokens meet in it later."""
-    drawn, made = torch.Generator().manual_seed(0), {}
-    before: list[tuple[dict[str, Any], str, Tensor]] = []
-    for path, part in backbone.named_modules():
-        for key, value in part._parameters.items():
-            if value is not None and value.is_floating_point() and is_added(f"{path}.{key}"):
-                before.append((part._parameters, key, value))
-    try:
-        for parameters, key, value in before:
-            if id(value) not in made:  # one for all places of a tied parameter
-                noise = 0.1 * torch.randn(value.shape, generator=drawn)
-                made[id(value)] = nn.Parameter(value.detach() + noise.to(value), requires_grad=False)
-            parameters[key] = made[id(value)]
-        yield
-    finally:
-        for parameters, key, value in before:
-            parameters[key] = value
 
 
 def _averages(backbone: nn.Module) -> bool:

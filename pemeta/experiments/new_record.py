@@ -13,6 +13,7 @@ from pemeta.priming.history import PrimingHistory
 from pemeta.reporting.records import Record
 from pemeta.training.evaluation import predict
 from pemeta.training.finetuning import FineTuningHistory
+from pemeta.training.finetuning_settings import as_counted
 from pemeta.utils.digests import config_digest
 from pemeta.utils.provenance import hardware, package_versions
 
@@ -61,7 +62,7 @@ def make_record(
     grid = builder.config
     row = grid.settings[run.setting]
     config = grid.run_config(run)
-    steps = row.finetuning.steps_of_epochs(target.task.train, run.seed, target.task.name)
+    steps = as_counted(row.finetuning, history.packed).steps_of_epochs(target.task.train, run.seed, target.task.name)
     return Record.model_validate(
         {
             **measured,

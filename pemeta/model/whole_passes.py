@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from pemeta.backbone.attention import attention_of
 from pemeta.backbone.checks import check_batch, check_token_ids
+from pemeta.backbone.finite_masks import finite_masks
 from pemeta.backbone.given import require_sequence
 from pemeta.backbone.layer_reuse import has_states, skip_layers_below
 from pemeta.backbone.masks import note_moved
@@ -153,7 +154,7 @@ class WholePasses(nn.Module):
         check_batch(batch)
         if "trunk" in batch:
             return batch["trunk"]
-        with self._autocast(), skip_layers_below(self.backbone, batch):
+        with self._autocast(), skip_layers_below(self.backbone, batch), finite_masks(self.backbone):
             found: Any = getattr(self.backbone(**self._inputs(batch)), "last_hidden_state", None)
         return unpacked(require_sequence(self.backbone, found), batch)
 
@@ -179,7 +180,8 @@ class WholePasses(nn.Module):
 
     def _states(self, batch: Batch) -> Tensor:
         """The last hidden states, in rows if the batch has them."""
-        return self.backbone(**self._inputs(batch)).last_hidden_state  # type: ignore[no-any-return]
+        with finite_masks(self.backbone):
+            return self.backbone(**self._inputs(batch)).last_hidden_state  # type: ignore[no-any-return]
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.autocast_dtype is None else torch.autocast(self.device.type, self.autocast_dtype)

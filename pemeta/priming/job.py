@@ -90,12 +90,13 @@ class PrimingJob(Job):
         )
 
     def settings(self) -> dict[str, Any]:
-        """Methods, source tasks, seed and the algorithm's settings."""
+        """Methods, source tasks, seed and settings; and whether padding is left out, if these ask for it."""
         return {
             "methods": [method.to_config() for method in self.model.attached],
             "sources": [task.name for task in self.sampler.tasks],
             "seed": self.seed,
             "priming": self.algorithm.to_config(),
+            **self.model.padding_identity(),
         }
 
     def identity(self) -> dict[str, Any]:

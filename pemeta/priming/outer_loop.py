@@ -20,6 +20,7 @@ from pemeta.priming.job import PrimingJob
 from pemeta.priming.validation import PrimingValidation
 from pemeta.tasks.task import Task
 from pemeta.training.loop import Loop, LoopOptions, check_options
+from pemeta.training.padding_note import say_how_sentences_run
 from pemeta.utils.distributed import Processes
 from pemeta.utils.modules import modes_kept, only_trainable, parameter_dict, state_digest
 from pemeta.utils.precision import HALF
@@ -81,13 +82,19 @@ def prime(
     ):
         job = PrimingJob(model, sampler, algorithm, seed, trained.values(), validation, processes)
         loop = Loop(job, model.device, options, processes=processes)
-        for note in (algorithm.note(model), _rounding(trained.values())):
-            if note is not None and options.get("progress", True) and processes.first:
-                tqdm.write(note, file=sys.stderr)
+        _say(model, algorithm, trained.values(), shown=options.get("progress", True) and processes.first)
         loop.run()
     if processes.size > 1:
         processes.check_same(state_digest(model), "primed parameters")
     return job.history()
+
+
+def _say(model: PEModel, algorithm: PrimingAlgorithm, trained: Iterable[nn.Parameter], shown: bool) -> None:
+    """What is to be known about a run before it begins."""
+    for note in (algorithm.note(model), _rounding(trained)):
+        if note is not None and shown:
+            tqdm.write(note, file=sys.stderr)
+    say_how_sentences_run(model, shown)
 
 
 def _rounding(trained: Iterable[nn.Parameter]) -> str | None:

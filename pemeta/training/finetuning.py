@@ -19,7 +19,6 @@ from typing_extensions import Unpack
 from pemeta.backbone.layer_reuse import has_dropout
 from pemeta.backbone.masks import masks_once
 from pemeta.data.examples import Examples
-from pemeta.errors import DataError
 from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.task import Task
@@ -27,12 +26,14 @@ from pemeta.training.callbacks.base import StepReport, Validation
 from pemeta.training.callbacks.early_stopping import EarlyStopping
 from pemeta.training.checkpoints import prefixed, unprefixed
 from pemeta.training.evaluation import evaluate
-from pemeta.training.finetuning_settings import FineTuning
+from pemeta.training.example_checks import check_examples
+from pemeta.training.finetuning_settings import FineTuning, as_counted
 from pemeta.training.head_start import give_head
 from pemeta.training.hidden_state_cache import HiddenStateCache
 from pemeta.training.job import Gradient, Job
 from pemeta.training.loop import Loop, LoopOptions, check_options
 from pemeta.training.optimizer import LossScale, Optimization, check_finite
+from pemeta.training.padding_note import say_how_sentences_run
 from pemeta.training.reach import check_theta_a, without_gradient
 from pemeta.typing import Batch, State
 from pemeta.utils.ahead import Ahead
@@ -115,6 +116,7 @@ def finetune(
         only_trainable(model, model.stored_names(task.name)) as trained,
     ):
         task, validation = _prepared(cache, task, validation, settings)
+        say_how_sentences_run(model, options.get("progress", True))
         job = FineTuningJob(model, task, validation, settings, seed, trained.values())
         state = Loop(job, model.device, options, own, started=started).run()
         packed = model.packs
@@ -164,14 +166,15 @@ class FineTuningJob(Job):
     ) -> None:
         self.model, self.task, self.validation = model, task, validation
         self.finetuning, self.seed = settings, seed
-        self.ends = list(itertools.accumulate(settings.steps_of_epochs(task.train, seed, task.name)))
+        counted = as_counted(settings, model.packs)
+        self.ends = list(itertools.accumulate(counted.steps_of_epochs(task.train, seed, task.name)))
         self.name, self.total = f"fine-tuning {task.name}", self.ends[-1]
         self.names = model.stored_names(task.name)
         self._theta_a, self._reach_checked = model.partition().theta_a, False
         self.best: State = model.state(self.names)
         self.at = _Epochs()
         self._epoch = -1
-        self._order = lru_cache(2)(partial(settings.batches, task.train, seed, task.name))
+        self._order = lru_cache(2)(partial(counted.batches, task.train, seed, task.name))
         self._batches = Ahead(self._batch, self.total, model.device)
         self.optimization = Optimization(
             trained,
@@ -184,8 +187,9 @@ class FineTuningJob(Job):
         )
 
     def settings(self) -> dict[str, Any]:
-        """Method, task, seed and the settings of fine-tuning."""
+        """Method, task, seed and the settings of fine-tuning; and if they ask for it, whether padding is left out."""
         own = {"method": self.model.method.to_config(), "task": self.task.name, "seed": self.seed}
+        own |= self.model.padding_identity()
         return {**own, "finetuning": self.finetuning.model_dump(mode="json")}
 
     def identity(self) -> dict[str, Any]:
@@ -296,34 +300,3 @@ def _prepared(cache: HiddenStateCache, task: Task, validation: Examples, setting
     validation = cache.hold(validation) if keep_validation else validation.holding(None)
     train = cache.hold(task.train) if keep_train else task.train.holding(None)
     return dataclasses.replace(task, train=train), validation
-
-
-def check_examples(task: Task, validation: Examples) -> None:
-    """Check that a task can be fine-tuned with its validation examples.
-
-    Raises:
-        DataError: There is no training or no validation example, none to train on has a label, or they are of different
-            kinds or labels.
-    """
-    for what, data in (("training", task.train), ("validation", validation)):
-        if not len(data):
-            raise DataError(f"task {task.name!r} has no {what} {data.unit}; fine-tuning needs some")
-    if not any(map(task.train.has_label, range(len(task.train)))):
-        raise DataError(
-            f"no training {task.train.unit} of task {task.name!r} has a label: none of its words has a token in the "
-            "vocabulary; use a backbone with a tokenizer for this language"
-        )
-    if validation.kind != task.train.kind:
-        raise DataError(
-            f"task {task.name!r} is trained on {task.train.kind} and validated on {validation.kind}; encode both alike"
-        )
-    if validation.outputs != task.train.outputs:
-        raise DataError(
-            f"task {task.name!r} is trained on the labels {task.train.describe_outputs()} and validated on "
-            f"{validation.describe_outputs()}; encode both with one label set"
-        )
-    if validation.pairs != task.train.pairs:
-        pairs, single = ("trained", "validated") if task.train.pairs else ("validated", "trained")
-        raise DataError(
-            f"task {task.name!r} is {pairs} on pairs of texts and {single} on single ones; encode both alike"
-        )

@@ -40,8 +40,9 @@ class FineTuning(Frozen):
             in length, and a long one weighs more in its batch's mean, so that scores change slightly, up or down. Off
             by default.
         max_tokens: most tokens of a batch, in place of ``batch_size``: as many examples as have no more, or a single
-            one that has. Padding counts as it does on the device: with ``padding: padded`` each example counts as the
-            longest of its batch, otherwise with its own tokens. Null, the default, for batches of ``batch_size``.
+            one that has. Padding counts as it does on the device: each example counts as the longest of its batch, or
+            with its own tokens where ``padding`` asks for rows and the backbone computes the same in these. Null, the
+            default, for batches of ``batch_size``.
         padding: how examples of different lengths run: ``padded`` to the longest of their batch; ``packed``, behind
             each other in rows, which computes the same without the work of padding; or ``auto``, packed where that is
             less work. What a backbone cannot compute exactly in rows is padded. With dropout, its draw differs.
@@ -99,6 +100,16 @@ class FineTuning(Frozen):
         chunks = [sorted(chunk, key=lambda i: train.length(int(i))) for chunk in _cut(order, size * CHUNK)]
         batches = [batch for chunk in chunks for batch in cut(np.array(chunk))]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def as_counted(settings: FineTuning, packed: bool) -> FineTuning:
+    """The settings by which batches are cut: padding counts for a backbone that is not packed, whatever was asked for.
+
+    Args:
+        settings: of the run.
+        packed: whether the backbone computes the same in rows of sentences.
+    """
+    return settings if packed else settings.model_copy(update={"padding": "padded"})
 
 
 def cut_by_tokens(order: np.ndarray, lengths: np.ndarray, most: int, padded: bool) -> list[np.ndarray]:

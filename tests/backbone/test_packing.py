@@ -13,6 +13,7 @@ from unroll import FLOAT32
 from zoo import animals
 
 from pemeta import Adapter, LoRA, PEModel, Prefix, Prompt
+from pemeta.backbone.awake import awake
 from pemeta.backbone.packing import cost, is_packed, pack, plan, unpacked
 from pemeta.backbone.row_masks import Form, mask_of
 from pemeta.errors import ConfigError, ModelError
@@ -235,6 +236,20 @@ def test_a_trial_moves_what_a_method_has_added():
     assert not kept.any()
 
 
+def test_a_trial_moves_what_peft_has_put_beside_a_map():
+    """Its names say nothing; the map itself keeps its values."""
+    model = model_on("bert")
+    output = model.backbone.encoder.layer[0].output
+    around = torch.nn.Module()
+    around.base_layer, around.lora_B = output.dense, torch.nn.ModuleDict({"default": torch.nn.Linear(3, 2)})
+    output.dense = around
+    kept = dict(around.named_parameters())
+    with awake(model):
+        moved = {name for name, value in around.named_parameters() if not torch.equal(value, kept[name])}
+    assert moved == {"lora_B.default.weight", "lora_B.default.bias"}
+    assert all(value is kept[name] for name, value in around.named_parameters())
+
+
 def test_a_trial_that_cannot_tell_does_not_count():
     model = PEModel(ARCHITECTURES["bert"].backbone("eager").float(), Adapter(bottleneck=2))
     assert is_taken(model, sentences(6, 3, 4))
@@ -333,6 +348,19 @@ def test_what_cannot_be_packed_is_told_once():
         model.placed(sentences(6, 1))
         model.padding = "auto"
         model.placed(sentences(5, 3))
+
+
+def test_what_fails_with_short_sentences_is_not_tried_with_longer_ones():
+    """A server would try all forms for each size to come."""
+    model, passes = model_on("deberta-v2"), []
+    model.padding = "auto"
+    model.backbone.register_forward_pre_hook(lambda part, given: passes.append(1))
+    model.placed(sentences(18, 3, 2))
+    tried = len(passes)
+    assert tried > 1
+    model.placed(sentences(7, 2, 2))
+    assert not model.packs
+    assert len(passes) == tried
 
 
 def test_auto_packs_where_it_is_less_work():

@@ -11,6 +11,8 @@ from tiny_models import TASKS, data, tiny
 from pemeta import Adapter, FineTuning, LoRA, MetaPriming, Prefix, Prompt, Task, evaluate, finetune, predict, prime
 from pemeta.errors import OutputError
 from pemeta.model.whole_passes import WholePasses
+from pemeta.training.callbacks import Callback
+from pemeta.utils import messages
 
 TARGET = Task.token_classification("af", data(5))
 VALIDATION = data(6)
@@ -140,3 +142,65 @@ def test_a_checkpoint_says_which_way_its_run_went(tmp_path, monkeypatch):
     monkeypatch.setattr(WholePasses, "packs", False)
     with pytest.raises(OutputError, match="packed"):
         fine_tuned(tiny(), settings=settings, checkpoint=path)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_a_batch_has_no_more_tokens_than_it_may_where_the_backbone_is_padded_after_all(monkeypatch, packs):
+    """Cut by their own tokens, padded batches would be as much larger as their longest sentence is."""
+    if not packs:
+        monkeypatch.setattr(WholePasses, "packs", False)
+        monkeypatch.setattr(WholePasses, "_rows", lambda model, batch: None)
+    sizes, placed, model = [], WholePasses.placed, tiny(LoRA(rank=2))
+
+    def sized(model, batch):
+        sizes.append(batch["input_ids"].numel())
+        return placed(model, batch)
+
+    monkeypatch.setattr(WholePasses, "placed", sized)
+    settings = SETTINGS.model_copy(update={"epochs": 1, "max_tokens": 20, "padding": "packed"})
+    fine_tuned(model, settings=settings)
+    model.padding = "packed"
+    predict(model, VALIDATION, "af", max_tokens=20)
+    assert (max(sizes[: len(sizes) // 3]) > 20) == packs
+
+
+@pytest.mark.parametrize(
+    ("packs", "padding", "said"),
+    [
+        (
+            True,
+            "auto",
+            "padding: auto: sentences run behind each other in rows, without padding where that is less work",
+        ),
+        (True, "packed", "padding: packed: sentences run behind each other in rows, without padding"),
+        (
+            False,
+            "auto",
+            "padding: auto: BertModel computes something else for sentences in rows, so batches are padded",
+        ),
+        (True, "padded", None),
+    ],
+)
+def test_a_run_says_whether_its_batches_are_padded(monkeypatch, capsys, packs, padding, said):
+    monkeypatch.setattr(messages, "_said", set())
+    monkeypatch.setattr(WholePasses, "packs", packs)
+    starts = []
+
+    class Started(Callback):
+        def on_start(self, state):
+            starts.append(state.settings.get("packed"))
+
+    model = tiny()
+    for progress in (False, True, True):
+        fine_tuned(
+            model,
+            settings=SETTINGS.model_copy(update={"epochs": 1, "padding": padding}),
+            progress=progress,
+            callbacks=[Started()],
+        )
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pemeta: padding")]
+    assert lines == ([] if said is None else [f"pemeta: {said}"])
+    assert starts == [None if padding == "padded" else packs] * 3
+    if padding == "auto":
+        prime(model, TASKS, PRIMING.model_copy(update={"padding": padding}), callbacks=[Started()])
+        assert starts[3:] == [packs]
