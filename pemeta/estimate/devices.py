@@ -33,8 +33,8 @@ FIXED = {"cuda": int(0.8 * GIB), "cpu": int(0.51 * GIB)}
 SLACK = {"cuda": 0.1, "cpu": 0.5}
 """What allocators and kernels' buffers hold in addition, as a share of the activations that come and go; likewise.
 
-On a CPU the C library splits freed blocks for smaller ones, so that large ones need new memory. How much of it depends on
-all that passes through, whether it is held at once or, with checkpointed layers, layer by layer.
+On a CPU the C library splits freed blocks for smaller ones, so that large ones need new memory. How much depends on all
+that passes through, whether it is held at once or, with checkpointed layers, layer by layer.
 """
 
 

@@ -29,6 +29,9 @@ from pemeta.model.pe_model import PEModel
 from pemeta.tasks.task import Task
 from pemeta.typing import Batch
 
+_NO_ROOM = torch.tensor(0, device="cpu")
+"""Places for a prompt, with a value, which passes ask for; fake tensors have none."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -116,7 +119,6 @@ class FakeSentences(Examples[Any, Any]):
     def __init__(self, length: int, layout: Layout | None = None, dtype: torch.dtype = torch.float32) -> None:
         self._length = length
         self._layout, self._dtype = layout or Layout(length), dtype
-        self._room = torch.tensor(0, device="cpu")  # with a value, which passes ask for
         self.num_truncated = 0
         self.trunk = None
 
@@ -137,7 +139,7 @@ class FakeSentences(Examples[Any, Any]):
         rows = self._layout.rows(len(indices))
         if rows is None:
             return batch
-        return {**pack(batch, rows, Form(causal=False, positions=None), self._dtype), ROOM: self._room}
+        return {**pack(batch, rows, Form(causal=False, positions=None), self._dtype), ROOM: _NO_ROOM}
 
     def has_label(self, index: int) -> bool:  # noqa: D102 - inherited
         return True

@@ -21,7 +21,8 @@ def to_text(estimate: GridEstimate) -> Iterator[str]:
     length = "as given" if estimate.length_given else "the longest possible; change it with --length"
     device = f"{estimate.device.title}, {gib(estimate.device.memory)}, {processes}"
     yield f"{device}; {counted(estimate.length, 'token')} per sentence ({length})"
-    yield f"{100 * estimate.share:.0f} % of the positions of padded batches are tokens ({_ORIGINS[estimate.share_from]})"
+    share = f"{100 * estimate.share:.0f} %"
+    yield f"{share} of the positions of padded batches are tokens ({_ORIGINS[estimate.share_from]})"
     for table in (_parameters(estimate), _memory(estimate), _work(estimate)):
         yield ""
         yield from table
@@ -71,7 +72,8 @@ def _memory(estimate: GridEstimate) -> list[str]:
 
 
 def _work(estimate: GridEstimate) -> list[str]:
-    rows: list[Sequence[str]] = [("time", "positions", "tokens", "GFLOP a step", "a step", "steps", "a run", "runs", "all runs")]
+    head = ("time", "positions", "tokens", "GFLOP a step", "a step", "steps", "a run", "runs", "all runs")
+    rows: list[Sequence[str]] = [head]
     for stage in estimate.stages:
         step = f"{1000 * stage.step_seconds:.3g} ms" if stage.step_seconds < 1 else f"{stage.step_seconds:.3g} s"
         gigas = stage.step_flops / 1e9

@@ -109,7 +109,8 @@ def _share(words: Sequence[int], limit: int | None) -> float:
 
 def packs(backbone: PreTrainedConfig, attention: str | None, methods: Sequence[PEMethod]) -> bool:
     """Whether a backbone computes the same on rows of sentences, tried with a small vocabulary and random weights."""
-    small = type(backbone).from_dict({**backbone.to_dict(), "vocab_size": min(1000, getattr(backbone, "vocab_size", 0))})
+    few = min(1000, getattr(backbone, "vocab_size", None) or 0)
+    small = type(backbone).from_dict({**backbone.to_dict(), "vocab_size": few})
     with torch.random.fork_rng(), quiet():
         try:
             made = random_backbone_of(small, type(backbone).__name__, attention)
