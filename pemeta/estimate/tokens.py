@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from pemeta.backbone.loading import random_backbone_of
 from pemeta.backbone.packed_passes import PAYS, Padding
@@ -22,6 +23,8 @@ from pemeta.utils.hub import quiet
 ASSUMED = 0.46
 """Share of the positions of a random batch of 16 sentences that are tokens, in WikiAnn's English."""
 BATCH = 16
+FEW = 1000
+"""Tokens that are enough to try rows with."""
 READ = 512
 """Most training sentences of each source that are read to find that share."""
 
@@ -109,15 +112,20 @@ def _share(words: Sequence[int], limit: int | None) -> float:
 
 def packs(backbone: PreTrainedConfig, attention: str | None, methods: Sequence[PEMethod]) -> bool:
     """Whether a backbone computes the same on rows of sentences, tried with a small vocabulary and random weights."""
-    few = min(1000, getattr(backbone, "vocab_size", None) or 0)
-    small = type(backbone).from_dict({**backbone.to_dict(), "vocab_size": few})
     with torch.random.fork_rng(), quiet():
-        try:
-            made = random_backbone_of(small, type(backbone).__name__, attention)
-        except Exception:  # as of a token that pads beyond the small vocabulary: as is usual, then
-            return True
+        made = _with_few_tokens(backbone, attention)
         model = PEModel(made, methods[0])
         for method in methods[1:]:
             model.attach(method)
         model.padding = "packed"
         return model.packs
+
+
+def _with_few_tokens(backbone: PreTrainedConfig, attention: str | None) -> PreTrainedModel:
+    """A backbone with random weights, and a small vocabulary unless it needs its own, as for a token that pads."""
+    small, where = copy.deepcopy(backbone), type(backbone).__name__
+    try:
+        small.vocab_size = min(FEW, backbone.vocab_size)
+        return random_backbone_of(small, where, attention)
+    except Exception:  # of whatever kind its code raises
+        return random_backbone_of(backbone, where, attention)
