@@ -88,7 +88,7 @@ def packing(case: PrimingCase | TuningCase) -> Any:
 def test_what_does_not_give_the_same_in_rows_is_planned_padded() -> None:
     case = replace(SMALL, method="lora").priced
     other = FNetConfig(vocab_size=100, hidden_size=32, num_hidden_layers=1, intermediate_size=64)
-    found = replace(case, shape=replace(case.shape, backbone=other, share=0.5), algorithm=packing(case))
+    found = replace(case, shape=replace(case.shape, backbone=other, attention=None, share=0.5), algorithm=packing(case))
     assert isinstance(found, PrimingCase)
     assert found.runs.padding == "padded"
 
