@@ -31,7 +31,11 @@ CORE_FLOPS, CORE_BANDWIDTH = 100 * GIGA, 20 * GIGA
 FIXED = {"cuda": int(0.8 * GIB), "cpu": int(0.51 * GIB)}
 """Bytes that Python, PyTorch and its libraries hold before any tensor; measured on a CPU, guessed for CUDA."""
 SLACK = {"cuda": 0.1, "cpu": 0.5}
-"""What allocators and kernels' buffers hold in addition, as a share of the activations; likewise."""
+"""What allocators and kernels' buffers hold in addition, as a share of the activations that come and go; likewise.
+
+On a CPU the C library splits freed blocks for smaller ones, so that large ones need new memory. How much depends on all
+that passes through, whether it is held at once or, with checkpointed layers, layer by layer.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Device:
 
     def overhead(self, memory: Memory) -> int:
         """Bytes that a process holds in addition to its tensors."""
-        return FIXED[self.type] + int(SLACK[self.type] * memory.activations)
+        return FIXED[self.type] + int(SLACK[self.type] * (memory.activations + memory.passing))
 
     def needs(self, memory: Memory, copies: int = 0, processes: int = 1) -> int:
         """Bytes that a device needs: on a GPU for one process, on a CPU for all, which share its memory.

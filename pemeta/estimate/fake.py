@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,13 +16,21 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from pemeta.backbone.loading import empty_backbone_of
+from pemeta.backbone.packed_passes import Padding
+from pemeta.backbone.packing import ROOM, pack
+from pemeta.backbone.row_masks import Form
+from pemeta.backbone.tokenizers import max_positions
 from pemeta.data.examples import Examples
+from pemeta.estimate.tokens import Layout, packs
 from pemeta.experiments.build import DTYPES
 from pemeta.heads import TokenClassification
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.task import Task
 from pemeta.typing import Batch
+
+_NO_ROOM = torch.tensor(0, device="cpu")
+"""Places for a prompt, with a value, which passes ask for; fake tensors have none."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class Shape:
         precision: as in a configuration.
         dtype: type of the backbone's parameters.
         checkpoint_layers: as in a configuration.
+        share: share of a padded batch's positions that are tokens; the longest sentence has ``length``.
+        padding: how batches run: their positions, and so time and memory, are those of rows where they are packed.
         gpu: count what a GPU does otherwise than a CPU: AdamW and clipping work on all parameters in one operation,
             dropout is one operation that keeps a byte for each value, and fused attention has dropout of its own.
     """
@@ -49,11 +59,28 @@ class Shape:
     checkpoint_layers: bool = False
     gpu: bool = False
     dtype: torch.dtype = torch.float32
+    share: float = 1.0
+    padding: Padding = "padded"
+
+    @property
+    def layout(self) -> Layout:
+        """What batches consist of."""
+        width = getattr(self.backbone, "hidden_size", None) or 1
+        return Layout(self.length, self.share, self.padding, width, max_positions(self.backbone))
+
+    def running(self, padding: Padding, methods: Sequence[PEMethod]) -> Shape:
+        """The shape with batches that run so, or padded if the backbone has something else in rows.
+
+        With a prompt batches count as padded, which is more than they take.
+        """
+        rows = padding != "padded" and not any(method.extra_positions for method in methods)
+        rows = rows and packs(self.backbone, self.attention, methods)
+        return replace(self, padding=padding if rows else "padded")
 
     def task(self, name: str) -> Task:
         """A task with an unlimited number of sentences."""
         labels = tuple(str(label) for label in range(self.labels))
-        return Task(name, FakeSentences(self.length), TokenClassification(labels=labels))
+        return Task(name, FakeSentences(self.length, self.layout, self.dtype), TokenClassification(labels=labels))
 
     def model(self, methods: Sequence[PEMethod], tasks: Sequence[Task]) -> PEModel:
         """A model with methods attached, the first of them fine-tuning's, and a head for each task.
@@ -77,14 +104,21 @@ class Shape:
 
 
 class FakeSentences(Examples[Any, Any]):
-    """An unlimited number of sentences of one length, of which only batches can be used."""
+    """An unlimited number of sentences, of which only batches can be used.
+
+    Args:
+        length: of the longest sentence of each batch, to which they are padded.
+        layout: how batches run; padded by default.
+        dtype: type of the mask of rows.
+    """
 
     kind: ClassVar[str] = TokenClassification.name
     unit: ClassVar[str] = "sentence"
     per_position: ClassVar[bool] = True
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, layout: Layout | None = None, dtype: torch.dtype = torch.float32) -> None:
         self._length = length
+        self._layout, self._dtype = layout or Layout(length), dtype
         self.num_truncated = 0
         self.trunk = None
 
@@ -101,7 +135,11 @@ class FakeSentences(Examples[Any, Any]):
     def tensors(self, indices: Sequence[int] | np.ndarray) -> Batch:  # noqa: D102 - inherited
         size = (len(indices), self._length)
         names = ("input_ids", "attention_mask", "labels")
-        return {name: torch.zeros(size, dtype=torch.long) for name in names}
+        batch: Batch = {name: torch.zeros(size, dtype=torch.long) for name in names}
+        rows = self._layout.rows(len(indices))
+        if rows is None:
+            return batch
+        return {**pack(batch, rows, Form(causal=False, positions=None), self._dtype), ROOM: _NO_ROOM}
 
     def has_label(self, index: int) -> bool:  # noqa: D102 - inherited
         return True

@@ -73,10 +73,15 @@ def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTun
     """
     task = shape.task("target")
     model = shape.model(methods, [task])
+    keeps = keeps_training_states(model, settings)
+    if keeps:  # what is kept is padded
+        task = replace(shape, padding="padded").task("target")
+    most, layout = settings.max_tokens, shape.layout
+    examples = settings.batch_size if most is None else layout.examples(most)
     trained = model.stored_names(task.name)
     with fake_tensors(model, shape.gpu), StepMonitor(model, trained, shape.gpu) as monitor:
-        batch: Batch = task.train.batch(range(settings.examples_in_batch(shape.length)))
-        if keeps_training_states(model, settings):
+        batch: Batch = task.train.batch(range(examples))
+        if keeps:
             model.eval()
             with torch.no_grad():
                 [batch] = model.reusing([batch])
@@ -90,7 +95,18 @@ def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTun
 
 
 def evaluation_passes(shape: Shape, methods: Sequence[PEMethod], settings: FineTuning) -> Passes:
-    """The cost of fine-tuning's passes outside of its steps: validation, the test, and filling the cache."""
+    """The cost of fine-tuning's passes outside of its steps: validation, the test, and filling the cache.
+
+    The longest sentences come first, which fill their batch, so that rows do not make the fullest moment lighter; kept
+    hidden states are padded.
+    """
+    padded = _passes(replace(shape, padding="padded"), methods, settings)
+    if shape.padding == "padded" or padded.kept:
+        return padded
+    return replace(_passes(shape, methods, settings), held=padded.held)
+
+
+def _passes(shape: Shape, methods: Sequence[PEMethod], settings: FineTuning) -> Passes:
     task = shape.task("target")
     model = shape.model(methods, [task]).eval()
     keeps = settings.reuse_trunk and model.unchanging() is not None

@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, FNetConfig
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "plan"))
 
@@ -32,6 +32,7 @@ from pemeta.estimate.findings import Memory, Step
 from pemeta.estimate.grid import GridEstimate, StageEstimate
 from pemeta.estimate.monitor import StepMonitor
 from pemeta.estimate.steps import EVALUATED, finetuning_step
+from pemeta.estimate.tokens import share_of
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config_file import load_config
 from pemeta.methods import PEMethod
@@ -58,12 +59,74 @@ def tiny_cases() -> list[Case]:
     cases += [replace(lora, attention="eager", length=64), replace(lora, precision="bf16", length=64)]
     cases += [replace(SMALL, order="plain"), *(replace(SMALL, tasks=3, batch_tasks=both) for both in (False, True))]
     cases += [replace(SMALL, method=method, tasks=3, batch_tasks=True) for method in ("lora", "bitfit")]
+    cases += [replace(SMALL, sentences=8, packed=True), replace(lora, sentences=8, order="finetuning", packed=True)]
     return cases
 
 
 @pytest.mark.parametrize("case", tiny_cases(), ids=str)
 def test_a_step_holds_what_the_allocator_measures(case: Case) -> None:
     assert check.estimated(case).total == pytest.approx(check.measured(case), rel=0.03)
+
+
+def test_a_packed_batch_costs_what_its_rows_do() -> None:
+    """Half of a padded batch's positions are tokens, and no more than a tenth of the rows' positions are not."""
+    padded = replace(SMALL, method="lora", sentences=16, length=32).priced
+    packed = replace(padded, shape=replace(padded.shape, share=0.5), algorithm=packing(padded))
+    layout = packed.runs.layout
+
+    assert layout.tokens(16) == pytest.approx(16 * 32 / 2, abs=16)
+    assert layout.tokens(16) > 0.9 * layout.positions(16)
+    assert 0.45 < packed.step.work.flops / padded.step.work.flops < 0.6
+    assert packed.step.memory.activations < 0.65 * padded.step.memory.activations
+
+
+def packing(case: PrimingCase | TuningCase) -> Any:
+    assert isinstance(case, PrimingCase)
+    return case.algorithm.model_copy(update={"padding": "packed"})
+
+
+def test_what_does_not_give_the_same_in_rows_is_planned_padded() -> None:
+    case = replace(SMALL, method="lora").priced
+    other = FNetConfig(vocab_size=100, hidden_size=32, num_hidden_layers=1, intermediate_size=64)
+    found = replace(case, shape=replace(case.shape, backbone=other, attention=None, share=0.5), algorithm=packing(case))
+    assert isinstance(found, PrimingCase)
+    assert found.runs.padding == "padded"
+
+
+def test_a_batch_by_tokens_has_as_many_sentences_as_have_no_more() -> None:
+    case = replace(SMALL, order="finetuning", length=32).priced
+    assert isinstance(case, TuningCase)
+    numbers = {"train": 100, "validation": 0, "test": 0}
+    for padding, examples in (("padded", 6), ("packed", 12)):
+        settings = FineTuning(epochs=1, max_tokens=200, padding=padding)  # type: ignore[arg-type]
+        found = replace(case, shape=replace(case.shape, share=0.5), settings=settings)
+        assert found.examples == examples
+        assert found.steps(numbers) == -(-100 // examples)  # type: ignore[arg-type]
+
+
+def test_checkpointing_takes_nothing_of_what_the_c_library_keeps() -> None:
+    """It depends on all that passes, on a processor."""
+    lora = replace(SMALL, method="lora", length=64)
+    plain, light = lora.priced.step.memory, replace(lora, checkpoint=True).priced.step.memory
+    assert light.activations < 0.6 * plain.activations
+    assert light.activations + light.passing == plain.activations
+    assert find_device("cpu", "cpu").overhead(light) == find_device("cpu", "cpu").overhead(plain)
+    assert DEVICES["h100"].overhead(light) < DEVICES["h100"].overhead(plain)
+
+
+@pytest.mark.parametrize(("data", "share", "origin"), [("synthetic", None, "data"), ("wikiann", None, "assumed")])
+def test_the_share_of_tokens_is_that_of_the_data_or_assumed(
+    tmp_path: Path, run_config: dict[str, Any], data: str, share: float | None, origin: str
+) -> None:
+    config = load_config(_written(tmp_path, {**run_config, **({} if data == "synthetic" else {"data": data})}))
+    found = share_of(config)
+    assert (found is None) == (origin == "assumed")
+    assert found is None or 0.3 < found < 1
+
+
+def _written(folder: Path, config: dict[str, Any]) -> Path:
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder / "config.yaml"
 
 
 @pytest.mark.long
