@@ -84,7 +84,8 @@ class Layout:
 def _falling(places: np.ndarray, mean: float) -> np.ndarray:
     """Shares that fall from 1 to 0, or less far, and have this mean."""
     values: np.ndarray = (1 - places) ** max(0.0, 1 / mean - 1)
-    return (values * (mean / values.mean())).clip(max=1.0)
+    shares: np.ndarray = np.minimum(1.0, values * (mean / values.mean()))
+    return shares
 
 
 def share_of(config: GridConfig) -> float | None:
