@@ -53,7 +53,7 @@ class FineTuningHistory:
         best_epoch: The first epoch with the highest validation score, counted from 1; its values are kept.
         seconds: Wall time over all sessions of the run.
         skipped: Steps, counted from 1, that were skipped because something was not finite.
-        packed: Whether batches could run without padding, and the settings asked for it.
+        packed: Whether batches ran without padding, in rows, as ``padding`` allowed.
     """
 
     losses: tuple[float, ...]
@@ -115,10 +115,9 @@ def finetune(
         task, validation = _prepared(cache, task, validation, settings)
         job = FineTuningJob(model, task, validation, settings, seed, trained.values())
         state = Loop(job, model.device, options, own, started=started).run()
-        packed = model.packs
     scores = tuple(one.score for one in state.validations)
     best_epoch = scores.index(max(scores)) + 1
-    return FineTuningHistory(tuple(job.at.losses), scores, best_epoch, state.seconds, tuple(state.skipped), packed)
+    return FineTuningHistory(tuple(job.at.losses), scores, best_epoch, state.seconds, tuple(state.skipped), job.packed)
 
 
 @dataclass
@@ -129,11 +128,13 @@ class _Epochs:
         losses: Mean training loss of each whole epoch.
         total: Sum of the losses of the epoch that has begun.
         taken: Steps that were taken in it.
+        packed: Whether a batch was packed before the run was interrupted.
     """
 
     losses: list[float] = field(default_factory=list)
     total: float = 0.0
     taken: int = 0
+    packed: bool = False
 
 
 class FineTuningJob(Job):
@@ -169,6 +170,7 @@ class FineTuningJob(Job):
         self.best: State = model.state(self.names)
         self.at = _Epochs()
         self._epoch = -1
+        self._packed_before = model.packed_batches
         self._order = lru_cache(2)(partial(settings.batches, task.train, seed, task.name))
         self._batches = Ahead(self._batch, self.total, model.device)
         self.optimization = Optimization(
@@ -200,20 +202,24 @@ class FineTuningJob(Job):
             **self.model.padding_identity(),
         }
 
+    @property
+    def packed(self) -> bool:
+        """Whether a batch was packed so far."""
+        return self.at.packed or self.model.packed_batches > self._packed_before
+
     def values(self) -> State:
         """The values of θ_a and the head now, and the best ones so far."""
         return prefixed(now=self.model.state(self.names), best=self.best)
 
     def progress(self) -> dict[str, Any]:
         """Losses of the epochs so far."""
-        return dataclasses.asdict(self.at)
+        return dataclasses.asdict(dataclasses.replace(self.at, packed=self.packed))
 
     def restore(self, values: State, progress: Mapping[str, Any]) -> None:
         """Put back values and losses."""
         parts = unprefixed(values, "now", "best")
-        self.at = TypeAdapter(_Epochs).validate_python(
-            {name.name: progress[name.name] for name in dataclasses.fields(_Epochs)}
-        )
+        found = {"packed": False, **progress}  # which checkpoints have not always said
+        self.at = TypeAdapter(_Epochs).validate_python({one.name: found[one.name] for one in dataclasses.fields(_Epochs)})
         self.model.load_state(parts["now"])
         self.best = parts["best"]
 

@@ -62,7 +62,7 @@ class FineTuning(Frozen):
     reuse_trunk: bool = True
     bucket_by_length: bool = False
     max_tokens: Annotated[int | None, Field(gt=0), Neutral(None)] = None
-    padding: Annotated[Padding, Neutral("padded")] = "padded"
+    padding: Annotated[Padding, Neutral("padded")] = "auto"
     early_stopping: Annotated[int | None, Field(gt=0), Neutral(None)] = None
     head: Annotated[Literal["new", "primed"], Neutral("new")] = "new"
 

@@ -136,9 +136,9 @@ class PrimingAlgorithm(Named):
     outer_dropout: bool = True
     primes: Annotated[Primes, Neutral(BACKBONE)] = BACKBONE
     interpolate: Annotated[float, Field(ge=0, le=1), Neutral(1.0)] = 1.0
-    padding: Annotated[Padding, Neutral("padded")] = "padded"
+    padding: Annotated[Padding, Neutral("padded")] = "auto"
     validate_every: Annotated[int | None, Field(gt=0), Neutral(None)] = None
-    validation_finetuning: Annotated[FineTuning, Neutral(_BRIEF)] = FineTuning(epochs=3)
+    validation_finetuning: Annotated[FineTuning, Neutral(_BRIEF)] = FineTuning(epochs=3, padding="padded")
 
     @model_validator(mode="after")
     def _has_the_examples_it_needs(self) -> Self:
