@@ -43,8 +43,9 @@ class FineTuning(Frozen):
             one that has. Padding counts as it does on the device: with ``padding: padded`` each example counts as the
             longest of its batch, otherwise with its own tokens. Null, the default, for batches of ``batch_size``.
         padding: how examples of different lengths run: ``padded`` to the longest of their batch; ``packed``, behind
-            each other in rows, which computes the same without the work of padding; or ``auto``, packed where that is
-            less work. What a backbone cannot compute exactly in rows is padded. With dropout, its draw differs.
+            each other in rows, which computes the same without the work of padding; or ``auto``, the default and our
+            choice, packed where that is so much less work that it is faster. What a backbone cannot compute exactly in
+            rows is padded. With dropout, its draw differs. ``padded`` repeats earlier versions bit for bit.
         early_stopping: number of epochs in a row without a better validation score after which to stop; null, the
             default, for never.
         head: what the task's head starts from: newly drawn values (``new``, as in the paper), or those of the head that

@@ -13,6 +13,7 @@ from unroll import FLOAT32
 from zoo import animals
 
 from pemeta import Adapter, LoRA, PEModel, Prefix, Prompt
+from pemeta.backbone import packed_passes
 from pemeta.backbone.packing import cost, is_packed, pack, plan, unpacked
 from pemeta.backbone.row_masks import Form, mask_of
 from pemeta.errors import ConfigError, ModelError
@@ -265,10 +266,18 @@ def test_what_cannot_be_packed_is_told_once():
         model.placed(sentences(5, 3))
 
 
-def test_auto_packs_where_it_is_less_work():
+def test_auto_packs_where_it_saves_enough_work(monkeypatch):
     model = model_on("bert")
     model.padding = "auto"
-    assert is_packed(model.placed(sentences(12, 3, 2, 2)))
+    width, layers, batch = 8, 2, sentences(12, 3, 2, 2)
+    assert (model.backbone.config.hidden_size, model.backbone.config.num_hidden_layers) == (width, layers)
+    saved = (cost(4, 12, width) - cost(1, 19, width)) * width * layers
+    assert saved < packed_passes.LEAST_SAVED
+    for least, packs in ((packed_passes.LEAST_SAVED, False), (saved + 1, False), (saved, True)):
+        monkeypatch.setattr(packed_passes, "LEAST_SAVED", least)
+        assert is_packed(model.placed(batch)) == packs
+    assert model.packed_batches == 1
+    monkeypatch.setattr(packed_passes, "LEAST_SAVED", 0)
     assert not is_packed(model.placed(sentences(6, 6, 6, 5)))
 
 
