@@ -53,7 +53,7 @@ class FineTuningHistory:
         best_epoch: The first epoch with the highest validation score, counted from 1; its values are kept.
         seconds: Wall time over all sessions of the run.
         skipped: Steps, counted from 1, that were skipped because something was not finite.
-        packed: Whether batches ran without padding, in rows, as ``padding`` allowed.
+        packed: Whether training batches ran without padding, in rows, as ``padding`` allowed.
     """
 
     losses: tuple[float, ...]
@@ -115,9 +115,9 @@ def finetune(
         task, validation = _prepared(cache, task, validation, settings)
         job = FineTuningJob(model, task, validation, settings, seed, trained.values())
         state = Loop(job, model.device, options, own, started=started).run()
-    scores = tuple(one.score for one in state.validations)
+    scores, at = tuple(one.score for one in state.validations), job.at
     best_epoch = scores.index(max(scores)) + 1
-    return FineTuningHistory(tuple(job.at.losses), scores, best_epoch, state.seconds, tuple(state.skipped), job.packed)
+    return FineTuningHistory(tuple(at.losses), scores, best_epoch, state.seconds, tuple(state.skipped), at.packed)
 
 
 @dataclass
@@ -128,7 +128,7 @@ class _Epochs:
         losses: Mean training loss of each whole epoch.
         total: Sum of the losses of the epoch that has begun.
         taken: Steps that were taken in it.
-        packed: Whether a batch was packed before the run was interrupted.
+        packed: Whether a training batch was packed.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -202,24 +202,19 @@ class FineTuningJob(Job):
             **self.model.padding_identity(),
         }
 
-    @property
-    def packed(self) -> bool:
-        """Whether a batch was packed so far."""
-        return self.at.packed or self.model.packed_batches > self._packed_before
-
     def values(self) -> State:
         """The values of θ_a and the head now, and the best ones so far."""
         return prefixed(now=self.model.state(self.names), best=self.best)
 
     def progress(self) -> dict[str, Any]:
         """Losses of the epochs so far."""
-        return dataclasses.asdict(dataclasses.replace(self.at, packed=self.packed))
+        return dataclasses.asdict(self.at)
 
     def restore(self, values: State, progress: Mapping[str, Any]) -> None:
         """Put back values and losses."""
         parts = unprefixed(values, "now", "best")
         found = {"packed": False, **progress}  # which checkpoints have not always said
-        self.at = TypeAdapter(_Epochs).validate_python({one.name: found[one.name] for one in dataclasses.fields(_Epochs)})
+        self.at = TypeAdapter(_Epochs).validate_python({name: found[name] for name in vars(self.at)})
         self.model.load_state(parts["now"])
         self.best = parts["best"]
 
@@ -258,6 +253,7 @@ class FineTuningJob(Job):
         """Add the loss to its epoch's."""
         self.at.total += gradient.losses["train"]
         self.at.taken += 1
+        self.at.packed |= self.model.packed_batches > self._packed_before
 
     def where(self, number: int) -> str:
         """The epoch."""
