@@ -65,7 +65,7 @@ def _batches(
         return data.by_length(batch_size)
     lengths = data.lengths()
     order = np.argsort(-lengths, kind="stable")
-    cut = cut_by_tokens(order, lengths, max_tokens, padded=model.padding == "padded")
+    cut = cut_by_tokens(order, lengths, max_tokens, padded=model.padding != "packed")
     return (indices.tolist() for indices in cut)
 
 

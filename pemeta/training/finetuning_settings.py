@@ -40,8 +40,8 @@ class FineTuning(Frozen):
             in length, and a long one weighs more in its batch's mean, so that scores change slightly, up or down. Off
             by default.
         max_tokens: most tokens of a batch, in place of ``batch_size``: as many examples as have no more, or a single
-            one that has. Padding counts as it does on the device: with ``padding: padded`` each example counts as the
-            longest of its batch, otherwise with its own tokens. Null, the default, for batches of ``batch_size``.
+            one that has. With ``padding: packed`` each example counts with its own tokens, otherwise as the longest of
+            its batch, so that the limit holds whether or not a batch is packed. Null, the default, for batches of ``batch_size``.
         padding: how examples of different lengths run: ``padded`` to the longest of their batch; ``packed``, behind
             each other in rows, which computes the same without the work of padding; or ``auto``, the default and our
             choice, packed where that is so much less work that it is faster. What a backbone cannot compute exactly in
@@ -92,7 +92,7 @@ class FineTuning(Frozen):
         if self.max_tokens is not None:
             lengths = train.lengths()
             size = max(1, int(self.max_tokens // max(1.0, float(lengths.mean()))))  # of a chunk's batches
-            cut = partial(cut_by_tokens, lengths=lengths, most=self.max_tokens, padded=self.padding == "padded")
+            cut = partial(cut_by_tokens, lengths=lengths, most=self.max_tokens, padded=self.padding != "packed")
         else:
             cut = partial(_cut, size=size)
         if not self.bucket_by_length:
