@@ -41,7 +41,8 @@ class FineTuning(Frozen):
             by default.
         max_tokens: most tokens of a batch, in place of ``batch_size``: as many examples as have no more, or a single
             one that has. With ``padding: packed`` each example counts with its own tokens, otherwise as the longest of
-            its batch, so that the limit holds whether or not a batch is packed. Null, the default, for batches of ``batch_size``.
+            its batch, so that the limit holds whether or not a batch is packed. Null, the default, for batches of
+            ``batch_size``.
         padding: how examples of different lengths run: ``padded`` to the longest of their batch; ``packed``, behind
             each other in rows, which computes the same without the work of padding; or ``auto``, the default and our
             choice, packed where that is so much less work that it is faster. What a backbone cannot compute exactly in
