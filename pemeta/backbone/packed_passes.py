@@ -18,10 +18,14 @@ from pemeta.typing import Batch
 Padding = Literal["auto", "packed", "padded"]
 """How sentences of different lengths run: ``padded`` to the longest of their batch, each in its row; ``packed`` behind
 each other in rows, with the same results up to rounding, where the backbone gives these (and padded where not); or
-``auto``, packed where that is less work."""
+``auto``, packed where that is so much less work that it is faster."""
 
 PAYS = 0.9
 """Most work of a packed batch, as a share of the padded one's, for which ``auto`` packs; our choice."""
+LEAST_SAVED = 2**25
+"""Least multiplications of a forward pass that rows have to save for ``auto`` to pack; our choice: to make them takes
+about 2 ms, in which a core multiplies that often. No trial is made for batches that do not save it, so that tiny models
+run as ever. It depends on the batch alone, so that an interrupted run goes on the same way."""
 
 
 class PackedPasses:
@@ -33,10 +37,12 @@ class PackedPasses:
 
     Attributes:
         padding: how batches are to run.
+        made: number of batches that were packed so far.
     """
 
     def __init__(self) -> None:
         self.padding: Padding = "padded"
+        self.made = 0
         self._found: list[tuple[object, Sizes, Form | None]] = []
 
     def packed(
@@ -67,17 +73,14 @@ class PackedPasses:
         reference = next(backbone.parameters())
         aligned = reference.device.type != "cpu"
         planned = plan(lengths, width, room=room, limit=longest_row(backbone), align=aligned)
-        if self.padding == "auto" and not self._pays(planned, width, len(batch["input_ids"][0])):
+        if self.padding == "auto" and not pays(planned, len(batch["input_ids"][0]), backbone.config):
             return None
         sizes = Sizes.of(planned, backbone)
         form = self._form(backbone, sizes, room, Content.of(batch), states, autocast, kind)
         if form is None:
             return None
+        self.made += 1
         return pack(batch, planned, form, reference.dtype, getattr(backbone.config, "pad_token_id", None) or 0)
-
-    def _pays(self, planned: Plan, width: int, longest: int) -> bool:
-        padded = cost(len(planned.lengths), longest + planned.room, width)
-        return cost(len(planned.rows), planned.length, width) < PAYS * padded
 
     def _form(
         self,
@@ -107,3 +110,11 @@ class PackedPasses:
                 stacklevel=2,
             )
         return answer
+
+
+def pays(planned: Plan, longest: int, config: object) -> bool:
+    """Whether rows are faster than sentences padded to the longest, in a backbone of this size."""
+    width, layers = (getattr(config, name, None) or 1 for name in ("hidden_size", "num_hidden_layers"))
+    padded = cost(len(planned.lengths), longest + planned.room, width)
+    packed = cost(len(planned.rows), planned.length, width)
+    return packed < PAYS * padded and (padded - packed) * width * layers >= LEAST_SAVED

@@ -65,8 +65,7 @@ class Shape:
     @property
     def layout(self) -> Layout:
         """What batches consist of."""
-        width = getattr(self.backbone, "hidden_size", None) or 1
-        return Layout(self.length, self.share, self.padding, width, max_positions(self.backbone))
+        return Layout(self.length, self.share, self.padding, self.backbone, max_positions(self.backbone))
 
     def running(self, padding: Padding, methods: Sequence[PEMethod]) -> Shape:
         """The shape with batches that run so, or padded if the backbone has something else in rows.

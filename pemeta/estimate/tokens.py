@@ -12,8 +12,8 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from pemeta.backbone.loading import random_backbone_of
-from pemeta.backbone.packed_passes import PAYS, Padding
-from pemeta.backbone.packing import Plan, cost, plan
+from pemeta.backbone.packed_passes import Padding, pays
+from pemeta.backbone.packing import Plan, plan
 from pemeta.errors import PemetaError
 from pemeta.experiments.config import GridConfig
 from pemeta.methods.base import PEMethod
@@ -37,14 +37,14 @@ class Layout:
         length: tokens of the longest sentence.
         share: share of a padded batch's positions that are tokens.
         padding: how batches run.
-        width: D.
+        backbone: configuration of what they run through.
         limit: most positions of a row.
     """
 
     length: int
     share: float = 1.0
     padding: Padding = "padded"
-    width: int = 1
+    backbone: PreTrainedConfig | None = None
     limit: int | None = None
 
     def lengths(self, number: int) -> tuple[int, ...]:
@@ -61,10 +61,9 @@ class Layout:
         """The rows of a batch of so many sentences; None if it runs padded."""
         if self.padding == "padded":
             return None
-        planned = plan(self.lengths(number), self.width, limit=self.limit)
-        padded = cost(number, self.length, self.width)
-        pays = cost(len(planned.rows), planned.length, self.width) < PAYS * padded
-        return planned if pays or self.padding == "packed" else None
+        planned = plan(self.lengths(number), getattr(self.backbone, "hidden_size", None) or 1, limit=self.limit)
+        faster = self.backbone is not None and pays(planned, self.length, self.backbone)
+        return planned if faster or self.padding == "packed" else None
 
     def tokens(self, number: int) -> int:
         """Tokens of a batch of so many sentences."""
@@ -77,7 +76,7 @@ class Layout:
 
     def examples(self, most: int) -> int:
         """Number of sentences in a batch of at most so many tokens; padding counts where batches are padded."""
-        each = self.length * (1.0 if self.padding == "padded" else self.share)
+        each = self.length * (self.share if self.padding == "packed" else 1.0)
         return max(1, int(most / each))
 
 

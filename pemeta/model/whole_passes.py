@@ -59,7 +59,8 @@ class WholePasses(nn.Module):
         """How sentences of different lengths run.
 
         ``padded`` (the start) to the longest of their batch; ``packed`` behind each other in rows, without the work of
-        padding, if the backbone then gives the same hidden states; or ``auto``, packed where that is less work.
+        padding, if the backbone then gives the same hidden states; or ``auto``, packed where that is enough less work
+        to be faster. Priming and fine-tuning set it to what their settings say, while they run.
         """
         return self._packed.padding
 
@@ -76,9 +77,17 @@ class WholePasses(nn.Module):
             return False
         batch = trial_batch((3, 2), 2, None)
         facts = {LENGTHS: torch.tensor((3, 2)), PADS: torch.zeros(2, dtype=torch.bool)}
+        before = self._packed.made
         with self.padded_as("packed"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a batch's own trial tells
-            return self._rows({**to_device(batch, self.device), **facts}) is not None
+            rows = self._rows({**to_device(batch, self.device), **facts})
+        self._packed.made = before
+        return rows is not None
+
+    @property
+    def packed_batches(self) -> int:
+        """Number of batches so far that were packed."""
+        return self._packed.made
 
     def padding_identity(self) -> dict[str, Any]:
         """What a checkpoint says about rows of sentences: nothing if :attr:`padding` does not ask for any."""

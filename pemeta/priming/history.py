@@ -24,7 +24,7 @@ class PrimingHistory:
         skipped: Outer steps, counted from 1, that were skipped because something was not finite.
         validation_scores: Step and mean score of each validation (``validate_every``).
         best_step: The step whose values are kept; None without validation, which keeps the last ones.
-        packed: Whether batches could run without padding, and the algorithm's ``padding`` asked for it.
+        packed: Whether batches ran without padding, in rows, as the algorithm's ``padding`` allowed.
     """
 
     losses: list[StepLosses] = field(default_factory=list)

@@ -72,7 +72,7 @@ class PrimingJob(Job):
         )
         self._moved = set(map(id, self.optimization.parameters))
         self._reach_checked = False
-        self._packs = model.packs
+        self._packed_before, self._was_packed = model.packed_batches, False
         heads = parameter_dict(model, model.partition().theta_h)
         self._adapted = tuple(name for name, parameter in heads.items() if id(parameter) not in self._moved)
 
@@ -86,8 +86,12 @@ class PrimingJob(Job):
             skipped=self.state.skipped,
             validation_scores=[(one.step, one.score) for one in self.state.validations],
             best_step=None if best is None else best.step,
-            packed=self._packs,
+            packed=self._was_packed or self._has_packed(),
         )
+
+    def _has_packed(self) -> bool:
+        """Whether a batch was packed, by priming and not only by a validation's fine-tuning."""
+        return self.algorithm.padding != "padded" and self.model.packed_batches > self._packed_before
 
     def settings(self) -> dict[str, Any]:
         """Methods, source tasks, seed and settings; and whether padding is left out, if these ask for it."""
@@ -129,6 +133,7 @@ class PrimingJob(Job):
         history = PrimingHistory.from_json(progress)
         self.model.load_state(parts["now"])
         self.losses, self.sentences, self.best = history.losses, history.sentences, parts["best"]
+        self._was_packed = history.packed
 
     def before_step(self) -> State:
         """The heads that take their new values with the gradient, and not from the optimiser."""

@@ -66,7 +66,8 @@ def _batches(
         return data.by_length(batch_size)
     lengths = data.lengths()
     order = np.argsort(-lengths, kind="stable")
-    cut = cut_by_tokens(order, lengths, max_tokens, padded=not model.packs)
+    own = model.padding == "packed" and model.packs
+    cut = cut_by_tokens(order, lengths, max_tokens, padded=not own)
     return (indices.tolist() for indices in cut)
 
 

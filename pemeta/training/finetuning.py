@@ -55,7 +55,7 @@ class FineTuningHistory:
         best_epoch: The first epoch with the highest validation score, counted from 1; its values are kept.
         seconds: Wall time over all sessions of the run.
         skipped: Steps, counted from 1, that were skipped because something was not finite.
-        packed: Whether batches could run without padding, and the settings asked for it.
+        packed: Whether training batches ran without padding, in rows, as ``padding`` allowed.
     """
 
     losses: tuple[float, ...]
@@ -119,10 +119,9 @@ def finetune(
         say_how_sentences_run(model, options.get("progress", True))
         job = FineTuningJob(model, task, validation, settings, seed, trained.values())
         state = Loop(job, model.device, options, own, started=started).run()
-        packed = model.packs
-    scores = tuple(one.score for one in state.validations)
+    scores, at = tuple(one.score for one in state.validations), job.at
     best_epoch = scores.index(max(scores)) + 1
-    return FineTuningHistory(tuple(job.at.losses), scores, best_epoch, state.seconds, tuple(state.skipped), packed)
+    return FineTuningHistory(tuple(at.losses), scores, best_epoch, state.seconds, tuple(state.skipped), at.packed)
 
 
 @dataclass
@@ -133,11 +132,13 @@ class _Epochs:
         losses: Mean training loss of each whole epoch.
         total: Sum of the losses of the epoch that has begun.
         taken: Steps that were taken in it.
+        packed: Whether a training batch was packed.
     """
 
     losses: list[float] = field(default_factory=list)
     total: float = 0.0
     taken: int = 0
+    packed: bool = False
 
 
 class FineTuningJob(Job):
@@ -174,6 +175,7 @@ class FineTuningJob(Job):
         self.best: State = model.state(self.names)
         self.at = _Epochs()
         self._epoch = -1
+        self._packed_before = model.packed_batches
         self._order = lru_cache(2)(partial(counted.batches, task.train, seed, task.name))
         self._batches = Ahead(self._batch, self.total, model.device)
         self.optimization = Optimization(
@@ -217,9 +219,8 @@ class FineTuningJob(Job):
     def restore(self, values: State, progress: Mapping[str, Any]) -> None:
         """Put back values and losses."""
         parts = unprefixed(values, "now", "best")
-        self.at = TypeAdapter(_Epochs).validate_python(
-            {name.name: progress[name.name] for name in dataclasses.fields(_Epochs)}
-        )
+        found = {"packed": False, **progress}  # which checkpoints have not always said
+        self.at = TypeAdapter(_Epochs).validate_python({name: found[name] for name in vars(self.at)})
         self.model.load_state(parts["now"])
         self.best = parts["best"]
 
@@ -258,6 +259,7 @@ class FineTuningJob(Job):
         """Add the loss to its epoch's."""
         self.at.total += gradient.losses["train"]
         self.at.taken += 1
+        self.at.packed |= self.model.packed_batches > self._packed_before
 
     def where(self, number: int) -> str:
         """The epoch."""

@@ -40,12 +40,13 @@ class FineTuning(Frozen):
             in length, and a long one weighs more in its batch's mean, so that scores change slightly, up or down. Off
             by default.
         max_tokens: most tokens of a batch, in place of ``batch_size``: as many examples as have no more, or a single
-            one that has. Padding counts as it does on the device: each example counts as the longest of its batch, or
-            with its own tokens where ``padding`` asks for rows and the backbone computes the same in these. Null, the
+            one that has. With ``padding: packed`` an example counts with its own tokens where the backbone takes rows,
+            otherwise as the longest of its batch, so that the limit holds whether or not a batch is packed. Null, the
             default, for batches of ``batch_size``.
         padding: how examples of different lengths run: ``padded`` to the longest of their batch; ``packed``, behind
-            each other in rows, which computes the same without the work of padding; or ``auto``, packed where that is
-            less work. What a backbone cannot compute exactly in rows is padded. With dropout, its draw differs.
+            each other in rows, which computes the same without the work of padding; or ``auto``, the default and our
+            choice, packed where that is so much less work that it is faster. What a backbone cannot compute exactly in
+            rows is padded. With dropout, its draw differs. ``padded`` repeats earlier versions bit for bit.
         early_stopping: number of epochs in a row without a better validation score after which to stop; null, the
             default, for never.
         head: what the task's head starts from: newly drawn values (``new``, as in the paper), or those of the head that
@@ -63,7 +64,7 @@ class FineTuning(Frozen):
     reuse_trunk: bool = True
     bucket_by_length: bool = False
     max_tokens: Annotated[int | None, Field(gt=0), Neutral(None)] = None
-    padding: Annotated[Padding, Neutral("padded")] = "padded"
+    padding: Annotated[Padding, Neutral("padded")] = "auto"
     early_stopping: Annotated[int | None, Field(gt=0), Neutral(None)] = None
     head: Annotated[Literal["new", "primed"], Neutral("new")] = "new"
 
@@ -92,7 +93,7 @@ class FineTuning(Frozen):
         if self.max_tokens is not None:
             lengths = train.lengths()
             size = max(1, int(self.max_tokens // max(1.0, float(lengths.mean()))))  # of a chunk's batches
-            cut = partial(cut_by_tokens, lengths=lengths, most=self.max_tokens, padded=self.padding == "padded")
+            cut = partial(cut_by_tokens, lengths=lengths, most=self.max_tokens, padded=self.padding != "packed")
         else:
             cut = partial(_cut, size=size)
         if not self.bucket_by_length:

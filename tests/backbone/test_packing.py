@@ -13,6 +13,7 @@ from unroll import FLOAT32
 from zoo import animals
 
 from pemeta import Adapter, LoRA, PEModel, Prefix, Prompt
+from pemeta.backbone import packed_passes
 from pemeta.backbone.awake import awake
 from pemeta.backbone.packing import cost, is_packed, pack, plan, unpacked
 from pemeta.backbone.row_masks import Form, mask_of
@@ -363,10 +364,18 @@ def test_what_fails_with_short_sentences_is_not_tried_with_longer_ones():
     assert len(passes) == tried
 
 
-def test_auto_packs_where_it_is_less_work():
+def test_auto_packs_where_it_saves_enough_work(monkeypatch):
     model = model_on("bert")
     model.padding = "auto"
-    assert is_packed(model.placed(sentences(12, 3, 2, 2)))
+    width, layers, batch = 8, 2, sentences(12, 3, 2, 2)
+    assert (model.backbone.config.hidden_size, model.backbone.config.num_hidden_layers) == (width, layers)
+    saved = (cost(4, 12, width) - cost(1, 19, width)) * width * layers
+    assert saved < packed_passes.LEAST_SAVED
+    for least, packs in ((packed_passes.LEAST_SAVED, False), (saved + 1, False), (saved, True)):
+        monkeypatch.setattr(packed_passes, "LEAST_SAVED", least)
+        assert is_packed(model.placed(batch)) == packs
+    assert model.packed_batches == 1
+    monkeypatch.setattr(packed_passes, "LEAST_SAVED", 0)
     assert not is_packed(model.placed(sentences(6, 6, 6, 5)))
 
 

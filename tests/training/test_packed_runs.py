@@ -9,6 +9,7 @@ from interrupted_runs import interrupt_at, same
 from tiny_models import TASKS, data, tiny
 
 from pemeta import Adapter, FineTuning, LoRA, MetaPriming, Prefix, Prompt, Task, evaluate, finetune, predict, prime
+from pemeta.backbone import packed_passes
 from pemeta.errors import OutputError
 from pemeta.model.whole_passes import WholePasses
 from pemeta.training.callbacks import Callback
@@ -47,7 +48,7 @@ def rows_counted(monkeypatch):
 @pytest.mark.parametrize("reuse", [True, False])
 def test_fine_tuning_finds_the_same_values(monkeypatch, method, reuse):
     padded, packed = tiny(method), tiny(method)
-    settings = SETTINGS.model_copy(update={"reuse_trunk": reuse})
+    settings = SETTINGS.model_copy(update={"reuse_trunk": reuse, "padding": "padded"})
     expected = fine_tuned(padded, settings=settings)
     rows = rows_counted(monkeypatch)
     found = fine_tuned(packed, settings=settings.model_copy(update={"padding": "packed"}))
@@ -56,7 +57,7 @@ def test_fine_tuning_finds_the_same_values(monkeypatch, method, reuse):
     for a, b in zip(packed.parameters(), padded.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
     assert any(rows) == (not (reuse and method.output_only))
-    assert (found.packed, expected.packed) == (True, False)
+    assert (found.packed, expected.packed) == (any(rows), False)
     assert packed.padding == "padded"  # as before
 
 
@@ -64,7 +65,7 @@ def test_fine_tuning_finds_the_same_values(monkeypatch, method, reuse):
 @pytest.mark.parametrize("batch_tasks", [True, False])
 def test_priming_finds_the_same_values(monkeypatch, method, batch_tasks):
     padded, packed = tiny(method), tiny(method)
-    algorithm = PRIMING.model_copy(update={"batch_tasks": batch_tasks})
+    algorithm = PRIMING.model_copy(update={"batch_tasks": batch_tasks, "padding": "padded"})
     expected = prime(padded, TASKS, algorithm, seed=3, progress=False)
     rows = rows_counted(monkeypatch)
     found = prime(packed, TASKS, algorithm.model_copy(update={"padding": "packed"}), seed=3, progress=False)
@@ -85,7 +86,7 @@ def test_evaluation_and_predictions_are_the_same():
     assert evaluate(model, VALIDATION, "af", max_tokens=9) == scores
 
 
-@pytest.mark.parametrize("padding", ["padded", "packed"])
+@pytest.mark.parametrize("padding", ["padded", "packed", "auto"])
 @pytest.mark.parametrize("bucket", [True, False])
 def test_batches_hold_as_many_tokens_as_they_may(padding, bucket):
     train, most = data(1, 60), 20
@@ -96,7 +97,7 @@ def test_batches_hold_as_many_tokens_as_they_may(padding, bucket):
         batches = settings.batches(train, 0, "t", epoch)
         assert len(batches) == steps[epoch]
         assert sorted(np.concatenate(batches).tolist()) == list(range(60))
-        sizes = [lengths[b].max() * len(b) if padding == "padded" else lengths[b].sum() for b in batches]
+        sizes = [lengths[b].max() * len(b) if padding != "packed" else lengths[b].sum() for b in batches]
         assert max(sizes) <= most
         assert np.mean(sizes) > 0.7 * most
     assert FineTuning(epochs=2, max_tokens=1).steps_of_epochs(train, 0, "t") == (60, 60)  # each alone
@@ -117,19 +118,35 @@ def test_a_run_by_tokens_on_rows_goes_on_bit_by_bit(tmp_path, monkeypatch, step)
     again = fine_tuned(parts, settings=settings, checkpoint=path)
     assert (again.losses, again.validation_scores) == (history.losses, history.validation_scores)
     assert same(whole, parts)
+    assert history.packed
+    assert fine_tuned(tiny(LoRA(rank=2)), settings=settings, checkpoint=path).packed  # also with no step left
 
 
 def test_priming_on_rows_goes_on_bit_by_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(packed_passes, "LEAST_SAVED", 0)  # of a tiny model
     algorithm = PRIMING.model_copy(update={"padding": "auto", "outer_dropout": True, "inner_dropout": True})
     run = partial(prime, tasks=TASKS, algorithm=algorithm, seed=3, progress=False)
     whole, path = tiny(), tmp_path / "c.safetensors"
-    run(whole)
+    assert run(whole).packed
     interrupt_at(monkeypatch, 9)
     with pytest.raises(KeyboardInterrupt):
         run(tiny(), checkpoint=path)
     parts = tiny()
     assert run(parts, checkpoint=path).packed
     assert same(whole, parts)
+
+
+def test_tiny_runs_are_padded_by_default(monkeypatch):
+    """Bit for bit, and without a trial: there is too little to save."""
+    monkeypatch.setattr(packed_passes, "found_form", None)
+    for settings in (SETTINGS, PRIMING):
+        assert settings.padding == "auto"
+    default, padded = tiny(), tiny()
+    found = prime(default, TASKS, PRIMING, seed=3, progress=False), fine_tuned(default, settings=SETTINGS)
+    assert not any(one.packed for one in found)
+    prime(padded, TASKS, PRIMING.model_copy(update={"padding": "padded"}), seed=3, progress=False)
+    fine_tuned(padded, settings=SETTINGS.model_copy(update={"padding": "padded"}))
+    assert same(default, padded)
 
 
 def test_a_checkpoint_says_which_way_its_run_went(tmp_path, monkeypatch):

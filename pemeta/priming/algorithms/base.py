@@ -111,11 +111,12 @@ class PrimingAlgorithm(Named):
         interpolate: λ of θ_p ← (1 - λ) θ_p + λ θ_p*, once after priming, between the values before it and after it
             (Wortsman et al., 2022; SMAT, 2403.08477), for targets unlike the sources. 1, the paper's, leaves θ_p*.
         padding: how sentences of different lengths run: ``padded`` to the longest of their batch; ``packed``, behind
-            each other in rows, which computes the same without the work of padding; or ``auto``, packed where that is
-            less work. What a backbone cannot compute exactly in rows is padded. With dropout, its draw differs.
+            each other in rows, which computes the same without the work of padding; or ``auto``, the default and our
+            choice, packed where that is so much less work that it is faster. What a backbone cannot compute exactly in
+            rows is padded. With dropout, its draw differs. ``padded`` repeats earlier versions bit for bit.
         validate_every: outer steps between two validations, each a brief fine-tuning on the validation tasks; the
             values with the best score are kept. No validation where null, our choice.
-        validation_finetuning: settings of that fine-tuning; three epochs of the usual ones, our choice.
+        validation_finetuning: settings of that fine-tuning; three epochs of the usual ones, padded, our choice.
     """
 
     kind: ClassVar[str] = "priming algorithm"
@@ -136,9 +137,9 @@ class PrimingAlgorithm(Named):
     outer_dropout: bool = True
     primes: Annotated[Primes, Neutral(BACKBONE)] = BACKBONE
     interpolate: Annotated[float, Field(ge=0, le=1), Neutral(1.0)] = 1.0
-    padding: Annotated[Padding, Neutral("padded")] = "padded"
+    padding: Annotated[Padding, Neutral("padded")] = "auto"
     validate_every: Annotated[int | None, Field(gt=0), Neutral(None)] = None
-    validation_finetuning: Annotated[FineTuning, Neutral(_BRIEF)] = FineTuning(epochs=3)
+    validation_finetuning: Annotated[FineTuning, Neutral(_BRIEF)] = FineTuning(epochs=3, padding="padded")
 
     @model_validator(mode="after")
     def _has_the_examples_it_needs(self) -> Self:
