@@ -128,7 +128,7 @@ class Sentences(FakeSentences):
         mask[1:, -1] = 0
         if self._lengths is not None:
             mask = (torch.arange(mask.shape[1]) < torch.tensor(self._lengths(len(mask)))[:, None]).long()
-        return {"input_ids": torch.randint(1, 500, mask.shape), "attention_mask": mask, "labels": mask}
+        return {"input_ids": torch.randint(1, 500, mask.shape), "attention_mask": mask, "labels": mask.clone()}
 
 
 @contextmanager

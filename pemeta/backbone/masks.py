@@ -16,10 +16,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -138,13 +139,18 @@ def _keeps(mask: object, embeddings: object) -> bool:
     """Whether a mask made from these may be used again."""
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return False
-    return type(mask) is Tensor and isinstance(embeddings, Tensor) and mask.shape == embeddings.shape[:2]
+    return _is_plain(mask) and isinstance(embeddings, Tensor) and mask.shape == embeddings.shape[:2]
+
+
+def _is_plain(value: object) -> TypeGuard[Tensor]:
+    """Whether a tensor is none of a class of someone's own; those without values count, whose memory is planned."""
+    return type(value) in (Tensor, FakeTensor)
 
 
 def _looked_at(mask: Tensor) -> Tensor:
     """The mask that another one is a view of as a whole: GPT-2 makes a new view in each pass."""
     base = mask._base
-    if type(base) is not Tensor or base.dtype != mask.dtype or base.storage_offset() != mask.storage_offset():
+    if not _is_plain(base) or base.dtype != mask.dtype or base.storage_offset() != mask.storage_offset():
         return mask
     return base if (base.shape, base.stride()) == (mask.shape, mask.stride()) else mask
 
@@ -162,7 +168,7 @@ def _attend(
 ) -> Any:
     """Attention, with the mask that PyTorch would make from one of booleans in each layer."""
     mask = attention_mask
-    plain = type(mask) is Tensor and mask.dtype is torch.bool and others.get("position_bias") is None
+    plain = _is_plain(mask) and mask.dtype is torch.bool and others.get("position_bias") is None
     if plain and not torch.compiler.is_compiling() and not torch.is_inference_mode_enabled():
         assert mask is not None
         found = _added(mask)

@@ -62,7 +62,7 @@ def make_record(
     grid = builder.config
     row = grid.settings[run.setting]
     config = grid.run_config(run)
-    steps = as_counted(row.finetuning, history.packed).steps_of_epochs(target.task.train, run.seed, target.task.name)
+    steps = as_counted(row.finetuning, model).steps_of_epochs(target.task.train, run.seed, target.task.name)
     return Record.model_validate(
         {
             **measured,

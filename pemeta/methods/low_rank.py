@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pemeta.backbone.row_groups import groups_of
 from pemeta.utils.modules import is_hooked
 
 
@@ -60,7 +61,8 @@ class LowRank(nn.Module):
     def is_plain(self) -> bool:
         """Whether a call is the two maps' products and dropout, and nothing of a user's."""
         maps = (self.down, self.up)
-        plain = all(type(one) is nn.Linear and one.bias is None and "forward" not in vars(one) for one in maps)
+        plain = all(type(one) is nn.Linear and one.bias is None for one in maps)
+        plain = plain and all("forward" not in vars(one) or groups_of(one) is not None for one in maps)
         own = type(self).forward is LowRank.forward and "forward" not in vars(self)
         return plain and own and not any(is_hooked(one) for one in (self, self.dropout, *maps))
 

@@ -94,13 +94,12 @@ class PrimingJob(Job):
         return self.algorithm.padding != "padded" and self.model.packed_batches > self._packed_before
 
     def settings(self) -> dict[str, Any]:
-        """Methods, source tasks, seed and settings; and whether padding is left out, if these ask for it."""
+        """Methods, source tasks, seed and settings."""
         return {
             "methods": [method.to_config() for method in self.model.attached],
             "sources": [task.name for task in self.sampler.tasks],
             "seed": self.seed,
             "priming": self.algorithm.to_config(),
-            **self.model.padding_identity(),
         }
 
     def identity(self) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from pemeta.priming.job import PrimingJob
 from pemeta.priming.validation import PrimingValidation
 from pemeta.tasks.task import Task
 from pemeta.training.loop import Loop, LoopOptions, check_options
-from pemeta.training.padding_note import say_how_sentences_run
 from pemeta.utils.distributed import Processes
 from pemeta.utils.modules import modes_kept, only_trainable, parameter_dict, state_digest
 from pemeta.utils.precision import HALF
@@ -94,7 +93,6 @@ def _say(model: PEModel, algorithm: PrimingAlgorithm, trained: Iterable[nn.Param
     for note in (algorithm.note(model), _rounding(trained)):
         if note is not None and shown:
             tqdm.write(note, file=sys.stderr)
-    say_how_sentences_run(model, shown)
 
 
 def _rounding(trained: Iterable[nn.Parameter]) -> str | None:

@@ -33,7 +33,6 @@ from pemeta.training.hidden_state_cache import HiddenStateCache
 from pemeta.training.job import Gradient, Job
 from pemeta.training.loop import Loop, LoopOptions, check_options
 from pemeta.training.optimizer import LossScale, Optimization, check_finite
-from pemeta.training.padding_note import say_how_sentences_run
 from pemeta.training.reach import check_theta_a, without_gradient
 from pemeta.typing import Batch, State
 from pemeta.utils.ahead import Ahead
@@ -116,7 +115,6 @@ def finetune(
         only_trainable(model, model.stored_names(task.name)) as trained,
     ):
         task, validation = _prepared(cache, task, validation, settings)
-        say_how_sentences_run(model, options.get("progress", True))
         job = FineTuningJob(model, task, validation, settings, seed, trained.values())
         state = Loop(job, model.device, options, own, started=started).run()
     scores, at = tuple(one.score for one in state.validations), job.at
@@ -167,7 +165,7 @@ class FineTuningJob(Job):
     ) -> None:
         self.model, self.task, self.validation = model, task, validation
         self.finetuning, self.seed = settings, seed
-        counted = as_counted(settings, model.packs)
+        counted = as_counted(settings, model)
         self.ends = list(itertools.accumulate(counted.steps_of_epochs(task.train, seed, task.name)))
         self.name, self.total = f"fine-tuning {task.name}", self.ends[-1]
         self.names = model.stored_names(task.name)
@@ -189,9 +187,8 @@ class FineTuningJob(Job):
         )
 
     def settings(self) -> dict[str, Any]:
-        """Method, task, seed and the settings of fine-tuning; and if they ask for it, whether padding is left out."""
+        """Method, task, seed and the settings of fine-tuning."""
         own = {"method": self.model.method.to_config(), "task": self.task.name, "seed": self.seed}
-        own |= self.model.padding_identity()
         return {**own, "finetuning": self.finetuning.model_dump(mode="json")}
 
     def identity(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -14,6 +14,9 @@ from pemeta.utils.neutral import Neutral
 from pemeta.utils.registry import Frozen
 from pemeta.utils.seeding import numpy_generator
 from pemeta.utils.signatures import checked
+
+if TYPE_CHECKING:
+    from pemeta.model.pe_model import PEModel  # which a configuration need not wait for
 
 CHUNK = 10
 """Number of batches whose examples bucketing sorts together; with more, batches would be alike in every epoch."""
@@ -103,14 +106,17 @@ class FineTuning(Frozen):
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def as_counted(settings: FineTuning, packed: bool) -> FineTuning:
+def as_counted(settings: FineTuning, model: PEModel) -> FineTuning:
     """The settings by which batches are cut: padding counts for a backbone that is not packed, whatever was asked for.
 
     Args:
         settings: of the run.
-        packed: whether the backbone computes the same in rows of sentences.
+        model: its model.
     """
-    return settings if packed else settings.model_copy(update={"padding": "padded"})
+    if settings.max_tokens is None or settings.padding != "packed":
+        return settings
+    with model.padded_as("packed"):
+        return settings if model.packs else settings.model_copy(update={"padding": "padded"})
 
 
 def cut_by_tokens(order: np.ndarray, lengths: np.ndarray, most: int, padded: bool) -> list[np.ndarray]:

@@ -304,7 +304,8 @@ def test_rows_are_of_the_inputs_that_a_batch_has():
         model.hidden_states(copied)
 
 
-def test_facts_are_of_the_inputs_that_a_batch_has():
+def test_facts_are_of_the_inputs_that_a_batch_has(monkeypatch):
+    monkeypatch.setattr(packed_passes, "LEAST_SAVED", 0)  # of a tiny model
     model = model_on("bert")
     model.padding = "auto"
     placed = model.placed(sentences(6, 6, 6, 5))
@@ -351,8 +352,9 @@ def test_what_cannot_be_packed_is_told_once():
         model.placed(sentences(5, 3))
 
 
-def test_what_fails_with_short_sentences_is_not_tried_with_longer_ones():
+def test_what_fails_with_short_sentences_is_not_tried_with_longer_ones(monkeypatch):
     """A server would try all forms for each size to come."""
+    monkeypatch.setattr(packed_passes, "LEAST_SAVED", 0)  # of a tiny model
     model, passes = model_on("deberta-v2"), []
     model.padding = "auto"
     model.backbone.register_forward_pre_hook(lambda part, given: passes.append(1))

@@ -1,17 +1,14 @@
-"""The how-to on padding: its keys and values exist, and a run says what it quotes."""
+"""The how-to on padding: its keys and values exist."""
 
 import inspect
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import get_args
 
 import yaml
 
 from pemeta import FineTuning, MetaPriming, PEModel, Server, evaluate
 from pemeta.backbone.packed_passes import Padding
-from pemeta.training.padding_note import say_how_sentences_run
-from pemeta.utils import messages
 
 PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "padding.md").read_text(encoding="utf-8")
 
@@ -35,11 +32,3 @@ def test_its_python_names_what_there_is() -> None:
     assert "max_tokens" in inspect.signature(evaluate).parameters
     assert isinstance(PEModel.padding, property)
     assert isinstance(PEModel.packs, property)
-
-
-def test_a_run_says_what_it_quotes(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(messages, "_said", set())
-    for name, packs in (("BertModel", True), ("DebertaV2Model", False)):
-        backbone = type(name, (), {})()
-        say_how_sentences_run(SimpleNamespace(backbone=backbone, padding="auto", packs=packs), shown=True)
-    assert capsys.readouterr().err == block("text")

@@ -86,7 +86,7 @@ def packing(case: PrimingCase | TuningCase) -> Any:
 
 
 def test_what_does_not_give_the_same_in_rows_is_planned_padded() -> None:
-    case = replace(SMALL, method="lora").priced
+    case = replace(SMALL, method="adapter").priced
     other = FNetConfig(vocab_size=100, hidden_size=32, num_hidden_layers=1, intermediate_size=64)
     found = replace(case, shape=replace(case.shape, backbone=other, attention=None, share=0.5), algorithm=packing(case))
     assert isinstance(found, PrimingCase)
@@ -111,7 +111,8 @@ def test_checkpointing_takes_nothing_of_what_the_c_library_keeps() -> None:
     assert light.activations < 0.6 * plain.activations
     assert light.activations + light.passing == plain.activations
     assert find_device("cpu", "cpu").overhead(light) == find_device("cpu", "cpu").overhead(plain)
-    assert DEVICES["h100"].overhead(light) < DEVICES["h100"].overhead(plain)
+    case = replace(lora, checkpoint=True).priced
+    assert replace(case, shape=replace(case.shape, gpu=True)).step.memory.passing == 0
 
 
 @pytest.mark.parametrize(("data", "share", "origin"), [("synthetic", None, "data"), ("wikiann", None, "assumed")])

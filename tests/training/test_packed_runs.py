@@ -12,8 +12,6 @@ from pemeta import Adapter, FineTuning, LoRA, MetaPriming, Prefix, Prompt, Task,
 from pemeta.backbone import packed_passes
 from pemeta.errors import OutputError
 from pemeta.model.whole_passes import WholePasses
-from pemeta.training.callbacks import Callback
-from pemeta.utils import messages
 
 TARGET = Task.token_classification("af", data(5))
 VALIDATION = data(6)
@@ -179,45 +177,3 @@ def test_a_batch_has_no_more_tokens_than_it_may_where_the_backbone_is_padded_aft
     model.padding = "packed"
     predict(model, VALIDATION, "af", max_tokens=20)
     assert (max(sizes[: len(sizes) // 3]) > 20) == packs
-
-
-@pytest.mark.parametrize(
-    ("packs", "padding", "said"),
-    [
-        (
-            True,
-            "auto",
-            "padding: auto: sentences run behind each other in rows, without padding where that is less work",
-        ),
-        (True, "packed", "padding: packed: sentences run behind each other in rows, without padding"),
-        (
-            False,
-            "auto",
-            "padding: auto: BertModel computes something else for sentences in rows, so batches are padded",
-        ),
-        (True, "padded", None),
-    ],
-)
-def test_a_run_says_whether_its_batches_are_padded(monkeypatch, capsys, packs, padding, said):
-    monkeypatch.setattr(messages, "_said", set())
-    monkeypatch.setattr(WholePasses, "packs", packs)
-    starts = []
-
-    class Started(Callback):
-        def on_start(self, state):
-            starts.append(state.settings.get("packed"))
-
-    model = tiny()
-    for progress in (False, True, True):
-        fine_tuned(
-            model,
-            settings=SETTINGS.model_copy(update={"epochs": 1, "padding": padding}),
-            progress=progress,
-            callbacks=[Started()],
-        )
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pemeta: padding")]
-    assert lines == ([] if said is None else [f"pemeta: {said}"])
-    assert starts == [None if padding == "padded" else packs] * 3
-    if padding == "auto":
-        prime(model, TASKS, PRIMING.model_copy(update={"padding": padding}), callbacks=[Started()])
-        assert starts[3:] == [packs]
