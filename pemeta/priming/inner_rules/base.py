@@ -118,7 +118,9 @@ class _Descended(torch.autograd.Function):
     @staticmethod
     def forward(rate: float, *given: Tensor) -> tuple[Tensor, ...]:
         half = len(given) // 2
-        return tuple(torch._foreach_add(given[:half], torch._foreach_mul(given[half:], -rate)))
+        moved = torch._foreach_mul(given[half:], -rate)
+        torch._foreach_add_(moved, given[:half])  # in place: of all of a backbone, one more copy would be much
+        return tuple(moved)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
