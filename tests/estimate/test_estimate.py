@@ -47,6 +47,7 @@ SHARED = FineTuning(epochs=2, batch_size=4)
 
 
 SMALL = Case("tiny", sentences=4, length=16, inner_steps=2)
+LONG = [pytest.mark.long]
 
 
 def tiny_cases() -> list[Case]:
@@ -63,7 +64,15 @@ def tiny_cases() -> list[Case]:
     return cases
 
 
-@pytest.mark.parametrize("case", tiny_cases(), ids=str)
+def of_long_tests(case: Case) -> bool:
+    """What takes some seconds: graphs of second order, and what shorter cases have as well."""
+    second = case.order == "second" and (case.method, case.checkpoint) != ("adapter", False)
+    return second or case.attention == "eager" or case.precision == "bf16" or case.method in ("bitfit", "prefix")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=LONG if of_long_tests(case) else [], id=str(case)) for case in tiny_cases()]
+)
 def test_a_step_holds_what_the_allocator_measures(case: Case) -> None:
     assert check.estimated(case).total == pytest.approx(check.measured(case), rel=0.03)
 
@@ -104,6 +113,7 @@ def test_a_batch_by_tokens_has_as_many_sentences_as_have_no_more() -> None:
         assert found.steps(numbers) == -(-100 // examples)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_checkpointing_takes_nothing_of_what_the_c_library_keeps() -> None:
     """It depends on all that passes, on a processor."""
     lora = replace(SMALL, method="lora", length=64)
@@ -144,7 +154,13 @@ def test_a_process_holds_what_is_estimated(case: Case) -> None:
 
 @pytest.mark.parametrize(
     ("method", "order"),
-    [*((method, "first") for method in check.METHODS), *(("lora", order) for order in ORDERS[1:])],
+    [
+        *(
+            pytest.param(method, "first", marks=[] if method in ("adapter", "lora") else LONG)
+            for method in check.METHODS
+        ),
+        *(pytest.param("lora", order, marks=LONG if order == "second" else []) for order in ORDERS[1:]),
+    ],
 )
 def test_the_operations_of_a_step_are_those_that_pytorch_counts(method: str, order: str) -> None:
     # eager attention, because PyTorch's counter does not know the fused kernels of a processor

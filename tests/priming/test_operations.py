@@ -70,10 +70,20 @@ def meta(steps, **settings):
     return MetaPriming(support_size=3, query_size=3, inner_steps=steps, outer_steps=9, **settings)
 
 
-@pytest.mark.parametrize("algorithm", [
-    meta(5), meta(1), meta(3, batch_tasks=True), meta(2, first_order=False), meta(2, inner_dropout=True),
-    meta(2, outer_loss="mean"), ReptilePriming(support_size=3, inner_steps=2, outer_steps=9),
-], ids=["five", "one", "together", "second", "dropout", "mean", "reptile"])  # fmt: skip
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        pytest.param(meta(5), id="five"),
+        pytest.param(meta(1), id="one"),
+        pytest.param(meta(3, batch_tasks=True), id="together"),
+        pytest.param(meta(2, first_order=False), id="second", marks=pytest.mark.long),
+        pytest.param(meta(2, inner_dropout=True), id="dropout", marks=pytest.mark.long),
+        pytest.param(meta(2, outer_loss="mean"), id="mean", marks=pytest.mark.long),
+        pytest.param(
+            ReptilePriming(support_size=3, inner_steps=2, outer_steps=9), id="reptile", marks=pytest.mark.long
+        ),
+    ],
+)
 @pytest.mark.parametrize("method", [ADAPTER, LORA], ids=["adapter", "lora"])
 def test_an_outer_step_is_waited_for_twice(method, algorithm):
     """For the losses, and for the gradient's norm; whatever the number of tasks."""
