@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q
 STAMP := $(VENV)/.setup-done
 
-.PHONY: help setup demo test lint format typecheck pytest coverage docs faults speed speed-quick clean
+.PHONY: help setup demo test lint format typecheck pytest coverage docs faults speed speed-quick gpu clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -82,6 +82,14 @@ speed: setup  ## measure time and memory against other libraries (about 70 minut
 speed-quick: setup  ## the same on a small model, into runs/speed-quick (under five minutes)
 	@echo "==> running benchmarks/speed --quick"
 	@$(BIN)/python benchmarks/speed/run.py --quick
+
+gpu: setup  ## ten checks of a machine's GPU, with a report (eight minutes); without one, of the script itself (one)
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	  echo "==> running benchmarks/gpu"; $(BIN)/python benchmarks/gpu/run.py; \
+	else \
+	  echo "==> no GPU here: running benchmarks/gpu in small on the processor"; \
+	  $(BIN)/python benchmarks/gpu/run.py --small --device cpu; \
+	fi
 
 clean:  ## remove what was built or cached; keeps .venv and runs/
 	@echo "==> removing build products and caches"

@@ -1,9 +1,12 @@
 """The sixteen architectures of the contract suite, tiny and random, in float64, and their batches."""
 
 import copy
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
+import pytest
 import torch
 import transformers as t
 from zoo.fields import BERT, DISENTANGLED, GPT2, LLAMA, MODERNBERT, ROBERTA, T5, VIT, D, F, L
@@ -37,6 +40,18 @@ ARCHITECTURES = {
     "qwen3": Row("qwen3", "Qwen3Model", _LLAMA | {"head_dim": 4}),
     "vit": Row("vit", "ViTModel", VIT, "image"),
 }
+ALIKE = {"roberta", "camembert", "mt5", "qwen2", "mistral"}
+"""Architectures whose layers are those of another one above: where all are looked at, they are among the long tests."""
+
+
+def each_architecture(values: Iterable[Any], architecture: Callable[[Any], str] = str) -> list[Any]:
+    """Values of a parametrised test, those of architectures that are like another one as long tests."""
+    return [pytest.param(*as_tuple(v), marks=[pytest.mark.long] if architecture(v) in ALIKE else []) for v in values]
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """A tuple as it is, and anything else as one of it alone."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 @dataclass(frozen=True)

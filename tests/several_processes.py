@@ -57,6 +57,7 @@ CASES = {
     "fresh support": (METHODS["adapter"][0], MetaPriming(**FEW, fresh_support=True, inner_steps=3)),
     "validated": (METHODS["adapter"][0], VALIDATED),
     "inner dropout": (METHODS["lora"][0], MetaPriming(**FEW, inner_dropout=True)),
+    "rows of sentences": (METHODS["lora"][0], MetaPriming(**FEW, inner_dropout=True, padding="packed")),
     "every loss": (METHODS["lora"][0], MetaPriming(**FEW, outer_loss="annealed", sentences="both", first_order=False)),
     "inner adam": (METHODS["lora"][0], MetaPriming(**FEW, inner_rule={"name": "adam", "moments": "outer"})),
     "hybrid": (METHODS["adapter"][0], MetaPriming(**FEW, hybrid=0.5)),

@@ -15,7 +15,7 @@ import gc
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,10 +25,12 @@ import torch
 from transformers import BertConfig, PreTrainedConfig
 
 from pemeta.backbone.loading import auto_class
+from pemeta.backbone.packed_passes import Padding
 from pemeta.estimate.cases import PrimingCase, TuningCase
 from pemeta.estimate.devices import find_device
 from pemeta.estimate.fake import FakeSentences, Shape
 from pemeta.estimate.findings import Memory
+from pemeta.estimate.tokens import ASSUMED
 from pemeta.methods import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms import FineTunePriming, MetaPriming, OuterStep, PrimingAlgorithm
@@ -68,6 +70,7 @@ class Case:
     precision: str = "fp32"
     attention: str = "sdpa"
     batch_tasks: bool = False
+    packed: bool = False
     tasks: int = 2
     inner_steps: int = 5
 
@@ -84,8 +87,12 @@ class Case:
         return BertConfig(**sizes, intermediate_size=4 * sizes["hidden_size"])
 
     @property
+    def padding(self) -> Padding:
+        return "packed" if self.packed else "padded"
+
+    @property
     def algorithm(self) -> PrimingAlgorithm:
-        sizes = {"support_size": self.sentences, "query_size": self.sentences}
+        sizes: dict[str, Any] = {"support_size": self.sentences, "query_size": self.sentences, "padding": self.padding}
         if self.order == "plain":
             return FineTunePriming(**sizes)
         inner = {"inner_steps": self.inner_steps, "first_order": self.order == "first"}
@@ -100,31 +107,41 @@ class Case:
             attention=self.attention,
             precision=self.precision,  # type: ignore[arg-type]
             checkpoint_layers=self.checkpoint,
+            share=ASSUMED if self.packed else 1.0,
         )
         method = PEMethod.parse(METHODS[self.method])
         if self.order == "finetuning":
-            return TuningCase(shape, (method,), FineTuning(batch_size=self.sentences))
+            return TuningCase(shape, (method,), FineTuning(batch_size=self.sentences, padding=self.padding))
         return PrimingCase(shape, method, self.algorithm, self.tasks)
 
 
 class Sentences(FakeSentences):
-    """Sentences of random tokens, the last of each being padding except in the first."""
+    """Sentences of random tokens: of a layout's lengths if one is given, else the last of each but the first pads."""
+
+    def __init__(self, length: int, lengths: Callable[[int], Sequence[int]] | None = None) -> None:
+        super().__init__(length)
+        self._lengths = lengths
 
     def tensors(self, indices: Any) -> Batch:
         blank = super().tensors(indices)
         mask = torch.ones_like(blank["attention_mask"])
         mask[1:, -1] = 0
-        return {"input_ids": torch.randint(1, 500, mask.shape), "attention_mask": mask, "labels": mask}
+        if self._lengths is not None:
+            mask = (torch.arange(mask.shape[1]) < torch.tensor(self._lengths(len(mask)))[:, None]).long()
+        return {"input_ids": torch.randint(1, 500, mask.shape), "attention_mask": mask, "labels": mask.clone()}
 
 
 @contextmanager
 def step_of(case: Case) -> Iterator[tuple[Callable[[], None], int]]:
     """A real step of a case after a first one, and the bytes of weights and moments before it."""
     priced = case.priced
-    tasks = [replace(priced.shape.task(f"source {i}"), train=Sentences(case.length)) for i in range(case.tasks)]
+    lengths = priced.shape.layout.lengths if case.packed else None
+    data = Sentences(case.length, lengths)
+    tasks = [replace(priced.shape.task(f"source {i}"), train=data) for i in range(case.tasks)]
     config = case.configuration
     backbone = auto_class(config).from_config(config, add_pooling_layer=False, attn_implementation=case.attention)
     model = PEModel(backbone, PEMethod.parse(METHODS[case.method]))
+    model.padding = case.padding
     model.autocast_dtype = {"fp32": None, "bf16": torch.bfloat16}[case.precision]
     if case.checkpoint:
         model.checkpoint_layers()
@@ -155,7 +172,7 @@ def _primes(case: Case, model: PEModel, tasks: list[Task]) -> Callable[[float], 
 def _finetunes(case: Case, model: PEModel, task: Task) -> Callable[[float], object]:
     model.eval()
     with torch.no_grad():
-        [batch] = model.reusing([task.train.batch(range(case.sentences))])
+        [batch] = model.reusing([model.placed(task.train.batch(range(case.sentences)))])
 
     def work(scale: float) -> None:
         made = {key: value.clone() for key, value in batch.items()}  # each step makes its own batch
@@ -224,6 +241,11 @@ def cases() -> Iterator[Case]:
     yield Case(method="lora", order="finetuning", sentences=16, length=128)
     yield Case(sentences=16, length=64, tasks=4)
     yield Case(sentences=16, length=64, tasks=4, batch_tasks=True)
+    for method in ("houlsby", "bitfit"):
+        yield Case(method=method, order="first", sentences=16, length=128, checkpoint=True)
+    for method in ("adapter", "lora"):
+        yield Case(method=method, order="first", sentences=16, length=128, packed=True)
+    yield Case(method="lora", order="finetuning", sentences=16, length=128, packed=True)
     yield Case("mBERT", "adapter", "first")
     yield Case("mBERT", "houlsby", "first")
     yield Case("mBERT", "lora", "finetuning", sentences=16, length=64)

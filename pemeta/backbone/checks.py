@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from pemeta.backbone.given import require_backbone
 from pemeta.errors import ArgumentError, ModelError, counted, excerpt
 from pemeta.typing import Batch
 from pemeta.utils.hub import quiet
+from pemeta.utils.remembered import Remembered
 
 PARALLEL = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")
 """Names of classes that spread a module over devices; names, because not every build of PyTorch has all of them."""
@@ -194,13 +195,24 @@ def check_token_ids(backbone: nn.Module, batch: Batch) -> None:
         _check_shapes(ids, batch.get("attention_mask"))
     if table is None or type(ids) is not Tensor or ids.device.type != "cpu":
         return  # subclasses of Tensor need not have values
-    lowest, highest = (int(end) for end in ids.aminmax())
+    lowest, highest = ends_of(ids)
     if lowest < 0 or highest >= table.num_embeddings:
         raise ModelError(
             f"the data has the token id {lowest if lowest < 0 else highest}, but this model's vocabulary has only "
             f"{counted(table.num_embeddings, 'token')} (0 to {table.num_embeddings - 1}); encode the data with the "
             "model's own tokenizer"
         )
+
+
+ends_of = Remembered(lambda ids: tuple(int(end) for end in ids.aminmax()))
+"""The lowest and the highest of some token ids."""
+
+
+def note_joined(ids: Tensor, parts: Sequence[Tensor], padding: int) -> None:
+    """Remember what is known of token ids that were joined from others, so that they are not checked once more."""
+    if all(map(ends_of.knows, parts)):
+        lows, highs = zip(*map(ends_of, parts), strict=True)
+        ends_of.note(ids, (min(*lows, padding), max(*highs, padding)))
 
 
 def _word_embeddings(backbone: nn.Module) -> nn.Embedding | None:

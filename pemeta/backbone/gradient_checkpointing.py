@@ -30,6 +30,7 @@ class _Snapshot:
 
     def __init__(self, layer: nn.Module) -> None:
         self.parameters = [(part, dict(part._parameters)) for part in layer.modules() if part._parameters]
+        self.forwards = [(part, vars(part)["forward"]) for part in layer.modules() if "forward" in vars(part)]
         self.modes = {part: part.training for part in layer.modules()} | {layer: in_training(layer)}
         self.kernels = _kernels()
         self._left: list[ExitStack] = []
@@ -39,12 +40,23 @@ class _Snapshot:
         for part, parameters in self.parameters:
             stack.callback(part._parameters.update, dict(part._parameters))
             part._parameters.update(parameters)
+        for part, forward in self.forwards:  # of parts that compute with values of several tasks
+            stack.callback(_set_forward, part, vars(part).get("forward"))
+            _set_forward(part, forward)
         stack.enter_context(_modes(self.modes))
         stack.enter_context(sdpa_kernel(self.kernels))
         self._left.append(stack)
 
     def __exit__(self, *error: object) -> None:
         self._left.pop().close()
+
+
+def _set_forward(part: nn.Module, forward: Callable[..., Any] | None) -> None:
+    """Give a module a forward of its own, or take it away."""
+    if forward is None:
+        part.__dict__.pop("forward", None)
+    else:
+        part.__dict__["forward"] = forward
 
 
 def in_training(layer: nn.Module) -> bool:

@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pemeta.backbone.awake import awake
+from pemeta.backbone.checks import note_joined
 from pemeta.backbone.layer_reuse import inputs_of
+from pemeta.backbone.masks import note_joined_masks
 from pemeta.typing import Batch
 from pemeta.utils.modules import modes_kept
 from pemeta.utils.seeding import generators_kept
@@ -37,7 +40,22 @@ def concatenate(batches: Sequence[Batch], padding: int) -> Batch | None:
         if any(t.shape[1:] != tensors[0].shape[1:] or t.dtype != tensors[0].dtype for t in tensors):
             return None
         whole[key] = torch.cat(tensors)
+        if key == "input_ids":
+            note_joined(whole[key], [one[key] for one in inputs], padding)
+        elif key == "attention_mask":
+            note_joined_masks(whole[key], [one[key] for one in inputs])
     return whole
+
+
+def with_states(whole: Batch, batches: Sequence[Batch]) -> Batch:
+    """Batches that are joined, together with the hidden states that each of them holds, padded as they are."""
+    longest = max(map(_length, batches))
+    kept: Batch = {}
+    for key in batches[0].keys() - inputs_of(batches[0]).keys() - {"labels"}:
+        missing = [longest - _length(one) for one in batches]
+        parts = [F.pad(one[key], (0, 0, 0, n)) if n else one[key] for one, n in zip(batches, missing, strict=True)]
+        kept[key] = torch.cat(parts)
+    return {**whole, **kept}
 
 
 def _size(inputs: Batch) -> int | None:
@@ -68,7 +86,7 @@ class JoinedPasses:
     They are not if padding changes what a backbone computes, as it does with pooling, convolutions and Fourier
     transforms over positions, if its hidden states are not one for each position of the mask, or if a sentence's depend
     on the others in its batch. This is found by comparing, on the first use of each kind and length; the comparison
-    draws no random numbers, and is in evaluation mode.
+    draws no random numbers, is in evaluation mode, and moves what methods have added: it may be zero before training.
     """
 
     def __init__(self) -> None:
@@ -96,26 +114,33 @@ class JoinedPasses:
         """
         if any(type(value) is not Tensor for value in whole.values()):
             return True  # tensors without values, when cost is counted
-        lengths = [_length(batch) for batch in batches]
-        # Some backbones change how they attend from some length on, so a longer batch is compared once more.
-        case = (kind, len(set(lengths)) > 1, max(lengths).bit_length())
+        case = (kind, *lengths_of(batches))
         for known, answer in self._found:
             if known == case:
                 return answer
         dtypes = {value.dtype for value in (*model.parameters(), *whole.values()) if value.is_floating_point()}
-        with _compared(model), autocast() if len(dtypes) > 1 else nullcontext():
+        with compared(model), awake(model), autocast() if len(dtypes) > 1 else nullcontext():
             apart = [states(batch) for batch in batches]
             parts = split_hidden(states(whole), batches)
             tolerance = 1e-3 if min(dtype.itemsize for dtype in dtypes) >= 4 else 5e-2
             answer = all(
-                _agree(part, one, batch, tolerance) for part, one, batch in zip(parts, apart, batches, strict=True)
+                agree(part, one, batch, tolerance) for part, one, batch in zip(parts, apart, batches, strict=True)
             )
         self._found.append((case, answer))
         return answer
 
 
+def lengths_of(batches: Sequence[Batch]) -> tuple[bool, int]:
+    """What an answer depends on: whether lengths differ, and the size of the longest.
+
+    Some backbones change how they attend from some length on, so a longer batch is compared once more.
+    """
+    lengths = [_length(batch) for batch in batches]
+    return len(set(lengths)) > 1, max(lengths).bit_length()
+
+
 @contextmanager
-def _compared(model: nn.Module) -> Iterator[None]:
+def compared(model: nn.Module) -> Iterator[None]:
     """Passes without a graph, dropout or autocast, which leave no trace."""
     device = next(model.parameters()).device
     with (
@@ -128,7 +153,7 @@ def _compared(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _agree(found: Tensor, expected: Tensor, batch: Batch, tolerance: float) -> bool:
+def agree(found: Tensor, expected: Tensor, batch: Batch, tolerance: float) -> bool:
     """Whether hidden states have equal shapes and, where there is no padding, values that are equal up to rounding."""
     if found.shape != expected.shape:
         return False

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pemeta.backbone.architectures import architecture_of, kind_of, layer_names
+from pemeta.backbone.finite_masks import finite_masks
 from pemeta.backbone.structure.description import Output
 from pemeta.backbone.structure.record import recorded
 from pemeta.backbone.structure.undisturbed import has_values, undisturbed
@@ -19,6 +20,11 @@ from pemeta.typing import Batch
 
 INPUT_OF_LAYER = "input_of_layer_"
 """Start of a batch's key for the input (B, T, D) of a layer, computed earlier; the layer's number follows."""
+TRANSFORMED = "transformed"
+"""A batch's key for the hidden states (B, T, D) as heads get them, after all methods, computed earlier."""
+_STATES = ("trunk", TRANSFORMED)
+PACKED = "packed."
+"""Start of a batch's keys for what :mod:`~pemeta.backbone.packing` adds to it."""
 
 
 def separable(backbone: nn.Module, first: int) -> bool:
@@ -96,7 +102,8 @@ def run_below(backbone: nn.Module, inputs: dict[str, Any], first: int) -> Tensor
     layer = backbone.get_submodule(layer_names(backbone)[first])
     handle = layer.register_forward_pre_hook(stop, prepend=True, with_kwargs=True)
     try:
-        backbone(**inputs)
+        with finite_masks(backbone):
+            backbone(**inputs)
     except _LayerReached as reached:
         return reached.hidden
     finally:
@@ -190,13 +197,18 @@ def is_stochastic(backbone: nn.Module) -> bool:
 
 
 def inputs_of(batch: Batch) -> Batch:
-    """The entries of a batch that are inputs of the backbone."""
-    return {k: value for k, value in batch.items() if k not in ("labels", "trunk") and not k.startswith(INPUT_OF_LAYER)}
+    """The entries of a batch that are inputs of the backbone, padded."""
+    return {key: value for key, value in batch.items() if key != "labels" and not _is_added(key)}
 
 
 def has_states(batch: Batch) -> bool:
     """Whether a batch holds hidden states computed earlier."""
-    return inputs_of(batch).keys() < batch.keys() - {"labels"}
+    return any(_is_added(key) and not key.startswith(PACKED) for key in batch)
+
+
+def _is_added(key: str) -> bool:
+    """Whether an entry of a batch was computed from its others."""
+    return key in _STATES or key.startswith((INPUT_OF_LAYER, PACKED))
 
 
 class SharedGraph:

@@ -186,10 +186,22 @@ def empty_backbone_of(
     Raises:
         ModelError: The configuration is not that of an encoder.
     """
+    with torch.device("meta"):
+        return random_backbone_of(config, path, attention, dtype)
+
+
+def random_backbone_of(
+    config: PreTrainedConfig, path: str | Path, attention: str | None = None, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A backbone with newly drawn weights, from a configuration; the arguments are :func:`empty_backbone_of`'s.
+
+    Raises:
+        ModelError: The configuration is not that of an encoder.
+    """
     options: dict[str, Any] = {"dtype": dtype}
     if attention:
         options["attn_implementation"] = attention
-    with explained("a configuration", path, CONFIG_REMEDY), quiet(), torch.device("meta"):
+    with explained("a configuration", path, CONFIG_REMEDY), quiet():
         try:
             model = auto_class(config).from_config(config, add_pooling_layer=False, **options)
         except TypeError as error:

@@ -21,6 +21,10 @@ def plan(
     length: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a sentence; by default the most that are possible.")
     ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(help="Share of a padded batch's positions that are tokens; by default the data's, or WikiAnn's."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object: bytes, seconds, operations.")] = False,
 ) -> None:
     """Estimate what CONFIG takes.
@@ -30,7 +34,7 @@ def plan(
     from pemeta.estimate import estimate_grid, to_json, to_text
     from pemeta.experiments.config_file import load_config
 
-    found = estimate_grid(load_config(config, overrides or ()), device, world_size, length)
+    found = estimate_grid(load_config(config, overrides or ()), device, world_size, length, share)
     if as_json:
         typer.echo(json.dumps(to_json(found), ensure_ascii=False, indent=2))
         return

@@ -34,20 +34,28 @@ def predict(
         bool, typer.Option("--json", help="One JSON object for each text, on a line of its own.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
+    padding: Annotated[
+        str,
+        typer.Option(
+            help="How texts of different lengths run, with equal labels: packed in rows without padding, padded to the "
+            "longest, or auto, packed where that is less work."
+        ),
+    ] = "auto",
 ) -> None:
     """Label TEXTs with a fine-tuned task.
 
     Words are separated by whitespace: put spaces around punctuation where the task's training data had them. A task
     of text pairs takes both texts of a pair with a tab between them.
     """
-    from pemeta.deploy.serving import Server, only_task
+    from pemeta.deploy.folders import only_task
+    from pemeta.deploy.serving import Server
 
     if not texts and file is None:
         raise UsageError("missing argument 'TEXT...', or --file FILE", ctx)
     if texts and file is not None:
         raise UsageError("give TEXT or --file, not both", ctx)
     given = _lines_of(file) if file is not None else _typed(texts or [])
-    server = Server.load(folder, [task or only_task(folder)], device)
+    server = Server.load(folder, [task or only_task(folder)], device, padding=padding)  # type: ignore[arg-type]
     (name,) = server.tasks
     pairs = server.labels_pairs(name)
     for prediction in server.predict(name, _pairs(given, name) if pairs else given):

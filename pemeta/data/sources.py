@@ -42,6 +42,8 @@ class DataSource(Named):
     """A collection of corpora, one per language."""
 
     kind: ClassVar[str] = "data source"
+    at_hand: ClassVar[bool] = False
+    """Whether sentences are in files of this machine, or made here, so that reading some of them is quick."""
 
     @abstractmethod
     def corpus(self, language: str) -> Corpus:
@@ -160,6 +162,7 @@ class ConllData(DataSource):
     """
 
     name: ClassVar[str] = "conll"
+    at_hand: ClassVar[bool] = True
 
     path: str = Field(min_length=1)
     folders: dict[str, str] = Field(default_factory=dict)
@@ -263,6 +266,7 @@ class SyntheticData(SyntheticWorld, DataSource):
     """The synthetic world: small artificial languages, generated on the fly without a download."""
 
     name: ClassVar[str] = "synthetic"
+    at_hand: ClassVar[bool] = True
 
     def sizes(self, language: str) -> dict[Split, int]:
         """The configured sizes; no sentences are generated."""

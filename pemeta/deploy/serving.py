@@ -14,18 +14,20 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.backbone.given import require_location
+from pemeta.backbone.packed_passes import Padding
 from pemeta.backbone.tokenizers import check_tokenizer, load_tokenizer, tokenizer_digest
 from pemeta.data.words import tokenize_words
+from pemeta.deploy.folders import find_task, local_folder, task_folders
 from pemeta.deploy.inputs import Text, as_pairs, as_single_texts, as_words, checked_stride
 from pemeta.deploy.predictions import Classified, Tagged, tagged
 from pemeta.deploy.windows import windows
-from pemeta.errors import DataError, ModelError, reason, unknown_name
+from pemeta.errors import DataError, ModelError, unknown_name
 from pemeta.heads import SequenceClassification, TokenClassification
 from pemeta.model.given import require_model
-from pemeta.model.manifest import TASKS, read_manifest, resolve_base
+from pemeta.model.manifest import read_manifest, resolve_base
 from pemeta.model.model_files import theta_p_digest
 from pemeta.model.pe_model import PEModel
-from pemeta.model.task_files import TASK_MANIFEST, StoredTask, apply_task, read_task, read_task_manifest
+from pemeta.model.task_files import StoredTask, apply_task, read_task
 from pemeta.typing import Batch, State
 from pemeta.utils.devices import resolve_device
 from pemeta.utils.signatures import checked
@@ -39,7 +41,8 @@ class Server:
     share a server, which makes one prediction at a time.
 
     Args:
-        model: the primed model, which the server takes over and puts in evaluation mode.
+        model: the primed model, which the server takes over and puts in evaluation mode; texts run as its ``padding``
+            says.
         tokenizer: its tokenizer, which must be a fast one.
 
     Raises:
@@ -73,6 +76,7 @@ class Server:
         device: str = "auto",
         attention: str | None = None,
         trust_remote_code: bool = False,
+        padding: Padding = "auto",
     ) -> Server:
         """Create a server for a saved model.
 
@@ -82,16 +86,20 @@ class Server:
             device: ``auto``, ``cpu``, ``cuda`` ...
             attention: ``eager`` or ``sdpa``; by default transformers chooses.
             trust_remote_code: run Python code that comes with a model whose architecture is not part of transformers.
+            padding: how texts of different lengths run, with equal predictions up to rounding: ``auto``, our choice,
+                without the work of padding where that is less work, however the model was trained; ``packed``, or
+                ``padded``. It becomes :attr:`pemeta.PEModel.padding`.
 
         Raises:
             ModelError: this is not a saved model, it has no tokenizer, or a task is unknown or does not fit.
         """
         require_location(path, "Server.load")
-        path = _local(path)
+        path = local_folder(path)
         manifest = read_manifest(path)
         folders = list(task_folders(path).values()) if tasks is None else [find_task(path, task) for task in tasks]
         tokenizer = load_tokenizer(resolve_base(path, manifest), trust_remote_code)
         model = PEModel.from_pretrained(path, attention=attention, trust_remote_code=trust_remote_code)
+        model.padding = padding
         server = cls(model.to(resolve_device(device)), tokenizer)
         for folder in folders:
             server.add_task(folder)
@@ -274,54 +282,4 @@ class Server:
         }
         if types is not None:
             batch["token_type_ids"] = pad_sequence([torch.tensor(row) for row in types], batch_first=True)
-        return {key: value.to(self.model.device) for key, value in batch.items()}
-
-
-def task_folders(path: str | Path) -> dict[str, Path]:
-    """Mapping from the names of tasks to their folders in a model's ``tasks/``."""
-    folders = sorted(file.parent for file in (Path(path) / TASKS).glob(f"*/{TASK_MANIFEST}"))
-    return {read_task_manifest(folder).task: folder for folder in folders}
-
-
-def find_task(path: str | Path, task: str | Path) -> Path:
-    """The folder of a task, given by its name in a model's ``tasks/`` or as any folder.
-
-    Raises:
-        ModelError: there is no such task or folder.
-    """
-    known = task_folders(path)
-    if str(task) in known:
-        return known[str(task)]
-    if (Path(task) / TASK_MANIFEST).is_file():
-        return Path(task)
-    raise ModelError(f"{unknown_name('task', str(task), known)}; give one of {Path(path) / TASKS}, or a task's folder")
-
-
-def only_task(path: str | Path) -> str:
-    """The name of a model's only task.
-
-    Raises:
-        ModelError: it has no task or several, or is not a saved model.
-    """
-    read_manifest(path)
-    known = task_folders(path)
-    if len(known) != 1:
-        raise ModelError(
-            f"{path} has {len(known)} tasks ({', '.join(sorted(known)) or 'none'}); specify the task by its name or "
-            "its folder"
-        )
-    return next(iter(known))
-
-
-def _local(path: str | Path) -> Path:
-    """A model's folder, which is the one in the hub's cache for a name on the hub."""
-    if Path(path).is_dir():
-        return Path(path)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(path)))
-    except Exception as error:  # the hub's client raises nearly anything here
-        raise ModelError(
-            f"cannot load a model from {str(path)!r}: there is no such folder, and {reason(error)}"
-        ) from None
+        return self.model.placed(batch)

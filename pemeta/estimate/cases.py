@@ -52,12 +52,25 @@ class PrimingCase:
     @cached_property
     def step(self) -> Step:
         """The step's cost, with validation as a phase: fine-tuning has moments of its own beside priming's."""
-        step = priming_step(self.shape, self.method, self.algorithm, self.tasks, self.sources or self.tasks)
+        step = _with_passing(self.runs, self._step)
         if self.validation is None:
             return step
         own, priming = self.validation.step.memory, step.memory
         held = replace(own, weights=priming.weights, optimizer=own.optimizer + priming.optimizer)
         return replace(step, phases={**step.phases, "validation": held})
+
+    @cached_property
+    def runs(self) -> Shape:
+        """The shape with batches as they run in priming."""
+        return self.shape.running(self.algorithm.padding, (self.method,))
+
+    @property
+    def examples(self) -> int:
+        """Number of sentences of the largest batch."""
+        return self.algorithm.query_size
+
+    def _step(self, shape: Shape) -> Step:
+        return priming_step(shape, self.method, self.algorithm, self.tasks, self.sources or self.tasks)
 
     @cached_property
     def validation(self) -> TuningCase | None:
@@ -98,14 +111,25 @@ class TuningCase:
     @cached_property
     def step(self) -> Step:
         """The step's cost, with evaluation as a phase: it holds the optimiser's moments and the last gradients too."""
-        step = finetuning_step(self.shape, self.methods, self.settings)
+        step = _with_passing(self.runs, lambda shape: finetuning_step(shape, self.methods, self.settings))
         evaluation = replace(step.memory, activations=self.passes.held)
         return replace(step, phases={**step.phases, "evaluation": evaluation})
 
     @cached_property
     def passes(self) -> Passes:
         """The cost of passes outside of the steps."""
-        return evaluation_passes(self.shape, self.methods, self.settings)
+        return evaluation_passes(self.runs, self.methods, self.settings)
+
+    @cached_property
+    def runs(self) -> Shape:
+        """The shape with batches as they run in fine-tuning."""
+        return self.shape.running(self.settings.padding, self.methods)
+
+    @property
+    def examples(self) -> int:
+        """Number of sentences of a training batch."""
+        most = self.settings.max_tokens
+        return self.settings.batch_size if most is None else self.runs.layout.examples(most)
 
     def of_run(self, sizes: Mapping[Split, int], cost: Callable[[Work], float]) -> float:
         """The cost of a whole run: its steps, validation after each epoch, the test, and passes shared by all epochs.
@@ -122,7 +146,7 @@ class TuningCase:
 
     def steps(self, sizes: Mapping[Split, int]) -> int:
         """Number of steps of a run, given the number of sentences in each split."""
-        return self.settings.epochs * self.settings.steps_per_epoch(sizes["train"])
+        return self.settings.epochs * -(-sizes["train"] // self.examples)
 
     def copies(self, sizes: Mapping[Split, int], streaming: bool) -> int:
         """Bytes outside the device: the values that runs start from, the best ones so far, and cached hidden states.
@@ -137,9 +161,22 @@ class TuningCase:
         """Possible changes, as keys of a configuration, and the case after each."""
         for words, shape in _lighter_shapes(self.shape):
             yield words, replace(self, shape=shape)
-        half = self.settings.batch_size // 2
+        key = "batch_size" if self.settings.max_tokens is None else "max_tokens"
+        half = (self.settings.batch_size if self.settings.max_tokens is None else self.settings.max_tokens) // 2
         if half:
-            yield f"batch_size: {half}", replace(self, settings=self.settings.model_copy(update={"batch_size": half}))
+            yield f"{key}: {half}", replace(self, settings=self.settings.model_copy(update={key: half}))
+
+
+def _with_passing(shape: Shape, step: Callable[[Shape], Step]) -> Step:
+    """A step, with what its checkpointed layers free and make again; that matters on a CPU (:class:`Memory`)."""
+    found = step(shape)
+    if not shape.checkpoint_layers or shape.gpu:
+        return found
+    whole = step(replace(shape, checkpoint_layers=False)).memory.activations
+    phases = {
+        name: replace(memory, passing=max(0, whole - memory.activations)) for name, memory in found.phases.items()
+    }
+    return replace(found, phases=phases)
 
 
 def _batches(sentences: int) -> int:
@@ -168,7 +205,7 @@ def remedies(case: Case) -> tuple[Remedy, ...]:
 def _lighter_shapes(shape: Shape) -> Iterator[tuple[str, Shape]]:
     if not shape.checkpoint_layers:
         yield "checkpoint_layers: true", replace(shape, checkpoint_layers=True)
-    if shape.precision == "fp32":
+    if shape.precision in ("fp32", "tf32"):
         yield "precision: bf16", replace(shape, precision="bf16")
     if shape.length > 8:
         yield f"max_length: {shape.length // 2}", replace(shape, length=shape.length // 2)

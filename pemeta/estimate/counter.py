@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
@@ -122,6 +122,8 @@ class CostCounter(TorchDispatchMode):
         """Run an operation and count it."""
         self._clock += 1
         if func is aten._local_scalar_dense.default:
+            if type(args[0]) is Tensor:
+                return known_value(args[0])
             return False if args[0].dtype is torch.bool else 1
         if _chooses_rows(func, args):
             # How many rows a mask selects is unknown; assume all of them, as without padding.
@@ -155,6 +157,12 @@ class CostCounter(TorchDispatchMode):
         peak = self.peaks.setdefault(self.phase, Peak())
         if self.held > peak.held:
             peak.held, peak.at = self.held, self._clock
+
+
+def known_value(tensor: Tensor) -> Any:
+    """The value of a tensor that has one."""
+    with _disable_current_modes():
+        return tensor.item()
 
 
 def _chooses_rows(func: Any, args: tuple[Any, ...]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -30,7 +31,11 @@ CORE_FLOPS, CORE_BANDWIDTH = 100 * GIGA, 20 * GIGA
 FIXED = {"cuda": int(0.8 * GIB), "cpu": int(0.51 * GIB)}
 """Bytes that Python, PyTorch and its libraries hold before any tensor; measured on a CPU, guessed for CUDA."""
 SLACK = {"cuda": 0.1, "cpu": 0.5}
-"""What allocators and kernels' buffers hold in addition, as a share of the activations; likewise."""
+"""What allocators and kernels' buffers hold in addition, as a share of the activations that come and go; likewise.
+
+On a CPU the C library splits freed blocks for smaller ones, so that large ones need new memory. How much depends on all
+that passes through, whether it is held at once or, with checkpointed layers, layer by layer.
+"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Device:
 
     def overhead(self, memory: Memory) -> int:
         """Bytes that a process holds in addition to its tensors."""
-        return FIXED[self.type] + int(SLACK[self.type] * memory.activations)
+        return FIXED[self.type] + int(SLACK[self.type] * (memory.activations + memory.passing))
 
     def needs(self, memory: Memory, copies: int = 0, processes: int = 1) -> int:
         """Bytes that a device needs: on a GPU for one process, on a CPU for all, which share its memory.
@@ -149,11 +154,22 @@ def find_device(name: str | None, configured: str, threads: int | None = None) -
 def _here(device: torch.device) -> Device:
     """The data sheet of a GPU of this machine, with the memory that the GPU really has."""
     found = torch.cuda.get_device_properties(device)
-    plain = found.name.lower().replace(" ", "")
-    for known in DEVICES.values():
-        if known.name in plain:
-            return replace(known, title=found.name, memory=found.total_memory)
+    known = DEVICES.get(_model_of(found.name))
+    if known is not None:
+        return replace(known, title=found.name, memory=found.total_memory)
     raise ConfigError(f"the speed of a {found.name} is unknown; give --device with a similar one, {_known()}")
+
+
+def _model_of(name: str) -> str:
+    """The model in a GPU's full name, without maker, memory and SXM, whose figures these are.
+
+    What else a name says makes another device of it: an L40S is no L4, and a part of an A100 or an H100 PCIe is slower.
+
+    >>> _model_of("NVIDIA H100 80GB HBM3"), _model_of("NVIDIA GeForce RTX 4090"), _model_of("NVIDIA H100 PCIe")
+    ('h100', 'rtx4090', 'h100pcie')
+    """
+    words = re.split(r"[\s-]+", name.lower())
+    return "".join(word for word in words if not re.fullmatch(r"nvidia|geforce|tesla|\d+gb|hbm\w*|sxm\d?", word))
 
 
 def _known() -> str:

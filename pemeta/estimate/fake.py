@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from pemeta.backbone.loading import empty_backbone_of
+from pemeta.backbone.packed_passes import Padding
+from pemeta.backbone.packing import ROOM, pack
+from pemeta.backbone.row_masks import Form
+from pemeta.backbone.tokenizers import max_positions
 from pemeta.data.examples import Examples
+from pemeta.estimate.tokens import Layout, packs
 from pemeta.experiments.build import DTYPES
 from pemeta.heads import TokenClassification
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.task import Task
 from pemeta.typing import Batch
+
+_NO_ROOM = torch.tensor(0, device="cpu")
+"""Places for a prompt, with a value, which passes ask for; fake tensors have none."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +45,41 @@ class Shape:
         precision: as in a configuration.
         dtype: type of the backbone's parameters.
         checkpoint_layers: as in a configuration.
-        fused_optimizer: AdamW moves all parameters in one operation, as it does on a GPU, with a copy of them all.
+        share: share of a padded batch's positions that are tokens; the longest sentence has ``length``.
+        padding: how batches run: their positions, and so time and memory, are those of rows where they are packed.
+        gpu: count what a GPU does otherwise than a CPU: AdamW and clipping work on all parameters in one operation,
+            dropout is one operation that keeps a byte for each value, and fused attention has dropout of its own.
     """
 
     backbone: PreTrainedConfig
     length: int
     labels: int = 7
     attention: str | None = None
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     checkpoint_layers: bool = False
-    fused_optimizer: bool = False
+    gpu: bool = False
     dtype: torch.dtype = torch.float32
+    share: float = 1.0
+    padding: Padding = "padded"
+
+    @property
+    def layout(self) -> Layout:
+        """What batches consist of."""
+        return Layout(self.length, self.share, self.padding, self.backbone, max_positions(self.backbone))
+
+    def running(self, padding: Padding, methods: Sequence[PEMethod]) -> Shape:
+        """The shape with batches that run so, or padded if the backbone has something else in rows.
+
+        With a prompt batches count as padded, which is more than they take.
+        """
+        rows = padding != "padded" and not any(method.extra_positions for method in methods)
+        rows = rows and packs(self.backbone, self.attention, methods)
+        return replace(self, padding=padding if rows else "padded")
 
     def task(self, name: str) -> Task:
         """A task with an unlimited number of sentences."""
         labels = tuple(str(label) for label in range(self.labels))
-        return Task(name, FakeSentences(self.length), TokenClassification(labels=labels))
+        return Task(name, FakeSentences(self.length, self.layout, self.dtype), TokenClassification(labels=labels))
 
     def model(self, methods: Sequence[PEMethod], tasks: Sequence[Task]) -> PEModel:
         """A model with methods attached, the first of them fine-tuning's, and a head for each task.
@@ -74,14 +103,21 @@ class Shape:
 
 
 class FakeSentences(Examples[Any, Any]):
-    """An unlimited number of sentences of one length, of which only batches can be used."""
+    """An unlimited number of sentences, of which only batches can be used.
+
+    Args:
+        length: of the longest sentence of each batch, to which they are padded.
+        layout: how batches run; padded by default.
+        dtype: type of the mask of rows.
+    """
 
     kind: ClassVar[str] = TokenClassification.name
     unit: ClassVar[str] = "sentence"
     per_position: ClassVar[bool] = True
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, layout: Layout | None = None, dtype: torch.dtype = torch.float32) -> None:
         self._length = length
+        self._layout, self._dtype = layout or Layout(length), dtype
         self.num_truncated = 0
         self.trunk = None
 
@@ -98,7 +134,11 @@ class FakeSentences(Examples[Any, Any]):
     def tensors(self, indices: Sequence[int] | np.ndarray) -> Batch:  # noqa: D102 - inherited
         size = (len(indices), self._length)
         names = ("input_ids", "attention_mask", "labels")
-        return {name: torch.zeros(size, dtype=torch.long) for name in names}
+        batch: Batch = {name: torch.zeros(size, dtype=torch.long) for name in names}
+        rows = self._layout.rows(len(indices))
+        if rows is None:
+            return batch
+        return {**pack(batch, rows, Form(causal=False, positions=None), self._dtype), ROOM: _NO_ROOM}
 
     def has_label(self, index: int) -> bool:  # noqa: D102 - inherited
         return True
@@ -114,12 +154,38 @@ class FakeSentences(Examples[Any, Any]):
 
 
 @contextmanager
-def fake_tensors(model: PEModel) -> Iterator[None]:
+def gpu_dropout() -> Iterator[None]:
+    """Let dropout in this thread be within the block what a GPU has for it, where a CPU takes several operations.
+
+    PyTorch's functions are replaced: a mode of its own would not see the layers that a backward pass runs again.
+    """
+    here, plain, attention = threading.get_ident(), F.dropout, F.scaled_dot_product_attention
+
+    def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if threading.get_ident() == here and training and 0 < p < 1:
+            return torch.native_dropout(input, p, True)[0]
+        return plain(input, p, training, inplace)
+
+    def attend(*args: Any, **kwargs: Any) -> Tensor:
+        if threading.get_ident() == here:
+            kwargs["dropout_p"] = 0.0  # a GPU draws within its kernel; a CPU would leave it for several operations
+        return attention(*args, **kwargs)
+
+    F.dropout, F.scaled_dot_product_attention = dropout, attend
+    try:
+        yield
+    finally:
+        F.dropout, F.scaled_dot_product_attention = plain, attention
+
+
+@contextmanager
+def fake_tensors(model: PEModel, gpu: bool = False) -> Iterator[None]:
     """Let a model on the meta device run within the block as on a CPU, without computing or holding anything.
 
     Unlike on the meta device itself, PyTorch then chooses attention kernels, autocast and sparse gradients as it would.
+    With ``gpu``, dropout is a GPU's.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), gpu_dropout() if gpu else nullcontext():
         made: dict[int, Tensor] = {}  # a tied parameter stays one
         for module in model.modules():
             for tensors in (module._parameters, module._buffers):

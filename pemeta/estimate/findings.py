@@ -18,6 +18,8 @@ class Memory:
         clone: the inner loop's own θ_a and θ_h.
         kept: hidden states that all inner steps share, in exact second order with their graph.
         activations: tensors for the backward pass (in second order also the inner loop's graph), and temporary ones.
+        passing: what checkpointed layers free and make again, on a CPU: what would be held in addition without
+            checkpointing. It is no part of the total, but the C library keeps much of it for the process.
     """
 
     weights: int = 0
@@ -26,6 +28,7 @@ class Memory:
     clone: int = 0
     kept: int = 0
     activations: int = 0
+    passing: int = 0
 
     @property
     def total(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
+from pemeta.backbone.packed_passes import Padding
 from pemeta.backbone.tokenizers import max_positions
 from pemeta.data.sentences import SPLITS, Split
 from pemeta.errors import ConfigError
@@ -15,9 +16,11 @@ from pemeta.estimate.counter import Work
 from pemeta.estimate.devices import Device, find_device
 from pemeta.estimate.fake import Shape
 from pemeta.estimate.findings import Memory, Parameters
+from pemeta.estimate.tokens import ASSUMED, share_of
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.setting import Sizes
 from pemeta.methods.base import PEMethod
+from pemeta.utils.numerics import numerics
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class StageEstimate:
         memory: tensors on a process's device at the fullest moment.
         fullest: the phase of that moment.
         phases: bytes of each phase.
+        padding: how its batches run.
+        positions: number of positions of a step's largest batch: of its rows where it is packed.
+        tokens: share of these positions that are tokens.
         copies: bytes of copies and cached hidden states, in the CPU's memory.
         fits: whether the device's memory suffices.
         remedies: changes that make a step lighter, if it does not fit.
@@ -49,6 +55,9 @@ class StageEstimate:
     memory: Memory
     fullest: str
     phases: Mapping[str, int]
+    padding: Padding
+    positions: int
+    tokens: float
     copies: int
     fits: bool
     remedies: tuple[Remedy, ...]
@@ -70,6 +79,8 @@ class GridEstimate:
         world_size: number of processes, each with a device of its own; on a CPU they share its memory.
         length: number of tokens in each sentence.
         length_given: whether the length was given; otherwise it is the longest possible.
+        share: share of a padded batch's positions that are tokens.
+        share_from: where that is from: ``given``, ``data`` (of the sources' sentences, in words) or ``assumed``.
         stages: the stages of the grid, and of the search before it.
     """
 
@@ -77,6 +88,8 @@ class GridEstimate:
     world_size: int
     length: int
     length_given: bool
+    share: float
+    share_from: Literal["given", "data", "assumed"]
     stages: tuple[StageEstimate, ...]
 
     @property
@@ -94,7 +107,11 @@ class GridEstimate:
 
 
 def estimate_grid(
-    config: GridConfig, device: str | None = None, world_size: int = 1, length: int | None = None
+    config: GridConfig,
+    device: str | None = None,
+    world_size: int = 1,
+    length: int | None = None,
+    share: float | None = None,
 ) -> GridEstimate:
     """Estimate what a grid, and the search before it, take, without loading weights or sentences.
 
@@ -102,10 +119,12 @@ def estimate_grid(
         config: the grid's configuration.
         device: a name in :data:`~pemeta.estimate.devices.DEVICES`, or ``cpu``; by default the configuration's device.
         world_size: number of processes, each with a device of its own.
-        length: number of tokens in each sentence; by default the longest possible.
+        length: number of tokens in the longest sentence of each batch; by default the longest possible.
+        share: share of a padded batch's positions that are tokens; by default that of the data, if its sentences are at
+            hand, or else that of WikiAnn's English. It matters where batches are packed, or made by tokens.
 
     Raises:
-        ConfigError: the device is unknown, or the backbone has fewer positions than ``length``.
+        ConfigError: the device is unknown, the backbone has fewer positions than ``length``, or ``share`` is no share.
         DataError: sentences cannot be counted.
         ModelError: the backbone has no configuration, or a method does not suit it.
         MissingLearn2LearnError: priming needs learn2learn, which is not installed.
@@ -118,6 +137,9 @@ def estimate_grid(
     longest = min(config.max_length or 128, most)
     if length is not None and not 1 <= length <= most:
         raise ConfigError(f"length must be from 1 to {most}, the positions that the backbone has; found {length}")
+    if share is not None and not 0 < share <= 1:
+        raise ConfigError(f"share must be above 0 and at most 1, the share of positions that are tokens; found {share}")
+    of_data = share_of(config) if share is None else None
     shape = Shape(
         backbone,
         length or longest,
@@ -125,11 +147,15 @@ def estimate_grid(
         attention=config.backbone.attention,
         precision=config.precision,
         checkpoint_layers=config.checkpoint_layers,
-        fused_optimizer=found.type == "cuda",
+        gpu=found.type == "cuda",
         dtype=config.backbone.torch_dtype,
+        share=share or of_data or ASSUMED,
     )
+    origin: Literal["given", "data", "assumed"] = "given" if share else "data" if of_data else "assumed"
     estimator = _Estimator(grids, shape, found, world_size)
-    return GridEstimate(found, world_size, shape.length, length is not None, tuple(estimator.stages()))
+    with numerics(config.precision == "tf32"):
+        stages = tuple(estimator.stages())
+    return GridEstimate(found, world_size, shape.length, length is not None, shape.share, origin, stages)
 
 
 AnyCase = TypeVar("AnyCase", bound=Case)
@@ -224,7 +250,7 @@ class _Estimator:
         seconds: Sequence[float],
         copies: int,
     ) -> StageEstimate:
-        step = group.case.step
+        step, layout, examples = group.case.step, group.case.runs.layout, group.case.examples
         fits = self.device.needs(step.memory, copies, self.world_size) <= self.device.memory
         return StageEstimate(
             kind=kind,
@@ -233,6 +259,9 @@ class _Estimator:
             memory=step.memory,
             fullest=step.fullest,
             phases={phase: memory.total for phase, memory in step.phases.items()},
+            padding=layout.padding,
+            positions=layout.positions(examples),
+            tokens=layout.tokens(examples) / layout.positions(examples),
             copies=copies,
             fits=fits,
             remedies=() if fits else remedies(group.case),

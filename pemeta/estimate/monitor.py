@@ -27,7 +27,7 @@ class StepMonitor:
     Args:
         model: with shapes and no values.
         trained: names of the parameters that the optimiser moves.
-        fused: whether AdamW moves all parameters in one operation.
+        fused: whether AdamW moves all parameters in one operation, and clipping takes their norm in one.
         cloned: names of the parameters that the inner loop clones.
         phases: memory of the phases that are marked in the step; any others are listed, without a clone.
     """
@@ -50,9 +50,7 @@ class StepMonitor:
         self.trained = list(self._only.__enter__().values())
         self.counter.__enter__()  # type: ignore[no-untyped-call]
         self.weights = self.counter.known([*self.model.parameters(), *self.model.buffers()])
-        self.optimization = Optimization(self.trained, 1e-3, 10)
-        for group in self.optimization.optimizer.param_groups:
-            group["foreach"] = self.fused
+        self.optimization = Optimization(self.trained, 1e-3, 10, fused=self.fused or None)
         for parameter in self.trained:
             parameter.grad = torch.zeros_like(parameter)
         self.optimization.step()

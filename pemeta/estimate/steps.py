@@ -45,8 +45,8 @@ def priming_step(shape: Shape, method: PEMethod, algorithm: PrimingAlgorithm, ta
     one_batch = algorithm.with_carried_heads().model_copy(update={"tasks_per_batch": None})
     episodes = [replace(episode, seed=None) for episode in one_batch.sampler(held[:run], 0)[0]]
     cloned = algorithm.cloned(model, held[0].name)
-    monitor = StepMonitor(model, algorithm.trained(model), shape.fused_optimizer, cloned, algorithm.phases)
-    with fake_tensors(model), monitor:
+    monitor = StepMonitor(model, algorithm.trained(model), shape.gpu, cloned, algorithm.phases)
+    with fake_tensors(model, shape.gpu), monitor:
         _check_reach(model, shape, algorithm.adapted_method)
         monitor.counter.begin()
         scale, works = LossScale.suited_to(model.compute_dtype).value, []
@@ -73,10 +73,15 @@ def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTun
     """
     task = shape.task("target")
     model = shape.model(methods, [task])
+    keeps = keeps_training_states(model, settings)
+    if keeps:  # what is kept is padded
+        task = replace(shape, padding="padded").task("target")
+    most, layout = settings.max_tokens, shape.layout
+    examples = settings.batch_size if most is None else layout.examples(most)
     trained = model.stored_names(task.name)
-    with fake_tensors(model), StepMonitor(model, trained, shape.fused_optimizer) as monitor:
-        batch: Batch = task.train.batch(range(settings.batch_size))
-        if keeps_training_states(model, settings):
+    with fake_tensors(model, shape.gpu), StepMonitor(model, trained, shape.gpu) as monitor:
+        batch: Batch = task.train.batch(range(examples))
+        if keeps:
             model.eval()
             with torch.no_grad():
                 [batch] = model.reusing([batch])
@@ -90,11 +95,22 @@ def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTun
 
 
 def evaluation_passes(shape: Shape, methods: Sequence[PEMethod], settings: FineTuning) -> Passes:
-    """The cost of fine-tuning's passes outside of its steps: validation, the test, and filling the cache."""
+    """The cost of fine-tuning's passes outside of its steps: validation, the test, and filling the cache.
+
+    The longest sentences come first, which fill their batch, so that rows do not make the fullest moment lighter; kept
+    hidden states are padded.
+    """
+    padded = _passes(replace(shape, padding="padded"), methods, settings)
+    if shape.padding == "padded" or padded.kept:
+        return padded
+    return replace(_passes(shape, methods, settings), held=padded.held)
+
+
+def _passes(shape: Shape, methods: Sequence[PEMethod], settings: FineTuning) -> Passes:
     task = shape.task("target")
     model = shape.model(methods, [task]).eval()
     keeps = settings.reuse_trunk and model.unchanging() is not None
-    with fake_tensors(model):
+    with fake_tensors(model, shape.gpu):
         _check_reach(model, shape, None)
         with CostCounter() as counter, torch.no_grad():
             weights = counter.known([*model.parameters(), *model.buffers()])

@@ -21,6 +21,8 @@ def to_text(estimate: GridEstimate) -> Iterator[str]:
     length = "as given" if estimate.length_given else "the longest possible; change it with --length"
     device = f"{estimate.device.title}, {gib(estimate.device.memory)}, {processes}"
     yield f"{device}; {counted(estimate.length, 'token')} per sentence ({length})"
+    share = f"{100 * estimate.share:.0f} %"
+    yield f"{share} of the positions of padded batches are tokens ({_ORIGINS[estimate.share_from]})"
     for table in (_parameters(estimate), _memory(estimate), _work(estimate)):
         yield ""
         yield from table
@@ -34,6 +36,13 @@ def to_text(estimate: GridEstimate) -> Iterator[str]:
         f"{100 * devices.BANDWIDTH_SHARE:.0f} % of its bandwidth, and "
         f"at least {1e6 * devices.LAUNCH:.0f} µs per operation"
     )
+
+
+_ORIGINS = {
+    "given": "as given",
+    "data": "as of the sources' sentences, in words",
+    "assumed": "assumed, as in WikiAnn's English; change it with --share",
+}
 
 
 def _parameters(estimate: GridEstimate) -> list[str]:
@@ -63,13 +72,15 @@ def _memory(estimate: GridEstimate) -> list[str]:
 
 
 def _work(estimate: GridEstimate) -> list[str]:
-    rows: list[Sequence[str]] = [("time", "GFLOP a step", "a step", "steps", "a run", "runs", "all runs")]
+    head = ("time", "positions", "tokens", "GFLOP a step", "a step", "steps", "a run", "runs", "all runs")
+    rows: list[Sequence[str]] = [head]
     for stage in estimate.stages:
         step = f"{1000 * stage.step_seconds:.3g} ms" if stage.step_seconds < 1 else f"{stage.step_seconds:.3g} s"
         gigas = stage.step_flops / 1e9
         work = f"{gigas:,.0f}" if gigas >= 100 else f"{gigas:.3g}"
         times = (format_duration(stage.seconds / stage.runs), f"{stage.runs}", format_duration(stage.seconds))
-        rows.append((_label(stage), work, step, f"{stage.steps:,.0f}", *times))
+        batch = (f"{stage.positions:,}", f"{100 * stage.tokens:.0f} %")
+        rows.append((_label(stage), *batch, work, step, f"{stage.steps:,.0f}", *times))
     return aligned(rows)
 
 
@@ -116,6 +127,8 @@ def to_json(estimate: GridEstimate) -> dict[str, Any]:
         "world_size": estimate.world_size,
         "length": estimate.length,
         "length_given": estimate.length_given,
+        "share": estimate.share,
+        "share_from": estimate.share_from,
         "utilisation": devices.UTILISATION,
         "bandwidth_share": devices.BANDWIDTH_SHARE,
         "launch_seconds": devices.LAUNCH,

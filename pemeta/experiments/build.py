@@ -23,6 +23,7 @@ from pemeta.model.pe_model import PEModel
 from pemeta.tasks.task import Task
 from pemeta.utils.devices import resolve_device
 from pemeta.utils.digests import config_digest
+from pemeta.utils.numerics import check_tf32
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Target:
     unseen: tuple[int, ...]
 
 
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Builder:
@@ -56,6 +57,9 @@ class Builder:
         progress: show progress bars.
         device: device to compute on; the configuration's by default.
         tasks: tasks that such a backbone is for; by default those of the configuration.
+
+    Raises:
+        ConfigError: the device cannot be used here, or does not compute in the configuration's precision.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class Builder:
         self.say = say
         self.progress = progress
         self.device: torch.device = resolve_device(device or config.device)
+        if config.precision == "tf32":
+            check_tf32(self.device)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self._text: Text = config.data.unlabelled(config.text_tasks if tasks is None else tasks)

@@ -22,6 +22,7 @@ from pemeta.utils.registry import Frozen
 WITHOUT_EFFECT = (
     "output",
     "device",
+    "deterministic",
     "threads",
     "checkpoint_layers",
     "checkpoint_every",
@@ -70,8 +71,11 @@ class GridConfig(Frozen):
         scoring: ``conlleval``: a predicted ``I-X`` that goes on with no entity begins one; ``strict``: it is none.
         report: tables, comparisons and figures of the report; by default one table of all scores.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
+        deterministic: use operations that have equal results each time, or end with an error where there are none: on
+            a GPU the same run is then the same to the bit. Slower; off, our choice.
         precision: ``fp32``, or ``bf16`` or ``fp16`` to compute in lower precision where PyTorch's autocast considers
-            it safe; parameters keep their own. With ``fp16``, losses are scaled.
+            it safe; parameters keep their own. With ``fp16``, losses are scaled. ``tf32``: matrix products in TF32,
+            which NVIDIA's GPUs from Ampere on have.
         checkpoint_layers: gradient checkpointing: keep only the input of each layer for the backward pass, which then
             runs the layer again. Less memory, more time, the same results; off, our choice.
         checkpoint_every: steps of priming's outer loop, or of fine-tuning, between checkpoints; 100, our choice.
@@ -103,7 +107,8 @@ class GridConfig(Frozen):
     target_sizes: Sizes = Sizes()
     device: str = "auto"
     threads: int | None = Field(None, gt=0, le=4096)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    deterministic: bool = False
     checkpoint_layers: bool = False
     checkpoint_every: int = Field(100, gt=0)
     not_finite: NotFinite = "stop"

@@ -11,7 +11,7 @@ from pemeta.experiments.build import Builder
 from pemeta.experiments.config import Run
 from pemeta.priming.algorithms import PrimingAlgorithm
 from pemeta.priming.algorithms.primes import BACKBONE
-from pemeta.training.finetuning import check_examples
+from pemeta.training.example_checks import check_examples
 
 
 def check_data(builder: Builder, runs: Sequence[Run]) -> None:

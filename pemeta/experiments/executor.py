@@ -24,6 +24,7 @@ from pemeta.training.finetuning import finetune
 from pemeta.training.loop import LoopOptions
 from pemeta.typing import State
 from pemeta.utils.distributed import Processes, raised_by_all
+from pemeta.utils.numerics import numerics
 
 Start = tuple[PEModel, State, PrimingHistory | None]
 """The model that a setting's fine-tuning starts from, its values, and how it was primed."""
@@ -71,7 +72,8 @@ class Executor:
 
     def perform(self, stage: Stage) -> Outcome:
         """Do a stage. Errors are returned as outcomes, not raised."""
-        outcome = self._perform(stage)
+        with numerics(self.config.precision == "tf32", self.config.deterministic):
+            outcome = self._perform(stage)
         # Of several processes all prime together, and each fine-tunes by itself.
         if self._log is not None and (self._processes.first or stage.target is not None):
             ended = {"outcome": outcome.result, "error": outcome.error, "seconds": outcome.seconds}

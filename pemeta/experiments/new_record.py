@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import asdict
 
 from pemeta.data.metrics import entity_counts, entity_scores
@@ -12,6 +13,7 @@ from pemeta.priming.history import PrimingHistory
 from pemeta.reporting.records import Record
 from pemeta.training.evaluation import predict
 from pemeta.training.finetuning import FineTuningHistory
+from pemeta.training.finetuning_settings import as_counted
 from pemeta.utils.digests import config_digest
 from pemeta.utils.provenance import hardware, package_versions
 
@@ -60,6 +62,7 @@ def make_record(
     grid = builder.config
     row = grid.settings[run.setting]
     config = grid.run_config(run)
+    steps = as_counted(row.finetuning, model).steps_of_epochs(target.task.train, run.seed, target.task.name)
     return Record.model_validate(
         {
             **measured,
@@ -71,12 +74,13 @@ def make_record(
             "seed": run.seed,
             "validation_f1": max(history.validation_scores),
             "validation_curve": history.validation_scores,
-            "steps_per_epoch": row.finetuning.steps_per_epoch(len(target.task.train)),
+            "steps_per_epoch": round(statistics.fmean(steps)),
             "num_train": len(target.task.train),
             "best_epoch": history.best_epoch,
             "num_adapted": model.num_stored(run.target),
             "fraction_adapted": model.fraction_stored(run.target),
             "skipped_steps": len(history.skipped),
+            "packed": history.packed,
             "config": config,
             "digest": config_digest(config),
             "data_digest": builder.data_digest(run),
@@ -99,6 +103,7 @@ def _priming_fields(builder: Builder, run: Run, priming: PrimingHistory | None) 
         "inner_steps": inner["inner_steps"],
         "sources": sources if algorithm else (),
         "skipped_priming_steps": len(priming.skipped) if priming else 0,
+        "packed_priming": priming.packed if priming else False,
         "priming_seconds": priming.seconds if priming else None,
         "gradient_sentences": algorithm.gradient_sentences(len(sources)) if algorithm else None,
     }

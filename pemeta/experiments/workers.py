@@ -146,7 +146,8 @@ def _interrupts_ignored() -> Iterator[None]:
 
 def _ending(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"{signal.Signals(-code).name}, possibly out of memory; lower --jobs"
+        killed = code == -signal.SIGKILL  # as the system kills a process when there is no memory left
+        return f"{signal.Signals(-code).name}{', possibly out of memory; lower --jobs' if killed else ''}"
     return f"exit code {code}"
 
 

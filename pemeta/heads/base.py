@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Annotated, ClassVar
 
 import torch
@@ -12,7 +13,10 @@ from torch.nn import functional as F
 
 from pemeta.errors import ConfigError, DataError, excerpt, reason
 from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.utils.devices import lacks_memory
+from pemeta.utils.precision import casts_itself, wide
 from pemeta.utils.registry import Named
+from pemeta.utils.remembered import Remembered
 from pemeta.utils.values import checked_size
 
 
@@ -37,6 +41,16 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """The loss, a scalar, averaged over the labelled positions or examples of the batch."""
+
+    @property
+    def learns_from_few(self) -> bool:
+        """Whether :meth:`loss_of` costs less than all logits and their loss, and is equal; false by default."""
+        return False
+
+    def loss_of(self, hidden: Tensor, batch: Batch, backbone: nn.Module) -> Tensor:
+        """The loss from hidden states (B, T, D), with the arguments of :meth:`forward`."""
+        logits = self(hidden, batch, backbone)
+        return self.loss(logits.float() if casts_itself(hidden) else wide(logits), batch)
 
     @abstractmethod
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -100,31 +114,52 @@ def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Raises:
         DataError: The labels are not an index for each logit, or -100; or all are -100.
     """
-    if labels.shape != logits.shape[:-1]:
+    return mean_over_labels(
+        lambda: F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"),
+        labels,
+        logits.shape,
+    )
+
+
+def mean_over_labels(summed: Callable[[], Tensor], labels: Tensor, shape: torch.Size) -> Tensor:
+    """A loss that is summed over the labels other than -100, divided by their number, as in :func:`mean_cross_entropy`.
+
+    Args:
+        summed: The sum.
+        labels: The labels (...).
+        shape: That of the logits (..., C).
+
+    Raises:
+        DataError: As there.
+    """
+    if labels.shape != shape[:-1]:
         raise DataError(
-            f"there must be one label for each of the {tuple(logits.shape[:-1])} predictions; found labels of shape "
+            f"there must be one label for each of the {tuple(shape[:-1])} predictions; found labels of shape "
             f"{tuple(labels.shape)}; give them the shape of the batch, -100 where there is none"
         )
     try:
-        total = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
+        total = summed()
     except (IndexError, RuntimeError):
-        problem = _label_problem(labels, logits.shape[-1])
+        problem = _label_problem(labels, shape[-1])
         if problem is None:
             raise
         raise DataError(problem) from None
-    count = (labels != IGNORE_INDEX).sum()
-    if total.requires_grad and _is_zero(count):
+    if total.requires_grad and _none_labelled(labels):
         raise DataError(
             "no position or example of the batch has a label: all are -100, so that its loss would teach nothing; "
             "leave the batch out, or give it labels"
         )
-    return total / count.clamp(min=1)
+    return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
 
 
-def _is_zero(count: Tensor) -> bool:
-    """Whether a number is 0, as far as is known without waiting for a device, or for a compiled graph."""
-    known = type(count) is Tensor and count.device.type == "cpu" and not torch.compiler.is_compiling()
-    return known and not count
+def _none_labelled(labels: Tensor) -> bool:
+    """Whether no label is known to be other than -100, without waiting for a device, or for a compiled graph."""
+    known = type(labels) is Tensor and labels.device.type == "cpu" and not torch.compiler.is_compiling()
+    return known and not has_labels(labels)
+
+
+has_labels = Remembered(lambda labels: bool((labels != IGNORE_INDEX).any()))
+"""Whether a label is other than -100."""
 
 
 def _label_problem(labels: Tensor, classes: int) -> str | None:
@@ -163,6 +198,8 @@ def new_linear(inputs: int, outputs: int) -> nn.Linear:
     try:
         linear = nn.Linear(inputs, outputs)
     except (RuntimeError, OverflowError, MemoryError) as error:
+        if not lacks_memory(error):
+            raise
         raise ConfigError(f"no memory holds a head from {inputs} to {outputs} values ({reason(error)})") from None
     nn.init.normal_(linear.weight, std=0.02)
     nn.init.zeros_(linear.bias)

@@ -11,10 +11,11 @@ from torch.nn import functional as F
 
 from pemeta.backbone.output_matrix import why_not_tied
 from pemeta.errors import ModelError, reason
-from pemeta.heads.base import Head, HeadSpec, labels_of, mean_cross_entropy
+from pemeta.heads.base import Head, HeadSpec, has_labels, labels_of, mean_cross_entropy, mean_over_labels
+from pemeta.heads.labelled import fits, labelled_places, summed_cross_entropy
 from pemeta.typing import IGNORE_INDEX, Batch
-from pemeta.utils.modules import modes_kept, parts_with
-from pemeta.utils.precision import HALF, casts_itself
+from pemeta.utils.modules import calls_only, modes_kept, parts_with
+from pemeta.utils.precision import HALF, casts_itself, wide
 from pemeta.utils.signatures import checked
 
 Output: TypeAlias = Literal["tied", "own"]
@@ -47,7 +48,10 @@ class CausalLMHead(Head):
 
     def forward(self, hidden: Tensor, batch: Batch, backbone: nn.Module) -> Tensor:
         """Logits (B, T, V) from hidden states (B, T, D); those at a position are for the token that comes next."""
-        weight = _embedding(backbone)[: len(self.bias)] if self.weight is None else self.weight
+        return self._logits(hidden, backbone)
+
+    def _logits(self, hidden: Tensor, backbone: nn.Module) -> Tensor:
+        weight = self._matrix(backbone)
         if weight.dtype in HALF and not casts_itself(hidden):  # an embedding in half precision; b is in float32
             return F.linear(hidden.to(weight.dtype), weight) + self.bias
         return F.linear(hidden, weight, self.bias)
@@ -61,6 +65,49 @@ class CausalLMHead(Head):
             DataError: There is no label to learn from, or a label is no token of the vocabulary.
         """
         return mean_cross_entropy(logits[:, :-1], labels_of(batch)[:, 1:])
+
+    def _matrix(self, backbone: nn.Module) -> Tensor:
+        """W (V, D)."""
+        if self.weight is not None:
+            return self.weight
+        weight = _embedding(backbone)
+        # Not a slice of all rows: its gradient would be copied into another matrix of that size.
+        return weight if len(weight) == len(self.bias) else weight[: len(self.bias)]
+
+    @property
+    def learns_from_few(self) -> bool:
+        """Whether logits and loss are this class's own: few positions may be labelled, and V is large."""
+        return calls_only(self, CausalLMHead.forward) and type(self).loss is CausalLMHead.loss
+
+    def loss_of(self, hidden: Tensor, batch: Batch, backbone: nn.Module) -> Tensor:
+        """The loss from hidden states (B, T, D), with logits at labelled positions only.
+
+        Where even these are large, they are computed in chunks, and again in each backward pass, so that what is held
+        of them at a time is no more than one chunk (:mod:`pemeta.heads.labelled`).
+
+        Raises:
+            DataError: As :meth:`loss`.
+        """
+        labels, classes = labels_of(batch), len(self.bias)
+        places = labelled_places(labels) if labels.shape == hidden.shape[:2] else None
+        if places is None:
+            return super().loss_of(hidden, batch, backbone)
+        rows = hidden.flatten(0, 1).index_select(0, places - 1)
+        own = labels.flatten().index_select(0, places)
+        has_labels.note(own, len(own) > 0)
+        if fits(len(rows), classes):
+            logits = self._logits(rows, backbone)
+            return mean_cross_entropy(logits.float() if casts_itself(hidden) else wide(logits), own)
+        parts = self._as_multiplied(rows, backbone)
+        return mean_over_labels(lambda: summed_cross_entropy(*parts, own), own, torch.Size([len(rows), classes]))
+
+    def _as_multiplied(self, hidden: Tensor, backbone: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden states, W and b in the types that :meth:`forward` computes in."""
+        weight = self._matrix(backbone)
+        if casts_itself(hidden) and hidden.dtype != torch.float64:
+            kind = torch.get_autocast_dtype(hidden.device.type)
+            return hidden.to(kind), weight.to(kind), self.bias.to(kind)
+        return hidden.to(weight.dtype) if weight.dtype in HALF else hidden, weight, self.bias
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """Natural log-probability (B, T) of each token given those before it, from logits (B, T, V).

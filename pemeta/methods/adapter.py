@@ -110,6 +110,11 @@ class Adapter(Inserted):
         return "pemeta_adapter" if self.output_only else f"pemeta_{self.placement}"
 
     @property
+    def by_example(self) -> bool:
+        """True: each bottleneck acts on a token."""
+        return True
+
+    @property
     def output_only(self) -> bool:
         """True for the paper's placement."""
         return self.placement == "output"

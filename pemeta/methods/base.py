@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -51,6 +52,17 @@ class PEMethod(Named):
         return first_layer(backbone, self.theta_a(backbone))
 
     @property
+    def by_example(self) -> bool:
+        """Whether the modules that hold θ_a treat each example of a batch by itself, so that tasks can share a pass.
+
+        ``batch_tasks`` then runs all tasks of a meta-batch at once: such a module is called with the examples of all
+        tasks behind each other, and each task's go through it with the task's own values. A module that is called
+        without examples, as one that holds a prefix, returns its result for each task, along a new first dimension.
+        That this changes nothing is tried on first use. False: tasks run one after the other.
+        """
+        return False
+
+    @property
     def identity_at_start(self) -> bool:
         """Whether the backbone's output is exactly the same with the newly attached method as without it."""
         return True
@@ -90,6 +102,13 @@ class PEMethod(Named):
         Access θ_a through ``backbone`` in each call: in the inner loop it has a clone's values for a pass.
         """
         return hidden
+
+    def inner_passes(self, backbone: nn.Module) -> AbstractContextManager[None]:
+        """A block for the passes of an inner loop, which a method may run with fewer operations where θ_p is constant.
+
+        By default, passes stay what they are. What a pass gives must not depend on the block, but for rounding.
+        """
+        return nullcontext()
 
     @abstractmethod
     def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:

@@ -25,6 +25,11 @@ class BitFit(PEMethod):
     name: ClassVar[str] = "bitfit"
     paper: ClassVar[str] = "Ben Zaken et al. (2022), BitFit: Simple Parameter-efficient Fine-tuning for Transformers"
 
+    @property
+    def by_example(self) -> bool:
+        """True: a bias is added to a token."""
+        return True
+
     def unsupported(self, backbone: nn.Module) -> str | None:
         """The reason, for backbones without biases such as T5, Llama and ModernBERT."""
         return None if self.theta_a(backbone) else "it has no bias terms; use layer_norm, ia3 or another method"

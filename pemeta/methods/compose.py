@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import ClassVar
 
 from pydantic import Field
@@ -39,6 +41,11 @@ class Compose(PEMethod):
         """The lowest layer of any member, not counting those that act on the output only."""
         inside = [method.first_layer(backbone) for method in self.methods if not method.output_only]
         return min(inside, default=0)
+
+    @property
+    def by_example(self) -> bool:
+        """True if it is for every member."""
+        return all(method.by_example for method in self.methods)
 
     @property
     def identity_at_start(self) -> bool:
@@ -90,6 +97,14 @@ class Compose(PEMethod):
         for method in self.methods:
             hidden = method.transform(backbone, hidden)
         return hidden
+
+    @contextmanager
+    def inner_passes(self, backbone: nn.Module) -> Iterator[None]:
+        """Those of all members."""
+        with ExitStack() as stack:
+            for method in self.methods:
+                stack.enter_context(method.inner_passes(backbone))
+            yield
 
     def theta_a(self, backbone: nn.Module) -> tuple[str, ...]:
         """The union of the members' names, without duplicates."""

@@ -60,6 +60,11 @@ class IA3(Inserted):
     top_layers: int | None = Field(None, gt=0)
 
     @property
+    def by_example(self) -> bool:
+        """True: a factor acts on a token."""
+        return True
+
+    @property
     def child(self) -> str:
         """Name of the added modules."""
         return CHILD

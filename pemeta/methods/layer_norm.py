@@ -21,6 +21,11 @@ class LayerNormTuning(PEMethod):
     name: ClassVar[str] = "layer_norm"
     paper: ClassVar[str] = "Zhao et al. (2024), Tuning LayerNorm in Attention"
 
+    @property
+    def by_example(self) -> bool:
+        """True: a norm acts on a token."""
+        return True
+
     def unsupported(self, backbone: nn.Module) -> str | None:
         """The reason, if no normalisation layer has parameters."""
         return None if self.theta_a(backbone) else "it has no normalisation layer with parameters; use another method"

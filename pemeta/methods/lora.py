@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ from pemeta.backbone.maps import is_linear, linear_sizes, transposed
 from pemeta.backbone.structure.description import PARTS
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
+from pemeta.methods.low_rank import LowRank as LowRank
+from pemeta.methods.merged_maps import includes, merged_maps
 from pemeta.methods.peft_targets import (
     INITIALISATIONS,
     matched_modules,
@@ -29,29 +32,10 @@ from pemeta.methods.peft_targets import (
 CHILD = "pemeta_lora"
 
 
-class LowRank(nn.Module):
-    """``s B A dropout(x)``, mapping (..., in) to (..., out) through r units.
-
-    ``A`` (``down``, (r, in)) is initialised as in PEFT and the authors' code, uniformly like ``nn.Linear``'s
-    weights, and ``B`` (``up``, (out, r)) to zero.
-    """
-
-    def __init__(self, width: int, out: int, rank: int, scaling: float, dropout: float) -> None:
-        super().__init__()
-        self.down = nn.Linear(width, rank, bias=False)
-        self.up = nn.Linear(rank, out, bias=False)
-        self.dropout = nn.Dropout(dropout)
-        self.scaling = scaling
-        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
-        nn.init.zeros_(self.up.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., in) to (..., out), to be added to the linear map's output."""
-        return self.up(self.down(self.dropout(x))) * self.scaling  # type: ignore[no-any-return]
-
-
 def _add(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-    return output + added(arguments[0])  # type: ignore[no-any-return]
+    if not isinstance(added, LowRank):
+        return output + added(arguments[0])  # type: ignore[no-any-return]
+    return output if includes(output, added) else added.beside(arguments[0], output)
 
 
 class LoRA(Inserted):
@@ -100,6 +84,11 @@ class LoRA(Inserted):
         return targets
 
     @property
+    def by_example(self) -> bool:
+        """True: each map acts on a token."""
+        return True
+
+    @property
     def child(self) -> str:
         """Name of the added modules."""
         return CHILD
@@ -117,6 +106,10 @@ class LoRA(Inserted):
             make = partial(LowRank, width, out, self.rank, self.scaling, self.dropout)
             found.append(Insertion(name, make, after=_add))
         return found
+
+    def inner_passes(self, backbone: nn.Module) -> AbstractContextManager[None]:
+        """Passes in which W and the pair are one map, where that is as exact, and cheaper than two."""
+        return merged_maps(backbone, self.child)
 
     @property
     def mergeable(self) -> bool:

@@ -19,9 +19,10 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from pemeta.backbone.architectures import key_width, layer_names, parts_of
 from pemeta.backbone.attention import PREFIXED, attention_of
+from pemeta.backbone.positions import position_ids, rotary, takes_positions
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import HookFunction, Inserted, Insertion
-from pemeta.methods.positions import PaddingLast, named_arguments, position_ids, rotary, takes_positions
+from pemeta.methods.positions import PaddingLast, named_arguments
 
 CHILD = "pemeta_prefix"
 
@@ -92,7 +93,7 @@ def _prefixed(
     if CHILD not in module._modules:
         return attend(module, query, key, value, mask, **kwargs)
     keys, values = getattr(module, CHILD)()
-    prefix, length = len(keys), key.shape[2]
+    prefix, length = keys.shape[-2], key.shape[2]
     key = torch.cat([_as_heads(module, keys, key), key], dim=2)
     value = torch.cat([_as_heads(module, values, value), value], dim=2)
     causal = kwargs.get("is_causal")
@@ -110,16 +111,21 @@ def _prefixed(
 def _as_heads(module: nn.Module, vectors: Tensor, like: Tensor) -> Tensor:
     """A prefix's keys or values (P, W) as those of the sequence, (B, heads, P, d).
 
+    Those of several tasks, (G, P, W), go to as many groups of sentences.
+
     Raises:
         ModelError: attention has keys or values of another width than W.
     """
     batch, heads, _, size = like.shape
-    if vectors.shape[1] != heads * size:  # a view as that many heads could have another length
+    if vectors.shape[-1] != heads * size:  # a view as that many heads could have another length
         raise ModelError(
             f"{type(module).__name__} attends to keys and values of width {heads * size} ({heads} heads of {size}), "
-            f"but by the maps that make them the prefix has a width of {vectors.shape[1]}; use lora, adapter or prompt"
+            f"but by the maps that make them the prefix has a width of {vectors.shape[-1]}; use lora, adapter or prompt"
         )
-    return vectors.view(-1, heads, size).transpose(0, 1).to(like.dtype).expand(batch, -1, -1, -1)
+    split = vectors.view(*vectors.shape[:-1], heads, size).transpose(-3, -2).to(like.dtype)
+    if split.ndim == 3:
+        return split.expand(batch, -1, -1, -1)
+    return split[:, None].expand(-1, batch // len(split), -1, -1, -1).flatten(0, 1)
 
 
 def _prefixed_sdpa(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -177,6 +183,11 @@ class Prefix(Inserted):
     def child(self) -> str:
         """Name of the added modules."""
         return CHILD
+
+    @property
+    def by_example(self) -> bool:
+        """True: keys and values of a task go to its own sentences."""
+        return True
 
     @property
     def identity_at_start(self) -> bool:
@@ -253,7 +264,7 @@ def _before(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, A
     PADDING_LAST.leave()
     given = named_arguments(backbone, arguments, kwargs)
     mask = given.get("attention_mask")
-    if mask is None or mask.ndim != 2 or given.get("past_key_values") is not None:
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or given.get("past_key_values") is not None:
         return None
     if rotary(backbone) and takes_positions(backbone):
         return None if given.get("position_ids") is not None else ((), {**given, **position_ids(backbone, mask)})

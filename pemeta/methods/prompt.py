@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from pemeta.backbone.packing import SLOTS
+from pemeta.backbone.positions import position_ids, position_limit
 from pemeta.backbone.structure.undisturbed import undisturbed
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
-from pemeta.methods.positions import (
-    PaddingLast,
-    has_positions,
-    named_arguments,
-    position_ids,
-    position_limit,
-)
+from pemeta.methods.positions import PaddingLast, has_positions, named_arguments
 from pemeta.utils.modules import modes_kept
 from pemeta.utils.seeding import seed_generators
 
@@ -39,12 +36,18 @@ class SoftTokens(nn.Module):
 
 
 PADDING_LAST = PaddingLast("prompt")
+_ROWS: ContextVar[bool] = ContextVar("rows", default=False)
+"""Whether a thread's current pass is one of rows, whose places for a prompt are not read."""
 
 
 def _embed(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Embed the backbone's input, prepend the prompt to it, and extend mask and token types (a forward pre-hook)."""
     given = named_arguments(backbone, arguments, kwargs)
+    if given.get(SLOTS) is not None:
+        return _embed_rows(backbone, given)
+    given.pop(SLOTS, None)
     _check_arguments(given)
+    _ROWS.set(False)  # of a pass that failed
     given = PADDING_LAST.before(given)
     ids, embedded = given.pop("input_ids", None), given.pop("inputs_embeds", None)
     if embedded is None:
@@ -60,6 +63,17 @@ def _embed(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, An
     if mask is not None:
         given |= position_ids(backbone, mask)
     return (), given
+
+
+def _embed_rows(backbone: nn.Module, given: dict[str, Any]) -> Any:
+    """Embed rows of several sentences, and put the prompt into the places before each that are left for it."""
+    PADDING_LAST.leave()
+    slots: Tensor = given.pop(SLOTS)
+    embedded = _embedded(backbone, given.pop("input_ids"))
+    tokens = getattr(backbone, CHILD).tokens.to(embedded.dtype)
+    vectors = tokens.index_select(0, slots.clamp(min=0).flatten()).view(*slots.shape, -1)
+    _ROWS.set(True)
+    return (), {**given, "inputs_embeds": torch.where((slots >= 0)[..., None], vectors, embedded)}
 
 
 def _embedded(backbone: nn.Module, ids: Tensor) -> Tensor:
@@ -100,6 +114,9 @@ def _extended(value: Tensor | None, prompt: int, fill: int) -> Tensor | None:
 def _strip(backbone: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
     """Remove the prompt's hidden states from the backbone's output (a forward hook)."""
     holder = backbone if CHILD in backbone._modules else backbone.get_submodule("embeddings")
+    if holder is backbone and _ROWS.get():  # else it is of another model's pass, which has ended early
+        _ROWS.set(False)
+        return output
     prompt = getattr(holder, CHILD).tokens.shape[0]
     output.last_hidden_state = output.last_hidden_state[:, prompt:]
     return PADDING_LAST.after(output) if holder is backbone else output

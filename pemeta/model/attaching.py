@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from pemeta.backbone.layer_reuse import separable
 from pemeta.errors import ModelError, reason, shortened
 from pemeta.methods.base import PEMethod
 from pemeta.model.attach_trial import AttachTrial
+from pemeta.utils.devices import lacks_memory
 from pemeta.utils.modules import Structure
 from pemeta.utils.seeding import seeded
 
@@ -29,16 +29,9 @@ def attach_whole(method: PEMethod, backbone: nn.Module, seed: int) -> None:
             separable(backbone, method.first_layer(backbone))
     except BaseException as error:
         before.restore()
-        if not _lacks_memory(error):
+        if not lacks_memory(error):
             raise
         raise ModelError(
             f"{method!r} cannot be attached to {type(backbone).__name__}: not enough memory for its parameters "
             f"({shortened(reason(error))}); configure it with fewer"
         ) from None
-
-
-def _lacks_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | OverflowError | torch.OutOfMemoryError):
-        return True
-    said = str(error).lower()  # PyTorch has no class of its own for this on a CPU
-    return isinstance(error, RuntimeError) and any(word in said for word in ("memory", "overflow", "storage size"))

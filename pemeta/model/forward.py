@@ -2,104 +2,48 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from typing_extensions import Self
 
 from pemeta.backbone.attention import attention_of
-from pemeta.backbone.checks import check_batch, check_token_ids
-from pemeta.backbone.given import require_sequence
 from pemeta.backbone.gradient_checkpointing import checkpoint_layers
 from pemeta.backbone.joined_batches import JoinedPasses, concatenate, split_hidden
 from pemeta.backbone.layer_reuse import (
     INPUT_OF_LAYER,
     has_states,
-    inputs_of,
     is_stochastic,
     run_below,
     separable,
-    skip_layers_below,
 )
-from pemeta.errors import DataError, ModelError, excerpt
+from pemeta.backbone.packing import as_rows, is_packed, joined_facts, unpacked
+from pemeta.backbone.row_origin import is_unchanged
+from pemeta.errors import ModelError
 from pemeta.methods.base import PEMethod
-from pemeta.model.ownership import require_own
+from pemeta.model.whole_passes import WholePasses
 from pemeta.typing import Batch
-from pemeta.utils.devices import to_device
 from pemeta.utils.modules import parameter_dict
-from pemeta.utils.precision import as_held
 from pemeta.utils.seeding import generator_states
 from pemeta.utils.signatures import checked
 
 
-class BackboneForward(nn.Module):
+class BackboneForward(WholePasses):
     """A backbone and the ways to run it: a :class:`~pemeta.PEModel` without the methods' transforms and the heads."""
 
     method: PEMethod
-    attached: tuple[PEMethod, ...]
 
     def __init__(self, backbone: PreTrainedModel) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.autocast_dtype: torch.dtype | None = None
+        super().__init__(backbone)
         self._checkpoints = False
         self._verified: list[PEMethod] = []  # methods whose θ_a was seen not to affect the layers below it
         self._joined = JoinedPasses()
         self._draws: bool | None = None  # whether a pass was seen to draw random numbers without dropout
-        self._has_cache = "use_cache" in inspect.signature(backbone.forward).parameters
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the parameters."""
-        return next(self.parameters()).device
-
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        """The type that the backbone computes in, which is autocast's, or that of its parameters."""
-        return self.autocast_dtype or next(self.backbone.parameters()).dtype
-
-    def placed(self, batch: Batch) -> Batch:
-        """Move a batch to the model's device.
-
-        Raises:
-            ModelError: a token is not in the vocabulary, which is checked before the move because CUDA would report
-                it late and unclearly.
-        """
-        check_batch(batch)
-        check_token_ids(self.backbone, batch)
-        return to_device(batch, self.device)
-
-    def hidden_states(self, batch: Batch) -> Tensor:
-        """The backbone's last hidden states (B, T, D), before any method transforms them.
-
-        Raises:
-            ModelError: the backbone gives something else.
-        """
-        check_batch(batch)
-        if "trunk" in batch:
-            return batch["trunk"]
-        with self._autocast(), skip_layers_below(self.backbone, batch):
-            found: Any = getattr(self.backbone(**self._inputs(batch)), "last_hidden_state", None)
-        return require_sequence(self.backbone, found)
-
-    def _inputs(self, batch: Batch) -> dict[str, Any]:
-        require_own(self.backbone, self)
-        check_token_ids(self.backbone, batch)
-        inputs = {
-            key: as_held(value, next(self.backbone.parameters())) if value.is_floating_point() else value
-            for key, value in inputs_of(batch).items()
-        }
-        if not inputs:
-            raise DataError(f"a batch needs inputs of the backbone, such as input_ids; found {excerpt(list(batch))}")
-        # A decoder would keep its keys and values for generation.
-        return {**inputs, **({"use_cache": False} if self._has_cache else {})}
 
     @checked()
     def reuses_hidden_states(self, method: PEMethod | None = None) -> bool:
@@ -155,7 +99,9 @@ class BackboneForward(nn.Module):
         if whole is None:
             parts = [self._below(batch, first, method) for batch in batches]
         else:
-            parts = split_hidden(self._below(whole, first, method), batches)
+            below = self._below(whole, first, method)
+            parts = split_hidden(unpacked(below, whole) if first else below, batches)
+            parts = [as_rows(part, batch) for part, batch in zip(parts, batches, strict=True)] if first else parts
         if self._draws and not once:
             return list(batches)
         return [{**batch, key: part} for batch, part in zip(batches, parts, strict=True)]
@@ -177,18 +123,29 @@ class BackboneForward(nn.Module):
     def _whole(self, batches: Sequence[Batch], first: int) -> Batch | None:
         """The batches as one, if they can run so up to layer ``first``, or as a whole if that is zero."""
         whole = concatenate(batches, getattr(self.backbone.config, "pad_token_id", None) or 0)
-        kind = (first, self.attached, attention_of(self.backbone), self.backbone.dtype)
         if whole is None:
             return None
+        if any(map(is_packed, batches)):
+            whole = self._joined_rows(whole, batches)
+            if whole is None:
+                return None
+        kind = (first, self.attached, attention_of(self.backbone), self.backbone.dtype, is_packed(whole))
         states = partial(self._run, first=first)
         same = self._joined.same(self, batches, whole, states=states, autocast=self._autocast, kind=kind)
         return whole if same else None
 
+    def _joined_rows(self, whole: Batch, batches: Sequence[Batch]) -> Batch | None:
+        """Packed batches as one, in rows of all their sentences; None if they cannot run so."""
+        facts = joined_facts(batches) if all(map(is_unchanged, batches)) else None
+        if facts is None or any(method.extra_positions for method in self.attached):
+            return None  # each batch's rows have places for a prompt, whose hidden states would be lost
+        return self._rows({**whole, **facts})
+
     def _run(self, batch: Batch, first: int) -> Tensor:
-        """The input of layer ``first``, or the last hidden states if it is zero."""
+        """The input of layer ``first``, or the last hidden states if it is zero, of each sentence."""
         if first:
-            return run_below(self.backbone, self._inputs(batch), first)
-        return self.backbone(**self._inputs(batch)).last_hidden_state  # type: ignore[no-any-return]
+            return unpacked(run_below(self.backbone, self._inputs(batch), first), batch)
+        return unpacked(self._states(batch), batch)
 
     def _below(self, batch: Batch, first: int, method: PEMethod) -> Tensor:
         """The input of layer ``first``, the lowest that θ_a affects; the last hidden states if ``first`` is zero.
@@ -259,6 +216,3 @@ class BackboneForward(nn.Module):
                 if isinstance(part, GradientCheckpointingLayer):
                     part.training = True  # makes transformers checkpoint it; its submodules keep their own mode
         return self
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.autocast_dtype is None else torch.autocast(self.device.type, self.autocast_dtype)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from typing_extensions import Self
 
-from pemeta.backbone.checks import check_backbone
+from pemeta.backbone.checks import check_backbone, check_batch
 from pemeta.backbone.given import output_width
-from pemeta.backbone.layer_reuse import is_compiled
+from pemeta.backbone.layer_reuse import TRANSFORMED, is_compiled
 from pemeta.errors import ModelError, excerpt, unknown_name
 from pemeta.heads import Head, HeadSpec
 from pemeta.heads.making import head_maker, made_head, require_task_name
@@ -23,7 +23,7 @@ from pemeta.model.manifest import MARK
 from pemeta.model.ownership import claim, require_free
 from pemeta.model.partition import Partition
 from pemeta.typing import Batch, State
-from pemeta.utils.modules import count, module_key, name_of_key
+from pemeta.utils.modules import calls_only, count, module_key, name_of_key, parameter_dict
 from pemeta.utils.precision import casts_itself, kept_wide, wide, wide_dtype
 from pemeta.utils.seeding import seeded
 from pemeta.utils.signatures import checked
@@ -257,30 +257,36 @@ class Network(BackboneForward):
 
     def forward(self, batch: Batch, task: str) -> Tensor:
         """Logits of a task: (B, T, C) for token, (B, C) for sequence classification, (B, T, V) for language models."""
-        hidden = self.hidden_states(batch)
         with self._autocast():
-            if not casts_itself(hidden):  # methods and heads are in float32, also if the backbone is not
-                hidden = wide(hidden)
-            for method in self.attached:
-                hidden = method.transform(self.backbone, hidden)
-            logits = self.head(task)(hidden, batch, self.backbone)
-        assert isinstance(logits, Tensor)
+            logits: Tensor = self.head(task)(self.transformed(batch), batch, self.backbone)
         return wide(logits) if self.autocast_dtype is None else logits.float()
 
-    def loss(self, batch: Batch, task: str) -> Tensor:
-        """The task's loss on a batch, as a scalar."""
+    def transformed(self, batch: Batch) -> Tensor:
+        """Hidden states (B, T, D) as the heads get them: those that the batch holds, if it does."""
+        check_batch(batch)
+        if TRANSFORMED in batch:
+            return batch[TRANSFORMED]
+        hidden = self.hidden_states(batch)
         with self._autocast():
-            return self.head(task).loss(self(batch, task), batch)
+            # Methods and heads are in float32, also if the backbone is not.
+            hidden = hidden if casts_itself(hidden) else wide(hidden)
+            for method in self.attached:
+                hidden = method.transform(self.backbone, hidden)
+        return hidden
+
+    def loss(self, batch: Batch, task: str) -> Tensor:
+        """The task's loss on a batch, as a scalar; a language model's without the logits of unlabelled positions."""
+        head = self.head(task)
+        with self._autocast():
+            if head.learns_from_few and calls_only(self, Network.forward):
+                return head.loss_of(self.transformed(batch), batch, self.backbone)
+            return head.loss(self(batch, task), batch)
 
     @checked()
     def state(self, names: tuple[str, ...] | None = None) -> State:
         """Copies of the named parameters (by default all) on the CPU."""
-        wanted = None if names is None else set(names)
-        return {
-            name: parameter.detach().to("cpu", copy=True)
-            for name, parameter in self.named_parameters()
-            if wanted is None or name in wanted
-        }
+        parameters = dict(self.named_parameters()) if names is None else parameter_dict(self, names)
+        return {name: parameter.detach().to("cpu", copy=True) for name, parameter in parameters.items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or convert all parameters; of a model in half precision, added ones and heads stay in float32."""

@@ -24,6 +24,7 @@ class PrimingHistory:
         skipped: Outer steps, counted from 1, that were skipped because something was not finite.
         validation_scores: Step and mean score of each validation (``validate_every``).
         best_step: The step whose values are kept; None without validation, which keeps the last ones.
+        packed: Whether batches ran without padding, in rows, as the algorithm's ``padding`` allowed.
     """
 
     losses: list[StepLosses] = field(default_factory=list)
@@ -32,6 +33,7 @@ class PrimingHistory:
     skipped: list[int] = field(default_factory=list)
     validation_scores: list[tuple[int, float]] = field(default_factory=list)
     best_step: int | None = None
+    packed: bool = False
 
     @property
     def exploded(self) -> int:
@@ -62,4 +64,5 @@ class PrimingHistory:
         losses = [StepLosses(tuple(step["inner"]), step["outer"]) for step in value["losses"]]
         scores = [(int(step), float(score)) for step, score in value.get("validation_scores", ())]
         skipped = list(value.get("skipped", ()))
-        return cls(losses, value["seconds"], value["sentences"], skipped, scores, value.get("best_step"))
+        sizes = value["seconds"], value["sentences"]
+        return cls(losses, *sizes, skipped, scores, value.get("best_step"), value.get("packed", False))

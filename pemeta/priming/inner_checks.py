@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pemeta.backbone.attention import attention_of
@@ -14,7 +14,8 @@ from pemeta.errors import ConfigError, DataError, ModelError, NotFiniteError, ex
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.training.reach import check_theta_a
-from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.typing import IGNORE_INDEX
+from pemeta.utils.devices import read_numbers
 from pemeta.utils.registry import plain
 
 
@@ -48,18 +49,55 @@ def check_loss(loss: object) -> None:
         )
 
 
-def finite(losses: Sequence[Tensor], inner_lr: object) -> list[float]:
-    """The losses as numbers; this is the only place of the inner loop that synchronizes with the device.
+def finite(losses: Sequence[float], inner_lr: object) -> list[float]:
+    """The losses of an inner loop's steps, unless one is not finite.
 
     Raises:
         NotFiniteError: a loss is not finite.
     """
-    found: list[float] = torch.stack(list(losses)).tolist()
-    for step, value in enumerate(found, 1):
+    for step, value in enumerate(losses, 1):
         if not math.isfinite(value):
-            where = f" of step {step}" if len(found) > 1 else ""
+            where = f" of step {step}" if len(losses) > 1 else ""
             raise NotFiniteError(f"the inner loss{where} is {value}; lower inner_lr (now {inner_lr})")
-    return found
+    return list(losses)
+
+
+class InnerLosses:
+    """The losses of an inner loop, each before its step, which stay on their device until someone asks for numbers.
+
+    Args:
+        measured: the losses.
+        labels: labels of the batch of each step.
+        inner_lr: α, for a message.
+    """
+
+    def __init__(
+        self, measured: Sequence[Tensor] = (), labels: Sequence[Tensor | None] = (), inner_lr: object = None
+    ) -> None:
+        self.measured, self._labels, self._inner_lr = tuple(measured), tuple(labels), inner_lr
+
+    def checked(self, losses: Sequence[float]) -> list[float]:
+        """The losses as numbers, which they are.
+
+        Raises:
+            NotFiniteError: a loss is not finite.
+            DataError: a loss is zero because its batch has no label.
+        """
+        found = finite(losses, self._inner_lr)
+        if 0.0 in found:  # on the CPU, the loss itself has refused it
+            _refuse_unlabelled(self._labels[found.index(0.0)])
+        return found
+
+
+def read_losses(inner: Sequence[InnerLosses], outer: Sequence[Tensor | float]) -> tuple[list[list[float]], list[float]]:
+    """The losses of several inner loops, checked, and outer losses as numbers; the device is waited for once.
+
+    Raises:
+        NotFiniteError: A loss of an inner loop is not finite.
+        DataError: One is zero because its batch has no label.
+    """
+    found = iter(read_numbers([*(loss for task in inner for loss in task.measured), *outer]))
+    return [task.checked(list(islice(found, len(task.measured)))) for task in inner], list(found)
 
 
 def check_used(
@@ -98,13 +136,12 @@ def check_used(
         )
 
 
-def refuse_unlabelled(batch: Batch) -> None:
+def _refuse_unlabelled(labels: Tensor | None) -> None:
     """Refuse a support set of which all labels are -100, from which an inner step would learn nothing.
 
     Raises:
         DataError: no label is another.
     """
-    labels = batch.get("labels")
     if labels is not None and not (labels != IGNORE_INDEX).any():
         raise DataError("the support set has no label: all are -100; leave it out, or give it labels")
 

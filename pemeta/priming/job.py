@@ -18,8 +18,10 @@ from pemeta.training.job import Gradient, Job
 from pemeta.training.optimizer import LossScale, Optimization
 from pemeta.training.reach import check_theta_a, check_theta_p
 from pemeta.typing import State
+from pemeta.utils.ahead import Ahead
 from pemeta.utils.distributed import Processes
 from pemeta.utils.modules import parameter_dict, state_digest
+from pemeta.utils.numerics import precision_of
 from pemeta.utils.precision import wide
 
 
@@ -57,6 +59,8 @@ class PrimingJob(Job):
         self.best: State = {}
         self._unprimed = model.state(model.partition().theta_p) if algorithm.interpolate < 1 else State()
         self._found = StepLosses((), 0.0)
+        self._meta_batches = Ahead(self._meta_batch, self.total, model.device)
+        self._asked: tuple[tuple[int, int], ...] = ()
         self.optimization = Optimization(
             trained,
             algorithm.outer_lr,
@@ -68,6 +72,7 @@ class PrimingJob(Job):
         )
         self._moved = set(map(id, self.optimization.parameters))
         self._reach_checked = False
+        self._packed_before, self._was_packed = model.packed_batches, False
         heads = parameter_dict(model, model.partition().theta_h)
         self._adapted = tuple(name for name, parameter in heads.items() if id(parameter) not in self._moved)
 
@@ -81,10 +86,15 @@ class PrimingJob(Job):
             skipped=self.state.skipped,
             validation_scores=[(one.step, one.score) for one in self.state.validations],
             best_step=None if best is None else best.step,
+            packed=self._was_packed or self._has_packed(),
         )
 
+    def _has_packed(self) -> bool:
+        """Whether a batch was packed, by priming and not only by a validation's fine-tuning."""
+        return self.algorithm.padding != "padded" and self.model.packed_batches > self._packed_before
+
     def settings(self) -> dict[str, Any]:
-        """Methods, source tasks, seed and the algorithm's settings."""
+        """Methods, source tasks, seed and settings."""
         return {
             "methods": [method.to_config() for method in self.model.attached],
             "sources": [task.name for task in self.sampler.tasks],
@@ -103,7 +113,8 @@ class PrimingJob(Job):
             "heads": {task.name: task.head_config for task in tasks},
             "initial values": state_digest(self.model),
             "seed": self.seed,
-            "precision": str(self.model.autocast_dtype),
+            "precision": precision_of(self.model.autocast_dtype, self.model.device),
+            **self.model.padding_identity(),
             **validated,
         }
 
@@ -121,6 +132,7 @@ class PrimingJob(Job):
         history = PrimingHistory.from_json(progress)
         self.model.load_state(parts["now"])
         self.losses, self.sentences, self.best = history.losses, history.sentences, parts["best"]
+        self._was_packed = history.packed
 
     def before_step(self) -> State:
         """The heads that take their new values with the gradient, and not from the optimiser."""
@@ -132,12 +144,21 @@ class PrimingJob(Job):
 
     def gradient(self, number: int) -> Gradient:
         """The gradient of a meta-batch."""
-        episodes = self.sampler[number]
+        episodes = self._meta_batches.take(number)
         self._found = self.meta_gradient(episodes, number)
         if not self._reach_checked:
             self._check_reach()
+        self._asked = next((one.asked for one in self.processes.share(episodes)), ())
         inner = {f"inner/{step}": loss for step, loss in enumerate(self._found.inner, start=1)}
         return Gradient({**inner, "outer": self._found.outer}, sum(map(len, episodes)), sum(map(_tokens, episodes)))
+
+    def _meta_batch(self, number: int) -> list[Episode]:
+        """The meta-batch of a step; if it is made ahead, with the batches that the last step has asked for."""
+        episodes = self.sampler[number]
+        if self._meta_batches.on:
+            for episode in self.processes.share(episodes):
+                episode.make_ahead(self._asked, self.model.device)
+        return episodes
 
     def meta_gradient(self, episodes: Sequence[Episode], number: int = 0) -> StepLosses:
         """Compute meta-gradient and new heads, in every process; each works on its share of the tasks."""
@@ -210,6 +231,7 @@ class PrimingJob(Job):
 
     def end(self) -> None:
         """What fine-tuning starts from, if the run has come to its end: of the best values, if validation decides."""
+        self._meta_batches.close()
         if self.state.outcome not in ("finished", "stopped early"):
             return
         self.model.load_state(self.best)

@@ -13,20 +13,24 @@ from torch.optim import Optimizer
 from typing_extensions import Self
 
 from pemeta.backbone.checks import check_batch, refuse_unfaithful
+from pemeta.backbone.masks import masks_once
 from pemeta.errors import ConfigError, ModelError
 from pemeta.methods.base import PEMethod
 from pemeta.model.given import require_module
 from pemeta.model.partition import Partition
 from pemeta.model.pe_model import PEModel
 from pemeta.priming._learn2learn import clone_parameters
-from pemeta.priming.inner_checks import check_loss, check_rate, check_used, finite, needs_math, refuse_unlabelled
+from pemeta.priming.inner_checks import InnerLosses, check_loss, check_rate, check_used, finite, needs_math
 from pemeta.priming.inner_rules.base import InnerRule, Moments
 from pemeta.priming.inner_rules.sgd import SGD
 from pemeta.priming.layout import facts
+from pemeta.priming.narrow_copies import narrow_for
 from pemeta.priming.placing import placed
 from pemeta.priming.sharing import SharingLearner
 from pemeta.training.master_values import moments_of
 from pemeta.typing import Batch
+from pemeta.utils.devices import read_numbers
+from pemeta.utils.modules import constant
 from pemeta.utils.precision import wide
 from pemeta.utils.signatures import checked
 
@@ -57,8 +61,7 @@ class PrimingLearner(SharingLearner):
     Args:
         module: a :class:`~pemeta.PEModel`, or any module together with ``partition``.
         inner_lr: α; 0.03 (§4.2).
-        method: for a ``PEModel``, the method that the inner loop simulates; by default the one that
-            fine-tuning uses.
+        method: of a ``PEModel``, which the inner loop simulates; by default the one that fine-tuning uses.
         partition: the partition of the parameters, for a module that is not a ``PEModel``.
         first_order: whether to treat the inner gradients as constants (first-order MAML, as in the paper, §4.2),
             or to differentiate through them. If θ_a is inside a backbone with SDPA, second order uses PyTorch's math
@@ -70,8 +73,8 @@ class PrimingLearner(SharingLearner):
         keep_path: whether a clone keeps its values after each inner step, as a loss at every step needs.
 
     Attributes:
-        task: the task that a clone was made for; None for all.
-        losses: of a clone's last :meth:`adapt_to`: the loss before each step.
+        task, steps: the task that a clone was made for, None for all; and the number of inner steps it has taken.
+        inner_losses: of a clone's last :meth:`adapt_to`: the loss before each step, unread.
         path: a clone's values after each inner step, if they are kept.
         reached: names of the parameters that a gradient has reached in a clone's steps.
 
@@ -135,7 +138,7 @@ class PrimingLearner(SharingLearner):
                 made, or another clone, or another thread, computes with the module just now.
         """
         theta_a, parameters = self.partition.theta_a, self.layout.parameters
-        heads = self._owned_heads() if task is None else self._with_tasks().head_names(task)
+        heads = self._owned_heads() if task is None else self.model.head_names(task)
         with placed(self.shared, self, (), {}, lambda: self.layout.check(heads)):
             start = {name: (self.values or {}).get(name, parameters[name]) for name in (*theta_a, *heads)}
         if unknown := sorted({*heads} - {*self.names}):
@@ -151,36 +154,36 @@ class PrimingLearner(SharingLearner):
         clone._facts = {name: facts(parameters[name], name in connected) for name in values}
         if self.values is None and self.optimizer is not None:
             moments = {name: moments_of(self.optimizer, parameters[name]) for name in start}
-            clone._moments = self.rule.initial({name: state for name, state in moments.items() if state})
-        clone.task, clone.losses, clone.path, clone.reached = task or self.task, [], [], frozenset()
+            clone.moments = self.rule.initial({name: state for name, state in moments.items() if state})
+        clone.task, clone.inner_losses, clone.path, clone.reached = task or self.task, InnerLosses(), [], frozenset()
         return clone
 
     def with_values(self, values: dict[str, Tensor]) -> Self:
         """A clone with these values, whose inner rule goes on from this learner's moments."""
         made = super().with_values(values)
-        made._moments = {kind: dict(moments) for kind, moments in self._moments.items()}
+        made.moments = {kind: dict(moments) for kind, moments in self.moments.items()}
         return made
 
     def as_original(self) -> None:
         """Adapt whatever the partition names, as a learner does that was not cloned."""
         self._owned, self._one_task = self.partition.adapted, False
-        self._moments: Moments = {}  # of a clone
-        self._steps, self._failed = 0, False
+        self.moments: Moments = {}  # of a clone
+        self.steps, self._failed = 0, False
         self.task: str | None = None
-        self.losses: list[float] = []
+        self.inner_losses = InnerLosses()
         self.path: list[dict[str, Tensor]] = []
         self.reached: frozenset[str] = frozenset()
 
     def loss(self, batch: Batch, task: str) -> Tensor:
         """A task's loss, as a scalar, for a ``PEModel``; for second order, attention is twice differentiable."""
-        model = self._with_tasks()
-        with self._attention(), torch.inference_mode(False), torch.enable_grad(), self.placed():
+        model = self.model
+        with self.attention(), torch.inference_mode(False), torch.enable_grad(), self.placed():
             own = {k: value.clone() if value.is_inference() else value for k, value in check_batch(batch).items()}
             return model.loss(own, task)
 
     def forward(self, *arguments: Any, **kwargs: Any) -> Any:
         """Compute the module's output; for second order, attention is twice differentiable."""
-        with self._attention(), self.placed():
+        with self.attention(), self.placed():
             return self.shared(*arguments, **kwargs)
 
     @property
@@ -188,7 +191,8 @@ class PrimingLearner(SharingLearner):
         """Whether passes use PyTorch's math kernel for SDPA; the backbone's attention may be set at any time."""
         return not self.first_order and isinstance(self.shared, PEModel) and needs_math(self.shared, self.method)
 
-    def _attention(self) -> AbstractContextManager[None]:
+    def attention(self) -> AbstractContextManager[None]:
+        """The kernels of attention that passes may use."""
         return sdpa_kernel(SDPBackend.MATH) if self.math_attention else nullcontext()
 
     def adapt(self, loss: Tensor) -> None:
@@ -205,11 +209,11 @@ class PrimingLearner(SharingLearner):
         """
         self._refuse_original()
         check_loss(loss)
-        finite([loss.detach()], self.inner_lr)
+        finite(read_numbers([loss]), self.inner_lr)
         self._step(loss)
 
     @checked()
-    def adapt_to(self, batches: Iterable[Batch], task: str) -> list[float]:
+    def adapt_to(self, batches: Iterable[Batch], task: str, *, wait: bool = True) -> list[float]:
         """Run the inner loop: a step of :meth:`adapt` on each batch, as cheaply as the algorithm allows.
 
         The hidden states that :meth:`PEModel.reusing` adds are computed once per distinct batch; give the same batch
@@ -219,9 +223,10 @@ class PrimingLearner(SharingLearner):
         Args:
             batches: batches of the clone's task on its device, one for each step.
             task: name of the task.
+            wait: whether to wait for the device and check the losses; if not, that is left to whoever reads them.
 
         Returns:
-            The loss on each batch, before its step.
+            The loss on each batch, before its step; none without ``wait``.
 
         Raises:
             ConfigError: the module is not a ``PEModel``, this is the original, which does not adapt, or there is no
@@ -232,21 +237,30 @@ class PrimingLearner(SharingLearner):
                 module has changed.
         """
         self._refuse_original()
-        shared = self._with_tasks()
+        shared, losses = self.model, list[Tensor]()
         if not (batches := list(batches)):  # a sequence that makes its items when asked makes others the next time
             raise ConfigError("the inner loop needs a batch for each of its steps; found none")
-        losses: list[Tensor] = []
-        with self._released_on_failure(), self._theta_p_constant() if self.first_order else nullcontext():
+        with (
+            self._released_on_failure(),
+            masks_once(shared.backbone),
+            self.theta_p_constant() if self.first_order else nullcontext(),
+        ):
             different = {id(batch): batch for batch in batches}
             reused = dict(zip(different, shared.reusing(list(different.values()), self.method), strict=True))
-            for batch in batches:
-                loss = self.loss(reused[id(batch)], task)
-                losses.append(loss.detach())
-                self._step(loss)
-            self.losses = finite(losses, self.inner_lr)
-            if 0.0 in self.losses:  # on the CPU, the loss itself has refused it
-                refuse_unlabelled(batches[self.losses.index(0.0)])
-            return self.losses
+            given = [reused[id(batch)] for batch in batches]
+            theta_p = self.partition.theta_p if self.first_order else ()
+            with narrow_for(self, theta_p, given, lambda batch: self.loss(batch, task)):
+                for batch in given:
+                    loss = self.loss(batch, task)
+                    losses.append(loss.detach())
+                    self._step(loss)
+            self.inner_losses = InnerLosses(losses, [batch.get("labels") for batch in batches], self.inner_lr)
+            return self.losses if wait else []
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss before each step of a clone's last :meth:`adapt_to`; the device is waited for."""
+        return self.inner_losses.checked(read_numbers(self.inner_losses.measured))
 
     @contextmanager
     def _released_on_failure(self) -> Iterator[None]:
@@ -255,22 +269,17 @@ class PrimingLearner(SharingLearner):
             yield
         except BaseException:
             self.values = {name: value.detach() for name, value in self.adapted_parameters().items()}
-            self._moments, self.path, self._failed = {}, [], True
+            self.moments, self.path, self._failed = {}, [], True
             raise
 
     @contextmanager
-    def _theta_p_constant(self) -> Iterator[None]:
-        """Disable gradients of θ_p, which the original shares, for the duration of the block."""
-        with self._alone():  # another thread's query pass would lose the gradient
-            named = self.layout.parameters
-            shared = [named[name] for name in self.partition.theta_p if named[name].requires_grad]
-            try:
-                for parameter in shared:
-                    parameter.requires_grad_(False)
-                yield
-            finally:
-                for parameter in shared:
-                    parameter.requires_grad_(True)
+    def theta_p_constant(self) -> Iterator[None]:
+        """Disable gradients of θ_p, which the original shares, for the inner passes of the block."""
+        named, method = self.layout.parameters, self.method
+        passes = nullcontext() if method is None else method.inner_passes(self.model.backbone)
+        alone = placed(self.shared, self, (), {}, self.verify)  # or another thread's query pass would lose gradients
+        with alone, constant([named[name] for name in self.partition.theta_p]), passes:
+            yield
 
     def verify(self) -> None:
         """Refuse a pass of a clone that is no longer connected with the original, and what any learner refuses."""
@@ -278,23 +287,20 @@ class PrimingLearner(SharingLearner):
             raise ModelError("an inner loop of this clone has failed and released its graph; make a new clone")
         super().verify()
 
-    def _alone(self) -> AbstractContextManager[None]:
-        """Refuse passes of other clones, and of this one in other threads, within the block."""
-        return placed(self.shared, self, (), {}, self.verify)
-
     def _step(self, loss: Tensor) -> None:
         owned = self.adapted_parameters()
         with torch.inference_mode(False), torch.enable_grad():
+            scaled = loss if self.loss_scale == 1 else loss * self.loss_scale
             gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
-                loss * self.loss_scale, list(owned.values()), create_graph=not self.first_order, allow_unused=True
+                scaled, list(owned.values()), create_graph=not self.first_order, allow_unused=True
             )
             found = {name: grad for name, grad in zip(owned, gradients, strict=True) if grad is not None}
             check_used(set(found), self.partition.theta_a, self._owned_heads(), self._one_task, self.shared)
             self.reached |= found.keys()
             if self.loss_scale != 1:
                 found = {name: gradient / self.loss_scale for name, gradient in found.items()}
-            moved = self.rule.step(owned, found, self._moments, self._steps, self.inner_lr)
-        self._steps += 1
+            moved = self.rule.step(owned, found, self.moments, self.steps, self.inner_lr)
+        self.steps += 1
         self.values = {**owned, **moved}  # the heads of other tasks stay
         if self.keep_path:
             self.path = [*self.path, self.values]
@@ -313,7 +319,8 @@ class PrimingLearner(SharingLearner):
         if self.values is None:
             raise ConfigError("this learner is the original, which does not adapt; call clone() and adapt the clone")
 
-    def _with_tasks(self) -> PEModel:
+    @property
+    def model(self) -> PEModel:
         """The module, if it has tasks."""
         if not isinstance(self.shared, PEModel):
             raise ConfigError(

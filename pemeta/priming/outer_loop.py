@@ -81,13 +81,18 @@ def prime(
     ):
         job = PrimingJob(model, sampler, algorithm, seed, trained.values(), validation, processes)
         loop = Loop(job, model.device, options, processes=processes)
-        for note in (algorithm.note(model), _rounding(trained.values())):
-            if note is not None and options.get("progress", True) and processes.first:
-                tqdm.write(note, file=sys.stderr)
+        _say(model, algorithm, trained.values(), shown=options.get("progress", True) and processes.first)
         loop.run()
     if processes.size > 1:
         processes.check_same(state_digest(model), "primed parameters")
     return job.history()
+
+
+def _say(model: PEModel, algorithm: PrimingAlgorithm, trained: Iterable[nn.Parameter], shown: bool) -> None:
+    """What is to be known about a run before it begins."""
+    for note in (algorithm.note(model), _rounding(trained)):
+        if note is not None and shown:
+            tqdm.write(note, file=sys.stderr)
 
 
 def _rounding(trained: Iterable[nn.Parameter]) -> str | None:
@@ -105,10 +110,11 @@ def _rounding(trained: Iterable[nn.Parameter]) -> str | None:
 
 @contextmanager
 def _heads_made(model: PEModel, tasks: Sequence[Task], algorithm: PrimingAlgorithm, seed: int) -> Iterator[None]:
-    """Give each source task what it has for itself; afterwards it keeps its head."""
+    """Give each source task what it has for itself, and batches their form; afterwards a task keeps its head."""
     try:
         algorithm.make_heads(model, tasks, seed)
-        yield
+        with model.padded_as(algorithm.padding):
+            yield
     finally:
         algorithm.release(model)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
 
+from pemeta.backbone.layer_reuse import is_compiled
 from pemeta.model.pe_model import PEModel
 from pemeta.utils.modules import parameter_dict
 
@@ -35,12 +37,45 @@ def sparse_word_gradients(model: PEModel, names: Collection[str]) -> Iterator[No
     hook = weight.register_post_accumulate_grad_hook(reached.append)
     table.sparse = True
     try:
-        yield
+        # The graph of a compiled backbone would not notice hooks.
+        with nullcontext() if is_compiled(model.backbone) else _padding_by_zeros(table):
+            yield
     finally:
         table.sparse = False
         hook.remove()
         if new and not reached:  # so that the optimiser skips it, as without this block
             weight.grad = None
+
+
+@contextmanager
+def _padding_by_zeros(table: nn.Embedding) -> Iterator[None]:
+    """Give the row of padding no gradient by zeros, where PyTorch's sparse gradient leaves its positions out.
+
+    For that it would wait for the device twice in each backward pass, to know how many positions are left.
+    """
+    padding = table.padding_idx
+    if padding is None:
+        yield
+        return
+
+    def before(_: nn.Module, arguments: object) -> None:
+        table.padding_idx = None
+
+    def after(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: object) -> None:
+        table.padding_idx = padding
+        if isinstance(output, torch.Tensor) and output.requires_grad:
+            ids = arguments[0] if arguments else named["input"]
+            padded = (ids == padding)[..., None]
+            output.register_hook(lambda gradient: gradient.masked_fill(padded, 0))
+
+    # The first after a pass, because other hooks may add what padding does give a gradient to.
+    first = table.register_forward_hook(after, prepend=True, with_kwargs=True, always_call=True)
+    hooks = [table.register_forward_pre_hook(before), first]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _table(model: PEModel) -> nn.Embedding | None:

@@ -10,7 +10,8 @@ from pemeta.errors import ConfigError, TrainingError
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.task import Task
 from pemeta.training.callbacks.base import Validation
-from pemeta.training.finetuning import check_examples, finetune
+from pemeta.training.example_checks import check_examples
+from pemeta.training.finetuning import finetune
 from pemeta.training.finetuning_settings import FineTuning
 from pemeta.utils.distributed import Processes
 from pemeta.utils.signals import Stopped

@@ -75,6 +75,10 @@ class Record(Frozen):
     """Fine-tuning steps skipped because a loss or gradient was not finite (``not_finite: skip``)."""
     skipped_priming_steps: int = 0
     """Outer steps of priming skipped for the same reason."""
+    packed: bool = False
+    """Whether the backbone ran on rows of sentences in fine-tuning, where ``padding`` asked for it."""
+    packed_priming: bool = False
+    """The same of priming."""
     gradient_sentences: int | None
     """Source sentences whose loss contributed to θ_p's gradient, counted as often as seen; None without priming."""
     config: dict[str, Any]

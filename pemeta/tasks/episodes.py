@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
+import torch
 
 from pemeta.errors import ConfigError, DataError, counted, excerpt
 from pemeta.tasks.task import Task
 from pemeta.typing import Batch
+from pemeta.utils.devices import pinned
 from pemeta.utils.seeding import derive_seed, numpy_generator
 from pemeta.utils.values import checked_size, listed, whole
 
@@ -35,6 +37,8 @@ class Episode:
     support_indices: tuple[int, ...]
     query_indices: tuple[int, ...]
     seed: int | None = None
+    _ready: dict[tuple[int, int], Batch] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _asked: dict[tuple[int, int], None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, Task):
@@ -54,7 +58,7 @@ class Episode:
     @property
     def support(self) -> Batch:
         """The support set (D^tr in the paper), as tensors of first dimension B."""
-        return self.task.train.batch(self.support_indices)
+        return self._batch(0, len(self.support_indices))
 
     def supports(self, parts: int) -> list[Batch]:
         """The support set in ``parts`` batches of equal size, as tensors of first dimension B.
@@ -70,17 +74,35 @@ class Episode:
                 "equal size; "
                 "draw the episodes from the algorithm's own sampler, algorithm.sampler(tasks, seed)"
             )
-        return [self.task.train.batch(self.support_indices[i * size : (i + 1) * size]) for i in range(parts)]
+        return [self._batch(i * size, (i + 1) * size) for i in range(parts)]
 
     @property
     def query(self) -> Batch:
         """The query set (D^ts in the paper), as tensors of first dimension B."""
-        return self.task.train.batch(self.query_indices)
+        return self._batch(len(self.support_indices), len(self))
 
     @property
     def both(self) -> Batch:
         """The support and the query set as one batch, as tensors of first dimension B."""
-        return self.task.train.batch(self.support_indices + self.query_indices)
+        return self._batch(0, len(self))
+
+    def _batch(self, start: int, stop: int) -> Batch:
+        """Some of the support and query examples, in that order, as tensors of first dimension B."""
+        self._asked[start, stop] = None
+        ready = self._ready.pop((start, stop), None)
+        return self._made(start, stop) if ready is None else ready
+
+    def _made(self, start: int, stop: int) -> Batch:
+        return self.task.train.batch((self.support_indices + self.query_indices)[start:stop])
+
+    @property
+    def asked(self) -> tuple[tuple[int, int], ...]:
+        """Which support and query examples have been asked for as batches: each a start and a stop among them all."""
+        return tuple(self._asked)
+
+    def make_ahead(self, parts: Iterable[tuple[int, int]], device: torch.device) -> None:
+        """Make batches before they are asked for, in pinned memory if they are to be copied to CUDA."""
+        self._ready.update((part, pinned(self._made(*part), device)) for part in parts)
 
     def __len__(self) -> int:
         return len(self.support_indices) + len(self.query_indices)

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 
+from pemeta.backbone.masks import masks_once
 from pemeta.data.examples import Decoded, Examples, Scored
 from pemeta.errors import DataError, ModelError, counted
 from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
+from pemeta.training.finetuning_settings import cut_by_tokens
+from pemeta.utils.ahead import in_turn
+from pemeta.utils.devices import pinned
 from pemeta.utils.modules import modes_kept
 from pemeta.utils.signatures import checked
 
 
-@checked(model=None, batch_size=1)
+@checked(model=None, batch_size=1, max_tokens=1)
 @torch.no_grad()
-def predict(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_size: int = 32) -> list[Decoded]:
+def predict(
+    model: PEModel, data: Examples[Decoded, Scored], task: str, batch_size: int = 32, max_tokens: int | None = None
+) -> list[Decoded]:
     """The model's predictions for all examples, in the order of ``data``.
 
     For sentences, a list of tags, one per word (``O`` for a word that was cut off, or that has no token in the
     vocabulary; :meth:`pemeta.Server.predict` cuts nothing off); for texts, the name of a class; for blocks of running
     text, the log-probability of each token after the first. The model is run in evaluation mode, and its mode is
     restored afterwards.
+
+    Args:
+        model: the model; its ``padding`` says how examples of different lengths run.
+        data: the examples.
+        task: name of the task.
+        batch_size: number of examples in a batch, which are of similar length.
+        max_tokens: most tokens of a batch, in place of ``batch_size``.
 
     Raises:
         DataError: the task's head is for another kind of task, other labels, or a vocabulary of another size.
@@ -29,15 +45,30 @@ def predict(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_si
     require_model(model, "predict")
     decoded: dict[int, Decoded] = {}
     _check_labels(model, data, task)
-    with modes_kept(model):
+    with modes_kept(model), masks_once(model.backbone):
         model.eval()
-        for indices in data.by_length(batch_size):
-            batch = model.placed(data.batch(indices))
+        parts = list(_batches(model, data, batch_size, max_tokens))
+        batches = in_turn(lambda part: pinned(data.batch(parts[part]), model.device), len(parts), model.device)
+        for indices, made in zip(parts, batches, strict=True):
+            batch = model.placed(made)
             logits = model(batch, task)
             _check_outputs(logits, data, task)
             predicted = model.head(task).predictions(logits, batch).tolist()
             decoded |= {i: data.decode(row, i) for i, row in zip(indices, predicted, strict=True)}
     return [decoded[i] for i in range(len(data))]
+
+
+def _batches(
+    model: PEModel, data: Examples[Decoded, Scored], batch_size: int, max_tokens: int | None
+) -> Iterator[list[int]]:
+    """Indices of all examples in batches of similar length, longest first."""
+    if max_tokens is None:
+        return data.by_length(batch_size)
+    lengths = data.lengths()
+    order = np.argsort(-lengths, kind="stable")
+    own = model.padding == "packed" and model.packs
+    cut = cut_by_tokens(order, lengths, max_tokens, padded=not own)
+    return (indices.tolist() for indices in cut)
 
 
 def _check_labels(model: PEModel, data: Examples[Decoded, Scored], task: str) -> None:
@@ -83,12 +114,16 @@ def _check_outputs(logits: torch.Tensor, data: Examples[Decoded, Scored], task: 
         )
 
 
-@checked(model=None, batch_size=1)
-def evaluate(model: PEModel, data: Examples[Decoded, Scored], task: str, batch_size: int = 32) -> Scored:
+@checked(model=None, batch_size=1, max_tokens=1)
+def evaluate(
+    model: PEModel, data: Examples[Decoded, Scored], task: str, batch_size: int = 32, max_tokens: int | None = None
+) -> Scored:
     """Scores of the model's predictions: for entities, for classes, or perplexity, depending on the kind of ``data``.
+
+    The arguments are those of :func:`predict`.
 
     Raises:
         DataError: the task's head is for another kind of task, other labels, or a vocabulary of another size.
     """
     require_model(model, "evaluate")
-    return data.scores(predict(model, data, task, batch_size))
+    return data.scores(predict(model, data, task, batch_size, max_tokens))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,8 +17,8 @@ from torch import nn
 from typing_extensions import Unpack
 
 from pemeta.backbone.layer_reuse import has_dropout
+from pemeta.backbone.masks import masks_once
 from pemeta.data.examples import Examples
-from pemeta.errors import DataError
 from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.task import Task
@@ -23,15 +26,19 @@ from pemeta.training.callbacks.base import StepReport, Validation
 from pemeta.training.callbacks.early_stopping import EarlyStopping
 from pemeta.training.checkpoints import prefixed, unprefixed
 from pemeta.training.evaluation import evaluate
-from pemeta.training.finetuning_settings import FineTuning
+from pemeta.training.example_checks import check_examples
+from pemeta.training.finetuning_settings import FineTuning, as_counted
 from pemeta.training.head_start import give_head
 from pemeta.training.hidden_state_cache import HiddenStateCache
 from pemeta.training.job import Gradient, Job
 from pemeta.training.loop import Loop, LoopOptions, check_options
 from pemeta.training.optimizer import LossScale, Optimization, check_finite
 from pemeta.training.reach import check_theta_a, without_gradient
-from pemeta.typing import State
+from pemeta.typing import Batch, State
+from pemeta.utils.ahead import Ahead
+from pemeta.utils.devices import pinned
 from pemeta.utils.modules import modes_kept, only_trainable, state_digest
+from pemeta.utils.numerics import precision_of
 from pemeta.utils.seeding import seeded
 from pemeta.utils.signatures import checked
 
@@ -47,6 +54,7 @@ class FineTuningHistory:
         best_epoch: The first epoch with the highest validation score, counted from 1; its values are kept.
         seconds: Wall time over all sessions of the run.
         skipped: Steps, counted from 1, that were skipped because something was not finite.
+        packed: Whether training batches ran without padding, in rows, as ``padding`` allowed.
     """
 
     losses: tuple[float, ...]
@@ -54,6 +62,7 @@ class FineTuningHistory:
     best_epoch: int
     seconds: float
     skipped: tuple[int, ...] = ()
+    packed: bool = False
 
 
 @checked(model=None)
@@ -100,15 +109,17 @@ def finetune(
     with (
         HiddenStateCache(model) as cache,
         modes_kept(model),
+        model.padded_as(settings.padding),
+        masks_once(model.backbone),
         seeded(seed, "finetuning", device=model.device),
         only_trainable(model, model.stored_names(task.name)) as trained,
     ):
         task, validation = _prepared(cache, task, validation, settings)
         job = FineTuningJob(model, task, validation, settings, seed, trained.values())
         state = Loop(job, model.device, options, own, started=started).run()
-    scores = tuple(one.score for one in state.validations)
+    scores, at = tuple(one.score for one in state.validations), job.at
     best_epoch = scores.index(max(scores)) + 1
-    return FineTuningHistory(tuple(job.at.losses), scores, best_epoch, state.seconds, tuple(state.skipped))
+    return FineTuningHistory(tuple(at.losses), scores, best_epoch, state.seconds, tuple(state.skipped), at.packed)
 
 
 @dataclass
@@ -119,11 +130,13 @@ class _Epochs:
         losses: Mean training loss of each whole epoch.
         total: Sum of the losses of the epoch that has begun.
         taken: Steps that were taken in it.
+        packed: Whether a training batch was packed.
     """
 
     losses: list[float] = field(default_factory=list)
     total: float = 0.0
     taken: int = 0
+    packed: bool = False
 
 
 class FineTuningJob(Job):
@@ -152,13 +165,17 @@ class FineTuningJob(Job):
     ) -> None:
         self.model, self.task, self.validation = model, task, validation
         self.finetuning, self.seed = settings, seed
-        self.per_epoch = settings.steps_per_epoch(len(task.train))
-        self.name, self.total = f"fine-tuning {task.name}", settings.epochs * self.per_epoch
+        counted = as_counted(settings, model)
+        self.ends = list(itertools.accumulate(counted.steps_of_epochs(task.train, seed, task.name)))
+        self.name, self.total = f"fine-tuning {task.name}", self.ends[-1]
         self.names = model.stored_names(task.name)
         self._theta_a, self._reach_checked = model.partition().theta_a, False
         self.best: State = model.state(self.names)
         self.at = _Epochs()
-        self._order: tuple[int, list[np.ndarray]] = (-1, [])  # an epoch's batches
+        self._epoch = -1
+        self._packed_before = model.packed_batches
+        self._order = lru_cache(2)(partial(counted.batches, task.train, seed, task.name))
+        self._batches = Ahead(self._batch, self.total, model.device)
         self.optimization = Optimization(
             trained,
             settings.lr,
@@ -184,7 +201,8 @@ class FineTuningJob(Job):
             "head": self.task.head_config,
             "initial values": state_digest(self.model),
             "seed": self.seed,
-            "precision": str(self.model.autocast_dtype),
+            "precision": precision_of(self.model.autocast_dtype, self.model.device),
+            **self.model.padding_identity(),
         }
 
     def values(self) -> State:
@@ -198,20 +216,19 @@ class FineTuningJob(Job):
     def restore(self, values: State, progress: Mapping[str, Any]) -> None:
         """Put back values and losses."""
         parts = unprefixed(values, "now", "best")
-        self.at = TypeAdapter(_Epochs).validate_python(
-            {name.name: progress[name.name] for name in dataclasses.fields(_Epochs)}
-        )
+        found = {"packed": False, **progress}  # which checkpoints have not always said
+        self.at = TypeAdapter(_Epochs).validate_python({name: found[name] for name in vars(self.at)})
         self.model.load_state(parts["now"])
         self.best = parts["best"]
 
     def gradient(self, number: int) -> Gradient:
         """The gradient of the loss on a batch of training examples, which are in a new order in each epoch."""
-        epoch, index = divmod(number, self.per_epoch)
-        if self._order[0] != epoch:
-            self._order = epoch, self.finetuning.batches(self.task.train, self.seed, self.task.name, epoch)
+        epoch = self._epoch_of(number)
+        if self._epoch != epoch:
+            self._epoch = epoch
             self.model.train(self.finetuning.dropout)
-        indices = self._order[1][index]
-        batch = self.model.placed(self.task.train.batch(indices))
+        indices, made = self._batches.take(number)
+        batch = self.model.placed(made)
         if any(self.task.train.has_label(int(i)) for i in indices):
             loss = self.model.loss(batch, self.task.name)
         else:  # by chance, only sentences of which no word has a token
@@ -225,14 +242,25 @@ class FineTuningJob(Job):
         check_finite(value, "the loss", f"lower lr (now {self.finetuning.lr})")
         return Gradient({"train": value}, len(indices), sum(self.task.train.length(int(i)) for i in indices))
 
+    def _epoch_of(self, number: int) -> int:
+        """The epoch of a step, both counted from 0."""
+        return bisect.bisect_right(self.ends, number)
+
+    def _batch(self, number: int) -> tuple[np.ndarray, Batch]:
+        """The examples of a step, and their batch."""
+        epoch = self._epoch_of(number)
+        indices = self._order(epoch)[number - (self.ends[epoch - 1] if epoch else 0)]
+        return indices, pinned(self.task.train.batch(indices), self.model.device)
+
     def taken(self, gradient: Gradient) -> None:
         """Add the loss to its epoch's."""
         self.at.total += gradient.losses["train"]
         self.at.taken += 1
+        self.at.packed |= self.model.packed_batches > self._packed_before
 
     def where(self, number: int) -> str:
         """The epoch."""
-        return f"{self.name}, epoch {number // self.per_epoch + 1}"
+        return f"{self.name}, epoch {self._epoch_of(number) + 1}"
 
     def summary(self, report: StepReport) -> str:
         """The loss of the epoch so far."""
@@ -243,7 +271,8 @@ class FineTuningJob(Job):
         state = self.state
         last = state.validations[-1].step if state.validations else 0
         unscored = state.stop_reason is not None and not state.validations
-        return unscored or last < state.step - state.step % self.per_epoch
+        done = self._epoch_of(state.step)  # whole epochs
+        return unscored or (done > 0 and last < self.ends[done - 1])
 
     def validate(self) -> Validation:
         """Score the epoch's values on validation, and keep them if they are the best."""
@@ -259,6 +288,7 @@ class FineTuningJob(Job):
 
     def end(self) -> None:
         """The best values so far."""
+        self._batches.close()
         self.model.load_state(self.best)
 
 
@@ -269,34 +299,3 @@ def _prepared(cache: HiddenStateCache, task: Task, validation: Examples, setting
     validation = cache.hold(validation) if keep_validation else validation.holding(None)
     train = cache.hold(task.train) if keep_train else task.train.holding(None)
     return dataclasses.replace(task, train=train), validation
-
-
-def check_examples(task: Task, validation: Examples) -> None:
-    """Check that a task can be fine-tuned with its validation examples.
-
-    Raises:
-        DataError: There is no training or no validation example, none to train on has a label, or they are of different
-            kinds or labels.
-    """
-    for what, data in (("training", task.train), ("validation", validation)):
-        if not len(data):
-            raise DataError(f"task {task.name!r} has no {what} {data.unit}; fine-tuning needs some")
-    if not any(map(task.train.has_label, range(len(task.train)))):
-        raise DataError(
-            f"no training {task.train.unit} of task {task.name!r} has a label: none of its words has a token in the "
-            "vocabulary; use a backbone with a tokenizer for this language"
-        )
-    if validation.kind != task.train.kind:
-        raise DataError(
-            f"task {task.name!r} is trained on {task.train.kind} and validated on {validation.kind}; encode both alike"
-        )
-    if validation.outputs != task.train.outputs:
-        raise DataError(
-            f"task {task.name!r} is trained on the labels {task.train.describe_outputs()} and validated on "
-            f"{validation.describe_outputs()}; encode both with one label set"
-        )
-    if validation.pairs != task.train.pairs:
-        pairs, single = ("trained", "validated") if task.train.pairs else ("validated", "trained")
-        raise DataError(
-            f"task {task.name!r} is {pairs} on pairs of texts and {single} on single ones; encode both alike"
-        )

@@ -17,10 +17,14 @@ from pemeta.data.arrow import Rows
 from pemeta.data.examples import Decoded, Examples, Scored
 from pemeta.errors import reason
 from pemeta.model.pe_model import PEModel
+from pemeta.utils.devices import spare_memory
 from pemeta.utils.modules import modes_kept
 
+CPU = torch.device("cpu")
 MEMORY = 2**31
 """Maximum number of bytes of hidden states that one fine-tuning run keeps in memory; 2 GiB, our choice."""
+DEVICE_SHARE = 0.25
+"""Share of a GPU's spare memory that hidden states may take; our choice: passes and gradients need the rest."""
 SPARE = 2**30
 """Number of bytes that the file leaves free on its disk; 1 GiB, our choice."""
 
@@ -31,9 +35,10 @@ class HiddenStateCache:
     For a method that acts on the backbone's output these are the last ones, and otherwise the input of the lowest
     layer that θ_a affects.
 
-    Up to :data:`MEMORY` bytes are kept in memory, and the rest, like all of examples that are in a file themselves, in
-    an unnamed file, which disappears when the block or the process ends in any way. It is in the folder of Python's
-    temporary files (``TMPDIR``) and is mapped into memory, so that the system reads only what a batch needs.
+    On a GPU they stay where they are computed, if they fit into :data:`DEVICE_SHARE` of its spare memory. Otherwise up
+    to :data:`MEMORY` bytes are kept in the processor's memory, and the rest, like all of examples that are in a file
+    themselves, in an unnamed file, which disappears when the block or the process ends in any way. It is in the folder
+    of Python's temporary files (``TMPDIR``) and is mapped into memory: the system reads only what a batch needs.
 
     Args:
         model: the model, whose hidden states are computed with its current θ_p in evaluation mode.
@@ -42,6 +47,7 @@ class HiddenStateCache:
     def __init__(self, model: PEModel) -> None:
         self.model = model
         self._left = MEMORY
+        self._left_on_device = int(DEVICE_SHARE * spare_memory(model.device))
         self._held: list[Examples] = []
         self._warned = False
 
@@ -63,7 +69,10 @@ class HiddenStateCache:
             return data.holding(None)
         size = hidden_state_bytes(self.model, data)
         try:
-            if size <= self._left and not data.on_disk:
+            if size <= self._left_on_device:
+                held = _with_hidden_states_in_memory(self.model, data, device=self.model.device)
+                self._left_on_device -= size
+            elif size <= self._left and not data.on_disk:
                 held = _with_hidden_states_in_memory(self.model, data)
                 self._left -= size
             else:
@@ -111,10 +120,10 @@ class _NotKeptError(Exception):
 
 
 def _with_hidden_states_in_memory(
-    model: PEModel, data: Examples[Decoded, Scored], batch_size: int = 32
+    model: PEModel, data: Examples[Decoded, Scored], batch_size: int = 32, device: torch.device = CPU
 ) -> Examples[Decoded, Scored]:
     # Cloned, because a view would keep the whole padded batch alive.
-    hidden = {i: row.clone() for i, row in _hidden_states(model, data, batch_size)}
+    hidden = {i: row.clone() for i, row in _hidden_states(model, data, batch_size, device)}
     return data.holding(tuple(hidden[i] for i in range(len(data))), model.unchanging() or "trunk")
 
 
@@ -169,13 +178,15 @@ def map_hidden_states(file: BinaryIO, model: PEModel, data: Examples, batch_size
 
 
 @torch.no_grad()
-def _hidden_states(model: PEModel, data: Examples, batch_size: int) -> Iterator[tuple[int, Tensor]]:
-    """Index and hidden states (T, D) of each example on the CPU, longest first."""
+def _hidden_states(
+    model: PEModel, data: Examples, batch_size: int, device: torch.device = CPU
+) -> Iterator[tuple[int, Tensor]]:
+    """Index and hidden states (T, D) of each example on a device, longest first."""
     data = data.holding(None)
-    with modes_kept(model):
+    with modes_kept(model), model.padded_as("padded"):  # sorted by length, there is little padding
         model.eval()
         for indices in data.by_length(batch_size):
-            hidden = _of_batch(model, data, indices).cpu()
+            hidden = _of_batch(model, data, indices).to(device)
             if hidden.shape[1] != max(map(data.length, indices)):
                 raise _NotKeptError
             yield from ((i, row[: data.length(i)]) for i, row in zip(indices, hidden, strict=True))
@@ -201,8 +212,9 @@ def keeps(model: PEModel, data: Examples) -> bool:
     if key != "trunk" and any(method.extra_positions for method in model.attached):
         return False
     data = data.holding(None)
-    batches = [model.placed(data.batch([index])) for index in _spread(data)]
-    return len(batches) == 1 or model.joins(batches)
+    with model.padded_as("padded"):
+        batches = [model.placed(data.batch([index])) for index in _spread(data)]
+        return len(batches) == 1 or model.joins(batches)
 
 
 def _spread(data: Examples) -> list[int]:

@@ -96,7 +96,7 @@ class Processes:
         """Whether ``here`` is true in at least one process."""
         if self.size == 1:
             return here
-        flag = torch.tensor(int(here))
+        flag = _exchangeable(torch.tensor(int(here)))
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag.item())
 
@@ -104,14 +104,16 @@ class Processes:
         """Sum the gradients over all processes; a parameter that has none in any process keeps none."""
         if self.size == 1:
             return
-        present = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32)
+        present = _exchangeable(
+            torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32)
+        )
         dist.all_reduce(present, dist.ReduceOp.MAX)
         reduced = [parameter for parameter, one in zip(parameters, present.tolist(), strict=True) if one]
         for parameter in reduced:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         for bucket in _buckets([parameter.grad for parameter in reduced if parameter.grad is not None]):
-            flat = torch.cat([wide(gradient).flatten() for gradient in bucket])
+            flat = _exchangeable(torch.cat([wide(gradient).flatten() for gradient in bucket]))
             dist.all_reduce(flat)
             _write_back(flat, bucket)
 
@@ -120,7 +122,7 @@ class Processes:
         if self.size == 1 or not parameters:
             return
         for bucket in _buckets([parameter.detach() for parameter in parameters]):
-            flat = torch.cat([wide(value).flatten() for value in bucket])
+            flat = _exchangeable(torch.cat([wide(value).flatten() for value in bucket]))
             dist.broadcast(flat, rank)
             _write_back(flat, bucket)
 
@@ -177,6 +179,12 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
+def _exchangeable(tensor: Tensor) -> Tensor:
+    """The tensor where the processes can exchange it: a group of NCCL alone, for example, takes none from the CPU."""
+    kinds = [pair.partition(":")[0] for pair in dist.get_backend_config().split(",")]
+    return tensor if tensor.device.type in kinds else tensor.to(kinds[0])
+
+
 def _write_back(flat: Tensor, tensors: Sequence[Tensor]) -> None:
     for tensor, values in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
         tensor.copy_(values.view_as(tensor))
@@ -201,6 +209,8 @@ def process_group() -> Iterator[Processes]:
         yield Processes()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+    if _local_rank() < torch.cuda.device_count():
+        torch.cuda.set_device(_local_rank())  # or what names no device would be on the first GPU, in every process
     try:
         dist.init_process_group(backend, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
@@ -214,13 +224,18 @@ def process_group() -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
+def _local_rank() -> int:
+    """The number of this process among those on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def device_of_process(name: str) -> str:
     """The device of this process among those on a machine, from the name that all of them were given.
 
     Raises:
         ConfigError: There are fewer devices than processes, or the name is that of a single device.
     """
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    local = _local_rank()
     if name == "auto" and not torch.cuda.is_available():
         return name
     if name not in ("auto", "cuda"):

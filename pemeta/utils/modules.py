@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,22 @@ def parts_with(module: nn.Module, weight: torch.Tensor) -> list[nn.Module]:
     return [part for part in module.modules() if getattr(part, "weight", None) is weight]
 
 
+def calls_only(module: nn.Module, forward: Callable[..., Any]) -> bool:
+    """Whether to call a module is to call this method of its class and nothing else: no hook, override or graph.
+
+    >>> calls_only(nn.Identity(), nn.Identity.forward), calls_only(nn.Identity(), nn.Module.forward)
+    (True, False)
+    """
+    own = getattr(type(module), "forward", None) is forward and "forward" not in vars(module)
+    compiled = vars(module).get("_compiled_call_impl") is not None or torch.compiler.is_compiling()
+    return own and not is_hooked(module) and not compiled
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether a call of a module, or its backward pass, runs hooks."""
+    return any(value for name, value in vars(module).items() if "_hooks" in name and "state_dict" not in name)
+
+
 def state_digest(module: nn.Module) -> str:
     """A digest of the names and values of all parameters, as twelve hexadecimal digits."""
     sha = hashlib.sha256()
@@ -53,6 +69,19 @@ def only_trainable(module: nn.Module, names: Collection[str]) -> Iterator[dict[s
     finally:
         for parameter, required in before.items():
             parameter.requires_grad_(required)
+
+
+@contextmanager
+def constant(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Make parameters require no gradient within the block; those that did do so again afterwards."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

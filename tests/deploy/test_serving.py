@@ -16,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from tiny_models import METHODS as ROWS
 
 from pemeta import PEMethod, PEModel, Server
+from pemeta.backbone import packed_passes
 from pemeta.backbone.loading import load_backbone
+from pemeta.backbone.packing import is_packed
 from pemeta.deploy.predictions import Entity, _entities
-from pemeta.errors import ConfigError, DataError, ModelError, OutputError
+from pemeta.errors import ArgumentError, ConfigError, DataError, ModelError, OutputError
 from pemeta.experiments import saved_models
 from pemeta.heads import CausalLM, SequenceClassification, TokenClassification, TokenClassificationHead
 from pemeta.model import manifest as about_files
@@ -195,6 +197,29 @@ def test_predictions_are_the_models_own(served, tokenizer):
     assert [one.tags for one in alone] == [one.tags for one in found]
 
 
+def test_texts_are_served_without_the_work_of_padding(served, monkeypatch):
+    """By default where that is less work; with equal predictions."""
+    texts, rows, placed = ["near " * 20, *TEXTS], [], PEModel.placed
+    monkeypatch.setattr(packed_passes, "LEAST_SAVED", 0)  # of a tiny model
+    monkeypatch.setattr(
+        PEModel, "placed", lambda model, batch: rows.append(is_packed(made := placed(model, batch))) or made
+    )
+    expected = Server.load(served, ["b"], "cpu", padding="padded").predict("b", texts)
+    for padding in ("auto", "packed"):
+        server = Server.load(served, ["b"], "cpu", **{"padding": padding} if padding == "packed" else {})
+        assert server.model.padding == padding
+        found = server.predict("b", texts)
+        assert [one.tags for one in found] == [one.tags for one in expected]
+        scores = [[entity.score for one in some for entity in one.entities] for some in (found, expected)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+        assert scores[0]
+    assert rows == [False, True, True]
+    server.predict("b", TEXTS[:1])
+    assert Server(PEModel.from_pretrained(served), server.tokenizer).model.padding == "padded"
+    with pytest.raises(ArgumentError, match=r"padding must be .*auto.*; found 'none'"):
+        Server.load(served, padding="none")
+
+
 def test_entities_are_those_of_the_tags():
     words, tags = ["a", "b", "c", "d", "e", "f", "g"], ["B-X", "I-X", "I-Y", "O", "B-X", "B-X", None]
     assert list(_entities(words, tags, [1.0, 0.5, 0.25, 1, 1, 1, 0])) == [
@@ -327,6 +352,7 @@ def test_predict_says_what_is_wrong(refused, served, tiny_bert_dir, tmp_path):
     (served / "tokenizer.json").unlink()
     (served / "tokenizer_config.json").unlink()
     assert "cannot load a tokenizer" in refused("predict", served, "--task", "a", "x")
+    assert "padding must be" in refused("predict", served, "--task", "a", "--padding", "none", "x")
 
 
 def test_stored_tasks_predict_right_away_and_can_be_moved(pemeta, run_config, tmp_path):

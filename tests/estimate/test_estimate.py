@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, FNetConfig
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "plan"))
 
@@ -26,10 +27,12 @@ from pemeta.estimate import cases, devices, estimate_grid
 from pemeta.estimate.cases import PrimingCase, TuningCase
 from pemeta.estimate.counter import CostCounter, Kind, Work
 from pemeta.estimate.devices import DEVICES, Device, find_device
-from pemeta.estimate.fake import Shape
+from pemeta.estimate.fake import Shape, fake_tensors, gpu_dropout
 from pemeta.estimate.findings import Memory, Step
 from pemeta.estimate.grid import GridEstimate, StageEstimate
+from pemeta.estimate.monitor import StepMonitor
 from pemeta.estimate.steps import EVALUATED, finetuning_step
+from pemeta.estimate.tokens import share_of
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config_file import load_config
 from pemeta.methods import PEMethod
@@ -44,6 +47,7 @@ SHARED = FineTuning(epochs=2, batch_size=4)
 
 
 SMALL = Case("tiny", sentences=4, length=16, inner_steps=2)
+LONG = [pytest.mark.long]
 
 
 def tiny_cases() -> list[Case]:
@@ -55,12 +59,85 @@ def tiny_cases() -> list[Case]:
     cases += [replace(lora, checkpoint=True, length=64), replace(lora, checkpoint=True, order="second")]
     cases += [replace(lora, attention="eager", length=64), replace(lora, precision="bf16", length=64)]
     cases += [replace(SMALL, order="plain"), *(replace(SMALL, tasks=3, batch_tasks=both) for both in (False, True))]
+    cases += [replace(SMALL, method=method, tasks=3, batch_tasks=True) for method in ("lora", "bitfit")]
+    cases += [replace(SMALL, sentences=8, packed=True), replace(lora, sentences=8, order="finetuning", packed=True)]
     return cases
 
 
-@pytest.mark.parametrize("case", tiny_cases(), ids=str)
+def of_long_tests(case: Case) -> bool:
+    """What takes some seconds: graphs of second order, and what shorter cases have as well."""
+    second = case.order == "second" and (case.method, case.checkpoint) != ("adapter", False)
+    return second or case.attention == "eager" or case.precision == "bf16" or case.method in ("bitfit", "prefix")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=LONG if of_long_tests(case) else [], id=str(case)) for case in tiny_cases()]
+)
 def test_a_step_holds_what_the_allocator_measures(case: Case) -> None:
     assert check.estimated(case).total == pytest.approx(check.measured(case), rel=0.03)
+
+
+def test_a_packed_batch_costs_what_its_rows_do() -> None:
+    """Half of a padded batch's positions are tokens, and no more than a tenth of the rows' positions are not."""
+    padded = replace(SMALL, method="lora", sentences=16, length=32).priced
+    packed = replace(padded, shape=replace(padded.shape, share=0.5), algorithm=packing(padded))
+    layout = packed.runs.layout
+
+    assert layout.tokens(16) == pytest.approx(16 * 32 / 2, abs=16)
+    assert layout.tokens(16) > 0.9 * layout.positions(16)
+    assert 0.45 < packed.step.work.flops / padded.step.work.flops < 0.6
+    assert packed.step.memory.activations < 0.65 * padded.step.memory.activations
+
+
+def packing(case: PrimingCase | TuningCase) -> Any:
+    assert isinstance(case, PrimingCase)
+    return case.algorithm.model_copy(update={"padding": "packed"})
+
+
+def test_what_does_not_give_the_same_in_rows_is_planned_padded() -> None:
+    case = replace(SMALL, method="adapter").priced
+    other = FNetConfig(vocab_size=100, hidden_size=32, num_hidden_layers=1, intermediate_size=64)
+    found = replace(case, shape=replace(case.shape, backbone=other, attention=None, share=0.5), algorithm=packing(case))
+    assert isinstance(found, PrimingCase)
+    assert found.runs.padding == "padded"
+
+
+def test_a_batch_by_tokens_has_as_many_sentences_as_have_no_more() -> None:
+    case = replace(SMALL, order="finetuning", length=32).priced
+    assert isinstance(case, TuningCase)
+    numbers = {"train": 100, "validation": 0, "test": 0}
+    for padding, examples in (("padded", 6), ("packed", 12)):
+        settings = FineTuning(epochs=1, max_tokens=200, padding=padding)  # type: ignore[arg-type]
+        found = replace(case, shape=replace(case.shape, share=0.5), settings=settings)
+        assert found.examples == examples
+        assert found.steps(numbers) == -(-100 // examples)  # type: ignore[arg-type]
+
+
+@pytest.mark.long
+def test_checkpointing_takes_nothing_of_what_the_c_library_keeps() -> None:
+    """It depends on all that passes, on a processor."""
+    lora = replace(SMALL, method="lora", length=64)
+    plain, light = lora.priced.step.memory, replace(lora, checkpoint=True).priced.step.memory
+    assert light.activations < 0.6 * plain.activations
+    assert light.activations + light.passing == plain.activations
+    assert find_device("cpu", "cpu").overhead(light) == find_device("cpu", "cpu").overhead(plain)
+    case = replace(lora, checkpoint=True).priced
+    assert replace(case, shape=replace(case.shape, gpu=True)).step.memory.passing == 0
+
+
+@pytest.mark.parametrize(("data", "share", "origin"), [("synthetic", None, "data"), ("wikiann", None, "assumed")])
+def test_the_share_of_tokens_is_that_of_the_data_or_assumed(
+    tmp_path: Path, run_config: dict[str, Any], data: str, share: float | None, origin: str
+) -> None:
+    config = load_config(_written(tmp_path, {**run_config, **({} if data == "synthetic" else {"data": data})}))
+    found = share_of(config)
+    assert (found is None) == (origin == "assumed")
+    assert found is None or 0.3 < found < 1
+
+
+def _written(folder: Path, config: dict[str, Any]) -> Path:
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder / "config.yaml"
 
 
 @pytest.mark.long
@@ -77,7 +154,13 @@ def test_a_process_holds_what_is_estimated(case: Case) -> None:
 
 @pytest.mark.parametrize(
     ("method", "order"),
-    [*((method, "first") for method in check.METHODS), *(("lora", order) for order in ORDERS[1:])],
+    [
+        *(
+            pytest.param(method, "first", marks=[] if method in ("adapter", "lora") else LONG)
+            for method in check.METHODS
+        ),
+        *(pytest.param("lora", order, marks=LONG if order == "second" else []) for order in ORDERS[1:]),
+    ],
 )
 def test_the_operations_of_a_step_are_those_that_pytorch_counts(method: str, order: str) -> None:
     # eager attention, because PyTorch's counter does not know the fused kernels of a processor
@@ -149,14 +232,62 @@ def test_plain_steps_among_others_hold_and_cost_what_they_do_alone() -> None:
     assert abs(meta.work.flops - plain.work.flops) > 0.1 * expected
 
 
-def test_a_fused_optimiser_holds_a_copy_of_all_that_it_moves() -> None:
-    case = replace(SMALL, method="full", order="plain").priced
-    assert isinstance(case, PrimingCase)
-    fused = replace(case, shape=replace(case.shape, fused_optimizer=True))
-    before, after = (one.step.phases["optimiser's step"] for one in (case, fused))
+def test_tf32_is_planned_as_such(tmp_path: Path, run_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model's operations take as long as their launch and memory do, unless these cost nothing."""
+    run_config["settings"] = {"plain": {"method": "lora"}}
+    monkeypatch.setattr(devices, "LAUNCH", 0.0)
+    monkeypatch.setattr(devices, "BANDWIDTH_SHARE", 1e12)
+    plain, tf32 = (estimated(tmp_path, run_config, f"precision={one}", device="h100") for one in ("fp32", "tf32"))
+    peaks = DEVICES["h100"].peaks
+    assert plain.seconds / tf32.seconds == pytest.approx(peaks["tf32"] / peaks["fp32"], rel=0.01)
+    assert torch.get_float32_matmul_precision() == "highest"
 
-    assert after.activations == pytest.approx(4 * case.step.parameters.trained, rel=0.1)
-    assert after.activations > before.activations
+
+def test_a_gpu_clips_and_moves_all_parameters_in_a_few_operations() -> None:
+    """A CPU takes several for each parameter, and a copy of the largest one."""
+    updates = []
+    for gpu in (False, True):
+        model = replace(SMALL, method="full").priced.shape.model([PEMethod.parse("full")], [])
+        with fake_tensors(model, gpu), StepMonitor(model, [n for n, _ in model.named_parameters()], gpu) as monitor:
+            for parameter in monitor.trained:
+                parameter.grad = torch.zeros_like(parameter)
+            monitor.counter.begin()
+            held = monitor.counter.held
+            monitor.update()
+            updates.append(
+                (sum(monitor.counter.take_work().values()), monitor.counter.peaks["optimiser's step"].held - held)
+            )
+    (many, copies), (few, nothing) = updates
+    assert few < 20
+    assert many > 4 * len(monitor.trained)
+    assert nothing < 0.05 * copies
+
+
+def test_dropout_keeps_a_byte_for_each_value_on_a_gpu() -> None:
+    """Of 4 bytes and 1; a CPU keeps another 4, and takes more operations."""
+    found = []
+    for mode in (nullcontext(), gpu_dropout()):
+        with FakeTensorMode(), mode, CostCounter() as counter:
+            values = torch.zeros(100, 8, requires_grad=True)
+            counter.begin()
+            before = counter.held
+            out = torch.nn.Dropout(0.1)(values)
+            found.append((counter.held - before, sum(counter.work.values())))
+            out.sum().backward()
+    assert found[1] == (100 * 8 * 5, 1)
+    assert found[0][0] == 100 * 8 * 8
+    assert found[0][1] > 1
+
+
+def test_fused_attention_with_dropout_keeps_no_weights_on_a_gpu() -> None:
+    def step(gpu: bool, dropout: float) -> Step:
+        config = BertConfig(**check.SHAPES["tiny"], intermediate_size=256, attention_probs_dropout_prob=dropout)
+        shape = Shape(config, 128, attention="sdpa", gpu=gpu)
+        return PrimingCase(shape, PEMethod.parse("adapter"), FineTunePriming(query_size=4, outer_dropout=True), 2).step
+
+    weights = 4 * 4 * 128 * 128 * 4  # sentences, heads, places, bytes
+    assert step(True, 0.1).memory.activations == pytest.approx(step(True, 0.0).memory.activations, rel=0.05)
+    assert step(False, 0.1).memory.activations > step(False, 0.0).memory.activations + 2 * weights
 
 
 def test_parts_of_the_memory_are_what_the_parameters_make_them() -> None:
@@ -260,9 +391,28 @@ def test_the_configurations_device_is_recognised(monkeypatch: pytest.MonkeyPatch
     properties = type("Properties", (), {"name": "NVIDIA H100 80GB HBM3", "total_memory": 7})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     assert find_device(None, "cuda:1") == replace(DEVICES["h100"], title="NVIDIA H100 80GB HBM3", memory=7)
-    monkeypatch.setattr(properties, "name", "GeForce 9000")
-    with pytest.raises(ConfigError, match="the speed of a GeForce 9000 is unknown; give --device with a similar one"):
-        find_device(None, "cuda")
+    for other in ("GeForce 9000", "NVIDIA L40S", "NVIDIA T400 4GB", "NVIDIA GH200 480GB", "NVIDIA H100 PCIe"):
+        monkeypatch.setattr(properties, "name", other)
+        with pytest.raises(ConfigError, match=f"the speed of a {other} is unknown; give --device with a similar one"):
+            find_device(None, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("Tesla V100-SXM2-32GB", "v100"),
+        ("Tesla T4", "t4"),
+    ],
+)
+def test_devices_are_recognised_by_their_whole_names(name: str, known: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "resolve_device", torch.device)
+    properties = type("Properties", (), {"name": name, "total_memory": 7})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert find_device(None, "cuda").name == known
 
 
 def estimated(tmp_path: Path, run_config: dict[str, Any], *overrides: str, **given: Any) -> GridEstimate:

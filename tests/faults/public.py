@@ -32,12 +32,14 @@ INSIDE = {
     "train",
     "forward",
     "with_values",
+    "transformed",
     "current",
     "problem",
     "check",
     "check_sentence",
+    "make_ahead",
 }
-"""Methods with the signature of PyTorch, and what a learner's clones and the reading of data call."""
+"""Methods with the signature of PyTorch, and what a learner's clones, the reading of data and priming's loop call."""
 
 
 class Stage:
@@ -146,6 +148,12 @@ BASES["SyntheticWorld.corpus"] = lambda stage: (
     {"language": "aru"},
 )
 BASES["FineTuning.steps_per_epoch"] = lambda stage: (FineTuning().steps_per_epoch, {"examples": 3})
+BASES["FineTuning.examples_in_batch"] = lambda stage: (FineTuning(max_tokens=20).examples_in_batch, {"length": 3})
+BASES["FineTuning.steps_of_epochs"] = lambda stage: (
+    FineTuning().steps_of_epochs,
+    {"train": data(0), "seed": 0, "task": "en"},
+)
+BASES["PEModel.padded_as"] = lambda stage: (stage.model().padded_as, {"padding": "auto"})
 BASES["FineTuning.batches"] = lambda stage: (
     FineTuning().batches,
     {"train": data(0), "seed": 0, "task": "en", "epoch": 0},

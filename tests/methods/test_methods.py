@@ -3,10 +3,11 @@
 import copy
 import io
 import pickle
+from operator import itemgetter
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, SHAPES, backbone, batch, untouched
+from architectures import ARCHITECTURES, SHAPES, backbone, batch, each_architecture, untouched
 from tiny_models import METHODS, shaken
 from torch.func import functional_call
 
@@ -20,10 +21,11 @@ HEAD = TokenClassification(labels=("O", "B-PER", "I-PER"))
 INNER_LR, STEPS = 0.1, 2
 ALL = [(row, architecture) for row in METHODS for architecture in ARCHITECTURES]
 REFUSED = {(r, a): why for r, a in ALL if (why := METHODS[r][0].unsupported(untouched(a))) is not None}
-each_pair = pytest.mark.parametrize(("row", "architecture"), [pair for pair in ALL if pair not in REFUSED])
+FINE = [pair for pair in ALL if pair not in REFUSED]
+each_pair = pytest.mark.parametrize(("row", "architecture"), each_architecture(FINE, itemgetter(1)))
 # Images of one size have no padding.
 each_padded_pair = pytest.mark.parametrize(
-    ("row", "architecture"), [p for p in ALL if p not in REFUSED and p[1] != "vit"]
+    ("row", "architecture"), each_architecture([pair for pair in FINE if pair[1] != "vit"], itemgetter(1))
 )
 each_row = pytest.mark.parametrize("row", METHODS)
 

@@ -54,7 +54,7 @@ def test_every_rule_order_and_objective(rule: str, objective: str, first_order: 
     agrees(MetaPriming(**SMALL, **OBJECTIVES[objective], inner_rule=RULES[rule], first_order=first_order), "lora")
 
 
-@pytest.mark.parametrize("first_order", [True, False])
+@pytest.mark.parametrize("first_order", [True, pytest.param(False, marks=pytest.mark.long)])  # the rules have it above
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("primed", SETS)
 def test_every_set_and_objective(primed: str, objective: str, first_order: bool) -> None:

@@ -118,6 +118,19 @@ def test_a_convolution_below_the_layers_of_theta_a():
     assert not model.joins(batches)
 
 
+def test_what_a_method_has_added_is_tried_before_it_does_anything():
+    """A convolution that is zero at first would show nothing, and mix padding into tokens once it is trained."""
+    model = PEModel(backbone("bert"), OUTPUT)
+    part = model.backbone.encoder.layer[0].output
+    part.pemeta_mixed = nn.Conv1d(8, 8, 3, padding=1).double()
+    nn.init.zeros_(part.pemeta_mixed.weight)
+    part.register_forward_hook(lambda part, given, out: out + part.pemeta_mixed(out.mT).mT)
+    kept = part.pemeta_mixed.weight
+    assert not model.joins([sentences("bert", 6, 6), sentences("bert", 9, 9, seed=1)])
+    assert part.pemeta_mixed.weight is kept
+    assert not kept.any()
+
+
 # Frames and samples.
 
 

@@ -26,6 +26,7 @@ from pemeta import (
     prime,
 )
 from pemeta.errors import DataError, OutputError
+from pemeta.heads import labelled
 from pemeta.training.hidden_state_cache import with_hidden_states
 
 each_example = pytest.mark.parametrize(
@@ -105,6 +106,13 @@ def test_meta_gradients_of_a_mixed_meta_batch_equal_the_explicit_unroll(make, ta
     for name, value in heads.items():
         torch.testing.assert_close(model.get_parameter(name).detach(), value, rtol=0, atol=1e-10, msg=name)
     assert sum(gradient.abs().sum() for gradient in expected.values()) > 0
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+@pytest.mark.parametrize("method", [ADAPTER, Full()], ids=lambda method: method.name)
+def test_so_they_do_with_logits_in_chunks(monkeypatch, method, first_order):
+    monkeypatch.setattr(labelled, "CHUNK", 3 * 30)
+    test_meta_gradients_of_a_mixed_meta_batch_equal_the_explicit_unroll(tiny_gpt2, [TEXT, OWN], method, first_order)
 
 
 @pytest.mark.parametrize("first_order", [True, False])

@@ -120,9 +120,9 @@ def test_episodes_of_one_s_own_take_the_generators_as_they_are():
 def test_the_heads_of_source_tasks_start_an_episode_as_configured(heads, monkeypatch):
     seen = {task.name: [] for task in TASKS}
 
-    def adapt_to(self, support, task):
+    def adapt_to(self, support, task, **options):
         seen[task].append(self.module.state(self.module.head_names(task)))
-        return original(self, support, task)
+        return original(self, support, task, **options)
 
     original = PrimingLearner.adapt_to
     monkeypatch.setattr(PrimingLearner, "adapt_to", adapt_to)

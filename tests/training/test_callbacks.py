@@ -134,9 +134,9 @@ def test_the_gradient_norm_is_that_before_clipping(monkeypatch):
     """Against the norm of the gradients themselves, which a smaller limit then changes."""
     norms, original = [], torch.nn.utils.clip_grad_norm_
 
-    def clip(parameters, most):
+    def clip(parameters, most, **options):
         norms.append(math.sqrt(sum(float((p.grad**2).sum()) for p in parameters if p.grad is not None)))
-        return original(parameters, most)
+        return original(parameters, most, **options)
 
     monkeypatch.setattr("pemeta.training.optimizer.nn.utils.clip_grad_norm_", clip)
     witness = Witness()

@@ -336,3 +336,38 @@ def test_a_prompt_before_the_sequence_disables_the_cache():
     model.attach(Prompt(length=2))
     assert not module.keeps(model, VALIDATION)
     assert with_hidden_states(model, VALIDATION).trunk is None
+
+
+@pytest.mark.parametrize(("share", "on_device"), [(4.1, True), (3.9, False)])
+def test_on_a_gpu_they_stay_there_if_they_fit(share, on_device, monkeypatch):
+    """Of its spare memory up to a quarter; the results are the same."""
+    task, size = TASKS[0], hidden_state_bytes(tiny(), TASKS[0].train)
+    expected = finetune(shaken(tiny()), task, VALIDATION, QUICK, progress=False)
+    places = []
+    kept = module._with_hidden_states_in_memory
+
+    def recorded(model, examples, *arguments, device=None):
+        places.append((examples is task.train, device))
+        return kept(model, examples, *arguments)
+
+    monkeypatch.setattr(module, "_with_hidden_states_in_memory", recorded)
+    monkeypatch.setattr(module, "spare_memory", lambda device: int(share * size))
+    with HiddenStateCache(tiny()) as cache:
+        assert cache.hold(task.train).trunk is not None
+    assert places == [(True, torch.device("cpu") if on_device else None)]
+    found = finetune(shaken(tiny()), task, VALIDATION, QUICK, progress=False)
+    assert found.losses == expected.losses
+
+
+def test_hidden_states_on_a_gpu_are_not_copied_from_it(monkeypatch):
+    """Every row is made where the model is."""
+    moves, to = [], torch.Tensor.to
+
+    def recorded(tensor, *arguments, **options):
+        moves.append(arguments)
+        return to(tensor, *arguments, **options)
+
+    model, device = tiny(), torch.device("cpu", 0)
+    monkeypatch.setattr(torch.Tensor, "to", recorded)
+    module._with_hidden_states_in_memory(model, TASKS[0].train, device=device)
+    assert moves.count((device,)) == -(-len(TASKS[0].train) // 32)

@@ -12,6 +12,7 @@ from torch.optim import AdamW
 
 from pemeta import FineTuning, MetaPriming, Task, finetune, prime
 from pemeta.errors import OutputError
+from pemeta.training.master_values import MasterAdamW
 from pemeta.training.optimizer import LossScale, Optimization
 from pemeta.utils.files import read_tensors, write_tensors
 
@@ -156,3 +157,47 @@ def test_a_copy_of_a_model_in_training_is_independent():
     optimization.step()
     assert same(average, half("full"))
     assert not same(average, model)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_only_cuda_has_a_fused_step_by_itself(device):
+    """On a CPU the results stay those of the step as it was."""
+    [group] = MasterAdamW([nn.Parameter(torch.ones(2, device=device))], 0.1, 0.0).param_groups
+    assert (group["fused"], group["foreach"]) == (None, None)
+
+
+def test_on_cuda_all_parameters_move_in_one_operation(monkeypatch):
+    chosen = {}
+
+    class OnGpu(nn.Parameter):
+        device = torch.device("cuda", 0)
+
+    monkeypatch.setattr(torch.optim.AdamW, "__init__", lambda self, parameters, **options: chosen.update(options))
+    MasterAdamW([OnGpu(torch.ones(2))], 0.1, 0.0)
+    assert chosen["fused"] is True
+    MasterAdamW([OnGpu(torch.ones(2)), nn.Parameter(torch.ones(2))], 0.1, 0.0)
+    assert chosen["fused"] is None
+
+
+@pytest.mark.parametrize("before", [None, True])
+def test_a_state_goes_on_with_the_step_of_this_device(before):
+    """A fused step's state goes on without it, and the reverse; values and rates are equal up to rounding."""
+    torch.manual_seed(0)
+    gradients, after = torch.randn(4, 3), None if before else True
+    plain, first, second = (nn.Parameter(torch.ones(3)) for _ in range(3))
+    oracle, started = AdamW([plain], 0.1), MasterAdamW([first], 0.1, 0.01, before)
+    for gradient in gradients[:2]:
+        plain.grad, first.grad = gradient.clone(), gradient.clone()
+        oracle.step()
+        started.step()
+    second.data.copy_(first)
+    found = started.state_dict()
+    continued = MasterAdamW([second], 0.5, 0.0, after)
+    continued.load_moments(found["state"], found["param_groups"])
+    [group] = continued.param_groups
+    assert (group["fused"], group["lr"], group["weight_decay"]) == (after, 0.1, 0.01)
+    for gradient in gradients[2:]:
+        plain.grad, second.grad = gradient.clone(), gradient.clone()
+        oracle.step()
+        continued.step()
+    torch.testing.assert_close(second, plain)

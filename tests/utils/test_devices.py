@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pemeta.utils.devices import _pinned, to_device
+from pemeta.utils.devices import _pinned, lacks_memory, to_device
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
@@ -52,6 +52,43 @@ def test_a_whole_batch_is_pinned_and_copied_without_waiting(pins, monkeypatch):
     moved = to_device(batch, CUDA)
     assert moves == [(True, CUDA, True)] * 2
     assert all(torch.equal(moved[key], batch[key]) for key in batch)
+
+
+@pytest.mark.parametrize(
+    ("batch", "device"),
+    [({"labels": torch.zeros(2)}, torch.device("mps")), ({"x": torch.zeros(2, device="meta")}, CUDA)],
+)
+def test_a_copy_that_is_not_from_pinned_memory_waits(batch, device, pins, monkeypatch):
+    """On MPS one that does not wait reads memory that may have been used for something else since."""
+    waits = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, non_blocking=False: waits.append(not non_blocking))
+    to_device(batch, device)
+    assert waits == [True]
+    assert not pins
+
+
+@pytest.mark.parametrize("shape", [(2**45,), (2**62, 2**10)])
+def test_what_no_memory_holds_is_told_as_such(shape):
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(shape)
+    assert lacks_memory(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "lacks"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GiB)"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("unsupported memory format option Preserve"), False),
+        (RuntimeError("value cannot be converted to type float without overflow"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_other_errors_that_speak_of_memory_are_not(error, lacks):
+    assert lacks_memory(error) is lacks
 
 
 def test_on_the_cpu_nothing_is_copied(pins):

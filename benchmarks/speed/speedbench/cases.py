@@ -23,6 +23,10 @@ class Case:
         sentences: in each support and each query set.
         tokens: in each sentence.
         epochs: of fine-tuning, where the contender fine-tunes.
+        data: ``random`` tokens, all sentences equally long; or ``wikiann``, whose lengths vary, and other sentences in
+            each round.
+        padding: of pemeta's passes: ``padded``, as others have them, or ``packed``.
+        bucket_by_length: fine-tune on batches of similar length.
     """
 
     contender: str
@@ -36,6 +40,9 @@ class Case:
     sentences: int = 8
     tokens: int = 32
     epochs: int = 0
+    data: str = "random"
+    padding: str = "padded"
+    bucket_by_length: bool = False
 
     def on(self, **changes: Any) -> Case:
         """The same case but for these fields."""
@@ -54,6 +61,8 @@ class Case:
         parts += [f"{self.tasks} task{'s' * (self.tasks > 1)}"] if self.tasks != 2 else []
         parts += ["batched"] if self.batch_tasks else []
         parts += ["AdamW"] if self.optimizer else []
+        parts += [self.padding] if self.padding != "padded" else []
+        parts += ["batches by length"] if self.bucket_by_length else []
         parts += [f"{self.epochs} epoch{'s' * (self.epochs > 1)}"] if self.epochs else []
         return ", ".join(parts)
 
@@ -67,12 +76,14 @@ class Race:
         cases: each gets a process of its own.
         rounds: timed steps of each case, after one that is not.
         needs_gib: free memory below which the race is left out.
+        trials: further steps of packed cases that are not timed, in which rows of each size are tried once.
     """
 
     name: str
     cases: tuple[Case, ...]
     rounds: int
     needs_gib: float = 2.0
+    trials: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ TOP_LAYERS = ("houlsby, top 3", "lora, top 3", "prefix, top 3")
 STEPS = (1, 2, 5, 10, 20)
 TASKS = (1, 2, 4, 8, 16)
 RIVALS = "pemeta, hand-written, torchopt, higher, maml"
+REAL_RIVALS = "pemeta, hand-written, torchopt"
 REUSED_EPOCHS, COMPARED_EPOCHS = 61, 4
+TRIALS = 4
+"""Steps in which packed passes have met most sizes of sentences and rows."""
 
 
 def full() -> tuple[Group, ...]:
@@ -22,6 +25,8 @@ def full() -> tuple[Group, ...]:
         Group("main", "Adapter at the output, 2 tasks, S = 5", _main()),
         Group("in-layer", "Methods in all layers, 2 tasks, S = 5", _in_layer()),
         Group("top-layers", "Methods in the top 3 layers, 2 tasks, S = 5", _top_layers("mBERT", 4)),
+        Group("real", "On real sentences (WikiAnn en and es), 2 tasks, S = 5", _real()),
+        Group("real-epochs", "Fine-tuning and evaluation on real sentences (WikiAnn nl)", _real_epochs()),
         Group("memory", "Memory, against plain fine-tuning on the same query sets", _memory()),
         Group("growth-steps", "Growth with inner steps, MiniLM, 2 tasks", _growth_steps()),
         Group("growth-tasks", "Growth with tasks, adapter at the output, S = 5", _growth_tasks()),
@@ -43,6 +48,7 @@ def quick() -> tuple[Group, ...]:
         Group("in-layer", "Methods in all layers, 2 tasks, S = 5", methods),
         Group("top-layers", "Methods in the top 3 layers", _top_layers("MiniLM-L12", 3)),
         Group("memory", "Memory, against plain fine-tuning on the same query sets", _memory(("MiniLM",), 2)[:1]),
+        Group("real", "On real sentences", (_real_race("MiniLM", "adapter", 16, 3),)),
         Group("growth-tasks", "Growth with tasks", (_whole_steps("MiniLM", 2),)),
     )
 
@@ -81,6 +87,34 @@ def _top_layers(shape: str, rounds: int) -> tuple[Race, ...]:
         Race(f"{shape}, {method}", tuple(each(Case("pemeta", shape, method), "pemeta, hand-written")), rounds, 6)
         for method in TOP_LAYERS
     )
+
+
+def _real() -> tuple[Race, ...]:
+    """Fewer rounds where a step takes long."""
+    sizes = [("MiniLM", 8, 6), ("MiniLM", 16, 6), ("mBERT", 16, 3)]
+    races = [
+        _real_race(shape, method, size, rounds) for shape, size, rounds in sizes for method in ("adapter", *IN_LAYER)
+    ]
+    return (*races, _real_race("mBERT", "adapter", 8, 3))
+
+
+def _real_race(shape: str, method: str, sentences: int, rounds: int) -> Race:
+    """pemeta packed and padded, its peers, which are padded, and for the adapter the floors."""
+    case = Case("pemeta", shape, method, sentences=sentences, data="wikiann")
+    cases = [case.on(padding="packed"), *each(case, REAL_RIVALS)]
+    if method == "adapter":
+        cases += [case.on(contender=name) for name in ("maml", "floor", "floor, tokens only")]
+    return Race(f"{shape}, {method}, {sentences} + {sentences}", tuple(cases), rounds, 14, TRIALS)
+
+
+def _real_epochs() -> tuple[Race, ...]:
+    races = []
+    for what, method, rounds in (("epochs, real", "lora", 5), ("evaluation, real", "lora", 5)):
+        padded = Case(what, method=method, data="wikiann", epochs=int(what == "epochs, real"))
+        cases = [padded.on(padding="packed"), padded]
+        cases += [padded.on(bucket_by_length=True)] if padded.epochs else []
+        races.append(Race(f"MiniLM, {what.partition(',')[0]}", tuple(cases), rounds, 4))
+    return tuple(races)
 
 
 def _growth_steps() -> tuple[Race, ...]:

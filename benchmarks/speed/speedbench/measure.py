@@ -44,10 +44,11 @@ def measured(step: Callable[[], None], device: str) -> Measured:
 
 
 def release() -> None:
-    """Give unused memory back, so that processes that wait take little."""
+    """Give unused memory back, so that processes that wait take little.
+
+    Except on a GPU: what PyTorch keeps there, the next step would have to ask the driver for within its time.
+    """
     gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; others have none
         if trim is not None:

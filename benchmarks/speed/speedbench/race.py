@@ -60,6 +60,9 @@ def _measure(race: Race, entries: list[dict[str, Any]], device: str, say: Say) -
             workers.append(stack.enter_context(Worker(case, device)))
             _guarded(entry, lambda c=case, e=entry, w=workers[-1]: _warm_up(c, e, w, found))  # type: ignore[misc]
         _compare(found, entries)
+        for _ in range(race.trials):
+            for case, entry, worker in zip(race.cases, entries, workers, strict=True):
+                _guarded(entry, lambda c=case, w=worker: _untimed_step(c, w))  # type: ignore[misc]
         for number in range(race.rounds):
             say(f"    round {number + 1} of {race.rounds}")
             for entry, worker in zip(entries, workers, strict=True):
@@ -80,6 +83,13 @@ def _warm_up(case: Case, entry: dict[str, Any], worker: Worker, found: list[tupl
     if case.contender in SAME_GRADIENT:
         found.append((case, worker.ask("gradients")))
     entry |= worker.ask("rest")
+
+
+def _untimed_step(case: Case, worker: Worker) -> None:
+    """A step of what tries rows of each size once; the others go on to the next round's sentences, too."""
+    if case.padding != "padded":
+        worker.ask("step")
+    worker.ask("rest")
 
 
 def _timed_step(entry: dict[str, Any], worker: Worker) -> None:
@@ -108,7 +118,7 @@ def _compare(found: list[tuple[Case, Gradients]], entries: list[dict[str, Any]])
     """Write each case's distance from the reference on the same setting into its entry."""
     references = {case: gradients for case, gradients in found if case.contender == REFERENCE}
     for case, gradients in found:
-        reference = references.get(case.on(contender=REFERENCE, batch_tasks=False))
+        reference = references.get(case.on(contender=REFERENCE, batch_tasks=False, padding="padded"))
         if reference is not None and gradients is not reference:
             entry = next(entry for entry in entries if entry["case"] == case.as_dict())
             entry["gradient_difference"] = difference(gradients, reference)

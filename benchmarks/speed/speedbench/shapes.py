@@ -8,15 +8,17 @@ import torch
 from transformers import BertConfig, BertModel, PreTrainedModel, XLMRobertaConfig, XLMRobertaModel
 
 from pemeta.data.encoding import Encoded
-from pemeta.data.sentences import LabelSet, Sentence
+from pemeta.data.sentences import Sentence
 from pemeta.heads import TokenClassification
 from pemeta.methods import Adapter, BitFit, LoRA, PEMethod, Prefix
 from pemeta.model.pe_model import PEModel
-from pemeta.tasks.episodes import Episode
+from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
 from speedbench.cases import Case
+from speedbench.sentences import LABELS, wikiann
 
-LABELS = LabelSet(("PER", "ORG", "LOC"))  # seven labels
+REAL = 1000
+"""Training sentences of each language that episodes of real ones are drawn from."""
 
 
 def _minilm(layers: int) -> BertConfig:
@@ -91,7 +93,41 @@ def make_model(case: Case, device: str) -> PEModel:
     model = PEModel(make_backbone(case.shape, "sdpa" if fused else "eager"), method)
     for name in task_names(case.tasks):
         model.add_head(name, TokenClassification(labels=LABELS.tags))
+    set_padding(model, case.padding)
     return model.to(device).eval()
+
+
+def set_padding(model: PEModel, padding: str) -> None:
+    """Let a model's passes run packed or padded.
+
+    Raises:
+        NotImplementedError: this version of pemeta knows padding only.
+    """
+    if hasattr(model, "padding"):
+        model.padding = padding
+    elif padding != "padded":
+        raise NotImplementedError(f"this version of pemeta has no passes that are {padding}")
+
+
+def episodes_by_round(case: Case) -> Callable[[int], list[Episode]]:
+    """The episodes of a round, counted from 0: the same ones each time, or of real sentences others in each round."""
+    if case.data == "random":
+        episodes = make_episodes(case)
+        return lambda number: episodes
+    tasks = [
+        Task.token_classification(name, _real(case, number)[0]) for number, name in enumerate(task_names(case.tasks))
+    ]
+    return EpisodeSampler(tasks, case.sentences, case.sentences).__getitem__
+
+
+def source_of(case: Case) -> str:
+    """Where the real sentences of a case are from."""
+    return _real(case, 0)[1]
+
+
+def _real(case: Case, number: int) -> tuple[Encoded, str]:
+    """The sentences of a task: English, Spanish, English ..."""
+    return wikiann(("en", "es")[number % 2], "train", REAL, CONFIGS[case.shape]().vocab_size)
 
 
 def make_episodes(case: Case) -> list[Episode]:

@@ -10,6 +10,8 @@ from speedbench.groups import COMPARED_EPOCHS, REUSED_EPOCHS
 from speedbench.records import Records, Result, Results
 
 FASTER = {"mBERT": {"maml": 6.5, "hand-written": 2.2}, "MiniLM": {"maml": 5.2, "hand-written": 1.9}}
+PACKED_OVER_HAND_WRITTEN = {"MiniLM": (1.5, 3.2), "mBERT": (1.8, 4.0)}
+"""For a method in the layers, and for the adapter at the output."""
 TOP_LAYER_SHAPES = ("mBERT", "MiniLM-L12")
 OUTPUT, SECOND = "adapter", {"first_order": False}
 
@@ -55,6 +57,8 @@ def lines(records: Records) -> list[Line]:
         *_output(records),
         *_in_layer(records),
         *_top_layers(records),
+        *_real(records),
+        *_real_epochs(records),
         *_memory(records),
         *_tasks(records),
         *_epochs(records),
@@ -102,6 +106,40 @@ def _top_layers(records: Records) -> Iterator[Line]:
         if shape in TOP_LAYER_SHAPES:
             ratio = times(race.find("hand-written"), race.find("pemeta"))
             yield Line(f"{race.name} of 12: faster than hand-written", ratio, 2.5, ">=")
+
+
+def _real(records: Records) -> Iterator[Line]:
+    """On 16 + 16 real sentences, packed."""
+    for race in records.races("real"):
+        shape, method, sizes = race.name.split(", ")
+        packed, padded = race.find("pemeta", padding="packed"), race.find("pemeta", padding="padded")
+        written = race.find("hand-written")
+        if sizes != "16 + 16":
+            continue
+        label = f"{shape}, {method}, real sentences"
+        if method in ("adapter", "lora"):
+            yield Line(f"{label}: packed faster than padded", times(padded, packed), 1.6, ">=")
+        limit = PACKED_OVER_HAND_WRITTEN[shape][method == OUTPUT]
+        yield Line(f"{label}: packed faster than hand-written", times(written, packed), limit, ">=")
+        if method == OUTPUT:
+            floor = race.find("floor, tokens only")
+            yield Line(f"{label}: packed, time over the floor's without padding", times(packed, floor), 1.2, "<=")
+            if shape == "mBERT":
+                yield Line(f"{label}: packed faster than maml", times(race.find("maml"), packed), 12, ">=")
+
+
+def _real_epochs(records: Records) -> Iterator[Line]:
+    for race in records.races("real-epochs"):
+        for contender, limit in (("epochs, real", 1.5), ("evaluation, real", 1.0)):
+            packed = race.find(contender, padding="packed")
+            padded = race.find(contender, padding="padded", bucket_by_length=False)
+            if packed is None and padded is None:
+                continue
+            yield Line(f"{race.name} on real sentences: packed faster than padded", times(padded, packed), limit, ">=")
+        by_length = race.find("epochs, real", bucket_by_length=True)
+        if by_length is not None:
+            ratio = times(by_length, race.find("epochs, real", padding="packed"))
+            yield Line(f"{race.name} on real sentences: packed faster than batches by length", ratio, 1, ">=")
 
 
 def _memory(records: Records) -> Iterator[Line]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import Self
 
+from pemeta.backbone.packed_passes import Padding
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms.presets import PRESETS
@@ -21,6 +22,7 @@ from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
 from pemeta.training.finetuning_settings import FineTuning
 from pemeta.training.optimizer import check_finite
+from pemeta.utils.devices import read_numbers
 from pemeta.utils.modules import parameter_dict
 from pemeta.utils.neutral import Neutral
 from pemeta.utils.registry import Named
@@ -36,6 +38,8 @@ _BRIEF = {
     "dropout": False,
     "reuse_trunk": True,
     "bucket_by_length": False,
+    "max_tokens": None,
+    "padding": "padded",
     "early_stopping": None,
     "head": "new",
 }
@@ -106,9 +110,13 @@ class PrimingAlgorithm(Named):
             θ_p. Everything else keeps its values, and no optimiser state is held for it. θ_p and θ_a, Algorithm 1.
         interpolate: λ of θ_p ← (1 - λ) θ_p + λ θ_p*, once after priming, between the values before it and after it
             (Wortsman et al., 2022; SMAT, 2403.08477), for targets unlike the sources. 1, the paper's, leaves θ_p*.
+        padding: how sentences of different lengths run: ``padded`` to the longest of their batch; ``packed``, behind
+            each other in rows, which computes the same without the work of padding; or ``auto``, the default and our
+            choice, packed where that is so much less work that it is faster. What a backbone cannot compute exactly in
+            rows is padded. With dropout, its draw differs. ``padded`` repeats earlier versions bit for bit.
         validate_every: outer steps between two validations, each a brief fine-tuning on the validation tasks; the
             values with the best score are kept. No validation where null, our choice.
-        validation_finetuning: settings of that fine-tuning; three epochs of the usual ones, our choice.
+        validation_finetuning: settings of that fine-tuning; three epochs of the usual ones, padded, our choice.
     """
 
     kind: ClassVar[str] = "priming algorithm"
@@ -129,8 +137,9 @@ class PrimingAlgorithm(Named):
     outer_dropout: bool = True
     primes: Annotated[Primes, Neutral(BACKBONE)] = BACKBONE
     interpolate: Annotated[float, Field(ge=0, le=1), Neutral(1.0)] = 1.0
+    padding: Annotated[Padding, Neutral("padded")] = "auto"
     validate_every: Annotated[int | None, Field(gt=0), Neutral(None)] = None
-    validation_finetuning: Annotated[FineTuning, Neutral(_BRIEF)] = FineTuning(epochs=3)
+    validation_finetuning: Annotated[FineTuning, Neutral(_BRIEF)] = FineTuning(epochs=3, padding="padded")
 
     @model_validator(mode="after")
     def _has_the_examples_it_needs(self) -> Self:
@@ -278,10 +287,25 @@ class PrimingAlgorithm(Named):
         Raises:
             NotFiniteError: the loss is not finite.
         """
-        (loss * scale).backward()
-        value = float(loss.item())  # after the backward pass, because it waits for an accelerator
-        check_finite(value, "the outer loss", f"lower outer_lr (now {self.outer_lr}) or the inner loop's learning rate")
-        return value
+        return self.checked([self.add_unread(loss, scale)])[0]
+
+    def add_unread(self, loss: Tensor, scale: float) -> Tensor:
+        """As :meth:`add_gradient`, but nothing waits for the device: return the loss as it is there."""
+        (loss if scale == 1 else loss * scale).backward()
+        return loss.detach()
+
+    def checked(self, losses: Sequence[Tensor | float]) -> list[float]:
+        """Outer losses as numbers, for which the device is waited for once.
+
+        Raises:
+            NotFiniteError: a loss is not finite.
+        """
+        found = read_numbers(losses)
+        for value in found:
+            check_finite(
+                value, "the outer loss", f"lower outer_lr (now {self.outer_lr}) or the inner loop's learning rate"
+            )
+        return found
 
     def describe(self) -> dict[str, Any]:
         """A record's entries on the inner loop: its method and its number of steps, None without one."""

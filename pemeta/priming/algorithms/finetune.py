@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Literal
 
+from pemeta.backbone.masks import masks_once
 from pemeta.model.partition import Partition
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms.base import (
@@ -67,14 +68,18 @@ class FineTunePriming(PrimingAlgorithm):
         model.train(self.outer_dropout)
         losses, parts = [], model.partition()
         values_of = self._values(model, parts)
-        with own_generators(model, episodes), sparse_word_gradients(model, self._model_wide(parts)):
+        with (
+            own_generators(model, episodes),
+            sparse_word_gradients(model, self._model_wide(parts)),
+            masks_once(model.backbone),
+        ):
             for episode in episodes:
                 seed_passes(model, episode)
                 with phase(PASSES), values_of(episode.task.name):
                     batch = episode.query if self.sentences == "query" else episode.both
                     loss = model.loss(model.placed(batch), episode.task.name)
-                    losses.append(self.add_gradient(loss, step.loss_scale))
-        return StepLosses((), mean(losses))
+                    losses.append(self.add_unread(loss, step.loss_scale))
+        return StepLosses((), mean(self.checked(losses)))
 
     def _model_wide(self, parts: Partition) -> tuple[str, ...]:
         """Names of the backbone's parameters with whose own values all tasks compute: all."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import Field, model_validator
+from torch import Tensor
 from typing_extensions import Self
 
 from pemeta.backbone.layer_reuse import SharedGraph
-from pemeta.methods.base import AnyMethod, PEMethod
+from pemeta.backbone.masks import masks_once
+from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms.base import (
     FIRST,
@@ -25,66 +25,27 @@ from pemeta.priming.algorithms.base import (
     own_generators,
     seed_passes,
 )
+from pemeta.priming.algorithms.inner_settings import InnerSettings
+from pemeta.priming.algorithms.query import BACKWARD_BELOW, INNER_LOOP, QUERY_BELOW, QUERY_PASS, SUPPORT_BELOW
+from pemeta.priming.algorithms.query import Query as Query
 from pemeta.priming.algorithms.source_heads import renew_heads, share_heads
-from pemeta.priming.inner_rules import SGD, AnyRule
+from pemeta.priming.inner_checks import InnerLosses, read_losses
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
 from pemeta.typing import Batch, State
-from pemeta.utils.neutral import Neutral
 from pemeta.utils.phases import phase
 
 if TYPE_CHECKING:
     from pemeta.priming.learner import PrimingLearner  # needs learn2learn
-
-SUPPORT_BELOW = "support passes below θ_a"
-QUERY_BELOW = "query passes below θ_a"
-INNER_LOOP = "inner loop"
-QUERY_PASS = "query pass"
-BACKWARD_BELOW = "backward pass below θ_a"
-
-_SGD = {"name": "sgd", "max_grad_norm": None, "warmup_steps": 0}
-"""The neutral inner rule: what the inner loop did before there was a choice."""
+    from pemeta.priming.task_groups import TaskGroup
 
 
-@dataclass(frozen=True)
-class Query:
-    """What a task's outer gradient is taken of.
-
-    Attributes:
-        task: name of the task.
-        batch: the examples of the outer loss, on the model's device; empty for an algorithm without an outer loss.
-        step: the outer step.
-    """
-
-    task: str
-    batch: Batch
-    step: OuterStep
-
-
-class InnerLoopPriming(PrimingAlgorithm):
+class InnerLoopPriming(InnerSettings):
     """Priming with an inner loop: for each task a clone of θ_a and θ_h takes ``inner_steps`` steps on the support set.
 
     A subclass says what the outer gradient is (:meth:`outer_gradient`) and may make learners of its own
     (:meth:`make_learner`).
-
-    Attributes:
-        inner_method: method whose θ_a the inner loop adapts; null is the method of the fine-tuning to come (the
-            paper's proposal), ``full`` is MAML's own loop (§5.1).
-        inner_steps: S; 5 (§4.2).
-        inner_lr: α; 0.03 (§4.2), and 1e-4 for the MAML loop (§5.1).
-        inner_rule: how an inner step follows from gradients: ``sgd`` (Algorithm 1), ``momentum``, ``adam`` or
-            ``adamw``, each with arguments of its own.
-        inner_dropout: dropout in the inner loop's passes; off, our choice. If on, no pass can be reused, unless the
-            backbone has no dropout.
-        fresh_support: each inner step takes a support set of its own, of ``support_size`` examples; off, as Algorithm
-            1 has one for all steps. If on, an episode has S support sets, so that different examples are drawn.
-        source_heads: values that a source task's head starts an episode with: those that the last one left
-            (``carried``, Algorithm 1), newly drawn ones (``fresh``), as fine-tuning will start with, or ``zero``. With
-            θ_h in ``primes``, ``carried`` heads start with what the outer gradient has made of them, and ``shared``
-            ones too, of which all tasks with equal labels have one.
-        batch_tasks: run the layers that θ_a does not reach as one batch for all tasks of a meta-batch. Faster if small
-            batches do not fill the device; memory then grows with the number of tasks. Off, our choice.
     """
 
     phases: ClassVar[Mapping[str, PhaseMemory]] = {
@@ -94,48 +55,6 @@ class InnerLoopPriming(PrimingAlgorithm):
         QUERY_PASS: PhaseMemory(cloned=True),
         BACKWARD_BELOW: PhaseMemory(listed=False),
     }
-
-    inner_method: AnyMethod | None = None
-    inner_steps: int = Field(5, gt=0)
-    inner_lr: float = Field(0.03, gt=0)
-    inner_rule: Annotated[AnyRule, Neutral(_SGD)] = SGD()
-    inner_dropout: bool = False
-    fresh_support: bool = False
-    source_heads: Literal["carried", "fresh", "zero", "shared"] = "carried"
-    batch_tasks: bool = False
-
-    @model_validator(mode="after")
-    def _heads_that_can_be_primed(self) -> Self:
-        if self.primes_heads and self.source_heads in ("fresh", "zero"):
-            raise ValueError(
-                f"source_heads: {self.source_heads} gives each episode a new head, but primes lists theta_h, the start "
-                "of the heads; set source_heads to carried or shared, or remove theta_h from primes"
-            )
-        if self.shares_heads and not self.primes_heads:
-            raise ValueError(
-                "source_heads: shared needs the outer gradient, which moves the start that tasks have in common; add "
-                "theta_h to primes"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _moments_that_there_are(self) -> Self:
-        if getattr(self.inner_rule, "moments", "own") == "outer" and not {"theta_a", "theta_h"} & set(self.primes):
-            raise ValueError(
-                "inner_rule.moments: outer needs parameters that the inner loop and the outer optimiser both move; add "
-                "theta_a to primes, or set moments: own"
-            )
-        return self
-
-    @property
-    def primes_heads(self) -> bool:
-        """Whether the outer gradient moves the values that heads start with."""
-        return "theta_h" in self.primes
-
-    @property
-    def shares_heads(self) -> bool:
-        """``source_heads: shared``."""
-        return self.source_heads == "shared"
 
     # The seam: what a learner is, and what the outer gradient is.
 
@@ -161,17 +80,32 @@ class InnerLoopPriming(PrimingAlgorithm):
         )
 
     @abstractmethod
-    def outer_gradient(self, clone: PrimingLearner, original: PrimingLearner, query: Query) -> float:
-        """Add a task's outer gradient to the parameters' ``grad``, and return the outer loss.
+    def outer_gradient(self, clone: PrimingLearner, original: PrimingLearner, query: Query) -> Tensor | float:
+        """Add a task's outer gradient to the parameters' ``grad``, and return the outer loss, best without reading it.
 
         Args:
-            clone: the learner after its inner loop, whose losses are ``clone.losses``.
+            clone: the learner after its inner loop, whose losses are ``clone.losses``, which waits for the device.
             original: the learner that it is a clone of; ``original.shared`` is the model.
             query: the examples of the outer loss.
 
         Raises:
-            NotFiniteError: the loss is not finite.
+            NotFiniteError: the loss was read, and is not finite.
         """
+
+    def outer_gradients(
+        self, group: TaskGroup, original: PrimingLearner, queries: Sequence[Query]
+    ) -> Sequence[Tensor | float]:
+        """As :meth:`outer_gradient`, of tasks whose inner loops ran as one; by default one after the other.
+
+        Args:
+            group: the clones.
+            original: the learner that they are clones of.
+            queries: the examples of each task's outer loss.
+        """
+        common, pairs = group.part(), zip(group.clones, queries, strict=True)
+        found = [self.outer_gradient(clone, original, query) for clone, query in pairs]
+        common.backward()
+        return found
 
     def outer_batch(self, episode: Episode) -> Batch | None:
         """The examples of an episode's outer loss; None for an algorithm without an outer loss."""
@@ -189,31 +123,79 @@ class InnerLoopPriming(PrimingAlgorithm):
         if self.source_heads in ("fresh", "zero"):
             renew_heads(model, episodes, zero=self.source_heads == "zero")
         learner = self.make_learner(model, step)
-        inner: list[list[float]] = []
-        outer: list[float] = []
+        inner: list[InnerLosses] = []
+        outer: list[Tensor | float] = []
         heads: State = {}
-        with own_generators(model, episodes), sparse_word_gradients(model, learner.partition.theta_p):
+        with (
+            own_generators(model, episodes),
+            sparse_word_gradients(model, learner.partition.theta_p),
+            masks_once(model.backbone),
+        ):
             for together in [episodes] if self.batch_tasks else [[episode] for episode in episodes]:
                 seed_passes(model, together[0])  # for the passes of all tasks as one batch
                 shared = SharedGraph()
                 with phase(SUPPORT_BELOW):
                     supports = self._supports(model, together, shared, learner.first_order)
                 with phase(QUERY_BELOW):
-                    queries = self._queries(model, together, shared)
-                for episode, support, batch in zip(together, supports, queries, strict=True):
-                    seed_passes(model, episode, "alone")
-                    clone = learner.clone(episode.task.name)
-                    with phase(INNER_LOOP):
-                        model.train(self.inner_dropout)
-                        inner.append(clone.adapt_to(support, episode.task.name))
-                    with phase(QUERY_PASS):
-                        model.train(self.outer_dropout)
-                        outer.append(self.outer_gradient(clone, learner, Query(episode.task.name, batch, step)))
+                    batches = self._queries(model, together, shared)
+                queries = [Query(one.task.name, batch, step) for one, batch in zip(together, batches, strict=True)]
+                for clone, loss in self._adapted(learner, together, supports, queries):
+                    inner.append(clone.inner_losses)
+                    outer.append(loss)
                     heads |= self._heads_of(clone)
+                    del clone, loss  # or an error's traceback would keep what it holds
                 with phase(BACKWARD_BELOW):
                     shared.backward()
+        of_steps, own = read_losses(inner, outer)
+        losses = StepLosses(tuple(map(mean, zip(*of_steps, strict=True))), mean(self.checked(own)))
         model.load_state(heads)
-        return StepLosses(tuple(mean(losses) for losses in zip(*inner, strict=True)), mean(outer))
+        return losses
+
+    def _adapted(
+        self, learner: PrimingLearner, episodes: Sequence[Episode], supports: list[list[Batch]], queries: list[Query]
+    ) -> Iterator[tuple[PrimingLearner, Tensor | float]]:
+        """Each task's clone after its inner loop, with the outer loss, whose gradient is added."""
+        model, group = learner.model, None
+        if len(episodes) > 1:
+            group = self._group(learner, episodes, supports)
+        if group is None:
+            parts = zip(episodes, supports, queries, strict=True)
+            yield from (self._alone(learner, *part) for part in parts)
+            return
+        with phase(QUERY_PASS):
+            model.train(self.outer_dropout)
+            losses = self.outer_gradients(group, learner, queries)
+        group.conclude()
+        yield from zip(group.clones, losses, strict=True)
+
+    def _alone(
+        self, learner: PrimingLearner, episode: Episode, support: list[Batch], query: Query
+    ) -> tuple[PrimingLearner, Tensor | float]:
+        """The same for one task."""
+        model = learner.model
+        seed_passes(model, episode, "alone")
+        clone = learner.clone(episode.task.name)
+        with phase(INNER_LOOP):
+            model.train(self.inner_dropout)
+            clone.adapt_to(support, episode.task.name, wait=False)
+        with phase(QUERY_PASS):
+            model.train(self.outer_dropout)
+            return clone, self.outer_gradient(clone, learner, query)
+
+    def _group(
+        self, learner: PrimingLearner, episodes: Sequence[Episode], supports: list[list[Batch]]
+    ) -> TaskGroup | None:
+        """The clones of all tasks, adapted as one; None if each has to be by itself."""
+        from pemeta.priming.task_groups import TaskGroup  # here: it needs learn2learn
+
+        model = learner.model
+        if not TaskGroup.fits(learner):
+            return None
+        seed_passes(model, episodes[0], "alone")
+        group = TaskGroup([learner.clone(episode.task.name) for episode in episodes])
+        with phase(INNER_LOOP):
+            model.train(self.inner_dropout)
+            return group if group.adapt_to(supports) else None
 
     def _heads_of(self, clone: PrimingLearner) -> State:
         """The adapted head, which takes the place of the task's (line 11), unless the outer gradient moves heads."""

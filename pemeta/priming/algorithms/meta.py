@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 from typing_extensions import Self
 
 from pemeta.backbone.layer_reuse import SharedGraph
+from pemeta.backbone.masks import masks_once
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms.base import (
     FIRST,
@@ -19,16 +22,19 @@ from pemeta.priming.algorithms.base import (
     own_generators,
     seed_passes,
 )
-from pemeta.priming.algorithms.inner_loop import QUERY_PASS, InnerLoopPriming, Query
+from pemeta.priming.algorithms.inner_loop import InnerLoopPriming
+from pemeta.priming.algorithms.query import QUERY_PASS, Query
 from pemeta.priming.inner_checks import needs_math
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 from pemeta.tasks.episodes import Episode
 from pemeta.typing import Batch, State
+from pemeta.utils.devices import in_double
 from pemeta.utils.neutral import Neutral
 from pemeta.utils.phases import phase
 
 if TYPE_CHECKING:
     from pemeta.priming.learner import PrimingLearner  # needs learn2learn
+    from pemeta.priming.task_groups import TaskGroup
 
 
 class MetaPriming(InnerLoopPriming):
@@ -85,19 +91,42 @@ class MetaPriming(InnerLoopPriming):
         """The query set, or both sets."""
         return episode.query if self.sentences == "query" else episode.both
 
-    def outer_gradient(self, clone: PrimingLearner, original: PrimingLearner, query: Query) -> float:
+    def outer_gradient(self, clone: PrimingLearner, original: PrimingLearner, query: Query) -> Tensor | float:
         """Add the gradient of the outer loss (line 9 of Algorithm 1)."""
         if self.outer_loss == "last":
-            return self.add_gradient(clone.module.loss(query.batch, query.task), clone.loss_scale)
-        total, along = 0.0, SharedGraph()
+            return self.add_unread(clone.module.loss(query.batch, query.task), clone.loss_scale)
+        total: Tensor | float = 0.0
+        along = SharedGraph()
         for weight, values in zip(self.loss_weights(query.step.number), clone.path, strict=True):
             if weight:
                 # Each pass frees its graph; the inner loop's, which they have in common, is differentiated once.
                 there = clone.with_values({name: along.share(value) for name, value in values.items()})
                 loss = there.module.loss(query.batch, query.task)
-                total += weight * self.add_gradient(loss, weight * clone.loss_scale)
+                total = total + weight * in_double(self.add_unread(loss, weight * clone.loss_scale))
         along.backward()
         return total
+
+    def outer_gradients(
+        self, group: TaskGroup, original: PrimingLearner, queries: Sequence[Query]
+    ) -> Sequence[Tensor | float]:
+        """The same for tasks whose inner loops ran as one: of the sum of their losses."""
+        batches, scale, along = [query.batch for query in queries], original.loss_scale, SharedGraph()
+        if type(self).outer_gradient is not MetaPriming.outer_gradient or not group.joins(batches):
+            return super().outer_gradients(group, original, queries)
+        if self.outer_loss == "last":
+            return self._added(group.losses(batches), scale)
+        totals = [torch.zeros(()) for _ in queries]
+        for weight, values in zip(self.loss_weights(queries[0].step.number), group.path, strict=True):
+            if weight:
+                found = self._added(group.losses_at(group.with_shared(along, values), batches), weight * scale)
+                totals = [total + weight * in_double(loss) for total, loss in zip(totals, found, strict=True)]
+        along.backward()
+        return totals
+
+    def _added(self, losses: Sequence[Tensor], scale: float) -> list[Tensor]:
+        """Add the gradient of the sum of losses, and return them."""
+        self.add_unread(torch.stack(list(losses)).sum(), scale)
+        return [loss.detach() for loss in losses]
 
     def loss_weights(self, number: int) -> tuple[float, ...]:
         """The weight of the loss after each inner step, in an outer step counted from 0; their sum is 1."""
@@ -120,18 +149,23 @@ class MetaPriming(InnerLoopPriming):
         """Add the gradient of the tasks' losses on all their examples, at the values as they are."""
         learner, losses, heads = self.make_learner(model, step), [], State()
         model.train(self.outer_dropout)
-        with own_generators(model, episodes), sparse_word_gradients(model, learner.partition.theta_p):
+        with (
+            own_generators(model, episodes),
+            sparse_word_gradients(model, learner.partition.theta_p),
+            masks_once(model.backbone),
+        ):
             for episode in episodes:
                 seed_passes(model, episode)
                 clone = learner.clone(episode.task.name)
                 with phase(QUERY_PASS):
                     loss = clone.module.loss(model.placed(episode.both), episode.task.name)
-                    losses.append(self.add_gradient(loss, step.loss_scale))
+                    losses.append(self.add_unread(loss, step.loss_scale))
                 for name, value in self._heads_of(clone).items():
                     gradient = clone.adapted_parameters()[name].grad
                     heads[name] = value if gradient is None else value - self.inner_lr / step.loss_scale * gradient
+        found = mean(self.checked(losses))
         model.load_state(heads)
-        return StepLosses((), mean(losses))
+        return StepLosses((), found)
 
     @property
     def query_passes(self) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
+from torch import Tensor
 
 from pemeta.errors import ConfigError
 from pemeta.methods.base import AnyMethod, PEMethod
 from pemeta.model.pe_model import PEModel
-from pemeta.priming.algorithms.inner_loop import InnerLoopPriming, Query
+from pemeta.priming.algorithms.inner_loop import InnerLoopPriming
 from pemeta.priming.algorithms.primes import Primes
+from pemeta.priming.algorithms.query import Query
 from pemeta.tasks.episodes import Episode
 from pemeta.utils.precision import as_held
 
@@ -59,7 +61,7 @@ class ReptilePriming(InnerLoopPriming):
         """None: there is no outer loss."""
         return
 
-    def outer_gradient(self, clone: PrimingLearner, original: PrimingLearner, query: Query) -> float:
+    def outer_gradient(self, clone: PrimingLearner, original: PrimingLearner, query: Query) -> Tensor:
         """Add the way from θ to θ̃ as a gradient; returns the loss before the last inner step."""
         parameters, theta_a = dict(original.shared.named_parameters()), set(clone.partition.theta_a)
         for name, value in clone.adapted_parameters().items():
@@ -68,7 +70,7 @@ class ReptilePriming(InnerLoopPriming):
                 way = (parameter.detach() - value.detach()) * (query.step.loss_scale / self.inner_lr)
                 way = as_held(way, parameter)
                 parameter.grad = way if parameter.grad is None else parameter.grad.add_(way)
-        return clone.losses[-1]
+        return clone.inner_losses.measured[-1]
 
     def trained(self, model: PEModel) -> tuple[str, ...]:
         """Names of θ_a, and of θ_h if ``primes`` lists it.

@@ -24,6 +24,7 @@ class Adam(InnerRule):
     """
 
     name: ClassVar[str] = "adam"
+    by_element: ClassVar[bool] = True
 
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
@@ -64,6 +65,7 @@ class AdamW(Adam):
     """
 
     name: ClassVar[str] = "adamw"
+    by_element: ClassVar[bool] = True
 
     weight_decay: float = Field(0.01, ge=0)
 

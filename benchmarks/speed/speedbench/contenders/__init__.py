@@ -12,6 +12,7 @@ from speedbench.cases import Case
 
 CONTENDERS = {
     "floor": "floor:Floor",
+    "floor, tokens only": "token_floor:TokenFloor",
     "fine-tuning": "fine_tuning:FineTuningStep",
     "pemeta": "priming:Priming",
     "hand-written": "hand_written:HandWritten",
@@ -20,6 +21,8 @@ CONTENDERS = {
     "torchopt": "torchopt_loop:TorchOptLoop",
     "epochs, reuse": "epochs:ReusedTrunk",
     "epochs, recompute": "epochs:RecomputedTrunk",
+    "epochs, real": "real_epochs:RealEpochs",
+    "evaluation, real": "real_epochs:RealEvaluation",
     "python": "start_up:Python",
     "import pemeta": "start_up:ImportPemeta",
     "pemeta --help": "start_up:PemetaHelp",

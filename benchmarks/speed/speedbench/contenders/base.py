@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 from pemeta.typing import Batch
 from pemeta.utils.devices import to_device
 from speedbench.cases import Case
-from speedbench.shapes import make_episodes, make_model
+from speedbench.sentences import share_of_tokens
+from speedbench.shapes import episodes_by_round, make_model, source_of
 
 INNER_LR = 0.03
 SAMPLED = 4
@@ -56,7 +58,9 @@ class GradientContender(Contender):
     def __init__(self, case: Case, device: str) -> None:
         super().__init__(case, device)
         self.model = make_model(case, device)
-        self.episodes = make_episodes(case)
+        self.draw = episodes_by_round(case)
+        self.round = 0
+        self.episodes = self.draw(0)
         self.optimizer = torch.optim.AdamW(self.model.parameters()) if case.optimizer else None
 
     def sets(self) -> Iterator[tuple[str, Batch, Batch]]:
@@ -76,6 +80,22 @@ class GradientContender(Contender):
 
     def reset(self) -> None:
         self.model.zero_grad(set_to_none=True)
+        self.round += 1
+        self.episodes = self.draw(self.round)
+
+    def facts(self) -> dict[str, Any]:
+        """Of real sentences, where they are from, and the share of the first round's positions that are tokens."""
+        if self.case.data == "random":
+            return {}
+        return self._facts
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        shares = [
+            share_of_tokens(one.task.train, [list(one.support_indices), list(one.query_indices)])
+            for one in self.draw(0)
+        ]
+        return {"sentences": source_of(self.case), "share_of_tokens": round(sum(shares) / len(shares), 3)}
 
     def adapted_names(self, task: str) -> list[str]:
         """Names of θ_a and the task's head, in the model's order."""
