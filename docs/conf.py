@@ -60,7 +60,7 @@ nitpick_ignore_regex = [
         r"py:class",
         r"Any(Method|Algorithm|Backbone|Data|Head|Rule)|Labels|Output|Part|Pooling|Counts|Name|Printable|Grid|DType",
     ),
-    (r"py:class", r"Layout|SchemeSetting|'columns'|'IOB2'|0"),
+    (r"py:class", r"Layout|SchemeSetting|'columns'|'IOB2'|0|Padding|'padded'|Tensor|TaskGroup"),
     (r"py:(class|obj)", r"pemeta\.data\.examples\.(Decoded|Scored)"),  # type variables
     # Classes of our own that users meet only as the types of arguments that others give.
     (r"py:class", r"pemeta\.data\.(rows\.Row|tables\.reading\.Readers|tables\.held_out\._checked_share)"),

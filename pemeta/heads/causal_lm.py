@@ -76,14 +76,14 @@ class CausalLMHead(Head):
 
     @property
     def learns_from_few(self) -> bool:
-        """Whether logits and loss are this class's own: few positions may be labelled, and V is large."""
+        """Whether logits and loss are this class's own; then few positions may be labelled, while V is large."""
         return calls_only(self, CausalLMHead.forward) and type(self).loss is CausalLMHead.loss
 
     def loss_of(self, hidden: Tensor, batch: Batch, backbone: nn.Module) -> Tensor:
         """The loss from hidden states (B, T, D), with logits at labelled positions only.
 
         Where even these are large, they are computed in chunks, and again in each backward pass, so that what is held
-        of them at a time is no more than one chunk (:mod:`pemeta.heads.labelled`).
+        of them at a time is no more than one chunk (``pemeta.heads.labelled``).
 
         Raises:
             DataError: As :meth:`loss`.

@@ -63,9 +63,8 @@ class PrimingLearner(SharingLearner):
         inner_lr: α; 0.03 (§4.2).
         method: of a ``PEModel``, which the inner loop simulates; by default the one that fine-tuning uses.
         partition: the partition of the parameters, for a module that is not a ``PEModel``.
-        first_order: whether to treat the inner gradients as constants (first-order MAML, as in the paper, §4.2),
-            or to differentiate through them. If θ_a is inside a backbone with SDPA, second order uses PyTorch's math
-            kernel in place of its fused kernels, which have no second derivative.
+        first_order: whether inner gradients are constants (first-order MAML, as in the paper, §4.2) or differentiated
+            through; if θ_a is inside a backbone with SDPA, then by PyTorch's math kernel, as fused ones cannot be.
         rule: how an inner step follows from gradients; by default SGD, the paper's.
         loss_scale: factor on the inner losses while their gradients are computed, against underflow in float16.
         head_gradient: whether the values that heads start with receive a meta-gradient too (ANIL, Raghu et al., 2020).
@@ -73,7 +72,8 @@ class PrimingLearner(SharingLearner):
         keep_path: whether a clone keeps its values after each inner step, as a loss at every step needs.
 
     Attributes:
-        task, steps: the task that a clone was made for, None for all; and the number of inner steps it has taken.
+        task: the task that a clone was made for; None for all.
+        steps: number of inner steps that a clone has taken.
         inner_losses: of a clone's last :meth:`adapt_to`: the loss before each step, unread.
         path: a clone's values after each inner step, if they are kept.
         reached: names of the parameters that a gradient has reached in a clone's steps.

@@ -97,7 +97,7 @@ class Episode:
 
     @property
     def asked(self) -> tuple[tuple[int, int], ...]:
-        """Which support and query examples have been asked for as batches: each a start and a stop among them all."""
+        """The support and query examples that were asked for as batches, each a start and a stop among them all."""
         return tuple(self._asked)
 
     def make_ahead(self, parts: Iterable[tuple[int, int]], device: torch.device) -> None:
