@@ -87,7 +87,7 @@ def test_gradients_that_are_zero_but_for_rounding_do_not_count() -> None:
     assert difference({"large": np.ones(4), "zero": np.full(4, 1e-2)}, expected) > TOLERANCE
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_take_turns_and_a_race_says_what_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     said: list[str] = []

@@ -40,6 +40,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_papers_configuration_runs_end_to_end_on_a_stand_in(
     stand_in: Path, tiny_bert_dir: Path, tmp_path: Path, pemeta: Callable[..., Any]
 ) -> None:
