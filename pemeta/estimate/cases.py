@@ -12,6 +12,7 @@ from pemeta.estimate.counter import Work
 from pemeta.estimate.fake import Shape
 from pemeta.estimate.findings import Memory, Passes, Step
 from pemeta.estimate.steps import EVALUATED, evaluation_passes, finetuning_step, priming_step
+from pemeta.estimate.tokens import Layout
 from pemeta.methods.base import PEMethod
 from pemeta.priming.algorithms import PrimingAlgorithm
 from pemeta.training.finetuning_settings import FineTuning
@@ -66,8 +67,13 @@ class PrimingCase:
 
     @property
     def examples(self) -> int:
-        """Number of sentences of the largest batch."""
-        return self.algorithm.query_size
+        """Number of sentences of a task's largest batch."""
+        return max(self.algorithm.support_size, self.algorithm.examples_in_gradient)
+
+    @property
+    def layout(self) -> Layout:
+        """What that batch consists of."""
+        return self.runs.layout
 
     def _step(self, shape: Shape) -> Step:
         return priming_step(shape, self.method, self.algorithm, self.tasks, self.sources or self.tasks)
@@ -130,6 +136,12 @@ class TuningCase:
         """Number of sentences of a training batch."""
         most = self.settings.max_tokens
         return self.settings.batch_size if most is None else self.runs.layout.examples(most)
+
+    @property
+    def layout(self) -> Layout:
+        """What a training batch consists of; one whose hidden states are kept is padded."""
+        found = self.runs.layout
+        return replace(found, padding="padded") if self.passes.keeps_train else found
 
     def of_run(self, sizes: Mapping[Split, int], cost: Callable[[Work], float]) -> float:
         """The cost of a whole run: its steps, validation after each epoch, the test, and passes shared by all epochs.

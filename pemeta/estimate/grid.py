@@ -250,7 +250,7 @@ class _Estimator:
         seconds: Sequence[float],
         copies: int,
     ) -> StageEstimate:
-        step, layout, examples = group.case.step, group.case.runs.layout, group.case.examples
+        step, layout, examples = group.case.step, group.case.layout, group.case.examples
         fits = self.device.needs(step.memory, copies, self.world_size) <= self.device.memory
         return StageEstimate(
             kind=kind,

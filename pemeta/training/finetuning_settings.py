@@ -83,11 +83,6 @@ class FineTuning(Frozen):
             return (self.steps_per_epoch(len(train)),) * self.epochs
         return tuple(len(self.batches(train, seed, task, epoch)) for epoch in range(self.epochs))
 
-    @checked(length=1)
-    def examples_in_batch(self, length: int) -> int:
-        """Most examples of this many tokens in a batch."""
-        return self.batch_size if self.max_tokens is None else max(1, self.max_tokens // length)
-
     @checked()
     def batches(self, train: Examples, seed: int, task: str, epoch: int) -> list[np.ndarray]:
         """Indices of all training examples, each once, in batches in random order, a function of the arguments."""

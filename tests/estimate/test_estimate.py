@@ -102,6 +102,14 @@ def test_what_does_not_give_the_same_in_rows_is_planned_padded() -> None:
     assert found.runs.padding == "padded"
 
 
+def test_what_has_no_query_set_has_positions(pemeta: Any, run_config: dict[str, Any]) -> None:
+    run_config["priming"] = {"inner_steps": 2, "support_size": 4, "sentences": "both", "query_size": 0}
+    found = json.loads(pemeta("plan", run_config, "--device", "a100", "--json").out)
+    primed, *tuned = found["stages"]
+    assert (primed["positions"], primed["kind"]) == (4 * found["length"], "priming")
+    assert all(one["tokens"] > 0 for one in tuned)
+
+
 def test_a_batch_by_tokens_has_as_many_sentences_as_have_no_more() -> None:
     case = replace(SMALL, order="finetuning", length=32).priced
     assert isinstance(case, TuningCase)

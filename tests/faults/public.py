@@ -148,7 +148,6 @@ BASES["SyntheticWorld.corpus"] = lambda stage: (
     {"language": "aru"},
 )
 BASES["FineTuning.steps_per_epoch"] = lambda stage: (FineTuning().steps_per_epoch, {"examples": 3})
-BASES["FineTuning.examples_in_batch"] = lambda stage: (FineTuning(max_tokens=20).examples_in_batch, {"length": 3})
 BASES["FineTuning.steps_of_epochs"] = lambda stage: (
     FineTuning().steps_of_epochs,
     {"train": data(0), "seed": 0, "task": "en"},
