@@ -94,7 +94,7 @@ class PrimingJob(Job):
         return self.algorithm.padding != "padded" and self.model.packed_batches > self._packed_before
 
     def settings(self) -> dict[str, Any]:
-        """Methods, source tasks, seed and settings."""
+        """Methods, source tasks, seed and the algorithm's settings."""
         return {
             "methods": [method.to_config() for method in self.model.attached],
             "sources": [task.name for task in self.sampler.tasks],
