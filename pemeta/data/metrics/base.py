@@ -1,0 +1,94 @@
+"""What all metrics have in common, and scores of any kind of task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemeta.errors import DataError, counted
+from pemeta.utils.registry import Named
+
+Floats: TypeAlias = NDArray[np.float64]
+Outcomes: TypeAlias = dict[str, Sequence[float]]
+"""What a metric needs to know of each example, by column: as many numbers in each as there are examples."""
+
+
+class Metric(Named):
+    """A metric of predictions for a task's examples.
+
+    It is computed in two steps, so that it can be computed again on any sample of the examples (the bootstrap of a
+    report does): what is known of each example, which a record holds, and the value for examples that count as often as
+    given.
+
+    To add one, write one file in ``pemeta/data/metrics/`` with a subclass, and import it in that folder's
+    ``__init__.py``.
+    """
+
+    kind: ClassVar[str] = "metric"
+
+    label: ClassVar[str]
+    """The name in tables and on the terminal, such as ``F1``."""
+    description: ClassVar[str]
+    """What the values are, in a sentence of a report, such as ``entity-level micro F1 as seqeval counts it``."""
+    higher_is_better: ClassVar[bool] = True
+    percent: ClassVar[bool] = True
+    """Whether values are fractions from 0 to 1, which tables show in percent."""
+
+    @abstractmethod
+    def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
+        """What is known of each of N examples.
+
+        Args:
+            gold: what each should be, in terms of the data.
+            predicted: what each was predicted to be, in the same terms.
+            outputs: the meanings of the head's logits, such as all classes.
+        """
+
+    @abstractmethod
+    def value(self, outcomes: Mapping[str, Floats], weights: Floats) -> Floats:
+        """The metric (R,) of N examples that count ``weights`` (R, N) times.
+
+        Args:
+            outcomes: columns of :meth:`outcomes`, (N,) each.
+            weights: how often each example counts.
+        """
+
+    def shown(self, value: float) -> str:
+        """A value as text: in percent, or with three digits."""
+        return f"{100 * value:.1f}" if self.percent else f"{value:.3g}"
+
+
+class TaskScores(ABC):
+    """Scores of predictions for one task of any kind."""
+
+    @property
+    @abstractmethod
+    def main(self) -> float:
+        """The number by which epochs are compared; higher is better."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """Name and value of the metric for a progress bar."""
+
+    def numbers(self) -> dict[str, float]:
+        """Every score that is one number, by name."""
+        return {name: float(value) for name, value in vars(self).items() if isinstance(value, int | float)}
+
+
+def check_alike(gold: list[int], predicted: list[int], unit: str) -> None:
+    """Refuse predictions for other data, given the numbers of labels in each text or sentence."""
+    if len(gold) != len(predicted):
+        raise DataError(
+            f"each gold {unit} needs one prediction; found {len(gold)} and {len(predicted)}; predict for the same data"
+        )
+    for number, (one, other) in enumerate(zip(gold, predicted, strict=True), 1):
+        if one != other:
+            raise DataError(
+                f"{unit} {number} of {len(gold)} has {counted(one, 'gold tag')} and {other} predicted; predict one for "
+                "each word"
+            )
