@@ -19,6 +19,7 @@ from pemeta.estimate.findings import Memory, Parameters
 from pemeta.estimate.tokens import ASSUMED, share_of
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.setting import Sizes
+from pemeta.heads import TokenClassification
 from pemeta.methods.base import PEMethod
 from pemeta.utils.numerics import numerics
 
@@ -143,7 +144,7 @@ def estimate_grid(
     shape = Shape(
         backbone,
         length or longest,
-        labels=1 + 2 * len(config.data.entity_types()),
+        head=TokenClassification(labels=tuple(map(str, range(1 + 2 * len(config.data.entity_types()))))),
         attention=config.backbone.attention,
         precision=config.precision,
         checkpoint_layers=config.checkpoint_layers,

@@ -11,7 +11,15 @@ from torch.nn import functional as F
 
 from pemeta.backbone.output_matrix import why_not_tied
 from pemeta.errors import ModelError, reason
-from pemeta.heads.base import Head, HeadSpec, has_labels, labels_of, mean_cross_entropy, mean_over_labels
+from pemeta.heads.base import (
+    Head,
+    HeadSpec,
+    has_labels,
+    labels_of,
+    mean_cross_entropy,
+    mean_over_labels,
+    number_labelled,
+)
 from pemeta.heads.labelled import fits, labelled_places, summed_cross_entropy
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.modules import calls_only, modes_kept, parts_with
@@ -108,6 +116,10 @@ class CausalLMHead(Head):
             kind = torch.get_autocast_dtype(hidden.device.type)
             return hidden.to(kind), weight.to(kind), self.bias.to(kind)
         return hidden.to(weight.dtype) if weight.dtype in HALF else hidden, weight, self.bias
+
+    def labelled(self, batch: Batch) -> float:
+        """Number of labelled tokens after the first of each row."""
+        return number_labelled(labels_of(batch)[:, 1:])
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """Natural log-probability (B, T) of each token given those before it, from logits (B, T, V).

@@ -22,7 +22,8 @@ class PEModel(Network):
 
     Args:
         backbone: a Hugging Face encoder, without a head, and without a pooler if possible; it is changed in place, and
-            has this one model. If it had one that no longer exists, that one's methods are detached.
+            has this one model. If it had one that no longer exists, that one's methods are detached. It may be
+            quantised: θ_p is then left as it is, by priming with ``primes: [theta_a]`` and by fine-tuning.
         method: the method that fine-tuning uses; it is attached to the backbone.
         seed: seed of the method's new parameters.
 
@@ -35,8 +36,8 @@ class PEModel(Network):
 
     Raises:
         ModelError: the method cannot be attached to this backbone, or the backbone is the one of another model, is no
-            bare model of transformers, has a pooler, is quantised, is spread over devices, or already has a tuner of
-            the peft package.
+            bare model of transformers, has a pooler, is spread over devices, or already has a tuner of the peft
+            package; or its weights are quantised, and the method adapts some of them.
     """
 
     @classmethod

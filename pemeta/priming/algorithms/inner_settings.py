@@ -69,6 +69,11 @@ class InnerSettings(PrimingAlgorithm):
                 "inner_rule.moments: outer needs parameters that the inner loop and the outer optimiser both move; add "
                 "theta_a to primes, or set moments: own"
             )
+        if getattr(self.inner_rule, "moments", "own") == "outer" and self.optimizer != "adamw":
+            raise ValueError(
+                f"inner_rule.moments: outer reads AdamW's own moments, but optimizer: {self.optimizer} keeps them in "
+                "another form; set optimizer: adamw, or moments: own"
+            )
         return self
 
     @property
