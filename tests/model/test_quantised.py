@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.testing._internal.two_tensor import TwoTensor
 from transformers import LlamaConfig, LlamaModel
 
-from pemeta import Adapter, BitFit, FineTuning, Full, LoRA, MetaPriming, PEModel, Task, finetune, prime, save_peft
+from pemeta import Adapter, FineTuning, Full, LoRA, MetaPriming, PEModel, Task, finetune, prime, save_peft
 from pemeta.errors import ModelError
 from pemeta.model.digests import theta_p_digest
 
@@ -76,7 +76,6 @@ def replaced(make):
 
 
 def by_torchao():
-    pytest.importorskip("torchao")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
@@ -87,19 +86,20 @@ def by_torchao():
 
 
 BASES = {"parameters": lambda: replaced(Int8Linear), "buffers": lambda: replaced(Packed), "torchao": by_torchao}
-each_base = pytest.mark.parametrize(
-    "base",
-    [
-        "parameters",
-        "buffers",
-        pytest.param("torchao", marks=pytest.mark.skipif(not importlib.util.find_spec("torchao"), reason="no torchao")),
-    ],
-)
+
+
+def on(base):
+    """With a method that the base takes: LoRA is for linear maps, which those with values in buffers are not."""
+    return PEModel(BASES[base](), Adapter(bottleneck=4) if base == "buffers" else LoRA(rank=2))
+
+
+needs_torchao = pytest.mark.skipif(not importlib.util.find_spec("torchao"), reason="torchao is not installed")
+each_base = pytest.mark.parametrize("base", ["parameters", "buffers", pytest.param("torchao", marks=needs_torchao)])
 
 
 @each_base
 def test_theta_a_is_primed_and_tuned_and_theta_p_is_not(base):
-    model = PEModel(BASES[base](), LoRA(rank=2))
+    model = on(base)
     before, start = theta_p_digest(model), model.state(model.partition().theta_a)
     history = prime(model, [TEXT], PRIMING, progress=False)
     primed = model.state(model.partition().theta_a)
@@ -114,21 +114,13 @@ def test_theta_a_is_primed_and_tuned_and_theta_p_is_not(base):
 
 @each_base
 def test_gradients_of_theta_a_are_those_of_the_same_numbers_in_floating_point(base):
-    quantised = PEModel(BASES[base](), LoRA(rank=2))
+    quantised = on(base)
     dense = plain()
     with torch.no_grad():
         for name, part in dense.named_modules():
-            if type(part) is nn.Linear:
-                made = quantised.backbone.get_submodule(name)
-                identity = torch.eye(part.in_features)
-                part.weight.copy_(
-                    (
-                        made(identity) - made.pemeta_lora(identity)
-                        if "pemeta_lora" in made._modules
-                        else made(identity)
-                    ).T
-                )
-    whole = PEModel(dense, LoRA(rank=2))
+            if type(part) is nn.Linear:  # what the quantised map gives for each unit vector, before θ_a has moved
+                part.weight.copy_(quantised.backbone.get_submodule(name)(torch.eye(part.in_features)).T)
+    whole = PEModel(dense, quantised.method)
     for model in (quantised, whole):
         model.add_head("text", TEXT.make_head)
         model.eval()
@@ -145,27 +137,27 @@ def test_gradients_of_theta_a_are_those_of_the_same_numbers_in_floating_point(ba
 
 @each_base
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, base):
-    whole, path = PEModel(BASES[base](), LoRA(rank=2)), tmp_path / "c.safetensors"
+    whole, path = on(base), tmp_path / "c.safetensors"
     history = prime(whole, [TEXT], PRIMING, progress=False)
     interrupt_at(monkeypatch, 5)
     with pytest.raises(KeyboardInterrupt):
-        prime(PEModel(BASES[base](), LoRA(rank=2)), [TEXT], PRIMING, progress=False, checkpoint=path)
+        prime(on(base), [TEXT], PRIMING, progress=False, checkpoint=path)
     monkeypatch.undo()
-    parts = PEModel(BASES[base](), LoRA(rank=2))
+    parts = on(base)
     assert prime(parts, [TEXT], PRIMING, progress=False, checkpoint=path).losses == history.losses
 
 
-@each_base
-@pytest.mark.parametrize("method", [Full(), BitFit()], ids=lambda method: method.name)
-def test_what_adapts_quantised_weights_is_refused(base, method):
-    if isinstance(method, BitFit):
-        pytest.skip("this backbone has no biases")
-    if base == "buffers":
-        pytest.skip("their values are no parameters")
+@pytest.mark.parametrize("base", ["parameters", pytest.param("torchao", marks=needs_torchao)])
+def test_what_adapts_quantised_weights_is_refused(base):
     with pytest.raises(
         ModelError, match=r"full adapts layers\.0\..*weight, which is quantised .* load the backbone unq"
     ):
-        PEModel(BASES[base](), method)
+        PEModel(BASES[base](), Full())
+
+
+def test_lora_is_not_for_values_in_buffers():
+    with pytest.raises(ModelError, match="lora cannot be attached to LlamaModel: no query was found"):
+        PEModel(replaced(Packed), LoRA(rank=2))
 
 
 def test_priming_theta_p_is_refused():
@@ -186,17 +178,17 @@ def test_a_part_of_theta_p_in_floating_point_is_primed():
 
 @each_base
 def test_a_task_is_saved_and_the_base_is_not(tmp_path, base):
-    model = PEModel(BASES[base](), LoRA(rank=2))
+    model = on(base)
     finetune(model, TEXT, blocks(4), FineTuning(epochs=1), progress=False)
     with pytest.raises(ModelError, match=r"the backbone is quantised .* save what was trained with save_task"):
         model.save_pretrained(tmp_path / "model")
     model.save_task(tmp_path / "task", "text")
-    again = PEModel(BASES[base](), LoRA(rank=2))
+    again = on(base)
     again.load_task(tmp_path / "task")
     batch = TEXT.train.batch(range(4))
     with torch.no_grad():
         assert torch.equal(model.eval()(batch, "text"), again.eval()(batch, "text"))
-    other = PEModel(plain(), LoRA(rank=2))
+    other = PEModel(plain(), model.method)
     with pytest.raises(ModelError, match="belongs to another primed model"):
         other.load_task(tmp_path / "task")
 
