@@ -13,7 +13,7 @@ from pemeta.estimate.counter import CostCounter, Peak
 from pemeta.estimate.findings import Memory, Parameters
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms import PhaseMemory
-from pemeta.training.lean_adamw import AdamWKind, moment_bytes
+from pemeta.training.lean_adamw import OF_PYTORCH, AdamWKind, moment_bytes
 from pemeta.training.optimizer import Optimization
 from pemeta.utils.modules import count, only_trainable, parameter_dict
 from pemeta.utils.precision import HALF, wide_dtype
@@ -46,7 +46,7 @@ class StepMonitor:
         vocabulary: int | None = None,
         kind: AdamWKind = "adamw",
     ) -> None:
-        self.model, self.names, self.fused = model, trained, fused
+        self.model, self.names, self.fused = model, trained, fused or kind == "adamw_fused"
         self.cloned, self.phases = cloned, phases or {}
         self.counter, self.vocabulary, self.kind = CostCounter(vocabulary), vocabulary, kind
         self.kept = 0
@@ -128,7 +128,7 @@ class StepMonitor:
 
     def _moments(self, moved: Sequence[nn.Parameter]) -> int:
         """Bytes on the device of the moments of some parameters, and of their float32 values."""
-        if self.kind == "adamw":
+        if self.kind in OF_PYTORCH:
             return self.moments if moved is self.trained else self._bytes_of_adamw(moved)
         stay, _ = moment_bytes(self.kind, moved)
         return stay + 4 * sum(one.numel() for one in moved if one.dtype in HALF)

@@ -19,8 +19,9 @@ from pemeta.errors import ConfigError
 from pemeta.training.master_values import MasterValues, unfit
 from pemeta.typing import State
 
-AdamWKind: TypeAlias = Literal["adamw", "adamw_8bit", "adamw_paged", "adamw_8bit_paged"]
-"""PyTorch's AdamW; with moments in 8 bits; with moments that may be paged out of a GPU; and with both."""
+AdamWKind: TypeAlias = Literal["adamw", "adamw_fused", "adamw_8bit", "adamw_paged", "adamw_8bit_paged"]
+"""PyTorch's AdamW; as one operation; with moments in 8 bits; with moments that may be paged out of a GPU; and both."""
+OF_PYTORCH = ("adamw", "adamw_fused")
 
 _CLASSES = {"adamw_8bit": "AdamW8bit", "adamw_paged": "PagedAdamW32bit", "adamw_8bit_paged": "PagedAdamW8bit"}
 SMALL = 4096
@@ -98,7 +99,7 @@ def require_kind(kind: AdamWKind, device: torch.device) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    if kind == "adamw":
+    if kind in OF_PYTORCH:
         return
     if find_spec("bitsandbytes") is None:
         raise ConfigError(

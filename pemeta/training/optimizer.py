@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_linear_schedule_with_warmup
 
 from pemeta.errors import ConfigError, NotFiniteError
-from pemeta.training.lean_adamw import AdamWKind, lean_adamw
+from pemeta.training.lean_adamw import OF_PYTORCH, AdamWKind, lean_adamw
 from pemeta.training.master_values import MasterAdamW, MasterValues
 from pemeta.typing import State
 
@@ -143,8 +143,8 @@ class Optimization:
 def _made(
     kind: AdamWKind, parameters: list[nn.Parameter], lr: float, weight_decay: float, fused: bool | None
 ) -> MasterValues:
-    if kind == "adamw":
-        return MasterAdamW(parameters, lr, weight_decay, fused)
+    if kind in OF_PYTORCH:
+        return MasterAdamW(parameters, lr, weight_decay, True if kind == "adamw_fused" else fused)
     return lean_adamw(kind, parameters, lr, weight_decay)
 
 

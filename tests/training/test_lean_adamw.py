@@ -66,6 +66,31 @@ def test_steps_are_near_those_of_pytorch(size, tolerance):
     assert (ours - theirs).abs().mean() < tolerance * moved
 
 
+def test_a_fused_step_is_pytorchs():
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.ones(50, 4)) for _ in range(2))
+    optimization, oracle = Optimization([ours], 1e-2, 10, kind="adamw_fused"), AdamW([theirs], 1e-2, fused=True)
+    for step in range(5):
+        ours.grad, theirs.grad = gradient(step, ours), gradient(step, ours)
+        oracle.param_groups[0]["lr"] = optimization.learning_rate
+        optimization.step()
+        oracle.step()
+    assert torch.equal(ours, theirs)
+
+
+def test_a_fused_run_goes_on_bit_by_bit(tmp_path, monkeypatch):
+    settings = TUNING.model_copy(update={"optimizer": "adamw_fused"})
+    whole, path = model(), tmp_path / "c.safetensors"
+    finetune(whole, TASK, data(1), settings, progress=False)
+    interrupt_at(monkeypatch, 4)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(model(), TASK, data(1), settings, progress=False, checkpoint=path)
+    monkeypatch.undo()
+    parts = model()
+    finetune(parts, TASK, data(1), settings, progress=False, checkpoint=path)
+    assert same(whole, parts)
+
+
 @needs_package
 def test_moments_take_what_is_said():
     parameters = [nn.Parameter(torch.randn(size)) for size in ((128, 64), (5, 4), (4097,))]
