@@ -16,8 +16,8 @@ Floats: TypeAlias = NDArray[np.float64]
 Outcomes: TypeAlias = dict[str, Sequence[float]]
 """What a metric needs to know of each example, by column: as many numbers in each as there are examples."""
 Reads: TypeAlias = Literal["predictions", "probabilities", "log_probabilities"]
-"""What a metric is computed from: what is predicted of each example, in terms of the data; the probability of each of the
-outputs (C,); or the natural log-probability of each token that was to be predicted."""
+"""What a metric is computed from: what is predicted of each example, in terms of the data; the probabilities (C,) of
+outputs; or the natural log-probability of each token that was to be predicted."""
 
 
 class Metric(Named):
@@ -80,8 +80,15 @@ class Metric(Named):
         return self.of(self.outcomes(gold, predicted, outputs))
 
     def by_output(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> dict[str, float]:
-        """The metric of each class or entity type by itself, with the arguments of :meth:`outcomes`; none by default."""
+        """The metric of each class or entity type by itself, with the arguments of :meth:`outcomes`; here none."""
         return {}
+
+    def require(self) -> None:
+        """Refuse to be used where a package is missing, before anything is computed; by default, none is needed.
+
+        Raises:
+            ConfigError: the package is not installed.
+        """
 
     def shown(self, value: float) -> str:
         """A value as text, in percent where it is a fraction."""
@@ -109,6 +116,15 @@ class TaskScores(ABC):
 def ratio(part: Floats, whole: Floats) -> Floats:
     """A quotient, 0 where there is nothing to divide by."""
     return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole != 0)
+
+
+def check_pairs(gold: Sequence[Any], predicted: Sequence[Any]) -> None:
+    """Refuse predictions for other examples.
+
+    Raises:
+        DataError: there are more or fewer.
+    """
+    check_alike([1] * len(gold), [1] * len(predicted), "example")
 
 
 def check_alike(gold: list[int], predicted: list[int], unit: str) -> None:
