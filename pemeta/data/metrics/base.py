@@ -34,7 +34,7 @@ class Metric(Named):
     kind: ClassVar[str] = "metric"
 
     label: ClassVar[str]
-    """The name in tables and on the terminal, such as ``F1``."""
+    """The name in tables and on the terminal as it is within a sentence, such as ``F1`` or ``accuracy``."""
     description: ClassVar[str]
     """What the values are, in a sentence of a report, such as ``entity-level micro F1 as seqeval counts it``."""
     higher_is_better: ClassVar[bool] = True
