@@ -72,13 +72,22 @@ class Grid:
         return scale_of(self.all_records())
 
     def by_metric(self) -> tuple[Grid, ...]:
-        """The grid of each metric, with the settings that have none of the others."""
-        of_setting = {name: records[0].metric for name, records in self.records.items()}
-        found = [
-            self.part([name for name in self.settings if of_setting.get(name, metric) == metric])
-            for metric in dict.fromkeys(of_setting.values())
-        ]
-        return tuple(found) if len(found) > 1 else (self,)
+        """The grid of each metric, with the settings and targets that have no records of the others alone."""
+        metrics = tuple(dict.fromkeys(record.metric for record in self.all_records()))
+        if len(metrics) < 2:
+            return (self,)
+        settings: dict[str, set[str]] = {}
+        targets: dict[str, set[str]] = {}
+        for record in self.all_records():
+            settings.setdefault(record.setting, set()).add(record.metric)
+            targets.setdefault(record.target, set()).add(record.metric)
+        return tuple(
+            self.part(
+                [name for name in self.settings if metric in settings.get(name, {metric})],
+                [name for name in self.targets if metric in targets.get(name, {metric})],
+            )
+            for metric in metrics
+        )
 
     def rows(self) -> Iterator[tuple[str, Record, tuple[Record, ...]]]:
         """Yield (group, first record, all records) of each setting with records, in the order of the tables."""

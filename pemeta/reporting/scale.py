@@ -22,6 +22,15 @@ def metric_named(name: str) -> Metric:
     return members[name]()
 
 
+def capitalised(text: str) -> str:
+    """A text at the beginning of a title.
+
+    >>> capitalised("macro F1"), capitalised("chrF")
+    ('Macro F1', 'chrF')
+    """
+    return text[0].upper() + text[1:] if text.partition(" ")[0].islower() else text
+
+
 @dataclass(frozen=True)
 class Scale:
     """The words and numbers by which a report shows a metric."""
@@ -35,9 +44,8 @@ class Scale:
 
     @property
     def title(self) -> str:
-        """The metric's name at the beginning of a title; a name such as chrF stays as it is."""
-        first = self.label.partition(" ")[0]
-        return self.label[0].upper() + self.label[1:] if first.islower() else self.label
+        """The metric's name at the beginning of a title."""
+        return capitalised(self.label)
 
     @property
     def in_percent(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from pemeta.errors import counted
 from pemeta.reporting.grid import Grid
 from pemeta.reporting.records import Record
+from pemeta.reporting.scale import capitalised
 from pemeta.reporting.spec import Reference, TableSpec
 from pemeta.reporting.tables import (
     MISSING,
@@ -137,8 +138,8 @@ def _parts_table(grid: Grid, spec: TableSpec, by: str) -> Table:
     best = with_best(rows, scale, _comparable(grid, [scored[name] for name in names]))
     word = by.split()[-1] if by else "part"
     note = f"Mean over the targets that have the {word}; none if a setting has no result on one of them."
-    title = f"{of_table(spec)}{by or f'{scale.title} by part'}{scale.in_percent}"
-    return Table(title, tuple(names), best, (note,))
+    title = capitalised(by) if by else f"{scale.title} by part"
+    return Table(f"{of_table(spec)}{title}{scale.in_percent}", tuple(names), best, (note,))
 
 
 def seconds_table(grid: Grid) -> Table:

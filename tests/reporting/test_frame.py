@@ -45,7 +45,13 @@ def two(folder: Path) -> Path:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"digest": str, "data_digest": str, "test_digest": str}, **EXACT)
+    return pd.read_csv(
+        path,
+        keep_default_na=False,
+        na_values=[""],
+        dtype={"digest": str, "data_digest": str, "test_digest": str},
+        **EXACT,
+    )
 
 
 def test_a_row_for_each_record_with_dtypes(tmp_path: Path) -> None:

@@ -134,7 +134,9 @@ def test_metrics_are_apart() -> None:
     own = ReportSpec.model_validate({"tables": [{"title": "Mine", "settings": ["a", "ner"]}]})
     own_titles = [one.title for one in build_report(records, spec=own).tables]
     assert own_titles == ["Mine: accuracy, in percent", "Mine: F1, in percent"]
-    with pytest.raises(OutputError, match=r"scores of different metrics cannot be compared: a__et__seed0.*has accuracy"):
+    with pytest.raises(
+        OutputError, match=r"scores of different metrics cannot be compared: a__et__seed0.*has accuracy"
+    ):
         table(records)
 
 
