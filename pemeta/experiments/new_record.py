@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+
 from pemeta.experiments.build import Builder, Target
 from pemeta.experiments.config import Run
 from pemeta.model.pe_model import PEModel

@@ -9,7 +9,6 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 from typing_extensions import Self
 
-from pemeta.data.sentences import Split
 from pemeta.errors import ConfigError, FieldError
 from pemeta.methods.base import AnyMethod
 from pemeta.priming.algorithms import PrimingAlgorithm
@@ -49,7 +48,7 @@ class Sizes(Frozen):
     per_class: Annotated[int | None, Neutral(None)] = Field(None, gt=0)
 
     @property
-    def of_splits(self) -> dict[Split, int | None]:
+    def of_splits(self) -> dict[str, int | None]:
         """The limit on each split."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 

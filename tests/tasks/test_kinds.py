@@ -1,4 +1,4 @@
-"""Each kind of task from a file of JSON lines through a grid: with priming and a search, and as the sources of another."""
+"""Each kind of task from a file of JSON lines through a grid: with priming, a search, and sources of other kinds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ import numpy as np
 import pytest
 import torch
 from kinds import FIRST_OF_TEST, KINDS, SIZES, Kind, write_rows
-from scipy.stats import pearsonr
 from seqeval.metrics import f1_score as entity_f1
 from sklearn.metrics import accuracy_score, f1_score, mean_squared_error
 from tokenizers import decoders
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from pemeta.data.metrics import Metric
-from pemeta.errors import ConfigError
 from pemeta.experiments.config import GridConfig
 from pemeta.experiments.executor import Executor
 from pemeta.experiments.runner import Runner
@@ -28,12 +25,11 @@ from pemeta.training.evaluation import predict
 from pemeta.utils.hub import quiet
 
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-MULTI = 2
 
 
 @pytest.fixture(scope="session")
 def tiny_gpt2_dir(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
-    """A folder with a random GPT-2 whose output map is its own, and the words of ``tokenizer`` without special tokens."""
+    """A folder with a random GPT-2 that has an output map of its own, and the words of ``tokenizer``."""
     folder = tmp_path_factory.mktemp("model") / "tiny-gpt2"
     inner = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     inner.post_processor = None
@@ -42,8 +38,14 @@ def tiny_gpt2_dir(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> P
         tokenizer_object=inner, model_max_length=32, eos_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]"
     )
     config = GPT2Config(
-        vocab_size=len(causal), n_embd=16, n_layer=2, n_head=2, n_positions=32, eos_token_id=causal.eos_token_id,
-        bos_token_id=causal.eos_token_id, tie_word_embeddings=False
+        vocab_size=len(causal),
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=32,
+        eos_token_id=causal.eos_token_id,
+        bos_token_id=causal.eos_token_id,
+        tie_word_embeddings=False,
     )
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(0)
@@ -53,9 +55,7 @@ def tiny_gpt2_dir(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> P
 
 
 @pytest.fixture
-def grid_of(
-    run_config: dict[str, Any], tiny_gpt2_dir: Path, tmp_path: Path
-) -> Callable[..., dict[str, Any]]:
+def grid_of(run_config: dict[str, Any], tiny_gpt2_dir: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """A configuration of a grid of one kind: a primed setting and an unprimed one."""
 
     def make(kind: Kind, **changes: Any) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def run(raw: dict[str, Any]) -> tuple[dict[str, Record], list[str]]:
 def test_a_kind_runs_through_a_grid_and_its_record_tells_its_scores(kind, grid_of):
     raw = grid_of(kind)
     found, said = run(raw)
-    (known,) = [TaskKind.parse(kind.task)]
+    known = TaskKind.parse(kind.task)
     main, validation = known.scored_by[0], known.validation_metric
     assert set(found) == {"plain", "primed"}
     for record in found.values():

@@ -106,7 +106,7 @@ class TaskKind(Named, Generic[Raw]):
 
     @abstractmethod
     def collection(
-        self, source: DataSource, task: str, sizes: Mapping[Split, int | None], streaming: bool = False
+        self, source: DataSource, task: str, sizes: Mapping[str, int | None], streaming: bool = False
     ) -> Collection[Raw]:
         """The examples of a task, from its source.
 
@@ -225,6 +225,12 @@ class TaskKind(Named, Generic[Raw]):
         longest = int(examples.lengths().max())
         of = counted(len(examples), examples.unit)
         return f"{what}: {examples.num_truncated} of {of} longer than {longest} tokens"
+
+
+def kinds() -> dict[str, type[TaskKind[Any]]]:
+    """Every kind of task by name."""
+    found: dict[str, Any] = TaskKind.members()
+    return found
 
 
 def chosen(values: Mapping[Reads, Sequence[Any]], indices: Iterable[int]) -> dict[Reads, list[Any]]:
