@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pemeta.data import Corpus as Corpus
     from pemeta.data import Encoded as Encoded
     from pemeta.data import EncodedBlocks as EncodedBlocks
+    from pemeta.data import EncodedMasked as EncodedMasked
     from pemeta.data import EncodedTexts as EncodedTexts
     from pemeta.data import Examples as Examples
     from pemeta.data import LabelSet as LabelSet
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pemeta.data import SyntheticWorld as SyntheticWorld
     from pemeta.data import encode as encode
     from pemeta.data import encode_language_model as encode_language_model
+    from pemeta.data import encode_masked_language_model as encode_masked_language_model
     from pemeta.data import encode_texts as encode_texts
     from pemeta.data import store_sentences as store_sentences
     from pemeta.deploy import Server as Server
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from pemeta.heads import CausalLMHead as CausalLMHead
     from pemeta.heads import Head as Head
     from pemeta.heads import HeadSpec as HeadSpec
+    from pemeta.heads import MaskedLM as MaskedLM
+    from pemeta.heads import MaskedLMHead as MaskedLMHead
     from pemeta.heads import SequenceClassification as SequenceClassification
     from pemeta.heads import SequenceClassificationHead as SequenceClassificationHead
     from pemeta.heads import TokenClassification as TokenClassification
@@ -77,6 +81,7 @@ _PUBLIC = {
         "Corpus",
         "Encoded",
         "EncodedBlocks",
+        "EncodedMasked",
         "EncodedTexts",
         "Examples",
         "LabelSet",
@@ -84,6 +89,7 @@ _PUBLIC = {
         "SyntheticWorld",
         "encode",
         "encode_language_model",
+        "encode_masked_language_model",
         "encode_texts",
         "store_sentences",
     ),
@@ -100,6 +106,8 @@ _PUBLIC = {
         "CausalLMHead",
         "Head",
         "HeadSpec",
+        "MaskedLM",
+        "MaskedLMHead",
         "SequenceClassification",
         "SequenceClassificationHead",
         "TokenClassification",
