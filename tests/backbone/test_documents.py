@@ -101,9 +101,7 @@ def test_losses_gradients_and_scores_are_those_of_the_documents(method, padding)
     assert found[0][2].loss == pytest.approx(found[1][2].loss, abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    "method", [LoRA(rank=2), LoRA(rank=2, top_layers=1), Adapter(bottleneck=4)], ids=repr
-)
+@pytest.mark.parametrize("method", [LoRA(rank=2), LoRA(rank=2, top_layers=1), Adapter(bottleneck=4)], ids=repr)
 def test_joined_batches_and_reused_hidden_states_stay_the_same(method):
     """An inner loop over two batches, with hidden states computed once where the method allows it."""
     results = []
