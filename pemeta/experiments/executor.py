@@ -100,7 +100,7 @@ class Executor:
 
     def _finetune_stage(self, stage: Stage) -> Outcome:
         record = self.finetune(stage.run)
-        return Outcome(stage, record.seconds, f"F1 {100 * record.f1:.1f}")
+        return Outcome(stage, record.seconds, record.summary)
 
     def start(self, setting: str, seed: int) -> Start:
         """The model that a setting's fine-tuning starts from; it is primed first, if that has not been done.

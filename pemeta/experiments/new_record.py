@@ -26,16 +26,20 @@ def score_target(model: PEModel, target: Target) -> dict[str, object]:
     whole = entity_scores(gold, predicted, types, scoring)
     unseen = entity_scores([gold[i] for i in target.unseen], [predicted[i] for i in target.unseen], types, scoring)
     return {
-        "f1": whole.f1,
-        "precision": whole.precision,
-        "recall": whole.recall,
-        "f1_per_type": whole.f1_per_type,
-        "f1_unseen": unseen.f1,
-        **asdict(entity_counts(gold, predicted, scoring)),
+        "task": "token_classification",
+        "unit": "sentence",
+        "metric": "f1",
+        "score": whole.f1,
+        "scores": {"f1": whole.f1, "precision": whole.precision, "recall": whole.recall},
+        "scores_by": whole.f1_per_type,
+        "by": "F1 per entity type",
+        "score_unseen": unseen.f1 if target.unseen else None,
+        "outcomes": asdict(entity_counts(gold, predicted, scoring)),
         "unseen": target.unseen,
         "num_unseen": len(target.unseen),
         "num_test": len(gold),
         "num_truncated": target.test.num_truncated,
+        "cut": "cut words count as O",
     }
 
 
@@ -72,7 +76,8 @@ def make_record(
             "method": row.method.name,
             "target": run.target,
             "seed": run.seed,
-            "validation_f1": max(history.validation_scores),
+            "validation_metric": "f1",
+            "validation_score": max(history.validation_scores),
             "validation_curve": history.validation_scores,
             "steps_per_epoch": round(statistics.fmean(steps)),
             "num_train": len(target.task.train),
