@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pemeta.data.look.base import Asked, Look
 from pemeta.data.look.files import Files, files_beside
-from pemeta.data.look.look import Asked, Look, common_scheme, look_at
+from pemeta.data.look.look import SentenceLook, common_scheme, look_at
+from pemeta.data.look.row_look import RowLook
 from pemeta.data.sentences import SPLITS, Split
 from pemeta.data.sources import DataSource
 from pemeta.data.tables.held_out import TooFewError
@@ -46,9 +48,9 @@ class DataSet:
         return self.name or self.files.task
 
     @property
-    def sentences(self) -> int:
-        """Number of sentences in all splits."""
-        return sum(look.tally.sentences for look in self.looks.values())
+    def examples(self) -> int:
+        """Number of examples in all splits."""
+        return sum(look.tally.examples for look in self.looks.values())
 
     @property
     def held_out(self) -> list[Split]:
@@ -67,16 +69,17 @@ def data_set_of(path: Path, asked: Asked | None = None) -> tuple[Look, DataSet]:
     files = files_beside(path)
     looks: dict[Split, Look] = {}
     left_out = []
+    alike = replace(asked, kind=own.kind, columns=own.guess.columns) if isinstance(own, RowLook) else asked
     for split, other in files.paths.items():
         if other == path:
             looks[split] = own
             continue
         try:
-            look = look_at(other, asked)
+            look = look_at(other, alike)
         except DataError as error:
             left_out.append(f"{shown(other)} is left out: {error}")
             continue
-        if (look.source, look.settings) == (own.source, own.settings):
+        if (look.source, look.kind, look.settings) == (own.source, own.kind, own.settings):
             looks[split] = look
         else:
             left_out.append(f"{shown(other)} is left out, because its format differs: {look.likeness}")
@@ -104,14 +107,19 @@ def settings_of(sets: Sequence[DataSet]) -> dict[str, Any]:
     if templates != usual or looks[0].source == "table":
         found["splits"] = dict(templates)
     found.update(looks[0].settings)
-    scheme = common_scheme(looks)
-    if scheme not in ("IOB2", None):
-        found["scheme"] = scheme
-    found["types"] = types_of(looks)
+    if "task_column" in found:  # then no file is that of a task
+        found["splits"] = {split: one.replace("{task}", first.files.task) for split, one in templates.items()}
+        found.pop("folders", None)
+    sentences = [look for look in looks if isinstance(look, SentenceLook)]
+    if sentences:
+        scheme = common_scheme(sentences)
+        if scheme not in ("IOB2", None):
+            found["scheme"] = scheme
+        found["types"] = types_of(sentences)
     return found
 
 
-def types_of(looks: Sequence[Look]) -> list[str]:
+def types_of(looks: Sequence[SentenceLook]) -> list[str]:
     """The entity types of files: the usual ones in their order, or else by name."""
     types = {kind for look in looks for kind in look.tally.entities}
     return list(USUAL_TYPES) if types <= set(USUAL_TYPES) else sorted(types)
@@ -134,6 +142,19 @@ class Reading:
     problem: str | None = None
     too_few: tuple[DataSet, ...] = ()
     again: tuple[Split, ...] = ()
+
+    @property
+    def look(self) -> Look:
+        """What the first of their files holds, from which the others do not differ in kind."""
+        return next(iter(self.sets[0].looks.values()))
+
+    @property
+    def tasks(self) -> dict[str, int]:
+        """Number of training examples of each task, before some are held out."""
+        train = self.sets[0].looks["train"]
+        if isinstance(train, RowLook) and train.tally.by_task:
+            return dict(sorted(train.tally.by_task.items()))
+        return {one.task: one.looks["train"].tally.examples for one in self.sets}
 
 
 def reading_of(sets: Sequence[DataSet]) -> Reading:
