@@ -10,12 +10,14 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainVali
 from pemeta.data.sources import DataSource
 from pemeta.errors import unknown_name
 from pemeta.experiments.backbones import Backbone
+from pemeta.tasks.kinds import TaskKind
 from pemeta.training.callbacks import TRACKERS
 from pemeta.utils.in_schema import InSchema
 
 _to_config = PlainSerializer(lambda value: value.to_config())
 AnyBackbone = Annotated[Backbone, PlainValidator(Backbone.parse), _to_config]
 AnyData = Annotated[DataSource, PlainValidator(DataSource.parse), _to_config]
+AnyKind = Annotated[TaskKind[Any], PlainValidator(TaskKind.parse), _to_config]
 
 
 def _not_empty(path: Any) -> Any:

@@ -9,10 +9,12 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 from typing_extensions import Self
 
+from pemeta.data.sentences import Split
 from pemeta.errors import ConfigError, FieldError
 from pemeta.methods.base import AnyMethod
 from pemeta.priming.algorithms import PrimingAlgorithm
 from pemeta.training.finetuning_settings import FineTuning
+from pemeta.utils.neutral import Neutral
 from pemeta.utils.registry import Frozen, problems
 
 _to_config = PlainSerializer(lambda value: value.to_config())
@@ -32,11 +34,24 @@ Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=100), AfterValid
 
 
 class Sizes(Frozen):
-    """Number of sentences used of each split, from its beginning; all of them where null."""
+    """Number of examples used of each split, from its beginning; all of them where null.
+
+    Attributes:
+        train: of the training examples.
+        validation: of the validation examples.
+        test: of the test examples.
+        per_class: of the training examples, the first so many of each class; of those that ``train`` leaves.
+    """
 
     train: int | None = Field(None, gt=0)
     validation: int | None = Field(None, gt=0)
     test: int | None = Field(None, gt=0)
+    per_class: Annotated[int | None, Neutral(None)] = Field(None, gt=0)
+
+    @property
+    def of_splits(self) -> dict[Split, int | None]:
+        """The limit on each split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
 Grid: TypeAlias = dict[Name, Annotated[tuple[Any, ...], Field(min_length=1)]]
@@ -131,6 +146,11 @@ class Setting(Frozen):
             )
 
     @property
+    def validates(self) -> bool:
+        """Whether the setting's priming is validated."""
+        return self.priming is not None and self.priming.validate_every is not None
+
+    @property
     def candidates(self) -> list[dict[str, Any]]:
         """Every combination of the values to search; none without a search."""
         if not isinstance(self.search, dict):
@@ -146,12 +166,12 @@ class Setting(Frozen):
 
 
 class Search(Frozen):
-    """How the settings' ``search`` chooses: by the best mean F1 on validation data, over these runs.
+    """How the settings' ``search`` chooses: by the best mean score on validation data, over these runs.
 
     Test data is not used. The chosen values are used for all targets and seeds. All our choice.
 
     Attributes:
-        targets: languages that candidates are tried on; all of the grid's where null.
+        targets: tasks that candidates are tried on; all of the grid's where null.
         seeds: seeds of the candidates' runs; none of them may be one of the grid's.
         target_sizes: limits on the targets' data; the grid's for those that are not given; each setting's own
             where null.
