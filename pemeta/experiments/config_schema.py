@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pemeta.errors import article
 from pemeta.experiments.config import GridConfig
 from pemeta.priming.algorithms import PrimingAlgorithm
+from pemeta.tasks.kinds import TaskKind
 from pemeta.utils.docstrings import field_texts, first_paragraph, plain_text
 from pemeta.utils.registry import Named
 
@@ -119,7 +120,7 @@ def _family(family: type[Named], members: Mapping[type[Named], JsonSchemaValue])
 
 
 def _add_defaults(whole: dict[str, Any], definitions: dict[str, Any]) -> None:
-    """Add the defaults at the top of a configuration, which settings may go on from."""
+    """Add keys at the top of a configuration that are read elsewhere: defaults of settings, and some of kinds."""
     text = "Defaults for {}, merged into those that give other values."
     keys = whole["properties"]
     for name in DISTINCT:
@@ -128,6 +129,8 @@ def _add_defaults(whole: dict[str, Any], definitions: dict[str, Any]) -> None:
     keys["priming"] = _or_null(
         {"$ref": f"#/$defs/{_DEFAULTS}"}, text.format("the `priming` of those settings that prime")
     )
+    for kind in TaskKind.members().values():  # which stood there before there were kinds
+        keys.update({key: definitions[kind.__name__]["properties"][key] for key in kind.at_the_top})
     algorithms = [definitions[one.__name__] for one in PrimingAlgorithm.members().values()]
     definitions[_DEFAULTS] = {
         "type": "object",

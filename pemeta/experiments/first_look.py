@@ -12,6 +12,7 @@ from pemeta.data.look import (
     Folder,
     Look,
     Reading,
+    RowLook,
     SentenceLook,
     data_set_of,
     look_into,
@@ -21,10 +22,20 @@ from pemeta.data.look import (
 from pemeta.data.look.guess import ROLES
 from pemeta.data.look.oddities import Oddity
 from pemeta.data.schemes import SCHEMES
+from pemeta.data.sentences import SPLITS
+from pemeta.data.sources import DataSource
 from pemeta.data.token_files.lines import shown
 from pemeta.errors import ConfigError, DataError, counted, shortened, unknown_name
-from pemeta.experiments.look_facts import facts, number, unit
-from pemeta.experiments.new_config import MODELS, Choices, comment, small_configuration, whole_configuration
+from pemeta.experiments.look_facts import facts, number, purpose, unit
+from pemeta.experiments.new_config import (
+    MODELS,
+    Choices,
+    comment,
+    small_configuration,
+    task_setting,
+    whole_configuration,
+)
+from pemeta.tasks.kinds import TaskKind
 
 CHECK = "pemeta validate CONFIG --load"
 """The command that checks a configuration."""
@@ -130,11 +141,23 @@ def look(path: Path, asked: Asked) -> tuple[Reading, list[str]]:
     """
     if path.is_dir() and table_format(path) is None:
         found = look_into(path, asked)
-        reading = reading_of(found.groups[0])
+        reading = _reading(found.groups[0])
         return reading, list(_folder(path, found, reading))
     own, whole = data_set_of(path, asked)
-    reading = reading_of([whole])
+    reading = _reading([whole])
     return reading, list(_file(path, own, whole, reading))
+
+
+def _reading(sets: Sequence[DataSet]) -> Reading:
+    """How data sets are read, with each task of them read as a run would."""
+    first = next(iter(sets[0].looks.values()))
+    if not isinstance(first, RowLook):
+        return reading_of(sets)
+
+    def read(source: DataSource, task: str) -> object:
+        return TaskKind.parse(task_setting(first)).collection(source, task, dict.fromkeys(SPLITS))
+
+    return reading_of(sets, read)
 
 
 def _check_backbone(backbone: str | None) -> None:
@@ -165,6 +188,10 @@ def _folder(path: Path, found: Folder, reading: Reading) -> Iterator[str]:
     yield f"# {shown(path)}"
     yield "#"
     yield from _aligned(list(_table(path, found)))
+    if isinstance(reading.look, RowLook):
+        yield "#"
+        for name, text in purpose(reading.look):
+            yield from comment(text, name)
     if reading.sets[0].held_out and not reading.again:
         yield "#"
         yield f"# What a task lacks is held out of its training {unit(reading.look)}s, a tenth each, by a seed."

@@ -54,15 +54,21 @@ def _of_sentences(look: SentenceLook) -> Iterator[tuple[str, str]]:
     yield "labels", _entities(look)
 
 
-def _of_rows(look: RowLook) -> Iterator[tuple[str, str]]:
-    guess, noun = look.guess, unit(look)
+def purpose(look: RowLook) -> Iterator[tuple[str, str]]:
+    """What rows are for, and why their columns are what they are."""
+    guess = look.guess
     what = f": {PROBLEMS[guess.problem]}" if look.kind == "sequence_classification" else ""
     yield "task", f"{look.kind}{what}"
     for role, name in guess.columns.items():
         why = guess.why.get(role)
         yield role, f"in {name}{f' ({why})' if why else ''}"
     for text in guess.other:
-        yield "", text
+        yield "besides", text
+
+
+def _of_rows(look: RowLook) -> Iterator[tuple[str, str]]:
+    guess, noun = look.guess, unit(look)
+    yield from purpose(look)
     yield f"{noun}s", number(look.tally.examples, noun)
     yield "lengths", f"{number(look.tally.words, 'word')}; by {noun}: {_lengths(look)}"
     yield from look.tally.described()

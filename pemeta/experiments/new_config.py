@@ -13,11 +13,12 @@ from typing import Any
 from pemeta.data.look import Reading, RowLook
 from pemeta.data.token_files.formats import as_yaml
 from pemeta.errors import ConfigError, unknown_name
+from pemeta.tasks.kinds import TaskKind
 from pemeta.utils.strict_yaml import read_value
 
 STEPS = 100
 """Steps in which a tiny backbone is pretrained: seconds."""
-MODELS = {"token_classification": "bert-base-multilingual-cased", "sequence_classification": "roberta-base"}
+MODELS = {"token_classification": "bert-base-multilingual-cased", "sequence_classification": "FacebookAI/roberta-base"}
 """The model that a configuration mentions, in place of which the user is to choose one."""
 CAUSAL_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CAUSAL = ("completion", "language_model")
@@ -89,6 +90,7 @@ def whole_configuration(reading: Reading, choices: Choices, file: str) -> Iterat
     sources, targets = usual_tasks(reading, choices)
     method = choices.method or usual_method(reading)
     output = choices.output or usual_output(file)
+    yield from _metrics(reading)
     yield from _task(reading)
     yield ""
     yield "# Where the examples are."
@@ -158,15 +160,26 @@ def comment(text: str, name: str = "") -> Iterator[str]:
     yield from textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=rest, **_WHOLE)
 
 
+def task_setting(look: RowLook) -> str | dict[str, str]:
+    """The kind of task, as a configuration has it."""
+    if look.guess.problem == "single_label":
+        return look.kind
+    return {"name": look.kind, "problem": look.guess.problem}
+
+
 def _task(reading: Reading) -> Iterator[str]:
     """The kind of task, unless it is the default."""
+    if isinstance(reading.look, RowLook):
+        yield f"task: {yaml_of(task_setting(reading.look))}"
+
+
+def _metrics(reading: Reading) -> Iterator[str]:
+    """What the tasks are scored by."""
     look = reading.look
-    if not isinstance(look, RowLook):
-        return
-    if look.guess.problem == "single_label":
-        yield f"task: {look.kind}"
-    else:
-        yield f"task: {yaml_of({'name': look.kind, 'problem': look.guess.problem})}"
+    kind = TaskKind.parse(task_setting(look) if isinstance(look, RowLook) else look.kind)
+    first, *others = (metric.label for metric in kind.scored_by)
+    also = f"; the report also has {' and '.join(others)}" if others else ""
+    yield from comment(f"The kind of the tasks. Epochs and settings are compared by {first}{also}.")
 
 
 def _data(data: Mapping[str, Any]) -> Iterator[str]:

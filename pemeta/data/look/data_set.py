@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pemeta.data.look.base import Asked, Look
 from pemeta.data.look.files import Files, files_beside
@@ -46,6 +46,14 @@ class DataSet:
     def task(self) -> str:
         """Name of the task."""
         return self.name or self.files.task
+
+    @property
+    def tasks(self) -> dict[str, int]:
+        """Number of training examples of each task in it, before some are held out."""
+        train = self.looks["train"]
+        if isinstance(train, RowLook) and train.tally.by_task:
+            return dict(sorted(train.tally.by_task.items()))
+        return {self.task: train.tally.examples}
 
     @property
     def examples(self) -> int:
@@ -151,34 +159,43 @@ class Reading:
     @property
     def tasks(self) -> dict[str, int]:
         """Number of training examples of each task, before some are held out."""
-        train = self.sets[0].looks["train"]
-        if isinstance(train, RowLook) and train.tally.by_task:
-            return dict(sorted(train.tally.by_task.items()))
-        return {one.task: one.looks["train"].tally.examples for one in self.sets}
+        return {task: number for one in self.sets for task, number in one.tasks.items()}
 
 
-def reading_of(sets: Sequence[DataSet]) -> Reading:
-    """How a configuration reads data sets of the same layout, found by reading them."""
+Read: TypeAlias = Callable[[DataSource, str], object]
+"""Reads all examples of a task, or raises an error of pemeta."""
+
+
+def reading_of(sets: Sequence[DataSet], read: Read | None = None) -> Reading:
+    """How a configuration reads data sets of the same layout, found by reading them.
+
+    Args:
+        sets: The data sets.
+        read: Reads a task of theirs; by default, as sentences.
+    """
+    read = read or (lambda source, task: source.corpus(task))
     settings = settings_of(sets)
-    problems = [_problem(one, settings) for one in sets]
+    problems = [_problem(one, settings, read) for one in sets]
     few = tuple(one for one, problem in zip(sets, problems, strict=True) if isinstance(problem, TooFewError))
     if few and len(few) < len(sets):
         rest = tuple(one for one in sets if one not in few)
-        return replace(reading_of(rest), too_few=few)
+        return replace(reading_of(rest, read), too_few=few)
     again = tuple(few[0].held_out) if few else ()
     if again:
         settings |= dict.fromkeys(again, "train")
-        problems = [_problem(one, settings) for one in sets]
+        problems = [_problem(one, settings, read) for one in sets]
     return Reading(tuple(sets), settings, next((str(one) for one in problems if one is not None), None), again=again)
 
 
-def _problem(one: DataSet, settings: dict[str, Any]) -> PemetaError | None:
-    """Why the data source refuses a data set; None if it reads it."""
+def _problem(one: DataSet, settings: dict[str, Any], read: Read) -> PemetaError | None:
+    """Why a data set cannot be read; None if it can."""
     for look in one.looks.values():
         if look.problem is not None:
             return DataError(look.problem)
     try:
-        DataSource.parse(settings).corpus(one.task)
+        source = DataSource.parse(settings)
+        for task in one.tasks:
+            read(source, task)
     except PemetaError as error:
         return error
     return None
