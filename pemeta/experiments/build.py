@@ -21,6 +21,7 @@ from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.setting import Sizes
 from pemeta.experiments.task_reader import TaskReader, unseen
 from pemeta.model.pe_model import PEModel
+from pemeta.tasks.kinds import Tested
 from pemeta.tasks.task import Task
 from pemeta.utils.devices import resolve_device
 from pemeta.utils.digests import config_digest
@@ -34,14 +35,14 @@ class Target:
     Attributes:
         task: its training examples.
         validation: examples that decide which epoch's values are kept.
-        test: examples that are scored.
+        tested: examples that are scored.
         gold: what each of these should be predicted to be.
         unseen: indices of those that are not also training examples of the target or of a source.
     """
 
     task: Task
     validation: Examples
-    test: Examples
+    tested: Tested[Any]
     gold: Sequence[Any]
     unseen: tuple[int, ...]
 
@@ -109,7 +110,7 @@ class Builder:
     def model(self, setting: str, seed: int) -> PEModel:
         """A model on the pretrained backbone with a setting's method attached, on the grid's device."""
         self.prepare()
-        backbone = self.config.backbone.model(self.folder)
+        backbone = self.config.backbone.model(self.folder, self.config.language_model)
         return self.set_up(PEModel(backbone, self.config.settings[setting].method, seed=seed))
 
     @cached_property
@@ -181,7 +182,7 @@ class Builder:
         return Target(
             task=read.task(name, sizes),
             validation=read.examples(name, sizes, "validation"),
-            test=test,
+            tested=Tested(read.collection(name, sizes), scored_on, test),
             gold=read.kind.gold(test),
             unseen=self._unseen(name, sizes) if read.kind.tells_unseen else (),
         )

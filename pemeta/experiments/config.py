@@ -125,7 +125,8 @@ class GridConfig(GridKeys):
         primer = self.primer(setting)
         assert primer is not None  # or there would be no primed model
         own = _part(primer, "method", "priming")
-        return {**self._shared(primer, primer.validates, *AFTER_PRIMING), **own, "seed": seed}
+        shared = self._shared(primer, primer.validates, *AFTER_PRIMING)
+        return {**shared, **own, "seed": self.priming_seed(setting, seed)}
 
     def run_config(self, run: Run) -> dict[str, Any]:
         """Everything that a run's record depends on, without keys at their neutral value.
@@ -138,6 +139,8 @@ class GridConfig(GridKeys):
         if primer is not None and primer is not row:
             other = _part(primer, "method", "priming")
             own |= {"priming": other["priming"], "primed_method": other["method"]}
+        if primer is not None and (fixed := self.priming_seed(run.setting, run.seed)) != run.seed:
+            own["priming_seed"] = fixed
         # The sources count without priming too: test examples that they repeat are not scored as unseen.
         shared = self._shared(primer, True)
         shared["target_sizes"] = without_neutral(self.sizes_of(run.setting))
@@ -165,7 +168,7 @@ class GridConfig(GridKeys):
     def primed_name(self, setting: str, seed: int, data_digest: str = "") -> str:
         """The folder name of a primed model; settings that are primed alike, on the same data, share it."""
         config = self.priming_config(setting, seed)
-        return f"{config['priming']['name']}-seed{seed}-{config_digest([config, data_digest])}"
+        return f"{config['priming']['name']}-seed{config['seed']}-{config_digest([config, data_digest])}"
 
 
 def _of_kind(key: str, kind: TaskKind[Any], described: Mapping[str, Any], scored: bool) -> dict[str, Any]:

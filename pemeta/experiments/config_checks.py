@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pemeta.errors import ConfigError, unknown_name
-
-if TYPE_CHECKING:
-    from pemeta.experiments.config import GridConfig
-    from pemeta.experiments.setting import Setting
+from pemeta.experiments.config_keys import GridKeys
+from pemeta.experiments.setting import Setting
 
 
-def check(config: GridConfig) -> None:
+def check(config: GridKeys) -> None:
     """Refuse a grid whose keys contradict each other.
 
     Raises:
@@ -36,7 +34,7 @@ def check(config: GridConfig) -> None:
     _check_report(config)
 
 
-def _check_lists(config: GridConfig) -> None:
+def _check_lists(config: GridKeys) -> None:
     lists: list[tuple[str, tuple[Any, ...]]] = [
         ("targets", config.targets),
         ("sources", config.sources),
@@ -53,7 +51,17 @@ def _check_lists(config: GridConfig) -> None:
             raise ValueError(f"{what}: duplicate value in {list(values)}; remove one")
 
 
-def _check_tasks(config: GridConfig) -> None:
+def _check_tasks(config: GridKeys) -> None:
+    of_both = {config.task.output, config.kind_of_sources.output} - {None}
+    if len(of_both) > 1:
+        raise ValueError(
+            f"source_task: no backbone is a language model of both kinds that {config.kind_of_sources.name} and "
+            f"{config.task.name} need; choose one of {', '.join(sorted(filter(None, of_both)))}"
+        )
+    _check_apart(config)
+
+
+def _check_apart(config: GridKeys) -> None:
     """Refuse tasks that a source cannot tell apart; those of a source of their own need not differ from others."""
     sources, targets = config.sources, (*config.targets, *config.validation_tasks, *(config.search.targets or ()))
     if config.data_of_sources == config.data:
@@ -66,7 +74,7 @@ def _check_tasks(config: GridConfig) -> None:
         raise ConfigError(f"source_data: {error}") from None
 
 
-def _check_validation_tasks(config: GridConfig) -> None:
+def _check_validation_tasks(config: GridKeys) -> None:
     taken = {"sources": config.sources, "targets": config.targets, "search.targets": config.search.targets or ()}
     for key, others in taken.items():
         if both := sorted(set(config.validation_tasks) & set(others)):
@@ -82,7 +90,7 @@ def _check_validation_tasks(config: GridConfig) -> None:
         raise ValueError("validation_tasks: no setting's priming has validate_every; add it, or remove this key")
 
 
-def _check_parts(config: GridConfig, name: str, setting: Setting) -> None:
+def _check_parts(config: GridKeys, name: str, setting: Setting) -> None:
     for key, whole in (("targets", config.targets), ("seeds", config.seeds)):
         for value in getattr(setting, key) or ():
             if value not in whole:
@@ -90,7 +98,7 @@ def _check_parts(config: GridConfig, name: str, setting: Setting) -> None:
                 raise ValueError(f"settings.{name}.{key}: {there}; add it to {key}, or remove it here")
 
 
-def _check_primer(config: GridConfig, name: str, setting: Setting) -> None:
+def _check_primer(config: GridKeys, name: str, setting: Setting) -> None:
     if setting.primed_as is None:
         return
     if setting.primed_as not in config.settings:
@@ -100,7 +108,7 @@ def _check_primer(config: GridConfig, name: str, setting: Setting) -> None:
         raise ValueError(f"settings.{name}.primed_as: setting {setting.primed_as!r} has no priming of its own")
 
 
-def _check_search(config: GridConfig, name: str, setting: Setting) -> None:
+def _check_search(config: GridKeys, name: str, setting: Setting) -> None:
     values: dict[str, Any] = {}
     for chooser in setting.chosen_by:
         other = config.settings.get(chooser)
@@ -119,7 +127,7 @@ def _check_search(config: GridConfig, name: str, setting: Setting) -> None:
             )
 
 
-def _check_report(config: GridConfig) -> None:
+def _check_report(config: GridKeys) -> None:
     for what, named, known in (
         ("setting", config.report.settings_named(), config.settings),
         ("target", config.report.targets_named(), config.targets),

@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from pemeta.errors import ConfigError, FieldError, excerpt, unknown_name
 from pemeta.experiments.setting import Sizes
 from pemeta.priming.algorithms import PrimingAlgorithm
-from pemeta.tasks.kinds import TaskKind
+from pemeta.tasks.kinds import TaskKind, kinds
 from pemeta.training.finetuning_settings import FineTuning
 from pemeta.utils.registry import Frozen, problems
 
 DEFAULTED = ("priming", "finetuning")
 """Top-level keys whose mappings are defaults for the settings."""
-OF_KINDS = tuple(dict.fromkeys(key for kind in TaskKind.members().values() for key in kind.at_the_top))
+OF_KINDS = tuple(dict.fromkeys(key for kind in kinds().values() for key in kind.at_the_top))
 """Top-level keys that belong to the kind of task."""
 MOVED = (*DEFAULTED, *OF_KINDS)
 """Top-level keys that stand elsewhere in what is read."""
@@ -45,10 +45,10 @@ def _with_own(task: Any, own: Mapping[str, Any]) -> Any:
     given = task.to_config() if isinstance(task, TaskKind) else {"name": task} if isinstance(task, str) else task
     if not isinstance(given, Mapping):
         return task  # what is wrong with it is said where it is read
-    kind = TaskKind.members().get(str(given.get("name")))
+    kind = kinds().get(str(given.get("name")))
     for key, value in own.items():
         if kind is not None and key not in kind.at_the_top:
-            of = " and ".join(name for name, one in TaskKind.members().items() if key in one.at_the_top)
+            of = " and ".join(name for name, one in kinds().items() if key in one.at_the_top)
             raise ConfigError(f"{key}: a key of {of}; the tasks are {kind.name}; remove it")
         if given.get(key, value) != value:
             raise ConfigError(f"{key}: expected {excerpt(given[key])} as in task; found {excerpt(value)}; remove one")

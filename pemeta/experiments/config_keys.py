@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from pemeta.backbone.output_kinds import OutputKind
 from pemeta.data.sources import DataSource
 from pemeta.experiments.config_types import AnyBackbone, AnyData, AnyKind, Output, Tracker
 from pemeta.experiments.setting import Name, Search, Setting, Sizes
@@ -99,6 +100,11 @@ class GridKeys(Frozen):
         return self.source_data or self.data
 
     @property
+    def language_model(self) -> OutputKind | None:
+        """The kind of language model that the backbone is loaded as; None if no task uses its output map."""
+        return self.task.output or self.kind_of_sources.output
+
+    @property
     def text_tasks(self) -> tuple[str, ...]:
         """Sources and targets, which are the tasks that a backbone is for if it is pretrained here."""
         return tuple(dict.fromkeys((*self.sources, *self.targets)))
@@ -113,6 +119,11 @@ class GridKeys(Frozen):
         if row.primed_as is not None:
             return self.settings[row.primed_as]
         return row if row.priming is not None else None
+
+    def priming_seed(self, setting: str, seed: int) -> int:
+        """The seed of the priming that a run starts from, whose own seed is given."""
+        primer = self.primer(setting)
+        return seed if primer is None or primer.priming_seed is None else primer.priming_seed
 
     def validates(self, setting: str) -> bool:
         """Whether the priming that a setting starts from is validated, and so depends on the validation tasks."""

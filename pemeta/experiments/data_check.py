@@ -19,7 +19,8 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
     """Read and encode all data of some runs, and report what was truncated.
 
     Raises:
-        ConfigError: ``primes`` lists what a model does not have, or heads cannot be shared.
+        ConfigError: ``primes`` lists what a model does not have, heads cannot be shared, or a
+            metric's package is missing.
         DataError: a task is missing, or its data is malformed or too little to prime on.
         ModelError: the backbone cannot be loaded.
         MissingLearn2LearnError: priming needs learn2learn.
@@ -30,6 +31,8 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
     algorithms = [algorithm for algorithm in found.values() if algorithm is not None]
     for algorithm in algorithms:
         algorithm.require()
+    for metric in (config.task.validation_metric, *config.task.scored_by):
+        metric.require()
     builder.say(f"device {builder.device}; reading data and backbone")
     targets = {(run.target, config.sizes_of(run.setting)): None for run in runs}
     for run in runs:  # reads the data: a wrong name is found before a backbone is pretrained
@@ -56,7 +59,7 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
     for name, sizes in targets:
         target = builder.target(name, sizes)
         check_examples(target.task, target.validation)
-        parts = {"train": target.task.train, "validation": target.validation, config.scored_on: target.test}
+        parts = {"train": target.task.train, "validation": target.validation, config.scored_on: target.tested.examples}
         for split, data in parts.items():
             what = f"{name} {split}"
             known = encoded.get(what)

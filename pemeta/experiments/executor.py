@@ -126,7 +126,8 @@ class Executor:
 
     def _prime(self, stage: Stage) -> None:
         """Prime the model that a setting starts from, as that setting or another one describes, and save it."""
-        setting, seed = self.config.settings[stage.setting].primed_as or stage.setting, stage.seed
+        setting = self.config.settings[stage.setting].primed_as or stage.setting
+        seed = self.config.priming_seed(setting, stage.seed)
         model = self._processes.each(lambda: self.builder.model(setting, seed))
         algorithm = self.config.settings[setting].priming
         assert algorithm is not None  # the setting primes a model of its own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+
 from pemeta.experiments.build import Builder, Target
 from pemeta.experiments.config import Run
 from pemeta.model.pe_model import PEModel
@@ -18,8 +19,8 @@ from pemeta.utils.provenance import hardware, package_versions
 
 def score_target(builder: Builder, model: PEModel, target: Target) -> dict[str, object]:
     """The fields of a record that the test examples give."""
-    kind, gold, test = builder.config.task, target.gold, target.test
-    predicted = kind.predicted(model, test, target.task.name, builder.tokenizer, WAYS)
+    kind, gold, test = builder.config.task, target.gold, target.tested.examples
+    predicted = kind.predicted(model, target.task.name, target.tested, builder.tokenizer, WAYS)
     whole = kind.measured(test, gold, predicted)
     main, unseen = kind.scored_by[0], target.unseen
     of_unseen = kind.measured(test, [gold[i] for i in unseen], chosen(predicted, unseen)) if unseen else None

@@ -9,7 +9,6 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 from typing_extensions import Self
 
-from pemeta.data.sentences import Split
 from pemeta.errors import ConfigError, FieldError
 from pemeta.methods.base import AnyMethod
 from pemeta.priming.algorithms import PrimingAlgorithm
@@ -49,7 +48,7 @@ class Sizes(Frozen):
     per_class: Annotated[int | None, Neutral(None)] = Field(None, gt=0)
 
     @property
-    def of_splits(self) -> dict[Split, int | None]:
+    def of_splits(self) -> dict[str, int | None]:
         """The limit on each split."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
@@ -67,6 +66,8 @@ class Setting(Frozen):
         primed_as: instead of ``priming``, the name of another setting: fine-tuning starts from that setting's primed
             model, including the parameters that its method added, so that one primed model can be fine-tuned in several
             ways.
+        priming_seed: seed of its priming, so that one primed model is fine-tuned with several seeds; where null, that of
+            each run.
         finetuning: fine-tuning's settings.
         label: the row's name in tables; by default the setting's key.
         targets: the grid's targets that this row has; all of them where null.
@@ -80,6 +81,7 @@ class Setting(Frozen):
     method: AnyMethod
     priming: AnyAlgorithm | None = None
     primed_as: Name | None = None
+    priming_seed: Annotated[int | None, Neutral(None)] = None
     finetuning: FineTuning = FineTuning()
     label: Printable | None = None
     targets: tuple[Name, ...] | None = Field(None, min_length=1)
@@ -89,6 +91,9 @@ class Setting(Frozen):
 
     @model_validator(mode="after")
     def _primed_once(self) -> Self:
+        if self.priming_seed is not None and self.priming is None:
+            where = f"; give it to {self.primed_as!r}" if self.primed_as is not None else ""
+            raise ValueError(f"priming_seed: the setting has no priming of its own{where}, or remove it here")
         if self.primed_as is None:
             return self
         if self.priming is not None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar
 from pydantic import PlainSerializer, PlainValidator
 from transformers import PreTrainedTokenizerBase
 
+from pemeta.backbone.output_kinds import OutputKind
 from pemeta.data.examples import Examples
 from pemeta.data.metrics import Metric
 from pemeta.data.metrics.base import Outcomes, Reads
@@ -49,6 +50,21 @@ class Collection(Generic[Raw]):
 
 
 @dataclass(frozen=True)
+class Tested(Generic[Raw]):
+    """Examples to be predicted.
+
+    Attributes:
+        data: the task's examples, before they were encoded.
+        split: the split that they are.
+        examples: the same, encoded.
+    """
+
+    data: Collection[Raw]
+    split: Split
+    examples: Examples
+
+
+@dataclass(frozen=True)
 class Measured:
     """The scores of predictions.
 
@@ -78,7 +94,7 @@ class TaskKind(Named, Generic[Raw]):
     """What the main metric is of, where it is of a part of the examples, such as an entity type."""
     sample: ClassVar[str] = "a text"
     """An input, for a command that predicts."""
-    output: ClassVar[str | None] = None
+    output: ClassVar[OutputKind | None] = None
     """Which output map of a pretrained language model heads use: ``causal_lm``, ``masked_lm``, or none."""
     tells_unseen: ClassVar[bool] = True
     """Whether scores of test examples that are no training examples are of interest, which :meth:`identity` tells."""
@@ -106,7 +122,7 @@ class TaskKind(Named, Generic[Raw]):
 
     @abstractmethod
     def collection(
-        self, source: DataSource, task: str, sizes: Mapping[Split, int | None], streaming: bool = False
+        self, source: DataSource, task: str, sizes: Mapping[str, int | None], streaming: bool = False
     ) -> Collection[Raw]:
         """The examples of a task, from its source.
 
@@ -178,8 +194,8 @@ class TaskKind(Named, Generic[Raw]):
     def predicted(
         self,
         model: PEModel,
-        examples: Examples,
         task: str,
+        tested: Tested[Raw],
         tokenizer: PreTrainedTokenizerBase,
         ways: Mapping[Reads, Predict],
     ) -> Mapping[Reads, Sequence[Any]]:
@@ -187,13 +203,13 @@ class TaskKind(Named, Generic[Raw]):
 
         Args:
             model: the fine-tuned model.
-            examples: encoded examples.
             task: name of the task.
+            tested: the examples.
             tokenizer: the backbone's tokenizer.
             ways: what makes predictions of either term by a pass of the model. A kind that generates text has its own.
         """
         needed = dict.fromkeys(metric.reads for metric in self.scored_by)
-        return {reads: ways[reads](model, examples, task) for reads in needed}
+        return {reads: ways[reads](model, tested.examples, task) for reads in needed}
 
     def outcomes(self, examples: Examples, gold: Sequence[Any], predicted: Mapping[Reads, Sequence[Any]]) -> Outcomes:
         """What the main metric is to know of each example."""
@@ -225,6 +241,12 @@ class TaskKind(Named, Generic[Raw]):
         longest = int(examples.lengths().max())
         of = counted(len(examples), examples.unit)
         return f"{what}: {examples.num_truncated} of {of} longer than {longest} tokens"
+
+
+def kinds() -> dict[str, type[TaskKind[Any]]]:
+    """Every kind of task by name."""
+    found: dict[str, Any] = TaskKind.members()
+    return found
 
 
 def chosen(values: Mapping[Reads, Sequence[Any]], indices: Iterable[int]) -> dict[Reads, list[Any]]:

@@ -51,7 +51,7 @@ class RowTasks(TaskKind[Raw]):
         """
 
     def collection(
-        self, source: DataSource, task: str, sizes: Mapping[Split, int | None], streaming: bool = False
+        self, source: DataSource, task: str, sizes: Mapping[str, int | None], streaming: bool = False
     ) -> Collection[Raw]:
         """The examples of a task, from its rows."""
         if streaming:

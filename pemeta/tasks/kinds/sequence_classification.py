@@ -16,8 +16,8 @@ from pemeta.data.metrics import Metric
 from pemeta.data.roles import CLASSIFICATION
 from pemeta.data.rows import Row
 from pemeta.data.sentences import Split
-from pemeta.data.texts import EncodedTexts, encode_texts
 from pemeta.data.sources import DataSource
+from pemeta.data.texts import EncodedTexts, encode_texts
 from pemeta.heads import HeadSpec, SequenceClassification
 from pemeta.heads.sequence_classification import Pooling
 from pemeta.tasks.kinds.base import AnyMetric, Collection
@@ -132,7 +132,7 @@ class SequenceClassificationTasks(RowTasks[LabelledText]):
             data.about,
             tokenizer,
             max_length,
-            pairs=[one.pair for one in examples] if examples[0].pair is not None else None,
+            pairs=[one.pair or "" for one in examples] if examples[0].pair is not None else None,
             problem=self.problem,
         )
         return encoded.judged_by(self.validation_metric, self.gold(encoded))

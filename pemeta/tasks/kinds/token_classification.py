@@ -47,7 +47,7 @@ class TokenClassificationTasks(TaskKind[Sentence]):
         return tuple(Metric.parse({"name": name, "scoring": self.scoring}) for name in names)
 
     def collection(
-        self, source: DataSource, task: str, sizes: Mapping[Split, int | None], streaming: bool = False
+        self, source: DataSource, task: str, sizes: Mapping[str, int | None], streaming: bool = False
     ) -> Collection[Sentence]:
         """The sentences of a task, with their label set."""
         corpus = stored_corpus(task, source.streams(task), sizes) if streaming else source.corpus(task).limited(**sizes)
