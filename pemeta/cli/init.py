@@ -81,7 +81,7 @@ def init(
     from pemeta.experiments.new_config import Choices
 
     asks = data is None
-    if data is None and not _is_terminal():
+    if data is None and not is_terminal():
         raise UsageError("missing argument 'DATA'", ctx)
     check_new(config)
     given = data if data is not None else Path(typer.prompt("File or folder of examples"))
@@ -127,7 +127,8 @@ def write_new(config: Path, lines: list[str], schema: bool) -> None:
         raise OutputError(f"cannot write {config}: {error.strerror}; check the path") from None
 
 
-def _is_terminal() -> bool:
+def is_terminal() -> bool:
+    """Whether there is somebody to ask."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 

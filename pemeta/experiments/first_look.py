@@ -118,7 +118,7 @@ def new_configuration(found: tuple[Reading, Sequence[str]], choices: Choices, fi
         ConfigError: A choice is wrong.
         DataError: The data cannot be read as it is.
     """
-    _check_backbone(choices.backbone)
+    _check_backbone(choices.backbone, "--model")
     reading, lines = found
     if reading.problem is not None:
         raise DataError(reading.problem)
@@ -160,10 +160,10 @@ def _reading(sets: Sequence[DataSet]) -> Reading:
     return reading_of(sets, read)
 
 
-def _check_backbone(backbone: str | None) -> None:
+def _check_backbone(backbone: str | None, option: str = "--backbone") -> None:
     if backbone is not None and not backbone.strip():
         example = MODELS["token_classification"]
-        raise ConfigError(f"--backbone: expected a model's name or folder, such as {example}; found {backbone!r}")
+        raise ConfigError(f"{option}: expected a model's name or folder, such as {example}; found {backbone!r}")
 
 
 def _stand_in(reading: Reading) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from pemeta.data.look import Reading, RowLook
 from pemeta.data.token_files.formats import as_yaml
 from pemeta.errors import ConfigError, unknown_name
+from pemeta.methods import PEMethod
 from pemeta.tasks.kinds import TaskKind
 from pemeta.utils.strict_yaml import read_value
 
@@ -229,6 +230,7 @@ def _pretrained(path: str) -> str:
 def _settings(method: str, primes: bool) -> Iterator[str]:
     """Rows of the table: with and without priming, if there is something to prime on."""
     value = read_value(method, "a method's name", "{name: lora, rank: 4}")
+    PEMethod.parse(value)  # so that a wrong one is found before the file is there
     name = str(value.get("name", "method")) if isinstance(value, Mapping) else str(value)
     yield "# Rows of the report's table: what fine-tuning adapts, and what comes before it."
     yield "settings:"

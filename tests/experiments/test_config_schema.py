@@ -13,7 +13,7 @@ from faults.configurations import TYPES
 
 from pemeta.experiments.config import GridConfig
 from pemeta.experiments.config_file import load_config
-from pemeta.experiments.config_schema import DIALECT, NAME, config_schema, schema_text
+from pemeta.experiments.config_schema import DIALECT, NAME, schema_text
 from pemeta.utils.registry import Named
 from pemeta.utils.strict_yaml import read_yaml
 
@@ -42,9 +42,20 @@ LEFT_TO_PEMETA = (  # what depends on several keys or on the content of a text
 
 
 @cache
+def text() -> str:
+    return schema_text()
+
+
+@cache
+def schema() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text())
+    jsonschema.Draft7Validator.check_schema(found)
+    return found
+
+
+@cache
 def validator() -> Any:
-    jsonschema.Draft7Validator.check_schema(config_schema())
-    return jsonschema.Draft7Validator(config_schema())
+    return jsonschema.Draft7Validator(schema())
 
 
 def mistakes(config: Any) -> list[str]:
@@ -66,7 +77,7 @@ def with_override(config: dict[str, Any], override: str) -> dict[str, Any]:
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:
-    assert PUBLISHED.read_text(encoding="utf-8") == schema_text(), f"run: pemeta schema > {PUBLISHED.relative_to(ROOT)}"
+    assert PUBLISHED.read_text(encoding="utf-8") == text(), f"run: pemeta schema > {PUBLISHED.relative_to(ROOT)}"
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: str(path.relative_to(ROOT)))
@@ -148,14 +159,14 @@ def test_a_setting_may_take_the_algorithm_from_the_defaults_only_if_they_name_on
 
 def families() -> Iterator[tuple[str, type[Named]]]:
     for family in Named.__subclasses__():
-        if family.__name__ in config_schema()["$defs"]:
+        if family.__name__ in schema()["$defs"]:
             yield family.__name__, family
 
 
 def test_every_member_of_every_family_is_in_it_with_all_its_fields_explained() -> None:
     found = dict(families())
     assert {"PEMethod", "PrimingAlgorithm", "InnerRule", "DataSource", "Backbone", "Figure"} <= found.keys()
-    parts = config_schema()["$defs"]
+    parts = schema()["$defs"]
     for family in found.values():
         places = [one["$ref"].rpartition("/")[2] for one in parts[family.__name__]["anyOf"] if "$ref" in one]
         by_name = {name: parts[place] for place in places for name in parts[place]["properties"]["name"]["enum"]}
@@ -167,10 +178,10 @@ def test_every_member_of_every_family_is_in_it_with_all_its_fields_explained() -
 
 
 def test_its_dialect_is_one_that_editors_know() -> None:
-    assert config_schema()["$schema"] == DIALECT
-    assert "prefixItems" not in schema_text()
+    assert schema()["$schema"] == DIALECT
+    assert "prefixItems" not in text()
 
 
 def test_the_command_prints_it(pemeta: Any) -> None:
     shown = pemeta("schema")
-    assert (shown.code, shown.err, shown.out) == (0, "", schema_text())
+    assert (shown.code, shown.err, shown.out) == (0, "", text())
