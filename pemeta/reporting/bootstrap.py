@@ -69,7 +69,7 @@ class Difference:
 
     @property
     def gain(self) -> Difference:
-        """The same, with estimates of how much better the first is: the other way round where lower is better."""
+        """The same as how much better the first is, which is the other way round where lower is better."""
         if self.metric.higher_is_better:
             return self
         unseen = None if self.unseen is None else -self.unseen

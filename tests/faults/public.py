@@ -232,6 +232,29 @@ def _(stage: Stage) -> Call:
     return pemeta.encode_texts, {**given, "tokenizer": stage.tokenizer}
 
 
+@base("encode_completions")
+def _(stage: Stage) -> Call:
+    given = {"rows": [{"prompt": "Anna met", "completion": "Otto near Rome"}], "max_length": 16}
+    return pemeta.encode_completions, {**given, "tokenizer": stage.tokenizer}
+
+
+@base("encode_prompts")
+def _(stage: Stage) -> Call:
+    return pemeta.encode_prompts, {"prompts": ["Anna met"], "tokenizer": stage.tokenizer}
+
+
+@base("Completion")
+def _(stage: Stage) -> Call:
+    return pemeta.Completion, {"prompt": "Anna met", "completion": "Otto near Rome"}
+
+
+@base("EncodedCompletions")
+def _(stage: Stage) -> Call:
+    ids = (torch.tensor([1, 2, 3]),)
+    given = {"label_ids": ids, "prompt_ids": ids, "completions": ("Otto",), "pad_id": 0}
+    return pemeta.EncodedCompletions, {"vocab_size": 30, "input_ids": ids, **given}
+
+
 @base("encode_language_model")
 def _(stage: Stage) -> Call:
     return pemeta.encode_language_model, {"texts": ["Anna met Otto near Rome"], "tokenizer": stage.tokenizer}
