@@ -11,11 +11,12 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pemeta.backbone.tokenizers import check_tokenizer, load_tokenizer, tokenizer_digest
-from pemeta.deploy.task_classes import CLASSES, REMEDY, check_same_logits, linear_of, shell_for
 from pemeta.errors import ModelError
 from pemeta.heads import TokenClassification
 from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
+from pemeta.model.same_outputs import check_same_logits
+from pemeta.model.task_classes import CLASSES, REMEDY, linear_of, shell_for
 from pemeta.utils.files import follow_umask
 from pemeta.utils.messages import warn
 from pemeta.utils.signatures import checked

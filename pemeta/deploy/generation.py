@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
-from pemeta.deploy.task_classes import CLASSES, check_same_logits, shell_for
 from pemeta.errors import ModelError
 from pemeta.heads import CausalLM, CausalLMHead
 from pemeta.model.pe_model import PEModel
+from pemeta.model.same_outputs import check_same_logits
+from pemeta.model.task_classes import CLASSES, shell_for
 from pemeta.utils.modules import modes_kept
 
 

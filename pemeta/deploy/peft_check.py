@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pemeta.deploy.task_classes import Shell, differ, example, same_draws
 from pemeta.errors import ModelError, reason
 from pemeta.model.model_files import without_methods
 from pemeta.model.pe_model import PEModel
+from pemeta.model.same_outputs import differ, example, same_draws
+from pemeta.model.task_classes import Shell
 from pemeta.utils.hub import quiet
 from pemeta.utils.modules import modes_kept
 

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pemeta.deploy.peft_check import check_in_peft
-from pemeta.deploy.task_classes import CLASSES, Shell, check_same_logits, class_of, linear_of, shell_for
 from pemeta.errors import ConfigError, ModelError, OutputError, PemetaError, counted, reason
 from pemeta.heads import CausalLM, CausalLMHead, TokenClassification
 from pemeta.methods.base import PEMethod
 from pemeta.model.given import require_model
 from pemeta.model.model_files import check_replaceable
 from pemeta.model.pe_model import PEModel
+from pemeta.model.same_outputs import check_same_logits
+from pemeta.model.task_classes import CLASSES, Shell, class_of, linear_of, shell_for
 from pemeta.typing import State
 from pemeta.utils.files import read_json, read_tensors, replaced_folder, write_json, write_tensors
 from pemeta.utils.modules import is_finite, modes_kept

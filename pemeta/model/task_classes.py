@@ -1,15 +1,14 @@
-"""transformers' own models for a task, around a backbone: which class it is, and whether it computes the same."""
+"""transformers' own models for a task, around a backbone."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -20,12 +19,8 @@ from transformers import (
 from pemeta.errors import ModelError, reason
 from pemeta.heads import CausalLM, HeadSpec, SequenceClassification, TokenClassification
 from pemeta.model.pe_model import PEModel
-from pemeta.typing import Batch
 from pemeta.utils.hub import quiet
-from pemeta.utils.modules import modes_kept
 
-TOLERANCE = {8: 1e-6, 4: 1e-4}
-"""Difference between equal outputs that rounding explains, by the bytes of a number; 0.1 for 16 bits."""
 REMEDY = "keep the task as a folder (save_task)"
 
 
@@ -140,64 +135,3 @@ def linear_of(model: PEModel, task: str, shell: Shell) -> nn.Linear:
         if linear.bias is not None:
             linear.bias.copy_(bias if bias is not None else torch.zeros_like(linear.bias))
     return linear
-
-
-def example(model: PEModel) -> Batch | None:
-    """A small batch for a comparison of outputs; None for a backbone of other inputs than tokens and images."""
-    backbone, dtype = model.backbone, next(model.backbone.parameters()).dtype
-    kind = getattr(backbone, "main_input_name", "input_ids")
-    if kind == "input_ids":
-        rows = next(backbone.get_input_embeddings().parameters()).shape[0]
-        ids = torch.arange(8, device=model.device)[None] % rows
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if kind == "pixel_values" and isinstance(size := getattr(backbone.config, "image_size", None), int):
-        shape = (1, getattr(backbone.config, "num_channels", 3), size, size)
-        pixels = torch.linspace(-1, 1, shape[1] * size * size, device=model.device, dtype=dtype)
-        return {"pixel_values": pixels.view(shape)}
-    return None
-
-
-def differ(one: Tensor, other: Tensor) -> float | None:
-    """The largest difference between outputs, if it is more than rounding; infinite if their shapes differ."""
-    if one.shape != other.shape:
-        return float("inf")
-    tolerance = TOLERANCE.get(min(one.element_size(), other.element_size()), 0.1)
-    one, other = one.double(), other.double()
-    close = torch.allclose(one, other, rtol=tolerance, atol=tolerance)
-    return None if close else float((one - other).abs().max())
-
-
-@contextmanager
-def same_draws(device: torch.device) -> Iterator[None]:
-    """Begin the block with the same random state each time, for backbones that draw even in evaluation (ViTMAE)."""
-    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device], device_type=device.type):
-        torch.manual_seed(0)
-        yield
-
-
-@torch.no_grad()
-def check_same_logits(model: PEModel, task: str, exported: PreTrainedModel) -> None:
-    """Compare logits on a few tokens, since a class may do more between backbone and head than is visible.
-
-    Raises:
-        ModelError: they differ, or the class does not run.
-    """
-    batch = example(model)
-    if batch is None:
-        return
-    with modes_kept(model):
-        model.eval()
-        with same_draws(model.device):
-            here = model(batch, task)
-        try:
-            with same_draws(model.device):
-                there = exported(**batch).logits
-        except Exception as error:  # such as a class that needs a pooler
-            raise ModelError(
-                f"{type(exported).__name__} does not run on this backbone ({reason(error)}); {REMEDY}"
-            ) from None
-    difference = differ(here, there)
-    if difference is not None:
-        raise ModelError(
-            f"the logits of {type(exported).__name__} differ from this model's by up to {difference:.2g}; {REMEDY}"
-        )
