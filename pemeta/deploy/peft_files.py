@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pemeta.deploy.class_heads import filled
 from pemeta.deploy.peft_check import check_in_peft
 from pemeta.errors import ConfigError, ModelError, OutputError, PemetaError, counted, reason
-from pemeta.heads import CausalLM, CausalLMHead, TokenClassification
+from pemeta.heads import CausalLMHead, TokenClassification
 from pemeta.methods.base import PEMethod
 from pemeta.model.given import require_model
 from pemeta.model.model_files import check_replaceable
 from pemeta.model.pe_model import PEModel
-from pemeta.model.same_outputs import check_same_logits
-from pemeta.model.task_classes import CLASSES, Shell, class_of, linear_of, shell_for
+from pemeta.model.task_classes import BY_TASK_TYPE, Shell, class_of, place_of, shell_for
 from pemeta.typing import State
 from pemeta.utils.files import read_json, read_tensors, replaced_folder, write_json, write_tensors
 from pemeta.utils.modules import is_finite, modes_kept
@@ -30,29 +30,33 @@ WITHIN = "base_model.model."
 """Prefix of every name in PEFT's files."""
 
 
+TaskType: TypeAlias = Literal["FEATURE_EXTRACTION", "CAUSAL_LM", "TOKEN_CLS", "SEQ_CLS", "QUESTION_ANS"]
+
+
 @checked(model=None)
 def save_peft(
     model: PEModel,
     folder: str | Path,
     task: str | None = None,
     base: str | Path | None = None,
-    task_type: Literal["FEATURE_EXTRACTION", "CAUSAL_LM"] | None = None,
+    task_type: TaskType | None = None,
 ) -> None:
-    """Write θ_a, and optionally a task's head, to a folder that ``peft.PeftModel.from_pretrained`` loads.
+    """Write θ_a, and a task's head if it has values of its own, to a folder that ``peft.PeftModel`` loads.
 
     PEFT needs the θ_p that it was trained with: save it with ``save_pretrained``, and load it with the class that the
     adapter is for: ``AutoModelForTokenClassification``, ``AutoModelForSequenceClassification`` or
     ``AutoModelForCausalLM`` by the task's head; without a task ``AutoModel``, or ``AutoModelForCausalLM`` for a
-    language model. Where the package is installed, PEFT loads the files before the folder appears, and its outputs
-    are compared.
+    language model. A language model's output matrix belongs to θ_p unless its head is ``own``, so that the folder holds
+    θ_a alone, as vLLM and SGLang need it (:func:`vllm_refusals`). Where the package is installed, PEFT loads the files
+    before the folder appears, and its outputs are compared.
 
     Args:
         model: a model whose method PEFT supports too (``lora``, ``ia3``).
         folder: the folder, written completely or not at all; an earlier PEFT adapter in it is replaced.
         task: a task whose head transformers' own class has too; by default only θ_a is written.
         base: location of θ_p, for PEFT's automatic loading.
-        task_type: the class that θ_a alone is for: of ``AutoModel``, or ``AutoModelForCausalLM``; by default the
-            latter if all of the model's tasks are language models.
+        task_type: PEFT's name of the class that θ_a alone is for; by default ``CAUSAL_LM`` if all of the model's tasks
+            are language models, and else ``FEATURE_EXTRACTION``, which is ``AutoModel``.
 
     Raises:
         ModelError: PEFT does not support the method or head, several methods are attached, or PEFT's outputs differ.
@@ -63,7 +67,7 @@ def save_peft(
     config = _configuration(model)
     if task is not None and task_type is not None:
         raise ModelError(f"task_type {task_type!r} is for θ_a alone, but the task {task!r} was given too; omit one")
-    kind, shell, head = _place(model, task, task_type)
+    kind, shell, maps = _place(model, task, task_type)
     names = model.method.peft_names(model.backbone)
     own = dict(model.backbone.named_parameters())
     within = "" if shell is None else f"{shell.prefix}."
@@ -75,15 +79,24 @@ def save_peft(
         "inference_mode": True,
         "task_type": kind,
     }
-    tied = task is not None and all(parameter.dim() < 2 for parameter in model.head(task).parameters())
-    if shell is not None and head is not None and not tied:
-        config["modules_to_save"] = [shell.head]
-        tensors |= {f"{shell.head}.{name}": value.detach().cpu() for name, value in head.named_parameters()}
+    if kind == "CAUSAL_LM" and shell is not None and config["peft_type"] == "LORA":
+        config["target_modules"] = short_targets(config["target_modules"], shell)
+    stored = task is not None and any(parameter.dim() > 1 for parameter in model.head(task).parameters())
+    if shell is not None and maps and stored:
+        config["modules_to_save"] = list(dict.fromkeys(_saved_part(place, shell) for place in shell.places))
+        for place, one in zip(shell.places, maps, strict=True):
+            tensors |= {f"{place}.{name}": value.detach().cpu() for name, value in one.named_parameters()}
     check_replaceable(folder, CONFIG, "an adapter of PEFT")
     with replaced_folder(folder) as temporary:
         write_tensors(temporary / VALUES, {WITHIN + name: value for name, value in tensors.items()})
         write_json(temporary / CONFIG, config)
-        check_in_peft(model, temporary, shell, head, task, from_file=not tied)
+        check_in_peft(model, temporary, shell, maps, task, from_file=stored)
+
+
+def _saved_part(place: str, shell: Shell) -> str:
+    """The part of a class that PEFT saves for one of its maps: one directly in the class, or in its backbone."""
+    first, _, rest = place.partition(".")
+    return rest.partition(".")[0] if first == shell.prefix else first
 
 
 def _configuration(model: PEModel) -> dict[str, Any]:
@@ -101,16 +114,15 @@ def _configuration(model: PEModel) -> dict[str, Any]:
     return config
 
 
-def _place(
-    model: PEModel, task: str | None, task_type: str | None
-) -> tuple[str | None, Shell | None, nn.Linear | None]:
-    """PEFT's name of the kind of task, the class that users load (None for the backbone's own), and the head for it."""
+def _place(model: PEModel, task: str | None, task_type: str | None) -> tuple[str | None, Shell | None, list[nn.Linear]]:
+    """PEFT's name of the kind of task, the class that users load (None for the backbone's own), and the head's maps."""
     if task is None:
         language = bool(model.tasks) and all(isinstance(model.head(one), CausalLMHead) for one in model.tasks)
-        if task_type == "CAUSAL_LM" or (task_type is None and language):
-            return "CAUSAL_LM", shell_for(model.backbone, CLASSES[CausalLM]), None
+        kind = task_type or ("CAUSAL_LM" if language else "FEATURE_EXTRACTION")
+        if kind in BY_TASK_TYPE:
+            return kind, place_of(model.backbone, BY_TASK_TYPE[kind]), []
         reads_tokens = getattr(model.backbone, "main_input_name", "input_ids") == "input_ids"
-        return "FEATURE_EXTRACTION" if reads_tokens else None, None, None
+        return kind if reads_tokens else None, None, []
     spec = model.head_spec(task)
     wanted = class_of(spec)
     if wanted is None:
@@ -120,10 +132,9 @@ def _place(
         )
     labels = getattr(spec, "labels", None)
     shell = shell_for(model.backbone, wanted, None if labels is None else len(labels))
-    head = linear_of(model, task, shell)
     with modes_kept(model):
-        check_same_logits(model, task, shell.fill(model.backbone, head))
-    return wanted.task_type, shell, head
+        _, maps = filled(model, task, shell, model.backbone)
+    return wanted.task_type, shell, maps
 
 
 @checked()
@@ -174,6 +185,22 @@ def _load_values(method: PEMethod, backbone: PreTrainedModel, folder: Path, tens
         return method.load_peft(backbone, {_within_backbone(key, backbone): value for key, value in tensors.items()})
     except ModelError as error:
         raise ModelError(f"{folder / VALUES} {error}; save or copy the adapter again") from None
+
+
+def short_targets(paths: Sequence[str], shell: Shell) -> list[str]:
+    """The ends of names (``q_proj``) that select exactly these maps in a class, as servers of LoRA expect them.
+
+    Args:
+        paths: names of maps within the backbone, which are returned if no ends do.
+        shell: the class.
+    """
+    wanted = {f"{shell.prefix}.{path}" for path in paths}
+    known = [name for name, _ in shell.model.named_modules()]
+    for parts in (1, 2):
+        ends = sorted({".".join(path.split(".")[-parts:]) for path in paths})
+        if {name for name in known if any(name == end or name.endswith(f".{end}") for end in ends)} == wanted:
+            return ends
+    return list(paths)
 
 
 def _as_theirs(name: str, value: Tensor, config: Mapping[str, Any]) -> Tensor:

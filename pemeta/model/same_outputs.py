@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle, islice
 
 import torch
 from torch import Tensor
@@ -17,21 +18,41 @@ from pemeta.utils.modules import modes_kept
 
 TOLERANCE = {8: 1e-6, 4: 1e-4}
 """Difference between equal outputs that rounding explains, by the bytes of a number; 0.1 for 16 bits."""
+TOKENS = 8
+SHORTER = 5
+"""Tokens of the second text, which is padded to the first one's length."""
 
 
-def example(model: PEModel) -> Batch | None:
-    """A small batch for a comparison of outputs; None for a backbone of other inputs than tokens and images."""
+def example(model: PEModel, pad: int | None = None) -> Batch | None:
+    """A small batch for a comparison of outputs; None for a backbone of other inputs than tokens and images.
+
+    Args:
+        model: the model.
+        pad: id of the token that pads; by default the configuration's. Without any, there is one text.
+    """
     backbone, dtype = model.backbone, next(model.backbone.parameters()).dtype
     kind = getattr(backbone, "main_input_name", "input_ids")
     if kind == "input_ids":
         rows = next(backbone.get_input_embeddings().parameters()).shape[0]
-        ids = torch.arange(8, device=model.device)[None] % rows
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        pad = getattr(backbone.config.get_text_config(), "pad_token_id", None) if pad is None else pad
+        pad = pad if isinstance(pad, int) and 0 <= pad < rows else None
+        ids = torch.tensor(list(islice(cycle(i for i in range(rows) if i != pad), TOKENS)), device=model.device)
+        if pad is None:
+            return {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None]}
+        shorter = ids.flip(0).masked_fill(torch.arange(TOKENS, device=model.device) >= SHORTER, pad)
+        batch = torch.stack([ids, shorter])
+        return {"input_ids": batch, "attention_mask": (batch != pad).long()}
     if kind == "pixel_values" and isinstance(size := getattr(backbone.config, "image_size", None), int):
         shape = (1, getattr(backbone.config, "num_channels", 3), size, size)
         pixels = torch.linspace(-1, 1, shape[1] * size * size, device=model.device, dtype=dtype)
         return {"pixel_values": pixels.view(shape)}
     return None
+
+
+def of_tokens(outputs: Tensor, batch: Batch) -> Tensor:
+    """Outputs of tokens without those of padding, which models may compute in any way; other outputs as they are."""
+    mask = batch.get("attention_mask")
+    return outputs if mask is None or outputs.shape[:2] != mask.shape else outputs[mask.bool()]
 
 
 def differ(one: Tensor, other: Tensor) -> float | None:
@@ -53,15 +74,17 @@ def same_draws(device: torch.device) -> Iterator[None]:
 
 
 @torch.no_grad()
-def check_same_logits(model: PEModel, task: str, exported: PreTrainedModel) -> None:
-    """Compare logits on a few tokens, since a class may do more between backbone and head than is visible.
+def difference(model: PEModel, task: str, exported: PreTrainedModel) -> float | None:
+    """The largest difference between a task's logits and a class's on a few tokens, if it is more than rounding.
+
+    A class may do more between backbone and head than is visible.
 
     Raises:
-        ModelError: they differ, or the class does not run.
+        ModelError: the class does not run.
     """
-    batch = example(model)
+    batch = example(model, getattr(exported.config.get_text_config(), "pad_token_id", None))
     if batch is None:
-        return
+        return None
     with modes_kept(model):
         model.eval()
         with same_draws(model.device):
@@ -69,12 +92,21 @@ def check_same_logits(model: PEModel, task: str, exported: PreTrainedModel) -> N
         try:
             with same_draws(model.device):
                 there = exported(**batch).logits
-        except Exception as error:  # such as a class that needs a pooler
+        except Exception as error:  # such as a class that needs other inputs
             raise ModelError(
                 f"{type(exported).__name__} does not run on this backbone ({reason(error)}); {REMEDY}"
             ) from None
-    difference = differ(here, there)
-    if difference is not None:
+    return differ(of_tokens(here, batch), of_tokens(there, batch))
+
+
+def check_same_logits(model: PEModel, task: str, exported: PreTrainedModel) -> None:
+    """Compare logits on a few tokens, since a class may do more between backbone and head than is visible.
+
+    Raises:
+        ModelError: they differ, or the class does not run.
+    """
+    found = difference(model, task, exported)
+    if found is not None:
         raise ModelError(
-            f"the logits of {type(exported).__name__} differ from this model's by up to {difference:.2g}; {REMEDY}"
+            f"the logits of {type(exported).__name__} differ from this model's by up to {found:.2g}; {REMEDY}"
         )

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PreTrainedModel,
@@ -18,10 +19,11 @@ from transformers import (
 
 from pemeta.errors import ModelError, reason
 from pemeta.heads import CausalLM, HeadSpec, SequenceClassification, TokenClassification
-from pemeta.model.pe_model import PEModel
 from pemeta.utils.hub import quiet
 
 REMEDY = "keep the task as a folder (save_task)"
+MOST_MAPS = 2
+"""Linear maps after a backbone that a task's one map can be put into."""
 
 
 @dataclass(frozen=True)
@@ -45,31 +47,57 @@ CLASSES: Mapping[type[HeadSpec], TaskClass] = {
     CausalLM: TaskClass(AutoModelForCausalLM, "CAUSAL_LM", "causal language modelling"),
 }
 """The class for each kind of head."""
+BY_TASK_TYPE: Mapping[str, TaskClass] = {
+    **{found.task_type: found for found in CLASSES.values()},
+    "QUESTION_ANS": TaskClass(AutoModelForQuestionAnswering, "QUESTION_ANS", "question answering"),
+}
+"""The classes by their names in PEFT's files."""
 
 
 @dataclass(frozen=True)
 class Shell:
-    """A model of a task's class on the meta device, with the backbone's place and the head's.
+    """A model of a task's class on the meta device, with the places of the backbone and of what follows it.
 
     Attributes:
         model: the model; its own backbone has no values.
-        head: name of its only module with parameters beside the backbone.
+        places: names of its linear maps beside the backbone's, in their order; the last one gives the logits.
+        beside: parts of the class's own backbone that this one lacks and the class needs, such as a pooler.
     """
 
     model: PreTrainedModel
-    head: str
+    places: tuple[str, ...]
+    beside: Mapping[str, nn.Module]
 
     @property
     def prefix(self) -> str:
         """The backbone's name in the model."""
         return str(self.model.base_model_prefix)
 
-    def fill(self, backbone: nn.Module, head: nn.Module) -> PreTrainedModel:
-        """The model in evaluation mode, with this backbone and this head."""
+    @property
+    def head(self) -> str:
+        """Name of the part whose maps give the logits, directly in the model."""
+        return self.places[-1].partition(".")[0]
+
+    def fill(self, backbone: nn.Module, *maps: nn.Module) -> PreTrainedModel:
+        """The model in evaluation mode, with this backbone, which is not changed, and a map for each place."""
+        if self.beside:
+            backbone = _twin(backbone)
+            for name, part in self.beside.items():
+                setattr(backbone, name, copy.deepcopy(part))
         setattr(self.model, self.prefix, backbone)
-        setattr(self.model, self.head, head)
+        for place, new in zip(self.places, maps, strict=True):
+            parent, _, name = place.rpartition(".")
+            setattr(self.model.get_submodule(parent), name, new)
         self.model.eval()
         return self.model
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """A module with the same parts and parameters, which can be given further parts by itself."""
+    twin = copy.copy(module)
+    for held in ("_modules", "_parameters", "_buffers"):
+        vars(twin)[held] = dict(vars(module)[held])
+    return twin
 
 
 def class_of(spec: HeadSpec) -> TaskClass | None:
@@ -77,20 +105,54 @@ def class_of(spec: HeadSpec) -> TaskClass | None:
     return next((found for kind, found in CLASSES.items() if isinstance(spec, kind)), None)
 
 
-def shell_for(backbone: PreTrainedModel, wanted: TaskClass, labels: int | None = None) -> Shell:
+def shell_for(backbone: PreTrainedModel, wanted: TaskClass, labels: int | None = None, pad: int | None = None) -> Shell:
     """A model of a task's class without values, for a backbone's architecture.
 
     Args:
         backbone: the backbone.
         wanted: the class.
         labels: number of labels, where it has labels.
+        pad: id of the token that pads, where the configuration does not have it.
 
     Raises:
-        ModelError: there is none for this architecture, or it has more than one linear map after the backbone.
+        ModelError: there is none for this architecture, or it does more than linear maps after the backbone.
     """
+    model = _empty(backbone, wanted, labels, pad)
+    prefix = model.base_model_prefix
+    own = getattr(model, prefix, None)
+    beside = {} if own is None else _lacking(own, backbone)
+    after = {n: m for n, m in model.named_children() if n != prefix and any(True for _ in m.parameters())}
+    after = {**{f"{prefix}.{name}": part for name, part in beside.items()}, **after}
+    places = [name for top, part in after.items() for name in _linear_maps(top, part)]
+    if own is None or not 1 <= len(places) <= MOST_MAPS or "" in places:
+        raise ModelError(
+            f"{type(model).__name__} has {', '.join(after) or 'nothing'} after its backbone where pemeta's head has "
+            f"one linear map, so it cannot hold a task; {REMEDY}"
+        )
+    return Shell(model, tuple(places), beside)
+
+
+def place_of(backbone: PreTrainedModel, wanted: TaskClass) -> Shell:
+    """A model of a class as by :func:`shell_for`, of which only the backbone's place is of interest.
+
+    Raises:
+        ModelError: there is none for this architecture.
+    """
+    model = _empty(backbone, wanted)
+    if not hasattr(model, model.base_model_prefix):
+        raise ModelError(f"{type(model).__name__} has no place for the whole backbone; {REMEDY}")
+    return Shell(model, (), {})
+
+
+def _empty(
+    backbone: PreTrainedModel, wanted: TaskClass, labels: int | None = None, pad: int | None = None
+) -> PreTrainedModel:
+    """A model of a class without values."""
     config = copy.deepcopy(backbone.config)
     if labels is not None:
         config.num_labels = labels
+    if pad is not None:
+        config.get_text_config().pad_token_id = pad
     try:
         with quiet(), torch.device("meta"), torch.random.fork_rng(devices=[]):
             model = wanted.auto.from_config(config)
@@ -98,40 +160,19 @@ def shell_for(backbone: PreTrainedModel, wanted: TaskClass, labels: int | None =
         raise ModelError(
             f"transformers has no {wanted.what} for {config.model_type} ({reason(error)}); {REMEDY}"
         ) from None
-    prefix = model.base_model_prefix
-    rest = {n: m for n, m in model.named_children() if n != prefix and any(True for _ in m.parameters())}
-    if len(rest) != 1 or not isinstance(next(iter(rest.values())), nn.Linear) or not hasattr(model, prefix):
-        raise ModelError(
-            f"{type(model).__name__} has {', '.join(rest) or 'nothing'} after its backbone where pemeta's head has one "
-            f"linear map, so it cannot hold a task; {REMEDY}"
-        )
-    return Shell(model, next(iter(rest)))
+    return model  # type: ignore[no-any-return]
 
 
-def linear_of(model: PEModel, task: str, shell: Shell) -> nn.Linear:
-    """A copy of a task's linear map, in the form that the class has and in the backbone's dtype.
+def _lacking(own: nn.Module, backbone: nn.Module) -> dict[str, nn.Module]:
+    """The parts with parameters of a class's own backbone that another one of its kind lacks."""
+    return {
+        name: part
+        for name, part in own.named_children()
+        if getattr(backbone, name, None) is None and any(True for _ in part.parameters())
+    }
 
-    Raises:
-        ModelError: the class has no bias, and the task's is not zero.
-    """
-    head = model.head(task)
-    own: Any = getattr(head, "classifier", head)
-    weight, bias = getattr(own, "weight", None), getattr(own, "bias", None)
-    if weight is None:  # tied to the word embedding
-        embeddings: Any = model.backbone.get_input_embeddings()
-        weight = embeddings.weight[: len(own.bias)]
-    takes_bias = getattr(shell.model, shell.head).bias is not None
-    if not takes_bias and bias is not None and bool(bias.any()):
-        raise ModelError(
-            f"the head of task {task!r} has a bias (of up to {bias.abs().max():.2g}), which {shell.head} of "
-            f"{type(shell.model).__name__} has no place for; {REMEDY}"
-        )
-    outputs, inputs = weight.shape
-    linear: nn.Linear = torch.nn.utils.skip_init(  # which draws no random numbers
-        nn.Linear, inputs, outputs, bias=takes_bias, device=weight.device, dtype=next(model.backbone.parameters()).dtype
-    )
-    with torch.no_grad():
-        linear.weight.copy_(weight)
-        if linear.bias is not None:
-            linear.bias.copy_(bias if bias is not None else torch.zeros_like(linear.bias))
-    return linear
+
+def _linear_maps(top: str, part: nn.Module) -> list[str]:
+    """Names of the linear maps in a part; an empty one for anything else that has parameters."""
+    holders = [(name, inner) for name, inner in part.named_modules() if any(True for _ in inner.parameters(False))]
+    return [(f"{top}.{name}" if name else top) if isinstance(inner, nn.Linear) else "" for name, inner in holders]

@@ -1,0 +1,172 @@
+"""Exported sequence classification and language models are transformers' own classes, with the same logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
+    GPT2Config,
+    GPT2Model,
+    LlamaConfig,
+    LlamaModel,
+    ModernBertConfig,
+    ModernBertModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+    pipeline,
+)
+
+from pemeta import PEMethod, PEModel, to_transformers
+from pemeta.errors import ModelError
+from pemeta.heads import CausalLM, SequenceClassification
+from pemeta.utils.hub import quiet
+
+TINY = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
+IDS = torch.tensor([[2, 7, 8, 9, 3], [2, 9, 3, 0, 0]])
+BATCH = {"input_ids": IDS, "attention_mask": (IDS != 0).long()}
+ENCODERS = {
+    "bert": lambda: BertModel(BertConfig(**TINY), add_pooling_layer=False),
+    "roberta": lambda: RobertaModel(RobertaConfig(**TINY, pad_token_id=0), add_pooling_layer=False),
+    "electra": lambda: ElectraModel(ElectraConfig(**TINY, embedding_size=8)),
+    "distilbert": lambda: DistilBertModel(DistilBertConfig(vocab_size=30, dim=8, n_layers=2, n_heads=2, hidden_dim=12)),
+}
+DECODERS = {
+    "gpt2": lambda: GPT2Model(GPT2Config(vocab_size=30, n_embd=8, n_layer=2, n_head=2, n_positions=16, pad_token_id=0)),
+    "llama": lambda: LlamaModel(LlamaConfig(**TINY, num_key_value_heads=1, pad_token_id=0)),
+}
+LORA = {"name": "lora", "rank": 2, "targets": ["query", "ffn_up"]}
+
+
+def trained(backbone: PreTrainedModel, head, method=LORA) -> PEModel:
+    """A model with a task, and all parameters changed."""
+    torch.manual_seed(0)
+    model = PEModel(backbone.eval(), PEMethod.parse(method))
+    model.add_head("t", head)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return model.eval()
+
+
+def logits(model: PEModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model(BATCH, "t")
+
+
+def reloaded(plain: PreTrainedModel, auto, folder) -> PreTrainedModel:
+    """The exported model, from its folder; nothing is missing there or left over."""
+    plain.save_pretrained(folder)
+    with quiet():
+        again, info = auto.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    return again.eval()
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.allclose(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_s_class_has_the_same_logits_although_it_has_two_maps(tmp_path, name):
+    head = SequenceClassification(labels=("low", "mid", "high"), pooling="first", dropout=0.2)
+    model = trained(ENCODERS[name](), head)
+    before = model.state()
+    plain = to_transformers(model, "t")
+    assert all(torch.equal(value, before[key]) for key, value in model.state().items())
+    again = reloaded(plain, AutoModelForSequenceClassification, tmp_path)
+    assert again.config.id2label == {0: "low", 1: "mid", 2: "high"}
+    with torch.no_grad():
+        for one in (plain, again):
+            assert close(one(**BATCH).logits, logits(model))
+        far = {"input_ids": torch.randint(1, 30, (64, 12), generator=torch.Generator().manual_seed(3))}
+        assert close(again(**far).logits, model(far, "t"))  # not only near what the export was tried on
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_s_class_reads_the_last_token_without_a_bias(tmp_path, name):
+    model = trained(DECODERS[name](), SequenceClassification(labels=("a", "b"), pooling="last"))
+    with pytest.raises(ModelError, match=r"has a bias .* which score of .* has no place for; train the task with"):
+        to_transformers(model, "t")
+    with torch.no_grad():
+        model.head("t").classifier.bias.zero_()
+    again = reloaded(to_transformers(model, "t"), AutoModelForSequenceClassification, tmp_path)
+    with torch.no_grad():
+        assert close(again(**BATCH).logits, logits(model))
+    model.backbone.config.pad_token_id = None  # then a class of transformers takes one text at a time
+    single = to_transformers(model, "t")
+    with torch.no_grad():
+        assert close(single(IDS[:1]).logits, logits(model)[:1])
+
+
+@pytest.mark.parametrize(("make", "pooling"), [(ENCODERS["bert"], "mean"), (DECODERS["llama"], "first")])
+def test_what_a_class_pools_otherwise_is_refused(make, pooling):
+    model = trained(make(), SequenceClassification(labels=("a", "b"), pooling=pooling))
+    with torch.no_grad():
+        model.head("t").classifier.bias.zero_()
+    with pytest.raises(ModelError, match=f"the head pools with '{pooling}', and transformers' classes take the first"):
+        to_transformers(model, "t")
+
+
+def test_a_class_with_more_than_maps_is_refused():
+    modern = ModernBertModel(ModernBertConfig(**TINY, pad_token_id=0))
+    model = trained(modern, SequenceClassification(labels=("a", "b"), pooling="first"), "layer_norm")
+    with pytest.raises(ModelError, match="ModernBertForSequenceClassification has head, classifier after its backbone"):
+        to_transformers(model, "t")
+
+
+def test_in_sixteen_bits(tmp_path):
+    model = trained(ENCODERS["bert"]().to(torch.bfloat16), SequenceClassification(labels=("a", "b"), pooling="first"))
+    again = reloaded(to_transformers(model, "t"), AutoModelForSequenceClassification, tmp_path)
+    with torch.no_grad():
+        assert torch.allclose(again(**BATCH).logits.float(), logits(model), atol=0.1)
+
+
+def test_it_works_in_a_pipeline(tiny_bert_dir, tokenizer):
+    backbone = BertModel.from_pretrained(tiny_bert_dir, add_pooling_layer=False)
+    model = trained(backbone, SequenceClassification(labels=("calm", "cross"), pooling="first"))
+    plain = to_transformers(model, "t", tokenizer)
+    classify = pipeline("text-classification", model=plain, tokenizer=tokenizer, device="cpu", top_k=None)
+    found = {one["label"]: one["score"] for one in classify("Anna met Otto")}
+    encoded = tokenizer("Anna met Otto", return_tensors="pt")
+    with torch.no_grad():
+        expected = model({key: encoded[key] for key in ("input_ids", "attention_mask")}, "t")[0].softmax(-1)
+    assert found == pytest.approx(dict(zip(("calm", "cross"), expected.tolist(), strict=True)), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", [LORA, "ia3", "bitfit", "full"], ids=str)
+@pytest.mark.parametrize(("name", "output"), [("gpt2", "tied"), ("llama", "own")])
+def test_a_language_model_is_exported_whole(tmp_path, name, output, method):
+    model = trained(DECODERS[name](), CausalLM(vocab_size=30, output=output), method)
+    with pytest.raises(ModelError, match="has a bias"):
+        to_transformers(model, "t")
+    with torch.no_grad():
+        model.head("t").bias.zero_()
+    plain = to_transformers(model, "t")
+    again = reloaded(plain, AutoModelForCausalLM, tmp_path)
+    mask = BATCH["attention_mask"].bool()
+    with torch.no_grad():
+        for one in (plain, again):
+            assert close(one(**BATCH).logits[mask], logits(model)[mask])
+    tied = again.get_output_embeddings().weight is again.get_input_embeddings().weight
+    assert tied == (output == "tied")
+
+
+def test_without_a_task_the_backbone_is_exported(tmp_path):
+    model = trained(ENCODERS["bert"](), SequenceClassification(labels=("a", "b")))
+    plain = to_transformers(model)
+    assert type(plain) is BertModel
+    plain.save_pretrained(tmp_path)
+    again = BertModel.from_pretrained(tmp_path, add_pooling_layer=False).eval()
+    mask = BATCH["attention_mask"].bool()
+    with torch.no_grad():
+        assert close(again(**BATCH).last_hidden_state[mask], model.hidden_states(BATCH)[mask])
