@@ -93,6 +93,7 @@ _PUBLIC = {
         "load_peft",
         "save_peft",
         "to_transformers",
+        "vllm_refusals",
     ),
     "pemeta.errors": ("PemetaError",),
     "pemeta.heads": (

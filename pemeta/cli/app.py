@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pemeta.cli import algorithms, data, methods, plan, predict, report, run, setup, validate
+from pemeta.cli import algorithms, data, export, methods, plan, predict, report, run, setup, validate
 from pemeta.cli.verbs import Verbs
 
 COMPLETION = "_PEMETA_COMPLETE"
@@ -32,6 +32,7 @@ for verb in (
     data.data,
     plan.plan,
     predict.predict,
+    export.export,
 ):
     app.command()(verb)
 app.command("setup-learn2learn", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(

@@ -149,7 +149,9 @@ def _turn(turn: Any, where: str) -> Turn:
             f"them so{others}"
         )
     content = turn.get("content")
-    if isinstance(content, list | tuple) and all(isinstance(one, Mapping) and one.get("type") == "text" for one in content):
+    if isinstance(content, list | tuple) and all(
+        isinstance(one, Mapping) and one.get("type") == "text" for one in content
+    ):
         content = "".join(str(one.get("text", "")) for one in content)
     elif content is not None and not isinstance(content, str):
         raise DataError(

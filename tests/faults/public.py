@@ -331,6 +331,11 @@ def _(stage: Stage) -> Call:
     return pemeta.to_transformers, {"model": stage.model(LoRA(rank=2)), "task": "en"}
 
 
+@base("vllm_refusals")
+def _vllm_refusals(stage: Stage) -> Call:
+    return pemeta.vllm_refusals, {"folder": stage.in_peft, "base": None, "max_lora_rank": 16}
+
+
 @base("save_peft")
 def _(stage: Stage) -> Call:
     return pemeta.save_peft, {"model": stage.model(LoRA(rank=2)), "folder": stage.folder / "other", "task": "en"}
