@@ -114,8 +114,8 @@ def _bound(backbone: nn.Module) -> float:
     largest = 1.0
     for part in backbone.modules():
         if isinstance(part, nn.LayerNorm) and part.elementwise_affine and part.bias is not None:
-            width = part.weight.numel()
-            largest = max(largest, float(part.weight.abs().max()) * width**0.5 + float(part.bias.abs().max()))
+            weight, bias = part.weight.detach(), part.bias.detach()
+            largest = max(largest, float(weight.abs().max()) * weight.numel() ** 0.5 + float(bias.abs().max()))
     return float(2 ** int(largest + 8).bit_length())
 
 

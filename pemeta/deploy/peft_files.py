@@ -28,6 +28,8 @@ CONFIG = "adapter_config.json"
 VALUES = "adapter_model.safetensors"
 WITHIN = "base_model.model."
 """Prefix of every name in PEFT's files."""
+_HEADLESS = (None, "FEATURE_EXTRACTION", "CAUSAL_LM")
+"""Kinds of task whose files need no head; of the others PEFT loads none without."""
 
 
 TaskType: TypeAlias = Literal["FEATURE_EXTRACTION", "CAUSAL_LM", "TOKEN_CLS", "SEQ_CLS", "QUESTION_ANS"]
@@ -56,7 +58,8 @@ def save_peft(
         task: a task whose head transformers' own class has too; by default only θ_a is written.
         base: location of θ_p, for PEFT's automatic loading.
         task_type: PEFT's name of the class that θ_a alone is for; by default ``CAUSAL_LM`` if all of the model's tasks
-            are language models, and else ``FEATURE_EXTRACTION``, which is ``AutoModel``.
+            are language models, and else ``FEATURE_EXTRACTION``, which is ``AutoModel``. Files that name a class of
+            another kind hold its head in PEFT, so that they name none, and the class keeps the head that it has.
 
     Raises:
         ModelError: PEFT does not support the method or head, several methods are attached, or PEFT's outputs differ.
@@ -77,7 +80,7 @@ def save_peft(
     config |= {
         "base_model_name_or_path": None if base is None else str(base),
         "inference_mode": True,
-        "task_type": kind,
+        "task_type": kind if task is not None or kind in _HEADLESS else None,
     }
     if kind == "CAUSAL_LM" and shell is not None and config["peft_type"] == "LORA":
         config["target_modules"] = short_targets(config["target_modules"], shell)

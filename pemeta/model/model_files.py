@@ -36,6 +36,7 @@ from pemeta.model.manifest import (
 )
 from pemeta.model.model_card import model_card
 from pemeta.model.network import Network
+from pemeta.model.weight_index import write_weight_index
 from pemeta.utils.files import follow_umask, read_tensors, replaced_folder, write_json, write_tensors, write_text
 from pemeta.utils.hub import quiet
 from pemeta.utils.provenance import package_versions
@@ -120,6 +121,7 @@ def write_model(
     setattr(plain.config, MARK, FORMAT)  # of the copy only
     with quiet():
         plain.save_pretrained(folder)
+    write_weight_index(folder)
     beside = {
         "dtypes": unusual_dtypes(plain, manifest.dtype),
         "buffers_digest": write_buffers(plain, model.backbone, folder),
