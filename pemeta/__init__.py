@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pemeta.backbone import tokenizer_digest as tokenizer_digest
+    from pemeta.data import Completion as Completion
     from pemeta.data import Corpus as Corpus
     from pemeta.data import Encoded as Encoded
     from pemeta.data import EncodedBlocks as EncodedBlocks
+    from pemeta.data import EncodedCompletions as EncodedCompletions
     from pemeta.data import EncodedTexts as EncodedTexts
     from pemeta.data import Examples as Examples
     from pemeta.data import LabelSet as LabelSet
     from pemeta.data import Sentence as Sentence
     from pemeta.data import SyntheticWorld as SyntheticWorld
     from pemeta.data import encode as encode
+    from pemeta.data import encode_completions as encode_completions
     from pemeta.data import encode_language_model as encode_language_model
+    from pemeta.data import encode_prompts as encode_prompts
     from pemeta.data import encode_texts as encode_texts
     from pemeta.data import store_sentences as store_sentences
     from pemeta.deploy import Server as Server
@@ -74,16 +78,20 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "pemeta.backbone": ("tokenizer_digest",),
     "pemeta.data": (
+        "Completion",
         "Corpus",
         "Encoded",
         "EncodedBlocks",
+        "EncodedCompletions",
         "EncodedTexts",
         "Examples",
         "LabelSet",
         "Sentence",
         "SyntheticWorld",
         "encode",
+        "encode_completions",
         "encode_language_model",
+        "encode_prompts",
         "encode_texts",
         "store_sentences",
     ),

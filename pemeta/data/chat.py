@@ -169,7 +169,9 @@ class Scripts:
         except Exception as error:  # whatever a template does, in Jinja's classes and others
             if type(error).__name__ == "TemplateSyntaxError":
                 line = getattr(error, "lineno", 1)
-                raise ConfigError(f"the chat template is no Jinja: {reason(error)}, in line {line}; correct it") from None
+                raise ConfigError(
+                    f"the chat template is no Jinja: {reason(error)}, in line {line}; correct it"
+                ) from None
             raise DataError(f"{where}: {_refusal(turns, error)}") from None
 
     def _require_template(self, what: str) -> str:
@@ -185,8 +187,8 @@ class Scripts:
             found = found.get("default") or next(iter(found.values()), None)
         if not found:
             raise ConfigError(
-                f"{what} needs a chat template, and the tokenizer has none, as those of base models; give one in Jinja, "
-                "template: ..., or rows with 'prompt' and 'completion', which need none"
+                f"{what} needs a chat template, and the tokenizer has none, as those of base models; give one in "
+                "Jinja, template: ..., or rows with 'prompt' and 'completion', which need none"
             )
         return str(found)
 

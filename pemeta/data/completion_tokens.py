@@ -97,7 +97,7 @@ class Ends:
     def after(self, ids: Sequence[int], place: int) -> int:
         """The place after the special token that follows, perhaps after blanks, at a place; the place if none does."""
         at = place
-        while at < len(ids) and ids[at] not in self.special and not self._tokenizer.decode([ids[at]]).strip():
+        while at < len(ids) and ids[at] not in self.special and not str(self._tokenizer.decode([ids[at]])).strip():
             at += 1
         return at + 1 if at < len(ids) and ids[at] in self.special else place
 

@@ -11,15 +11,15 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from pemeta.data.classes import PROBLEMS, Problem, class_names, class_of, classes_of, numbers_of, target_names
+from pemeta.data.classes import PROBLEMS, Problem, class_names, class_of, classes_of, number_name, number_of
 from pemeta.data.examples import TokenExamples, checked_length
-from pemeta.data.metrics import ClassScores, class_scores
+from pemeta.data.metrics import TaskScores, class_scores, label_scores, number_scores
 from pemeta.errors import ConfigError, DataError, counted, excerpt
 from pemeta.typing import Batch
 from pemeta.utils.values import checked_texts, known, listed
 
-TextLabel: TypeAlias = str | tuple[str, ...] | float | tuple[float, ...]
-"""The label of a text: a class, several classes, or one number or more."""
+TextLabel: TypeAlias = str | tuple[str, ...] | float
+"""The label of a text: a class, several classes, or a number."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class EncodedTexts(TokenExamples[Any, Any]):
     """Encoded texts, or pairs of texts, with their labels.
 
     Attributes:
-        classes: Classes that the label indices refer to, or names of the numbers that are predicted.
-        labels: Class of each text; its classes, in their order; or its number or numbers.
+        classes: Classes that the label indices refer to, or the name of the number that is predicted.
+        labels: Class of each text; its classes, in their order; or its number.
         input_ids: Token ids including special tokens, one sequence per text.
         type_ids: For each token, 0 or 1 for the first or second text of its pair; None if the tokenizer does not
             distinguish them, or if there are no pairs.
@@ -37,7 +37,7 @@ class EncodedTexts(TokenExamples[Any, Any]):
         trunk: Hidden states (T, D) of each text, if fine-tuning has computed them.
         pairs: Whether each example is a pair of texts.
         problem: What a label is: ``single_label``, one class; ``multi_label``, any number of classes; or
-            ``regression``, a number for each of ``classes``.
+            ``regression``, a number.
     """
 
     kind: ClassVar[str] = "sequence_classification"
@@ -56,27 +56,26 @@ class EncodedTexts(TokenExamples[Any, Any]):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The classes, or the names of the numbers."""
+        """The classes, or the name of the number."""
         return self.classes
 
     def gold(self, index: int) -> torch.Tensor:
-        """The class's index; 1 or 0 for each class (C,); or the numbers (C,)."""
+        """The class's index; 1 or 0 for each class (C,); or the number (1,)."""
         label: Any = self.labels[index]
         if self.problem == "single_label":
             return torch.tensor(self.classes.index(label))
         if self.problem == "multi_label":
             return torch.tensor([float(name in label) for name in self.classes])
-        return torch.tensor([label] if isinstance(label, float) else list(label), dtype=torch.float32)
+        return torch.tensor([label], dtype=torch.float32)
 
     def has_label(self, index: int) -> bool:
-        """True: each text has one, and -100 is a number like others where numbers are predicted."""
+        """True; each text has one, and a number that is to be predicted may well be -100."""
         return True
 
     def tensors(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """``input_ids`` and ``attention_mask`` (B, T), ``labels``, and ``token_type_ids`` (B, T) for pairs.
 
-        The labels are indices (B,) of classes, or (B, C) numbers: 1 for each class of a text and 0 for others, or what
-        is predicted.
+        The labels are indices (B,) of classes; (B, C), 1 for each class of a text and 0 for others; or numbers (B, 1).
         """
         batch = self.inputs(indices)
         if self.type_ids is not None:
@@ -85,16 +84,21 @@ class EncodedTexts(TokenExamples[Any, Any]):
         return batch
 
     def decode(self, prediction: Any, index: int) -> TextLabel:
-        """The predicted class; all classes whose probability is above a half; or the predicted numbers."""
+        """The predicted class; all classes whose probability is above a half; or the predicted number."""
         if self.problem == "single_label":
-            return self.classes[prediction]
+            return str(self.classes[prediction])
         if self.problem == "multi_label":
             return tuple(name for name, chosen in zip(self.classes, prediction, strict=True) if chosen)
-        return float(prediction[0]) if len(self.classes) == 1 else tuple(map(float, prediction))
+        return float(prediction[0])
 
-    def scores(self, decoded: Sequence[Any]) -> ClassScores:
-        """Accuracy and macro-F1 of predicted classes."""
-        return class_scores(self.labels, decoded, self.classes)  # type: ignore[arg-type]
+    def scores(self, decoded: Sequence[Any]) -> TaskScores:
+        """Accuracy and macro-F1 of predicted classes; micro-F1 and others of several; or the mean squared error."""
+        gold: Any = self.labels
+        if self.problem == "single_label":
+            return class_scores(gold, decoded, self.classes)
+        return (
+            label_scores(gold, decoded, self.classes) if self.problem == "multi_label" else number_scores(gold, decoded)
+        )
 
 
 def encode_texts(
@@ -113,16 +117,16 @@ def encode_texts(
         texts: Texts to encode.
         labels: Class of each text, by its name, or by its index in ``classes``, as data sets with a ClassLabel have
             it. If the classes are integers themselves, a label is one of them. For ``multi_label``, a list of classes,
-            which may be empty. For ``regression``, a number, or one for each of ``classes``; they are learned as they
-            are, so bring them to a scale of about one.
+            which may be empty. For ``regression``, a number, which is learned as it is: bring them to a scale of about
+            one first.
         classes: Names of all classes, in the order of their indices; integers are named as they are written. For
-            ``regression``, names of the numbers, or None for one, which is called ``value``.
+            ``regression``, the name of the number alone, or None, for ``value``.
         tokenizer: Tokenizer of the backbone.
         max_length: Most tokens per text, special tokens included; longer texts are truncated at the end (of a pair,
             the longer one) and counted. By default 128, our choice, or the model's limit if that is less.
         pairs: A second text for each text, such as a hypothesis for each premise.
         problem: What a label is: ``single_label``, one class; ``multi_label``, any number of classes; or
-            ``regression``, numbers.
+            ``regression``, a number.
 
     Raises:
         ConfigError: The classes are not two or more different names, ``max_length`` is above the model's limit or
@@ -159,11 +163,10 @@ def encode_texts(
 def _labels(
     given: Sequence[Any], classes: Iterable[str | int] | None, problem: Problem
 ) -> tuple[tuple[str, ...], tuple[TextLabel, ...]]:
-    """The names of classes or numbers, and the label of each text in their terms."""
+    """The names of classes or of the number, and the label of each text in their terms."""
     where = [f"text {number} of {len(given)}" for number in range(1, len(given) + 1)]
     if problem == "regression":
-        names = target_names(classes)
-        return names, tuple(numbers_of(label, names, place) for label, place in zip(given, where, strict=True))
+        return number_name(classes), tuple(map(number_of, given, where))
     if classes is None:
         raise ConfigError("classes must be two or more different names; found None; only regression needs none")
     names, by_value = class_names(classes, least=2 if problem == "single_label" else 1)
