@@ -13,6 +13,7 @@ from pydantic import Field
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pemeta.backbone.loading import load_backbone, read_configuration
+from pemeta.backbone.output_kinds import OutputKind
 from pemeta.backbone.tokenizers import load_tokenizer
 from pemeta.data.streams import Text
 from pemeta.errors import ModelError, counted, reason
@@ -93,13 +94,17 @@ class Backbone(Named):
         """
         return read_configuration(self.location(folder))
 
-    def model(self, folder: Path) -> PreTrainedModel:
+    def model(self, folder: Path, output: OutputKind | None = None) -> PreTrainedModel:
         """A newly loaded backbone, without a pooler.
+
+        Args:
+            folder: the folder that :meth:`prepare` writes to.
+            output: load the whole language model of this kind, which tasks of that kind need.
 
         Raises:
             ModelError: it cannot be loaded.
         """
-        return load_backbone(self.location(folder), self.attention, self.torch_dtype)
+        return load_backbone(self.location(folder), self.attention, self.torch_dtype, output=output)
 
     def tokenizer(self, folder: Path) -> PreTrainedTokenizerBase:
         """The backbone's tokenizer; its ``model_max_length`` is at most the model's number of positions.

@@ -165,7 +165,9 @@ def read_task(model: Network, folder: Path, digest: str | None = None) -> Stored
     theta_h = {name.removeprefix("head."): v for name, v in values.items() if name.startswith("head.")}
     theta_a = {name: value for name, value in values.items() if not name.startswith("head.")}
     _check_shapes("θ_a", folder, theta_a, {n: model.get_parameter(n) for n in model.partition().theta_a})
-    _check_shapes("the head", folder, theta_h, dict(manifest.head(model.hidden_size).named_parameters()))
+    _check_shapes(
+        "the head", folder, theta_h, dict(manifest.head.on(model.backbone)(model.hidden_size).named_parameters())
+    )
     check_file(folder / VALUES, manifest.values_digest, TASK_MANIFEST)
     return StoredTask(manifest, theta_a, theta_h)
 
