@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pemeta.data import encode as encode
     from pemeta.data import encode_completions as encode_completions
     from pemeta.data import encode_language_model as encode_language_model
-    from pemeta.data import encode_prompts as encode_prompts
     from pemeta.data import encode_masked_language_model as encode_masked_language_model
+    from pemeta.data import encode_prompts as encode_prompts
     from pemeta.data import encode_texts as encode_texts
     from pemeta.data import store_sentences as store_sentences
     from pemeta.deploy import Server as Server

@@ -10,9 +10,15 @@ from transformers import (
     DistilBertModel,
     ElectraConfig,
     ElectraModel,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
+    GPT2LMHeadModel,
     GPT2Model,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
+    LlamaForCausalLM,
     LlamaModel,
     PreTrainedModel,
     RobertaConfig,
@@ -34,6 +40,18 @@ DECODERS = {
     "gpt2": lambda: GPT2Model(GPT2Config(vocab_size=30, n_embd=8, n_layer=2, n_head=2, n_positions=16, pad_token_id=0)),
     "llama": lambda: LlamaModel(LlamaConfig(**TINY, num_key_value_heads=1, pad_token_id=0)),
 }
+LANGUAGE_MODELS = {
+    "gpt2 tied": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=8, n_layer=2, n_head=2, n_positions=32)),
+    "llama untied": lambda: LlamaForCausalLM(LlamaConfig(**TINY, num_key_value_heads=1, pad_token_id=0)),
+    "llama tied": lambda: LlamaForCausalLM(
+        LlamaConfig(**TINY, num_key_value_heads=1, pad_token_id=0, tie_word_embeddings=True)
+    ),
+    "gemma2 capped": lambda: Gemma2ForCausalLM(
+        Gemma2Config(**TINY, num_key_value_heads=1, head_dim=4, final_logit_softcapping=2.0)
+    ),
+    "granite scaled": lambda: GraniteForCausalLM(GraniteConfig(**TINY, num_key_value_heads=1, logits_scaling=3.0)),
+}
+"""Whole language models of transformers, whose output matrix is tied or not, capped or scaled."""
 LORA = {"name": "lora", "rank": 2, "targets": ["query", "ffn_up"]}
 
 

@@ -14,14 +14,24 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pemeta.backbone.language_models import output_of
+from pemeta.backbone.output_map import OutputMap
 from pemeta.errors import ModelError
-from pemeta.heads import SequenceClassification
+from pemeta.heads import CausalLMHead, MaskedLMHead, SequenceClassification
 from pemeta.model.pe_model import PEModel
 from pemeta.model.same_outputs import difference
 from pemeta.model.task_classes import REMEDY, Shell
 
 SMALL = {torch.float64: 2.0**-26, torch.float16: 2.0**-8}
 """A factor after which ``tanh(x)`` is x up to rounding, for states up to some ten; 2⁻¹⁴ for float32 and bfloat16."""
+
+
+def pretrained_output(model: PEModel, task: str) -> OutputMap | None:
+    """The language model's own output that a task's head uses, if it does."""
+    head = model.head(task)
+    if not isinstance(head, CausalLMHead | MaskedLMHead) or not head.pretrained:
+        return None
+    return output_of(model.backbone, head.output_kind)
 
 
 def filled(

@@ -47,7 +47,7 @@ def complete(
         made = _generated(place, [ids[i] for i in chosen], defaults, options)
         for i, row in zip(chosen, made, strict=True):
             kept = _until(row.tolist(), ends)
-            text = place.tokenizer.decode(kept, skip_special_tokens=True)
+            text = str(place.tokenizer.decode(kept, skip_special_tokens=True))
             found[i] = Completed(prompts[i], text, len(kept) < len(row))
     return [found[i] for i in range(len(ids))]
 

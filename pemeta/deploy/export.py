@@ -11,11 +11,12 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pemeta.backbone.tokenizers import check_tokenizer, load_tokenizer, tokenizer_digest
-from pemeta.deploy.class_heads import filled
+from pemeta.deploy.class_heads import filled, pretrained_output
 from pemeta.errors import ModelError
 from pemeta.heads import HeadSpec
 from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
+from pemeta.model.same_outputs import check_same_logits
 from pemeta.model.task_classes import REMEDY, TaskClass, class_of, shell_for
 from pemeta.utils.files import follow_umask
 from pemeta.utils.messages import warn
@@ -67,14 +68,19 @@ def to_transformers(
     if task is None or spec is None or wanted is None:
         exported = plain
     else:
-        labels = getattr(spec, "labels", None)
         pad = getattr(own, "pad_token_id", None)
-        shell = shell_for(model.backbone, wanted, None if labels is None else len(labels), pad)
-        exported, _ = filled(model, task, shell, plain)
-        exported.config = _configured(plain, spec, pad)
-        _set_dropout(exported, spec, shell.prefix)
+        output = pretrained_output(model, task)
+        if output is None:
+            labels = getattr(spec, "labels", None)
+            shell = shell_for(model.backbone, wanted, None if labels is None else len(labels), pad)
+            exported, _ = filled(model, task, shell, plain)
+        else:
+            exported = copy.deepcopy(output).around(plain).eval()
+            check_same_logits(model, task, exported)
+        exported.config = _configured(exported if output is not None else plain, spec, pad)
+        _set_dropout(exported, spec)
         _tie(exported)
-        _set_generation(exported, model)
+        _set_generation(exported, model, keep=output is not None)
     # A partial function rather than a method: copies and pickles of the model have one of their own.
     vars(exported)["save_pretrained"] = partial(_save_with_tokenizer, exported, own)
     return exported
@@ -121,13 +127,13 @@ def _configured(plain: PreTrainedModel, spec: HeadSpec, pad: int | None) -> Any:
     return config
 
 
-def _set_dropout(exported: PreTrainedModel, spec: HeadSpec, prefix: str) -> None:
+def _set_dropout(exported: PreTrainedModel, spec: HeadSpec) -> None:
     """Give the class the head's dropout, if it has one."""
     probability = getattr(spec, "dropout", None)
     if probability is None:
         return
     for name, part in exported.named_modules():
-        if isinstance(part, nn.Dropout) and not name.startswith(f"{prefix}."):
+        if isinstance(part, nn.Dropout) and not name.startswith(f"{exported.base_model_prefix}."):
             part.p = probability
     for key in ("classifier_dropout", "seq_classif_dropout"):
         if hasattr(exported.config, key):
@@ -150,14 +156,20 @@ def _tie(exported: PreTrainedModel) -> None:
             config.tie_word_embeddings = False
 
 
-def _set_generation(exported: PreTrainedModel, model: PEModel) -> None:
-    """Keep how a language model's own folder says to generate, such as the tokens that end a turn."""
+def _set_generation(exported: PreTrainedModel, model: PEModel, keep: bool) -> None:
+    """Keep how a language model's own folder says to generate, such as the tokens that end a turn.
+
+    Args:
+        exported: the exported model.
+        model: the model that it was made of.
+        keep: whether the exported model has what its folder said.
+    """
     if not exported.can_generate():
         return
     folder = str(getattr(model.backbone.config, "_name_or_path", "") or "/nowhere")
     if (Path(folder) / "generation_config.json").is_file():
         exported.generation_config = GenerationConfig.from_pretrained(folder)
-    else:
+    elif not keep or exported.generation_config is None:
         exported.generation_config = GenerationConfig.from_model_config(exported.config)
 
 

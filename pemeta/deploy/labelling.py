@@ -84,10 +84,7 @@ def classify(
         raise DataError(f"text {unknown[0] + 1} of {len(texts)} has no token in this vocabulary; remove it")
     types = encoded.get("token_type_ids") if spec.pairs else None
     rows = _logits(place, encoded["input_ids"], types)
-    return [
-        _ANSWERS[getattr(spec, "problem", "single_label")](text, row, spec.labels)
-        for text, row in zip(texts, rows, strict=True)
-    ]
+    return [_ANSWERS[spec.problem](text, row, spec.labels) for text, row in zip(texts, rows, strict=True)]
 
 
 def _one(text: str | tuple[str, str], logits: Tensor, labels: Sequence[str]) -> Classified:

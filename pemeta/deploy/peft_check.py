@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import warnings
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch import nn
 
+from pemeta.deploy.adapter_class import AdapterClass
 from pemeta.errors import ModelError, reason
 from pemeta.model.model_files import without_methods
 from pemeta.model.pe_model import PEModel
 from pemeta.model.same_outputs import differ, example, of_tokens, same_draws
-from pemeta.model.task_classes import Shell
 from pemeta.utils.hub import quiet
 from pemeta.utils.modules import modes_kept
 
@@ -24,18 +21,14 @@ _ADAPTERS = re.compile(r"\.(lora|ia3)_")
 """In the names of θ_a in PEFT; of other missing names peft makes new values, as of a head to be trained."""
 
 
-def check_in_peft(
-    model: PEModel, folder: Path, shell: Shell | None, maps: Sequence[nn.Linear], task: str | None, from_file: bool
-) -> None:
+def check_in_peft(model: PEModel, folder: Path, target: AdapterClass, task: str | None) -> None:
     """Load an adapter with peft, if that is installed, into the class that users load, and compare its outputs.
 
     Args:
         model: the model whose θ_a was written; it shares its parameters with the class for the moment.
         folder: the adapter's folder.
-        shell: the class; None for the backbone's own.
-        maps: linear maps of the class with the task's head, if it is part of what users load.
+        target: the class.
         task: the task, if its head is part of what users load.
-        from_file: whether the maps were written, rather than being the class's own.
 
     Raises:
         ModelError: peft does not load all of it, or its outputs are others.
@@ -53,7 +46,7 @@ def check_in_peft(
         ):
             warnings.simplefilter("always")
             model.eval()
-            found = _difference(model, folder, shell, [_emptied(one) if from_file else one for one in maps], task)
+            found = _difference(model, folder, target, task)
     except ModelError:
         raise
     except Exception as error:  # PEFT raises nearly anything here
@@ -64,7 +57,7 @@ def check_in_peft(
     lost = next((text for text in map(_text, said) if "missing adapter keys" in text and _ADAPTERS.search(text)), None)
     if lost is not None or found is not None:
         fault = "does not find all of θ_a" if found is None else f"computes other outputs (by up to {found:.2g})"
-        name = type(model.backbone if shell is None else shell.model).__name__
+        name = type(target.around(without_methods(model))).__name__
         raise ModelError(f"peft {fault} after loading what was written into {name}; save the task with save_task")
 
 
@@ -72,29 +65,16 @@ def _text(warning: warnings.WarningMessage) -> str:
     return str(warning.message)
 
 
-def _emptied(head: nn.Linear) -> nn.Linear:
-    """A linear map of zeros in the place of one, which peft has to fill from the file."""
-    empty = copy.deepcopy(head)
-    for parameter in empty.parameters():
-        parameter.data.zero_()
-    return empty
-
-
-def _difference(
-    model: PEModel, folder: Path, shell: Shell | None, maps: Sequence[nn.Linear], task: str | None
-) -> float | None:
+def _difference(model: PEModel, folder: Path, target: AdapterClass, task: str | None) -> float | None:
     """The largest difference between the outputs here and in PEFT, if it is more than rounding."""
     from peft import PeftModel
 
-    whole: nn.Module = without_methods(model)
-    if shell is not None:
-        whole = shell.fill(whole, *maps)
-    theirs = PeftModel.from_pretrained(whole, folder).eval()
+    theirs = PeftModel.from_pretrained(target.around(without_methods(model)), folder).eval()
     batch = example(model)
     if batch is None:
         return None
     inner = theirs.get_base_model()
-    backbone = inner if shell is None else getattr(inner, shell.prefix)
+    backbone = getattr(inner, target.prefix) if target.prefix else inner
     with same_draws(model.device):
         here = model.hidden_states(batch) if task is None else model(batch, task)
     with same_draws(model.device):

@@ -10,18 +10,17 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pemeta.deploy.class_heads import filled
+from pemeta.deploy.adapter_class import adapter_class
 from pemeta.deploy.peft_check import check_in_peft
 from pemeta.errors import ConfigError, ModelError, OutputError, PemetaError, counted, reason
-from pemeta.heads import CausalLMHead, TokenClassification
+from pemeta.heads import TokenClassification
 from pemeta.methods.base import PEMethod
 from pemeta.model.given import require_model
 from pemeta.model.model_files import check_replaceable
 from pemeta.model.pe_model import PEModel
-from pemeta.model.task_classes import BY_TASK_TYPE, Shell, class_of, place_of, shell_for
 from pemeta.typing import State
 from pemeta.utils.files import read_json, read_tensors, replaced_folder, write_json, write_tensors
-from pemeta.utils.modules import is_finite, modes_kept
+from pemeta.utils.modules import is_finite
 from pemeta.utils.signatures import checked
 
 CONFIG = "adapter_config.json"
@@ -70,36 +69,29 @@ def save_peft(
     config = _configuration(model)
     if task is not None and task_type is not None:
         raise ModelError(f"task_type {task_type!r} is for θ_a alone, but the task {task!r} was given too; omit one")
-    kind, shell, maps = _place(model, task, task_type)
+    target = adapter_class(model, task, task_type)
     names = model.method.peft_names(model.backbone)
     own = dict(model.backbone.named_parameters())
-    within = "" if shell is None else f"{shell.prefix}."
     tensors = {
-        f"{within}{theirs}": _as_theirs(theirs, own[ours].detach().cpu(), config) for ours, theirs in names.items()
+        f"{target.within}{theirs}": _as_theirs(theirs, own[ours].detach().cpu(), config)
+        for ours, theirs in names.items()
     }
     config |= {
         "base_model_name_or_path": None if base is None else str(base),
         "inference_mode": True,
-        "task_type": kind if task is not None or kind in _HEADLESS else None,
+        "task_type": target.kind if task is not None or target.kind in _HEADLESS else None,
     }
-    if kind == "CAUSAL_LM" and shell is not None and config["peft_type"] == "LORA":
-        config["target_modules"] = short_targets(config["target_modules"], shell)
-    stored = task is not None and any(parameter.dim() > 1 for parameter in model.head(task).parameters())
-    if shell is not None and maps and stored:
-        config["modules_to_save"] = list(dict.fromkeys(_saved_part(place, shell) for place in shell.places))
-        for place, one in zip(shell.places, maps, strict=True):
+    if target.kind == "CAUSAL_LM" and config["peft_type"] == "LORA":
+        config["target_modules"] = target.short_names(config["target_modules"])
+    if target.maps:
+        config["modules_to_save"] = target.saved_parts()
+        for place, one in target.maps.items():
             tensors |= {f"{place}.{name}": value.detach().cpu() for name, value in one.named_parameters()}
     check_replaceable(folder, CONFIG, "an adapter of PEFT")
     with replaced_folder(folder) as temporary:
         write_tensors(temporary / VALUES, {WITHIN + name: value for name, value in tensors.items()})
         write_json(temporary / CONFIG, config)
-        check_in_peft(model, temporary, shell, maps, task, from_file=stored)
-
-
-def _saved_part(place: str, shell: Shell) -> str:
-    """The part of a class that PEFT saves for one of its maps: one directly in the class, or in its backbone."""
-    first, _, rest = place.partition(".")
-    return rest.partition(".")[0] if first == shell.prefix else first
+        check_in_peft(model, temporary, target, task)
 
 
 def _configuration(model: PEModel) -> dict[str, Any]:
@@ -115,29 +107,6 @@ def _configuration(model: PEModel) -> dict[str, Any]:
         others = ", ".join(method.name for method in model.attached if method != model.method)
         raise ModelError(f"{others} is attached too, which PEFT's files cannot represent; detach it, or use save_task")
     return config
-
-
-def _place(model: PEModel, task: str | None, task_type: str | None) -> tuple[str | None, Shell | None, list[nn.Linear]]:
-    """PEFT's name of the kind of task, the class that users load (None for the backbone's own), and the head's maps."""
-    if task is None:
-        language = bool(model.tasks) and all(isinstance(model.head(one), CausalLMHead) for one in model.tasks)
-        kind = task_type or ("CAUSAL_LM" if language else "FEATURE_EXTRACTION")
-        if kind in BY_TASK_TYPE:
-            return kind, place_of(model.backbone, BY_TASK_TYPE[kind]), []
-        reads_tokens = getattr(model.backbone, "main_input_name", "input_ids") == "input_ids"
-        return kind if reads_tokens else None, None, []
-    spec = model.head_spec(task)
-    wanted = class_of(spec)
-    if wanted is None:
-        raise ModelError(
-            f"task {task!r} has the head {spec.name!r}, of which transformers has no equal; omit task to write θ_a "
-            "alone, or use save_task"
-        )
-    labels = getattr(spec, "labels", None)
-    shell = shell_for(model.backbone, wanted, None if labels is None else len(labels))
-    with modes_kept(model):
-        _, maps = filled(model, task, shell, model.backbone)
-    return wanted.task_type, shell, maps
 
 
 @checked()
@@ -188,22 +157,6 @@ def _load_values(method: PEMethod, backbone: PreTrainedModel, folder: Path, tens
         return method.load_peft(backbone, {_within_backbone(key, backbone): value for key, value in tensors.items()})
     except ModelError as error:
         raise ModelError(f"{folder / VALUES} {error}; save or copy the adapter again") from None
-
-
-def short_targets(paths: Sequence[str], shell: Shell) -> list[str]:
-    """The ends of names (``q_proj``) that select exactly these maps in a class, as servers of LoRA expect them.
-
-    Args:
-        paths: names of maps within the backbone, which are returned if no ends do.
-        shell: the class.
-    """
-    wanted = {f"{shell.prefix}.{path}" for path in paths}
-    known = [name for name, _ in shell.model.named_modules()]
-    for parts in (1, 2):
-        ends = sorted({".".join(path.split(".")[-parts:]) for path in paths})
-        if {name for name in known if any(name == end or name.endswith(f".{end}") for end in ends)} == wanted:
-            return ends
-    return list(paths)
 
 
 def _as_theirs(name: str, value: Tensor, config: Mapping[str, Any]) -> Tensor:

@@ -119,7 +119,7 @@ def _of_model(folder: Path, language: bool = False) -> Iterator[str]:
     if whole and prefix and not any(one.startswith(f"{prefix}.") for one in weights):
         yield f"the weights in {folder} are not named as in {name}: none begins with {prefix}."
     unlisted = sorted({file.name for file in folder.glob("*.safetensors")} - _weight_files(folder))
-    if unlisted:
+    if unlisted and not (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
         yield (
             f"{', '.join(unlisted)} would be read as weights of the model, because {folder} has no "
             f"{SAFE_WEIGHTS_INDEX_NAME}; save the model again"

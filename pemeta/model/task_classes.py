@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -18,7 +19,7 @@ from transformers import (
 )
 
 from pemeta.errors import ModelError, reason
-from pemeta.heads import CausalLM, HeadSpec, SequenceClassification, TokenClassification
+from pemeta.heads import CausalLM, HeadSpec, MaskedLM, SequenceClassification, TokenClassification
 from pemeta.utils.hub import quiet
 
 REMEDY = "keep the task as a folder (save_task)"
@@ -32,12 +33,12 @@ class TaskClass:
 
     Attributes:
         auto: the class that users load it with.
-        task_type: its name in PEFT's files.
+        task_type: its name in PEFT's files; None if it has none.
         what: the kind of task, in words.
     """
 
     auto: Any
-    task_type: str
+    task_type: str | None
     what: str
 
 
@@ -45,10 +46,11 @@ CLASSES: Mapping[type[HeadSpec], TaskClass] = {
     TokenClassification: TaskClass(AutoModelForTokenClassification, "TOKEN_CLS", "token classification"),
     SequenceClassification: TaskClass(AutoModelForSequenceClassification, "SEQ_CLS", "sequence classification"),
     CausalLM: TaskClass(AutoModelForCausalLM, "CAUSAL_LM", "causal language modelling"),
+    MaskedLM: TaskClass(AutoModelForMaskedLM, None, "masked language modelling"),
 }
 """The class for each kind of head."""
 BY_TASK_TYPE: Mapping[str, TaskClass] = {
-    **{found.task_type: found for found in CLASSES.values()},
+    **{found.task_type: found for found in CLASSES.values() if found.task_type is not None},
     "QUESTION_ANS": TaskClass(AutoModelForQuestionAnswering, "QUESTION_ANS", "question answering"),
 }
 """The classes by their names in PEFT's files."""

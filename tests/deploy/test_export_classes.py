@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from exported_models import BATCH, DECODERS, ENCODERS, IDS, LORA, TINY, close, trained
+from exported_models import BATCH, DECODERS, ENCODERS, IDS, LANGUAGE_MODELS, LORA, TINY, close, trained
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
     BertModel,
     ModernBertConfig,
     ModernBertModel,
@@ -15,9 +18,9 @@ from transformers import (
     pipeline,
 )
 
-from pemeta import PEModel, to_transformers
+from pemeta import PEMethod, PEModel, to_transformers
 from pemeta.errors import ModelError
-from pemeta.heads import CausalLM, SequenceClassification
+from pemeta.heads import CausalLM, MaskedLM, SequenceClassification
 from pemeta.utils.hub import quiet
 
 
@@ -130,3 +133,57 @@ def test_without_a_task_the_backbone_is_exported(tmp_path):
     mask = BATCH["attention_mask"].bool()
     with torch.no_grad():
         assert close(again(**BATCH).last_hidden_state[mask], model.hidden_states(BATCH)[mask])
+
+
+@pytest.mark.parametrize("method", [LORA, "full"], ids=str)
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_a_pretrained_output_is_exported_as_it_is(tmp_path, name, method):
+    model = trained(LANGUAGE_MODELS[name](), CausalLM(), method)
+    before = model.state()
+    plain = to_transformers(model, "t")
+    again = reloaded(plain, AutoModelForCausalLM, tmp_path)
+    mask = BATCH["attention_mask"].bool()
+    with torch.no_grad():
+        for one in (plain, again):
+            assert close(one(**BATCH).logits[mask], logits(model)[mask])
+        for parameter in plain.parameters():
+            parameter.add_(1)  # a model of its own
+    assert all(torch.equal(value, before[key]) for key, value in model.state().items())
+    tied = again.get_output_embeddings().weight is again.get_input_embeddings().weight
+    assert tied == getattr(model.backbone.config, "tie_word_embeddings", True)
+
+
+def test_a_masked_language_model(tmp_path):
+    model = trained(BertForMaskedLM(BertConfig(**TINY)), MaskedLM())
+    again = reloaded(to_transformers(model, "t"), AutoModelForMaskedLM, tmp_path)
+    mask = BATCH["attention_mask"].bool()
+    with torch.no_grad():
+        assert close(again(**BATCH).logits[mask], logits(model)[mask])
+
+
+@pytest.mark.parametrize(
+    ("problem", "named"), [("multi_label", "multi_label_classification"), ("regression", "regression")]
+)
+def test_what_a_head_is_trained_for_is_in_the_configuration(tmp_path, tokenizer, tiny_bert_dir, problem, named):
+    """So that a pipeline gives probabilities of each label, or the numbers."""
+    backbone = BertModel.from_pretrained(tiny_bert_dir, add_pooling_layer=False)
+    model = trained(backbone, SequenceClassification(labels=("a", "b"), pooling="first", problem=problem))
+    plain = to_transformers(model, "t", tokenizer)
+    assert plain.config.problem_type == named
+    encoded = tokenizer("Anna met Otto", return_tensors="pt")
+    with torch.no_grad():
+        expected = model({key: encoded[key] for key in ("input_ids", "attention_mask")}, "t")[0]
+    classify = pipeline("text-classification", model=plain, tokenizer=tokenizer, device="cpu", top_k=None)
+    found = {one["label"]: one["score"] for one in classify(["Anna met Otto"])[0]}
+    expected = expected.sigmoid() if problem == "multi_label" else expected
+    assert found == pytest.approx(dict(zip("ab", expected.tolist(), strict=True)), abs=1e-5)
+
+
+def test_a_chat_model_keeps_how_it_generates(tmp_path):
+    whole = LANGUAGE_MODELS["llama tied"]()
+    whole.generation_config.eos_token_id = [5, 7]
+    whole.save_pretrained(tmp_path / "base")
+    model = PEModel.from_pretrained(tmp_path / "base", PEMethod.parse(LORA), output="causal_lm")
+    model.add_head("t", CausalLM())
+    to_transformers(model, "t").save_pretrained(tmp_path / "plain")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "plain").generation_config.eos_token_id == [5, 7]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from exported_models import BATCH, DECODERS, ENCODERS, LORA, close, trained
+from exported_models import BATCH, DECODERS, ENCODERS, LANGUAGE_MODELS, LORA, close, trained
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
@@ -16,7 +16,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from pemeta import PEMethod, PEModel, save_peft, to_transformers, vllm_refusals
+from pemeta import PEModel, save_peft, to_transformers, vllm_refusals
 from pemeta.errors import ArgumentError, ModelError
 from pemeta.heads import CausalLM, SequenceClassification
 from pemeta.utils.hub import quiet
@@ -44,7 +44,8 @@ def test_theta_a_alone_acts_in_every_class(tmp_path, make, kind):
     with quiet(), torch.no_grad():
         base = AUTOS[kind].from_pretrained(tmp_path / "m").eval()
         theirs = peft.PeftModel.from_pretrained(base, tmp_path / "peft").eval()
-        assert theirs.peft_config["default"].task_type == kind
+        named = theirs.peft_config["default"].task_type
+        assert named == (kind if kind in ("FEATURE_EXTRACTION", "CAUSAL_LM") else None)  # others hold a head in PEFT
         inner = theirs.get_base_model()
         inner = inner if kind == "FEATURE_EXTRACTION" else getattr(inner, inner.base_model_prefix)
         found = inner(**BATCH).last_hidden_state
@@ -71,12 +72,30 @@ def test_sequence_classification_has_the_same_logits_in_transformers_with_peft(t
             assert not close(theirs(**BATCH).logits, model(BATCH, "t"))
 
 
-def language_model(folder, targets=("query", "value"), **options) -> PEModel:
-    """A language model with LoRA, saved with an adapter."""
-    model = trained(DECODERS["llama"](), CausalLM(vocab_size=30, output="own"), {**LORA, "targets": targets, **options})
+def language_model(folder, name="llama untied", targets=("query", "value"), **options) -> PEModel:
+    """A language model with LoRA, saved with its task's adapter."""
+    model = trained(LANGUAGE_MODELS[name](), CausalLM(), {**LORA, "targets": targets, **options})
     model.save_pretrained(folder / "m")
-    save_peft(model, folder / "peft", base=folder / "m")
+    save_peft(model, folder / "peft", "t", base=folder / "m")
     return model
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_a_primed_language_model_and_its_adapter_go_to_peft_as_they_are(tmp_path, name, alone):
+    model = language_model(tmp_path, name)
+    if alone:
+        save_peft(model, tmp_path / "peft")
+    with quiet():
+        base = AutoModelForCausalLM.from_pretrained(tmp_path / "m").eval()
+        theirs = peft.PeftModel.from_pretrained(base, tmp_path / "peft").eval()
+    with torch.no_grad():
+        assert close(theirs(**BATCH).logits[MASK], model(BATCH, "t")[MASK])
+        with theirs.disable_adapter():
+            assert not close(theirs(**BATCH).logits[MASK], model(BATCH, "t")[MASK])
+    prompt = BATCH["input_ids"][:1]
+    merged = to_transformers(model, "t").generate(prompt, max_new_tokens=8, do_sample=False)
+    assert torch.equal(theirs.generate(input_ids=prompt, max_new_tokens=8, do_sample=False), merged)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +106,7 @@ def language_model(folder, targets=("query", "value"), **options) -> PEModel:
     ],
 )
 def test_a_language_model_s_adapter_names_maps_as_servers_expect(tmp_path, targets, named):
-    language_model(tmp_path, targets)
+    language_model(tmp_path, targets=targets)
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert sorted(config["target_modules"]) == named
     assert config["task_type"] == "CAUSAL_LM"
@@ -112,19 +131,23 @@ def change(folder, **fields) -> None:
 
 @pytest.fixture
 def whole(tmp_path, tokenizer):
-    """A language model as a plain folder, and an adapter that servers take."""
-    model = language_model(tmp_path)
-    with torch.no_grad():
-        model.head("t").bias.zero_()
-    to_transformers(model, "t").save_pretrained(tmp_path / "base")
-    tokenizer.save_pretrained(tmp_path / "base")
+    """A primed language model's folder, and an adapter for it."""
+    language_model(tmp_path)
+    tokenizer.save_pretrained(tmp_path / "m")
     return tmp_path
 
 
-def test_what_servers_need_is_there(whole):
-    assert vllm_refusals(whole / "peft", whole / "base") == ()
-    assert vllm_refusals(whole / "base") == ()
-    assert vllm_refusals(str(whole / "peft"), base=str(whole / "base"), max_lora_rank=8) == ()
+def test_a_primed_folder_and_its_adapter_are_what_servers_need_as_they_are(whole):
+    assert (whole / "m" / "theta_a.safetensors").is_file()  # which no server may take for weights of the model
+    assert vllm_refusals(whole / "m") == vllm_refusals(whole / "peft") == ()
+    assert vllm_refusals(str(whole / "peft"), base=str(whole / "m"), max_lora_rank=8) == ()
+
+
+def test_so_is_a_merged_model(whole, tokenizer):
+    model = PEModel.from_pretrained(whole / "m")
+    model.add_head("t", CausalLM())
+    to_transformers(model, "t", tokenizer).save_pretrained(whole / "merged")
+    assert vllm_refusals(whole / "merged") == ()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +167,7 @@ def test_what_servers_need_is_there(whole):
 )
 def test_each_need_of_an_adapter(whole, fields, says):
     change(whole / "peft", **fields)
-    (found,) = vllm_refusals(whole / "peft", whole / "base")
+    (found,) = vllm_refusals(whole / "peft", whole / "m")
     assert found.startswith(says)
 
 
@@ -153,36 +176,26 @@ def test_adapters_for_another_class_are_found(whole):
     values = load_file(whole / "peft" / "adapter_model.safetensors")
     moved = {name.replace("base_model.model.model.", "base_model.model."): value for name, value in values.items()}
     save_file(moved, whole / "peft" / "adapter_model.safetensors")
-    (found,) = vllm_refusals(whole / "peft", whole / "base")
+    (found,) = vllm_refusals(whole / "peft", whole / "m")
     assert found.startswith("the adapter is for layers.0.self_attn.q_proj, which ")
     save_file(
         {**values, "base_model.model.lm_head.weight": torch.zeros(1)}, whole / "peft" / "adapter_model.safetensors"
     )
-    (found,) = vllm_refusals(whole / "peft", whole / "base")
+    (found,) = vllm_refusals(whole / "peft", whole / "m")
     assert found == "adapter_model.safetensors holds base_model.model.lm_head.weight, which is no part of a LoRA"
 
 
 def test_what_is_wrong_with_a_base(whole):
-    base = whole / "base"
-    save_file({"x": torch.zeros(1)}, base / "theta_a.safetensors")
+    base = whole / "m"
+    (base / "model.safetensors.index.json").unlink()
     for file in base.glob("tokenizer*"):
         file.unlink()
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaModel"]}))
     found = vllm_refusals(whole / "peft", base)
-    assert [one.partition(" ")[0] for one in found] == ["config.json", "theta_a.safetensors", str(base)]
+    assert [one.partition(" ")[0] for one in found] == ["config.json", "buffers.safetensors,", str(base)]
     (base / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"cannot read .*model\.safetensors: .*; write the folder again"):
         vllm_refusals(base)
     with pytest.raises(ModelError, match=r"has neither adapter_config\.json nor config\.json"):
         vllm_refusals(whole)
-
-
-def test_a_primed_folder_is_read_without_theta_a(tmp_path, tokenizer):
-    """Servers read every file of weights that no index leaves out."""
-    model = PEModel(DECODERS["llama"](), PEMethod.parse(LORA))
-    model.save_pretrained(tmp_path / "m", tokenizer=None)
-    tokenizer.save_pretrained(tmp_path / "m")
-    assert (tmp_path / "m" / "theta_a.safetensors").is_file()
-    assert vllm_refusals(tmp_path / "m") == ()
-    assert AutoModel.from_pretrained(tmp_path / "m").get_parameter("norm.weight").numel() == 8
