@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from pemeta.backbone.attention import PREFIXED, attention_of
 from pemeta.backbone.positions import position_ids, rotary, takes_positions
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import HookFunction, Inserted, Insertion
-from pemeta.methods.positions import PaddingLast, named_arguments
+from pemeta.methods.positions import PaddingLast, keeps_cache, named_arguments
 
 CHILD = "pemeta_prefix"
 
@@ -271,16 +270,10 @@ def _before(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, A
     moved = PADDING_LAST.before(given)
     if moved is given:
         return None
-    if _keeps_cache(backbone, given):  # later passes would not find the keys where they were moved to
+    if keeps_cache(backbone, given):  # later passes would not find the keys where they were moved to
         PADDING_LAST.leave()
         return None
     return (), moved
-
-
-def _keeps_cache(backbone: nn.Module, given: dict[str, Any]) -> bool:
-    """Whether a pass returns its keys and values for later passes."""
-    takes = "use_cache" in inspect.signature(backbone.forward).parameters
-    return takes and bool(given.get("use_cache", getattr(backbone.config, "use_cache", False)))
 
 
 def _after(backbone: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
