@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
 import torch
 from transformers import (
     BertConfig,
@@ -68,3 +72,8 @@ def trained(backbone: PreTrainedModel, head: HeadSpec, method=LORA) -> PEModel:
 
 def close(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.allclose(one, other, atol=1e-5, rtol=1e-5)
+
+
+def some(names: Iterable[Any], *kept: Any) -> list[Any]:
+    """Parameters of a test, of which all but some are among the long ones."""
+    return [name if name in kept else pytest.param(name, marks=pytest.mark.long) for name in names]

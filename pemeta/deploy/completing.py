@@ -5,17 +5,17 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, TextStreamer
 
 from pemeta.data.completions import encode_prompts
-from pemeta.deploy.generation import generate
 from pemeta.deploy.labelling import InPlace
 from pemeta.deploy.predictions import Completed, Prompt
 from pemeta.errors import ConfigError
+from pemeta.model.generation import Generator, completions, generate
 from pemeta.model.task_files import Prompting
 
 NEW_TOKENS = 128
@@ -37,19 +37,21 @@ def complete(
         ConfigError: the model has no room for that many tokens.
         DataError: a prompt is empty, or the template fails.
     """
-    ids = _encoded(place, prompts, new_tokens)
-    found: dict[int, Completed] = {}
-    order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-    defaults = _defaults(place, new_tokens)
-    ends = set(defaults.eos_token_id or ())
-    for start in range(0, len(order), place.batch_size):
-        chosen = order[start : start + place.batch_size]
-        made = _generated(place, [ids[i] for i in chosen], defaults, options)
-        for i, row in zip(chosen, made, strict=True):
-            kept = _until(row.tolist(), ends)
-            text = str(place.tokenizer.decode(kept, skip_special_tokens=True))
-            found[i] = Completed(prompts[i], text, len(kept) < len(row))
-    return [found[i] for i in range(len(ids))]
+    asked = _asked(place, prompts, new_tokens)
+    made = completions(
+        place.model,
+        place.task,
+        asked.ids,
+        max_new_tokens=asked.new,
+        stop=asked.ends,
+        batch_size=place.batch_size,
+        options=options,
+    )
+    texts = [str(place.tokenizer.decode(tokens, skip_special_tokens=True)) for tokens in made]
+    most = options.get("max_new_tokens", asked.new)
+    return [
+        Completed(prompt, text, len(tokens) < most) for prompt, text, tokens in zip(prompts, texts, made, strict=True)
+    ]
 
 
 def stream(place: InPlace, prompt: Prompt, new_tokens: int | None, options: Mapping[str, Any]) -> Iterator[str]:
@@ -67,18 +69,13 @@ def stream(place: InPlace, prompt: Prompt, new_tokens: int | None, options: Mapp
         ConfigError: the model has no room for that many tokens.
         DataError: the prompt is empty, or the template fails.
     """
-    ids = _encoded(place, [prompt], new_tokens)
+    asked = _asked(place, [prompt], new_tokens)
     pieces: queue.Queue[str | BaseException | None] = queue.Queue()
     left = _Left()
 
     def work() -> None:
         try:
-            own = {
-                **options,
-                "streamer": _Pieces(place.tokenizer, pieces),
-                "stopping_criteria": StoppingCriteriaList([left]),
-            }
-            _generated(place, ids, _defaults(place, new_tokens), own)
+            _run(place, asked, {**options, "stopping_criteria": StoppingCriteriaList([left])}, pieces)
         except BaseException as error:  # which belongs to the reader
             pieces.put(error)
         finally:
@@ -119,58 +116,52 @@ class _Left(StoppingCriteria):
         return torch.full((len(input_ids),), self.now.is_set(), device=input_ids.device)
 
 
-def _encoded(place: InPlace, prompts: Sequence[Prompt], new_tokens: int | None) -> list[Tensor]:
-    """Token ids of prompts as in training, which leave room for new ones."""
-    about = place.manifest.prompting or Prompting()
-    limit, new = place.tokenizer.model_max_length, _new_tokens(place, new_tokens)
-    positions = getattr(place.model.backbone.config.get_text_config(), "max_position_embeddings", None)
-    limit = min(limit, positions) if isinstance(positions, int) and positions > 0 else limit
+class _Asked(NamedTuple):
+    """What a model is asked for.
+
+    Attributes:
+        ids: token ids of prompts, as in training.
+        new: most new tokens, for which there is room.
+        ends: tokens that end a completion.
+    """
+
+    ids: tuple[Tensor, ...]
+    new: int
+    ends: tuple[int, ...]
+
+
+def _asked(place: InPlace, prompts: Sequence[Prompt], new_tokens: int | None) -> _Asked:
+    about, tokenizer = place.manifest.prompting or Prompting(), place.tokenizer
+    new = new_tokens or about.max_new_tokens or NEW_TOKENS
+    rooms = (Generator(place.model, place.task).room, tokenizer.model_max_length)
+    limit = int(min(2**31, *(room for room in rooms if room is not None)))
     if new >= limit:
         raise ConfigError(
             f"max_new_tokens must be less than the {limit} tokens that the model takes; found {new}; give fewer"
         )
-    room = int(min(limit - new, place.manifest.max_length or limit, 2**31))
     found = encode_prompts(
         prompts,
-        place.tokenizer,
-        room,
+        tokenizer,
+        min(limit - new, place.manifest.max_length or limit),
         template=about.template,
         template_options=about.template_options or None,
     )
-    return list(found.input_ids)
+    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return _Asked(found.input_ids, new, tuple(sorted({*about.end_ids, *own})))
 
 
-def _new_tokens(place: InPlace, new_tokens: int | None) -> int:
-    about = place.manifest.prompting or Prompting()
-    return new_tokens or about.max_new_tokens or NEW_TOKENS
-
-
-def _defaults(place: InPlace, new_tokens: int | None) -> GenerationConfig:
-    """Greedy decoding that ends where completions did in training."""
-    about, tokenizer = place.manifest.prompting or Prompting(), place.tokenizer
-    ends = {*about.end_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
-    pad = tokenizer.pad_token_id
-    return GenerationConfig(
-        max_new_tokens=_new_tokens(place, new_tokens),
-        do_sample=False,
-        eos_token_id=sorted(ends) or None,
-        pad_token_id=(min(ends) if ends else 0) if pad is None else pad,
+def _run(place: InPlace, asked: _Asked, options: Mapping[str, Any], pieces: queue.Queue[Any]) -> None:
+    """Generate for one prompt, with pieces of text as they come."""
+    ids = asked.ids[0][None].to(place.model.device)
+    pad = min(asked.ends, default=0)
+    defaults = GenerationConfig(
+        max_new_tokens=asked.new, do_sample=False, eos_token_id=list(asked.ends) or None, pad_token_id=pad
     )
-
-
-def _generated(
-    place: InPlace, ids: Sequence[Tensor], defaults: GenerationConfig, options: Mapping[str, Any]
-) -> list[Tensor]:
-    """The new tokens after each of some sequences, which are padded on the left."""
-    width, device = max(map(len, ids)), place.model.device
-    rows = torch.full((len(ids), width), int(defaults.pad_token_id or 0))
-    mask = torch.zeros_like(rows)
-    for i, one in enumerate(ids):
-        rows[i, width - len(one) :], mask[i, width - len(one) :] = one, 1
-    made = generate(place.model, place.task, rows.to(device), defaults, {"attention_mask": mask.to(device), **options})
-    return list(made[:, width:].cpu())
-
-
-def _until(ids: list[int], ends: set[int]) -> list[int]:
-    """Token ids before the first one that ends a completion."""
-    return ids[: next((i for i, one in enumerate(ids) if one in ends), len(ids))]
+    streamer = _Pieces(place.tokenizer, pieces)
+    generate(
+        place.model,
+        place.task,
+        ids,
+        defaults,
+        {"attention_mask": torch.ones_like(ids), "streamer": streamer, **options},
+    )

@@ -14,6 +14,7 @@ from pemeta.model.model_files import check_replaceable
 from pemeta.model.pe_model import PEModel
 from pemeta.model.task_classes import class_of
 from pemeta.utils.files import follow_umask, replaced_folder
+from pemeta.utils.hub import quiet
 
 FORMS = ("merged", "adapter")
 
@@ -50,7 +51,7 @@ def export_task(path: str | Path, out: Path, task: str | Path | None = None, for
             raise OutputError(f"{out} is a model saved by pemeta, which an export would replace; give another folder")
         check_replaceable(out, "config.json", "an exported model")
         merged = to_transformers(model, name, load_tokenizer(base))
-        with replaced_folder(out) as temporary:
+        with replaced_folder(out) as temporary, quiet():
             merged.save_pretrained(temporary)
             follow_umask(temporary)
         what, how = f"a {type(merged).__name__}", f"{auto}.from_pretrained({str(out)!r})"
