@@ -97,6 +97,8 @@ def completion_of(values: Mapping[str, Any], where: str) -> Completion:
     for column in ("prompt", "completion"):
         if column not in values:
             raise DataError(f"{where}: {_lacks(column, values)}")
+        if missing(values[column]):
+            raise DataError(f"{where}: the {column} is missing; give it a text, or remove the row")
     prompt, completion = values["prompt"], values["completion"]
     if isinstance(prompt, str) != isinstance(completion, str):
         raise DataError(
@@ -108,7 +110,7 @@ def completion_of(values: Mapping[str, Any], where: str) -> Completion:
         _check_learned(learned[-1], learned, where)
         return Completion(given, learned, where=where)
     _check_text(prompt, f"{where}: the prompt", "; text without a prompt is for task: language_model")
-    _check_text(completion, f"{where}: the completion", ", or remove the row: nothing would be learned from it")
+    _check_text(completion, f"{where}: the completion", "; give it a text, or remove the row: nothing would be learned")
     return Completion(prompt, completion, where=where)
 
 
@@ -118,11 +120,11 @@ def _lacks(column: str, values: Mapping[str, Any]) -> str:
 
 
 def _check_text(text: object, what: str, remedy: str) -> None:
-    problem = "is missing" if missing(text) else text_problem(text)
+    problem = text_problem(text)
     if problem is None and not str(text).strip():
         problem = "is empty"
     if problem is not None:
-        raise DataError(f"{what} {problem}{remedy if problem.startswith('is ') else ''}")
+        raise DataError(f"{what} {problem}{remedy if problem == 'is empty' else ''}")
 
 
 def _turns(given: object, where: str) -> tuple[Turn, ...]:

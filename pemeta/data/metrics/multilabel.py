@@ -19,7 +19,7 @@ class MultilabelMicroF1(Metric):
     """
 
     name: ClassVar[str] = "multilabel_micro_f1"
-    label: ClassVar[str] = "Micro F1"
+    label: ClassVar[str] = "micro F1"
     description: ClassVar[str] = "micro F1 over the labels of all examples, as scikit-learn counts it"
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
@@ -47,7 +47,7 @@ class MultilabelMacroF1(Metric):
     """
 
     name: ClassVar[str] = "multilabel_macro_f1"
-    label: ClassVar[str] = "Macro F1"
+    label: ClassVar[str] = "macro F1"
     description: ClassVar[str] = "the mean F1 of all labels, as scikit-learn counts it"
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
