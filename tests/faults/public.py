@@ -119,6 +119,7 @@ def of_model(name: str, /, **arguments: Any) -> None:
     BASES[f"PEModel.{name}"] = lambda stage: (getattr(stage.model(), name), dict(arguments))
 
 
+simple("Prompting", template="chat")
 simple("Sentence", words=("Anna", "met"), tags=("B-PER", "O"))
 simple("LabelSet", types=("PER", "LOC"))
 simple("Corpus", name="aa", labels=LABELS, train=[SENTENCE], validation=[SENTENCE], test=[SENTENCE])
