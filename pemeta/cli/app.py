@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pemeta.cli import algorithms, data, init, methods, plan, predict, report, run, schema, setup, validate
+from pemeta.cli import algorithms, data, export, init, methods, plan, predict, report, run, schema, setup, validate
 from pemeta.cli.verbs import Verbs
 
 COMPLETION = "_PEMETA_COMPLETE"
@@ -33,6 +33,7 @@ for verb in (
     data.data,
     plan.plan,
     predict.predict,
+    export.export,
     schema.schema,
 ):
     app.command()(verb)
