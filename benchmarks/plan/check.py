@@ -26,6 +26,7 @@ import torch
 from transformers import BertConfig, LlamaConfig, PreTrainedConfig
 
 from pemeta.backbone.loading import random_backbone_of
+from pemeta.backbone.output_kinds import OutputKind
 from pemeta.backbone.packed_passes import Padding
 from pemeta.estimate.cases import PrimingCase, TuningCase
 from pemeta.estimate.devices import find_device
@@ -117,6 +118,10 @@ class Case:
         return SEVEN_LABELS
 
     @property
+    def output(self) -> OutputKind | None:
+        return "causal_lm" if self.shape in LANGUAGE_MODELS else None
+
+    @property
     def padding(self) -> Padding:
         return "packed" if self.packed else "padded"
 
@@ -144,6 +149,7 @@ class Case:
             precision=self.precision,  # type: ignore[arg-type]
             checkpoint_layers=self.checkpoint,
             share=ASSUMED if self.packed else 1.0,
+            output=self.output,
         )
         method = PEMethod.parse(METHODS[self.method])
         if self.order == "finetuning":
@@ -174,7 +180,7 @@ def step_of(case: Case) -> Iterator[tuple[Callable[[], None], int]]:
     lengths = priced.shape.layout.lengths if case.packed else None
     data = Sentences(case.length, lengths)
     tasks = [replace(priced.shape.task(f"source {i}"), train=data) for i in range(case.tasks)]
-    backbone = random_backbone_of(case.configuration, case.shape, case.attention)
+    backbone = random_backbone_of(case.configuration, case.shape, case.attention, output=case.output)
     model = PEModel(backbone, PEMethod.parse(METHODS[case.method]))
     model.padding = case.padding
     model.autocast_dtype = {"fp32": None, "bf16": torch.bfloat16}[case.precision]

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from pemeta.backbone.loading import empty_backbone_of
+from pemeta.backbone.output_kinds import OutputKind
 from pemeta.backbone.packed_passes import Padding
 from pemeta.backbone.packing import ROOM, pack
 from pemeta.backbone.row_masks import Form
@@ -50,6 +51,7 @@ class Shape:
         checkpoint_layers: as in a configuration.
         share: share of a padded batch's positions that are tokens; the longest sentence has ``length``.
         padding: how batches run: their positions, and so time and memory, are those of rows where they are packed.
+        output: the kind of language model that the backbone is loaded as, whose output map heads may use.
         gpu: count what a GPU does otherwise than a CPU: AdamW and clipping work on all parameters in one operation,
             dropout is one operation that keeps a byte for each value, and fused attention has dropout of its own.
     """
@@ -64,6 +66,7 @@ class Shape:
     dtype: torch.dtype = torch.float32
     share: float = 1.0
     padding: Padding = "padded"
+    output: OutputKind | None = None
 
     @property
     def layout(self) -> Layout:
@@ -98,7 +101,8 @@ class Shape:
         """
         where = type(self.backbone).__name__
         with torch.device("meta"):
-            model = PEModel(empty_backbone_of(self.backbone, where, self.attention, self.dtype), methods[0])
+            backbone = empty_backbone_of(self.backbone, where, self.attention, self.dtype, self.output)
+            model = PEModel(backbone, methods[0])
             for method in methods[1:]:
                 model.attach(method)
             for task in tasks:
