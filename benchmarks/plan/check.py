@@ -180,7 +180,7 @@ def step_of(case: Case) -> Iterator[tuple[Callable[[], None], int]]:
     lengths = priced.shape.layout.lengths if case.packed else None
     data = Sentences(case.length, lengths)
     tasks = [replace(priced.shape.task(f"source {i}"), train=data) for i in range(case.tasks)]
-    backbone = random_backbone_of(case.configuration, case.shape, case.attention, output=case.output)
+    backbone = random_backbone_of(case.configuration, "LlamaConfig", case.attention, output=case.output)
     model = PEModel(backbone, PEMethod.parse(METHODS[case.method]))
     model.padding = case.padding
     model.autocast_dtype = {"fp32": None, "bf16": torch.bfloat16}[case.precision]

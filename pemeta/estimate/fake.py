@@ -22,7 +22,7 @@ from pemeta.backbone.packing import ROOM, pack
 from pemeta.backbone.row_masks import Form
 from pemeta.backbone.tokenizers import max_positions
 from pemeta.data.examples import Examples
-from pemeta.estimate.tokens import Layout, packs
+from pemeta.estimate.tokens import Layout, logits_of, packs
 from pemeta.experiments.build import DTYPES
 from pemeta.heads import CausalLM, HeadSpec, SequenceClassification, TokenClassification
 from pemeta.methods.base import PEMethod
@@ -107,6 +107,8 @@ class Shape:
                 model.attach(method)
             for task in tasks:
                 model.add_head(task.name, task.make_head)
+        if model.output is not None:
+            model.output.factored, model.output.plain = logits_of(self.backbone, self.output, methods[0])
         model.autocast_dtype = DTYPES[self.precision]
         if self.checkpoint_layers:
             model.checkpoint_layers()

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from pemeta.backbone.loading import random_backbone_of
+from pemeta.backbone.output_kinds import OutputKind
 from pemeta.backbone.packed_passes import Padding, pays
 from pemeta.backbone.packing import Plan, plan
 from pemeta.errors import PemetaError
@@ -119,6 +120,24 @@ def packs(backbone: PreTrainedConfig, attention: str | None, methods: Sequence[P
             model.attach(method)
         model.padding = "packed"
         return model.packs
+
+
+def logits_of(backbone: PreTrainedConfig, output: OutputKind | None, method: PEMethod) -> tuple[bool, bool]:
+    """Whether a language model's logits are a product, and nothing else, tried with random weights in one layer.
+
+    Taken to be so where no such model can be made.
+    """
+    small = copy.deepcopy(backbone)
+    text = small.get_text_config()
+    text.vocab_size, text.num_hidden_layers = min(FEW, text.vocab_size), 1
+    if isinstance(getattr(text, "layer_types", None), list):
+        text.layer_types = text.layer_types[:1]
+    try:
+        with torch.random.fork_rng(), quiet():
+            found = PEModel(random_backbone_of(small, type(backbone).__name__, output=output), method).output
+    except Exception:  # of whatever kind its code raises
+        found = None
+    return (True, True) if found is None else (found.factored, found.plain)
 
 
 def _with_few_tokens(backbone: PreTrainedConfig, attention: str | None) -> PreTrainedModel:
