@@ -9,6 +9,8 @@ from pemeta.data.corpus import Corpus as Corpus
 from pemeta.data.encoding import Encoded as Encoded
 from pemeta.data.encoding import encode as encode
 from pemeta.data.examples import Examples as Examples
+from pemeta.data.masked import EncodedMasked as EncodedMasked
+from pemeta.data.masked import encode_masked_language_model as encode_masked_language_model
 from pemeta.data.sentences import LabelSet as LabelSet
 from pemeta.data.sentences import Sentence as Sentence
 from pemeta.data.stored_sentences import store_sentences as store_sentences

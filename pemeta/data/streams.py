@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,12 @@ class Text:
         for words in self.read():
             sha.update(json.dumps(list(words)).encode())  # a word may hold any character
         return sha.hexdigest()[:12]
+
+
+def joined_text(texts: Sequence[Text]) -> Text:
+    """Several texts, one after the other."""
+    described = [text.described for text in texts]
+    return Text(lambda: chain.from_iterable(text.read() for text in texts), None if None in described else described)
 
 
 def stored_corpus(name: str, streams: Mapping[Split, Stream], limits: Mapping[str, int | None]) -> Corpus:

@@ -11,10 +11,12 @@ from pemeta.data.classes import checked_weights
 from pemeta.data.completions import EncodedCompletions
 from pemeta.data.encoding import Encoded
 from pemeta.data.examples import Examples
+from pemeta.data.masked import EncodedMasked
 from pemeta.data.texts import EncodedTexts
 from pemeta.errors import ConfigError, DataError, excerpt
-from pemeta.heads import CausalLM, Head, HeadSpec, SequenceClassification, TokenClassification
+from pemeta.heads import CausalLM, Head, HeadSpec, MaskedLM, SequenceClassification, TokenClassification
 from pemeta.heads.causal_lm import Output
+from pemeta.heads.masked_lm import MaskedOutput
 from pemeta.heads.sequence_classification import Pooling
 
 
@@ -88,16 +90,30 @@ class Task:
         return cls(name, train, head)
 
     @classmethod
-    def causal_lm(cls, name: str, train: EncodedBlocks | EncodedCompletions, output: Output = "tied") -> Task:
+    def causal_lm(cls, name: str, train: EncodedBlocks | EncodedCompletions, output: Output = "pretrained") -> Task:
         """Create a task with a :class:`~pemeta.CausalLMHead` for the vocabulary of its data.
 
         Args:
             name: name of the task.
             train: training examples, from :func:`~pemeta.encode_language_model` or :func:`~pemeta.encode_completions`.
-            output: ``tied`` to the backbone's word embeddings, or a matrix of the task's ``own``.
+            output: ``pretrained``: that of the language model which the backbone is a part of; ``tied`` to the
+                backbone's word embeddings, with a bias of the task's own; or a matrix of the task's ``own``.
         """
         _check_kind(name, train, CausalLM.name)
         return cls(name, train, CausalLM(vocab_size=len(train.outputs), output=output))
+
+    @classmethod
+    def masked_lm(cls, name: str, train: EncodedMasked, output: MaskedOutput = "auto") -> Task:
+        """Create a task with a :class:`~pemeta.MaskedLMHead` for the vocabulary of its data.
+
+        Args:
+            name: name of the task.
+            train: training examples, from :func:`~pemeta.encode_masked_language_model`.
+            output: ``pretrained``: that of the masked language model which the backbone is a part of; a ``new`` one; or
+                ``auto``, pretrained where the model carries one, and else new.
+        """
+        _check_kind(name, train, MaskedLM.name)
+        return cls(name, train, MaskedLM(vocab_size=len(train.outputs), output=output))
 
     @property
     def head_config(self) -> dict[str, Any] | None:

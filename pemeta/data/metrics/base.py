@@ -34,18 +34,23 @@ class Metric(Named):
     kind: ClassVar[str] = "metric"
 
     label: ClassVar[str]
-    """The name in tables and on the terminal, such as ``F1``."""
+    """The name in tables and on the terminal as it is within a sentence, such as ``F1`` or ``accuracy``."""
     description: ClassVar[str]
     """What the values are, in a sentence of a report, such as ``entity-level micro F1 as seqeval counts it``."""
     higher_is_better: ClassVar[bool] = True
     percent: ClassVar[bool] = True
     """Whether values are fractions from 0 to 1, which tables show in percent."""
+    decimals: ClassVar[int] = 1
+    """Digits after the point with which values are shown, in percent where they are."""
     reads: ClassVar[Reads] = "predictions"
     """What :meth:`outcomes` gets as ``predicted``."""
 
     @abstractmethod
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
         """What is known of each of N examples.
+
+        A column ``gold``, if there is one, is what the data says, whatever is predicted: two runs whose ``gold``
+        differs were not tested on the same examples.
 
         Args:
             gold: what each should be, in terms of the data.
@@ -86,8 +91,8 @@ class Metric(Named):
         """
 
     def shown(self, value: float) -> str:
-        """A value as text: in percent, or with three digits."""
-        return f"{100 * value:.1f}" if self.percent else f"{value:.3g}"
+        """A value as text, in percent where it is a fraction."""
+        return f"{100 * value if self.percent else value:.{self.decimals}f}"
 
 
 class TaskScores(ABC):

@@ -70,7 +70,7 @@ class Accuracy(Metric):
     """
 
     name: ClassVar[str] = "accuracy"
-    label: ClassVar[str] = "Accuracy"
+    label: ClassVar[str] = "accuracy"
     description: ClassVar[str] = "the share of examples predicted right"
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
@@ -117,7 +117,7 @@ class MacroF1(_OfClasses):
     """
 
     name: ClassVar[str] = "macro_f1"
-    label: ClassVar[str] = "Macro F1"
+    label: ClassVar[str] = "macro F1"
     description: ClassVar[str] = "the mean F1 of the classes that occur, as scikit-learn counts it"
 
     def value(self, outcomes: Mapping[str, Floats], weights: Floats) -> Floats:  # noqa: D102 - inherited
@@ -148,6 +148,7 @@ class MatthewsCorrelation(_OfClasses):
     label: ClassVar[str] = "MCC"
     description: ClassVar[str] = "Matthews' correlation coefficient, as scikit-learn computes it"
     percent: ClassVar[bool] = False
+    decimals: ClassVar[int] = 3
 
     def value(self, outcomes: Mapping[str, Floats], weights: Floats) -> Floats:  # noqa: D102 - inherited
         both, gold, predicted = _counts(outcomes, weights)

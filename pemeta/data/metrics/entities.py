@@ -149,7 +149,7 @@ class EntityPrecision(_OfEntities):
     """
 
     name: ClassVar[str] = "precision"
-    label: ClassVar[str] = "Precision"
+    label: ClassVar[str] = "precision"
     description: ClassVar[str] = "the share of predicted entities with the right type and boundaries"
 
     def value(self, outcomes: Mapping[str, Floats], weights: Floats) -> Floats:  # noqa: D102 - inherited
@@ -164,7 +164,7 @@ class EntityRecall(_OfEntities):
     """
 
     name: ClassVar[str] = "recall"
-    label: ClassVar[str] = "Recall"
+    label: ClassVar[str] = "recall"
     description: ClassVar[str] = "the share of the entities that were found, with the right type and boundaries"
 
     def value(self, outcomes: Mapping[str, Floats], weights: Floats) -> Floats:  # noqa: D102 - inherited

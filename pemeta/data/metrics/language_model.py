@@ -52,6 +52,7 @@ class _OfTokens(Metric):
 
     higher_is_better: ClassVar[bool] = False
     percent: ClassVar[bool] = False
+    decimals: ClassVar[int] = 3
     reads: ClassVar[Reads] = "log_probabilities"
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
@@ -74,7 +75,7 @@ class Loss(_OfTokens):
     """
 
     name: ClassVar[str] = "loss"
-    label: ClassVar[str] = "Loss"
+    label: ClassVar[str] = "loss"
     description: ClassVar[str] = "the mean negative log-likelihood of a predicted token, in nats"
 
 
@@ -86,8 +87,9 @@ class Perplexity(_OfTokens):
     """
 
     name: ClassVar[str] = "perplexity"
-    label: ClassVar[str] = "Perplexity"
+    label: ClassVar[str] = "perplexity"
     description: ClassVar[str] = "the exponential of the mean negative log-likelihood of a predicted token"
+    decimals: ClassVar[int] = 2
 
     def value(self, outcomes: Mapping[str, Floats], weights: Floats) -> Floats:  # noqa: D102 - inherited
         with np.errstate(over="ignore"):  # infinite

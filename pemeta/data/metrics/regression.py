@@ -17,6 +17,7 @@ class _OfNumbers(Metric):
     """A metric from the number that each example should have and the one that is predicted."""
 
     percent: ClassVar[bool] = False
+    decimals: ClassVar[int] = 3
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
         """The ``gold`` and the ``predicted`` number of each example."""
@@ -32,7 +33,7 @@ class Pearson(_OfNumbers):
     """
 
     name: ClassVar[str] = "pearson"
-    label: ClassVar[str] = "Pearson"
+    label: ClassVar[str] = "Pearson correlation"
     description: ClassVar[str] = "Pearson's correlation with the right numbers"
 
     def value(self, outcomes: Mapping[str, Floats], weights: Floats) -> Floats:  # noqa: D102 - inherited
@@ -47,12 +48,12 @@ class Spearman(_OfNumbers):
     """
 
     name: ClassVar[str] = "spearman"
-    label: ClassVar[str] = "Spearman"
+    label: ClassVar[str] = "Spearman correlation"
     description: ClassVar[str] = "Spearman's correlation with the right numbers"
 
     def value(self, outcomes: Mapping[str, Floats], weights: Floats) -> Floats:  # noqa: D102 - inherited
-        ranks = (_ranks(outcomes[name], weights) for name in ("gold", "predicted"))
-        return _correlation(*ranks, weights)
+        gold, predicted = (_ranks(outcomes[name], weights) for name in ("gold", "predicted"))
+        return _correlation(gold, predicted, weights)
 
 
 class MeanSquaredError(_OfNumbers):

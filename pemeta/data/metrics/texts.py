@@ -32,7 +32,7 @@ class ExactMatch(Metric):
     """
 
     name: ClassVar[str] = "exact_match"
-    label: ClassVar[str] = "Exact match"
+    label: ClassVar[str] = "exact match"
     description: ClassVar[str] = "the share of texts equal to the right one"
 
     ignore_case: bool = False
