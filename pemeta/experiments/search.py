@@ -1,4 +1,4 @@
-"""The hyper-parameter search: the choice among candidate values by F1 on validation data."""
+"""The hyper-parameter search: the choice among candidate values by scores on validation data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pemeta.errors import OutputError
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.setting import candidate_name
 from pemeta.reporting.choices import Choice
+from pemeta.reporting.grid import scale_of
 from pemeta.reporting.records import Record
+from pemeta.reporting.scale import Scale
 from pemeta.utils.files import read_json
 
 CHOSEN = "chosen.json"
@@ -32,7 +34,8 @@ def choose(config: GridConfig, records: Sequence[Record], diverged: Collection[R
     """
     search = config.to_search
     assert search is not None  # there is something to search
-    runs = {Run(record.setting, record.target, record.seed): record.validation_f1 for record in records}
+    runs = {Run(record.setting, record.target, record.seed): record.validation_score for record in records}
+    scale = scale_of(records, of="validation_metric")
     choices = {}
     for name, setting in config.settings.items():
         means: dict[str, float] = {}
@@ -46,7 +49,7 @@ def choose(config: GridConfig, records: Sequence[Record], diverged: Collection[R
                 break
         if means:
             lost = tuple(candidate for candidate in candidates if candidate not in means)
-            choices[name] = replace(_best(name, setting.candidates, means), diverged=lost)
+            choices[name] = replace(_best(name, setting.candidates, means, scale), diverged=lost)
     return choices
 
 
@@ -61,7 +64,8 @@ def read_choices(path: Path, config: GridConfig) -> dict[str, Choice]:
         try:
             raw = found[name]
             lists = {key: tuple(raw[key]) for key in ("at_edge", "diverged")}
-            choice = Choice(name, dict(raw["values"]), dict(raw["f1"]), **lists)
+            metric, scores = ("f1", raw["f1"]) if "f1" in raw else (str(raw["metric"]), raw["scores"])
+            choice = Choice(name, dict(raw["values"]), metric, dict(scores), **lists)
         except (KeyError, TypeError, ValueError):
             continue
         if choice.values in setting.candidates:
@@ -74,11 +78,11 @@ def with_choices(config: GridConfig, choices: Mapping[str, Choice]) -> GridConfi
     return config.chosen({name: choice.values for name, choice in choices.items()})
 
 
-def _best(setting: str, candidates: Sequence[dict[str, Any]], means: Mapping[str, float]) -> Choice:
-    ranked = sorted(means, key=lambda name: -means[name])  # stable: of equals the first
+def _best(setting: str, candidates: Sequence[dict[str, Any]], means: Mapping[str, float], scale: Scale) -> Choice:
+    ranked = sorted(means, key=lambda name: means[name], reverse=scale.metric.higher_is_better)  # of equals the first
     values = next(values for values in candidates if candidate_name(setting, values) == ranked[0])
     edge = tuple(key for key, value in values.items() if _is_edge(value, [one[key] for one in candidates]))
-    return Choice(setting, values, {name: means[name] for name in ranked}, edge)
+    return Choice(setting, values, scale.metric.name, {name: means[name] for name in ranked}, edge)
 
 
 def _is_edge(value: Any, tried: Sequence[Any]) -> bool:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # takes half a second to import
 
 CSV = "records.csv"
 """The file's name in an output folder."""
-NO_COLUMN = ("correct", "predicted", "gold", "unseen", "validation_curve")
-"""Fields of a record with a value per sentence or per epoch, which do not fit into a cell."""
+NO_COLUMN = ("outcomes", "unseen", "validation_curve")
+"""Fields of a record with a value per example or per epoch, which do not fit into a cell."""
 DTYPES = {bool: ("bool", "boolean"), int: ("int64", "Int64"), float: ("float64", "float64")}
 """The dtype of a column, and the one of a column with missing values."""
 
@@ -29,15 +29,17 @@ DTYPES = {bool: ("bool", "boolean"), int: ("int64", "Int64"), float: ("float64",
 def load_records(folder: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     """The records of an output folder as a table with one row per fine-tuning run.
 
-    The columns are the fields of a :class:`~pemeta.reporting.records.Record`, in its order and units: scores (``f1``,
-    ``precision``, ``recall``, ``f1_unseen``, ``validation_f1``, ``f1_per_type.PER`` ...) and ``fraction_adapted`` are
-    fractions from 0 to 1, ``seconds`` and ``priming_seconds`` are wall time in seconds, ``num_...`` are counts.
+    The columns are the fields of a :class:`~pemeta.reporting.records.Record`, in its order and units: ``score`` is the
+    main metric, whose name is in ``metric``; ``seconds`` and ``priming_seconds`` are wall time in seconds, ``num_...``
+    are counts.
 
+    - Every score has a column of its name: ``f1``, ``precision`` and ``recall`` of entities, or ``accuracy``; it is
+      ``scores.NAME`` if the name is that of another column. What is shown in percent is a fraction from 0 to 1.
     - Nested fields are flattened with dots: ``config.finetuning.lr``, ``config.priming.outer_steps``,
       ``packages.torch``, ``hardware.device``.
     - ``sources`` is one text, such as ``en, es``; a list in ``config`` is its JSON text, such as ``["PER", "ORG"]``.
-    - The counts of each test sentence (``correct``, ``predicted``, ``gold``, ``unseen``) and ``validation_curve`` have
-      no column; :func:`~pemeta.reporting.records.read_records` has them.
+    - What is known of each test example (``outcomes``, ``unseen``) and ``validation_curve`` have no column;
+      :func:`~pemeta.reporting.records.read_records` has them.
     - What a record does not have is a missing value: ``priming_seconds`` without priming, or a configuration's key
       that is newer than the record. Integers and booleans with missing values are of pandas' nullable dtypes.
 
@@ -105,9 +107,16 @@ def _read(folder: Path) -> list[Record]:
 def _columns(record: Record) -> Iterator[tuple[str, Any]]:
     """The names and values of a record's row."""
     for name in Record.model_fields:
-        if name not in NO_COLUMN:
-            value = getattr(record, name)
+        value = getattr(record, name)
+        if name == "scores":
+            yield from ((name_of_score(score), number) for score, number in value.items())
+        elif name not in NO_COLUMN:
             yield from _flat(name, (", ".join(value) or None) if isinstance(value, tuple) else value)
+
+
+def name_of_score(name: str) -> str:
+    """The column of a score; that of a field of a record is the field's."""
+    return f"scores.{name}" if name in Record.model_fields else name
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -124,7 +133,10 @@ def _in_order(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     A null where another record has a mapping, such as ``config.priming`` without priming, gets no column of its own:
     the mapping's columns are missing there.
     """
-    first = {name: place for place, name in enumerate(Record.model_fields)}
+    first = {name: float(place) for place, name in enumerate(Record.model_fields)}
+    # Scores stand where a record has them.
+    own = [name for row in rows for name in row if name.partition(".")[0] not in first]
+    first |= {name: first["scores"] + place / (1 + len(own)) for place, name in enumerate(dict.fromkeys(own), 1)}
     for name in (name for row in rows for name in row):
         for prefix in _prefixes(name):
             first.setdefault(prefix, len(first))

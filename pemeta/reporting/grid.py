@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pemeta.errors import OutputError
 from pemeta.reporting.records import Record
+from pemeta.reporting.scale import Scale, metric_named
 
 GROUPS = ("Without priming", "With priming")
 RUN_KEYS = ("target", "seed")
@@ -54,6 +55,39 @@ class Grid:
     def split(self) -> str:
         """The split that was scored: ``test``, or ``validation`` in a search."""
         return " and ".join(sorted({record.scored_on for record in self.all_records()})) or "test"
+
+    @property
+    def unit(self) -> str:
+        """The word for a test example."""
+        return unit_of(self.all_records())
+
+    @property
+    def units(self) -> str:
+        """The word for test examples."""
+        return f"{self.unit}s"
+
+    @property
+    def scale(self) -> Scale:
+        """How the scores are shown, which are of one metric."""
+        return scale_of(self.all_records())
+
+    def by_metric(self) -> tuple[Grid, ...]:
+        """The grid of each metric, with the settings and targets that have no records of the others alone."""
+        metrics = tuple(dict.fromkeys(record.metric for record in self.all_records()))
+        if len(metrics) < 2:
+            return (self,)
+        settings: dict[str, set[str]] = {}
+        targets: dict[str, set[str]] = {}
+        for record in self.all_records():
+            settings.setdefault(record.setting, set()).add(record.metric)
+            targets.setdefault(record.target, set()).add(record.metric)
+        return tuple(
+            self.part(
+                [name for name in self.settings if metric in settings.get(name, {metric})],
+                [name for name in self.targets if metric in targets.get(name, {metric})],
+            )
+            for metric in metrics
+        )
 
     def rows(self) -> Iterator[tuple[str, Record, tuple[Record, ...]]]:
         """Yield (group, first record, all records) of each setting with records, in the order of the tables."""
@@ -106,6 +140,30 @@ def make_grid(records: Sequence[Record], planned: Planned) -> Grid:
     return Grid(by_setting, settings, targets, runs)
 
 
+def unit_of(records: Iterable[Record]) -> str:
+    """The word for a test example of some records."""
+    found = {record.unit for record in records}
+    return found.pop() if len(found) == 1 else "example"
+
+
+def scale_of(records: Iterable[Record], of: Literal["metric", "validation_metric"] = "metric") -> Scale:
+    """How the scores of some records are shown, those of test or of validation examples.
+
+    Raises:
+        OutputError: they are of several metrics, or of one that nobody knows.
+    """
+    found: dict[str, Record] = {}
+    for record in records:
+        found.setdefault(getattr(record, of), record)
+    if len(found) > 1:
+        (one, first), (other, second), *_ = found.items()
+        raise OutputError(
+            f"scores of different metrics cannot be compared: {first.filename} has {one} and {second.filename} has "
+            f"{other}; compare settings on tasks of one kind"
+        )
+    return Scale(metric_named(next(iter(found), "f1")))
+
+
 def _ordered(found: Iterable[str], first: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*first, *sorted(found)]))
 
@@ -133,6 +191,7 @@ def _check_same_setting(records: Sequence[Record]) -> None:
                 "remove one of them"
             )
         seen.add(run)
+    scale_of(records)
 
 
 def _shared_config(record: Record) -> dict[str, Any]:

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, NonNegativeInt, PlainSerializer, ValidationError
+from pydantic import BeforeValidator, NonNegativeInt, PlainSerializer, ValidationError, model_validator
 
 from pemeta.errors import OutputError
+from pemeta.reporting.old_records import is_old, upgraded
+from pemeta.reporting.scale import metric_named
 from pemeta.utils.digests import slug
 from pemeta.utils.files import read_json, write_json
 from pemeta.utils.registry import Frozen, describe
 from pemeta.utils.signatures import checked
 
 
-def _as_text(counts: tuple[int, ...]) -> str:
-    """Counts as one line of the file, instead of one line per number."""
-    return " ".join(map(str, counts))
+def _as_text(numbers: Sequence[float]) -> str:
+    """Numbers as one line of the file, instead of one line each; whole ones without a point."""
+    return " ".join(str(int(number)) if float(number).is_integer() else repr(float(number)) for number in numbers)
 
 
 def _from_text(value: Any) -> Any:
-    return [int(count) for count in value.split()] if isinstance(value, str) else value
+    """The numbers of such a line, whole ones as integers."""
+    if not isinstance(value, str):
+        return value
+    return [int(number) if number.lstrip("-").isdigit() else float(number) for number in value.split()]
 
 
 Counts: TypeAlias = Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_from_text), PlainSerializer(_as_text)]
+Numbers: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_from_text), PlainSerializer(_as_text)]
 
 
 class Record(Frozen):
     """The outcome of fine-tuning and testing one setting on one target with one seed.
 
-    Scores are fractions from 0 to 1; ``fraction_adapted`` is what a task stores (θ_a and its head) over all
-    parameters of the model with that head; ``seconds`` is wall time of fine-tuning and evaluation.
+    Scores are values of metrics: those that tables show in percent are fractions from 0 to 1 here, and a loss is not
+    negated. ``fraction_adapted`` is what a task stores (θ_a and its head) over all parameters of the model with that
+    head; ``seconds`` is wall time of fine-tuning and evaluation. A file of before there were several kinds of task is
+    read as a record of token classification.
     """
 
     setting: str
@@ -44,29 +53,46 @@ class Record(Frozen):
     sources: tuple[str, ...]
     target: str
     seed: int
-    f1: float
-    precision: float
-    recall: float
-    f1_per_type: dict[str, float]
-    f1_unseen: float
-    """F1 on the test sentences whose words are not also a training sentence of the target or of a source."""
+    task: str
+    """The kind of task, by its name in a configuration."""
+    unit: str
+    """The word for a test example, such as ``sentence``."""
+    metric: str
+    """The main metric, by its name."""
+    score: float
+    """The main metric of all test examples."""
+    scores: dict[str, float]
+    """Every metric of all test examples, the main one among them, by name."""
+    scores_by: dict[str, float]
+    """The main metric of each class, entity type or other part of the test examples by itself."""
+    by: str = ""
+    """What they are, such as ``F1 per entity type``."""
+    score_unseen: float | None
+    """The main metric of the test examples that are not also a training example of the target or of a source, by what
+    the kind of task compares; None if there are none."""
     num_unseen: int
-    correct: Counts
-    """Entities found with the right type and boundaries in each test sentence; micro F1 follows from these three."""
-    predicted: Counts
-    gold: Counts
+    outcomes: dict[str, Numbers]
+    """What the main metric needs to know of each test example, by column: it can be computed again on any sample of
+    them. A column ``gold`` is what the data says, whatever was predicted."""
     unseen: Counts
-    """Indices of the test sentences that ``f1_unseen`` is computed on."""
-    validation_f1: float
+    """Indices of the test examples that ``score_unseen`` is computed on."""
+    test_digest: str | None = None
+    """Digest of the test examples; None in files of before it was kept."""
+    validation_metric: str
+    """The metric of validation examples, by which epochs are compared."""
+    validation_score: float
+    """The best one of ``validation_curve``."""
     validation_curve: tuple[float, ...]
-    """F1 on the validation sentences after each epoch of fine-tuning."""
+    """The metric of the validation examples after each epoch of fine-tuning."""
     steps_per_epoch: int
     """Fine-tuning steps per epoch."""
     best_epoch: int
     num_train: int
     num_test: int
     num_truncated: int
-    """Test sentences longer than ``max_length``; the words cut off are scored as ``O``."""
+    """Test examples longer than ``max_length``, which were cut."""
+    cut: str = ""
+    """What becomes of what is cut off, such as ``cut words count as O``."""
     num_adapted: int
     fraction_adapted: float
     seconds: float
@@ -76,11 +102,11 @@ class Record(Frozen):
     skipped_priming_steps: int = 0
     """Outer steps of priming skipped for the same reason."""
     packed: bool = False
-    """Whether the backbone ran on rows of sentences in fine-tuning, where ``padding`` asked for it."""
+    """Whether the backbone ran on rows of examples in fine-tuning, where ``padding`` asked for it."""
     packed_priming: bool = False
     """The same of priming."""
     gradient_sentences: int | None
-    """Source sentences whose loss contributed to θ_p's gradient, counted as often as seen; None without priming."""
+    """Source examples whose loss contributed to θ_p's gradient, counted as often as seen; None without priming."""
     config: dict[str, Any]
     """The resolved configuration of this one run."""
     digest: str
@@ -90,6 +116,12 @@ class Record(Frozen):
     packages: dict[str, str]
     hardware: dict[str, str | int]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_old_files(cls, value: Any) -> Any:
+        """Take a record of entities' F1, as it was when there was no other metric."""
+        return upgraded(value) if isinstance(value, dict) and is_old(value) else value
+
     @property
     def scored_on(self) -> str:
         """The split that the scores are of, which is ``test``, or ``validation`` in a search.
@@ -97,6 +129,12 @@ class Record(Frozen):
         It is in ``config`` alone: a field of its own would be missing in the records that exist.
         """
         return str(self.config.get("scored_on", "test"))
+
+    @property
+    def summary(self) -> str:
+        """Name and value of the main metric, for the terminal."""
+        metric = metric_named(self.metric)
+        return f"{metric.label} {metric.shown(self.score)}"
 
     @property
     def filename(self) -> str:

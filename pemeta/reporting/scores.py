@@ -8,6 +8,7 @@ from typing import Any
 from pemeta.errors import counted
 from pemeta.reporting.grid import Grid
 from pemeta.reporting.records import Record
+from pemeta.reporting.scale import capitalised
 from pemeta.reporting.spec import Reference, TableSpec
 from pemeta.reporting.tables import (
     MISSING,
@@ -28,11 +29,18 @@ MAX_LISTED = 8
 """The number of incomplete cells that a note names; it counts the rest."""
 
 
-def main_table(whole: Grid, spec: TableSpec) -> Table:
-    """The table of F1 in percent, settings × targets and their mean, and of what a task stores."""
-    grid = whole.part(spec.settings, spec.targets)
-    title = spec.title or f"F1 on all {grid.split} sentences, in percent"
-    scores = _score_table(grid, title, lambda record: record.f1)
+def main_tables(whole: Grid, spec: TableSpec) -> list[Table]:
+    """The table of scores, settings × targets and their mean, and of what a task stores; one for each metric."""
+    parts = whole.part(spec.settings, spec.targets).by_metric()
+    return [_main_table(grid, spec, alone=len(parts) == 1) for grid in parts]
+
+
+def _main_table(grid: Grid, spec: TableSpec, alone: bool) -> Table:
+    scale = grid.scale
+    title = f"{scale.title} on all {grid.split} {grid.units}{scale.in_percent}"
+    if spec.title:
+        title = spec.title if alone else f"{spec.title}: {scale.label}{scale.in_percent}"
+    scores = _score_table(grid, title, lambda record: record.score)
     stored = [Cell(_fractions(records)) for _, _, records in grid.rows()]
     rows = [Row(row.group, row.label, (cell, *row.cells)) for row, cell in zip(scores.rows, stored, strict=True)]
     notes = ["Stored: the share of all parameters that must be kept for each task.", *_gaps(grid), *spec.notes]
@@ -42,10 +50,10 @@ def main_table(whole: Grid, spec: TableSpec) -> Table:
 def reference_table(reference: Reference) -> Table:
     """The table of published numbers, unchanged, and their mean."""
     rows = []
-    digits = decimals(f1 for numbers in reference.rows.values() for f1 in numbers)
+    digits = decimals(score for numbers in reference.rows.values() for score in numbers)
     for label, numbers in reference.rows.items():
-        mean = None if None in numbers else sum(f1 for f1 in numbers if f1 is not None) / len(numbers)
-        cells = [Cell(MISSING if f1 is None else f"{f1:.{digits}f}") for f1 in (*numbers, mean)]
+        mean = None if None in numbers else sum(score for score in numbers if score is not None) / len(numbers)
+        cells = [Cell(MISSING if score is None else f"{score:.{digits}f}") for score in (*numbers, mean)]
         rows.append(Row("Published, not from this run", label, tuple(cells)))
     notes = (
         reference.note or "Other model, other data: not directly comparable.",
@@ -54,13 +62,22 @@ def reference_table(reference: Reference) -> Table:
     return Table(f"For comparison: {reference.title}", (*reference.columns, "Mean"), tuple(rows), notes)
 
 
-def unseen_table(whole: Grid, spec: TableSpec) -> Table:
-    """The table of F1 on sentences that are not also training sentences; a run without any has no score."""
-    grid = whole.part(spec.settings, spec.targets)
-    title = f"{of_table(spec)}F1 on unseen {grid.split} sentences, in percent"
-    scored = _score_table(grid, title, lambda record: record.f1_unseen if record.num_unseen else None, unseen=True)
-    counts = sentence_counts(grid, lambda record: record.num_unseen)
-    note = f"Unseen: sentences whose words are not also a training sentence of the target or a source: {counts}."
+def unseen_tables(whole: Grid, spec: TableSpec) -> list[Table]:
+    """The table of scores on examples that are not also training examples, for each metric.
+
+    A run without any has no score.
+    """
+    return [_unseen_table(grid, spec) for grid in whole.part(spec.settings, spec.targets).by_metric()]
+
+
+def _unseen_table(grid: Grid, spec: TableSpec) -> Table:
+    scale, units, unit = grid.scale, grid.units, grid.unit
+    title = f"{of_table(spec)}{scale.title} on unseen {grid.split} {units}{scale.in_percent}"
+    scored = _score_table(grid, title, lambda record: record.score_unseen, unseen=True)
+    counts = example_counts(grid, lambda record: record.num_unseen)
+    # Tags do not tell two sentences apart.
+    what = "sentences whose words are" if unit == "sentence" else f"{units} that are"
+    note = f"Unseen: {what} not also a training {unit} of the target or a source: {counts}."
     return Table(scored.title, scored.columns, scored.rows, (note,))
 
 
@@ -72,15 +89,15 @@ def of_table(spec: TableSpec) -> str:
 def _score_table(grid: Grid, title: str, score: Callable[[Record], float | None], unseen: bool = False) -> Table:
     """Scores of each setting on each target; the best of a group is marked if all of its rows have the same runs.
 
-    With ``unseen``, they must also have been scored on the same unseen sentences.
+    With ``unseen``, they must also have been scored on the same unseen examples.
     """
-    rows = []
+    rows, scale = [], grid.scale
     for group, first, records in grid.rows():
         scores = {(record.target, record.seed): value for record in records if (value := score(record)) is not None}
-        cells = [seeds_cell([scores[run] for run in scores if run[0] == target]) for target in grid.targets]
-        rows.append(Row(group, first.label, (*cells, mean_cell(scores, grid.targets))))
+        cells = [seeds_cell([scores[run] for run in scores if run[0] == target], scale) for target in grid.targets]
+        rows.append(Row(group, first.label, (*cells, mean_cell(scores, grid.targets, scale))))
     columns = [*((target,) for target in grid.targets), grid.targets]
-    return Table(title, (*grid.targets, "Mean"), with_best(rows, _comparable(grid, columns, unseen)))
+    return Table(title, (*grid.targets, "Mean"), with_best(rows, scale, _comparable(grid, columns, unseen)))
 
 
 def _comparable(grid: Grid, columns: Sequence[Collection[str]], unseen: bool = False) -> set[tuple[str, int]]:
@@ -95,25 +112,34 @@ def _comparable(grid: Grid, columns: Sequence[Collection[str]], unseen: bool = F
     return {place for place, found in bases.items() if len(found) == 1}
 
 
-def type_table(whole: Grid, spec: TableSpec) -> Table:
-    """The table of F1 by entity type."""
-    grid = whole.part(spec.settings, spec.targets)
+def parts_tables(whole: Grid, spec: TableSpec) -> list[Table]:
+    """The table of scores by class, entity type or other part of the examples; one for each kind of them."""
+    tables = []
+    for grid in whole.part(spec.settings, spec.targets).by_metric():
+        kinds = dict.fromkeys(record.by for record in grid.all_records() if record.scores_by)
+        tables += [_parts_table(grid, spec, by) for by in kinds]
+    return tables
+
+
+def _parts_table(grid: Grid, spec: TableSpec, by: str) -> Table:
     scored: dict[str, set[str]] = {}
     for record in grid.all_records():
-        for name in record.f1_per_type:
+        for name in record.scores_by if record.by == by else ():
             scored.setdefault(name, set()).add(record.target)
-    types = sorted(scored)
+    names, scale = sorted(scored), grid.scale
     rows = []
     for group, first, records in grid.rows():
         cells = []
-        for name in types:
-            runs = [record for record in records if name in record.f1_per_type]
-            scores = {(record.target, record.seed): record.f1_per_type[name] for record in runs}
-            cells.append(mean_cell(scores, sorted(scored[name])))
+        for name in names:
+            runs = [record for record in records if name in record.scores_by]
+            scores = {(record.target, record.seed): record.scores_by[name] for record in runs}
+            cells.append(mean_cell(scores, sorted(scored[name]), scale))
         rows.append(Row(group, first.label, tuple(cells)))
-    same = _comparable(grid, [scored[name] for name in types])
-    note = "Mean over the targets that have the type; none if a setting has no result on one of them."
-    return Table(f"{of_table(spec)}F1 per entity type, in percent", tuple(types), with_best(rows, same), (note,))
+    best = with_best(rows, scale, _comparable(grid, [scored[name] for name in names]))
+    word = by.split()[-1] if by else "part"
+    note = f"Mean over the targets that have the {word}; none if a setting has no result on one of them."
+    title = capitalised(by) if by else f"{scale.title} by part"
+    return Table(f"{of_table(spec)}{title}{scale.in_percent}", tuple(names), best, (note,))
 
 
 def seconds_table(grid: Grid) -> Table:
@@ -129,10 +155,10 @@ def seen_table(grid: Grid) -> Table:
     """The table of each setting's training data, steps and rates, which shows what a comparison compares."""
     rows = []
     for group, first, records in grid.rows():
-        sentences = [record.gradient_sentences for record in records if record.gradient_sentences is not None]
+        examples = [record.gradient_sentences for record in records if record.gradient_sentences is not None]
         steps = [record.steps_per_epoch * len(record.validation_curve) for record in records]
         texts = [
-            span(sentences) if first.priming is not None else "0",
+            span(examples) if first.priming is not None else "0",
             _priming_seconds(records),
             _in_config(first, "priming.outer_steps"),
             _in_config(first, "priming.outer_lr"),
@@ -143,12 +169,13 @@ def seen_table(grid: Grid) -> Table:
             span(steps),
         ]
         rows.append(Row(group, first.label, tuple(map(Cell, texts))))
-    columns = ("Gradient sentences", "Priming, s", "Outer steps", "Outer lr", "S", "Inner lr")
+    units = grid.units
+    columns = (f"Gradient {units}", "Priming, s", "Outer steps", "Outer lr", "S", "Inner lr")
     note = (
-        "Gradient sentences: source sentences whose loss contributed to θ_p's gradient in priming, counted as often as "
-        "seen. S: inner steps. Training sentences and steps: for fine-tuning on a target; a range over targets."
+        f"Gradient {units}: source {units} whose loss contributed to θ_p's gradient in priming, counted as often as "
+        f"seen. S: inner steps. Training {units} and steps: for fine-tuning on a target; a range over targets."
     )
-    names = (*columns, "Fine-tuning lr", "Training sentences", "Fine-tuning steps")
+    names = (*columns, "Fine-tuning lr", f"Training {units}", "Fine-tuning steps")
     return Table("What each setting saw", names, tuple(rows), (note,))
 
 
@@ -210,8 +237,8 @@ def _partial(grid: Grid) -> Iterator[str]:
                 yield f"{first.label} on {target} has {listed(seeds)} of {listed(meant)}"
 
 
-def sentence_counts(grid: Grid, count: Callable[[Record], int]) -> str:
-    """Counts of each target's test sentences: a range where runs differ, and given once if all targets agree."""
+def example_counts(grid: Grid, count: Callable[[Record], int]) -> str:
+    """Counts of each target's test examples: a range where runs differ, and given once if all targets agree."""
     parts = {}
     for target in grid.targets:
         records = [record for record in grid.all_records() if record.target == target]

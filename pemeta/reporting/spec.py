@@ -16,7 +16,7 @@ class Reference(Frozen):
     Attributes:
         title: their source, such as ``Gheini et al. (2023), Table 1 (mBERT; WikiAnn)``.
         columns: the targets.
-        rows: F1 in percent by label, one for each column; null where it is unknown.
+        rows: scores by label, as tables show them, one for each column; null where it is unknown.
         note: how they differ from this run; null for ``Other model, other data: not directly comparable.``
     """
 
@@ -37,7 +37,7 @@ class Reference(Frozen):
 
 
 class TableSpec(Frozen):
-    """A table of F1, settings × targets.
+    """A table of scores, settings × targets.
 
     Attributes:
         title: the table's title; null for one that says what the scores are.
@@ -59,7 +59,7 @@ class Comparison(Frozen):
 
     Attributes:
         title: its label in the table of comparisons.
-        first: the setting that is ahead if the difference is positive.
+        first: the setting from whose scores those of the other are subtracted.
         second: the other setting.
         targets: the targets to compare on; all that both settings have if empty.
     """
@@ -75,7 +75,7 @@ class ReportSpec(Frozen):
 
     Attributes:
         title: the report's title; null for the output folder's name.
-        tables: tables of F1; one with all settings and targets if empty.
+        tables: tables of scores; one with all settings and targets if empty.
         comparisons: paired differences with intervals.
         figures: pictures, each with a table of its numbers. They need matplotlib (``pip install 'pemeta[plots]'``).
     """

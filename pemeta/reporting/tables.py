@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from pemeta.reporting.scale import Scale
+
 MISSING = "–"
 """The text of a cell without a number."""
 
@@ -48,13 +50,13 @@ class Table:
         return [(name, list(rows)) for name, rows in itertools.groupby(self.rows, key=lambda row: row.group)]
 
 
-def seeds_cell(scores: Sequence[float]) -> Cell:
-    """The mean of F1 from 0 to 1 over seeds, in percent, with its standard error."""
-    return _score_cell(statistics.fmean(scores), scores) if scores else Cell(MISSING)
+def seeds_cell(scores: Sequence[float], scale: Scale) -> Cell:
+    """The mean of scores over seeds, with its standard error."""
+    return _score_cell(statistics.fmean(scores), scores, scale) if scores else Cell(MISSING)
 
 
-def mean_cell(scores: Mapping[tuple[str, int], float], targets: Sequence[str]) -> Cell:
-    """The mean over targets of F1 by (target, seed), in percent.
+def mean_cell(scores: Mapping[tuple[str, int], float], targets: Sequence[str], scale: Scale) -> Cell:
+    """The mean over targets of scores by (target, seed).
 
     It is missing unless every target has a score: rows would not be comparable otherwise.
     """
@@ -64,40 +66,48 @@ def mean_cell(scores: Mapping[tuple[str, int], float], targets: Sequence[str]) -
     seeds = sorted({seed for _, seed in scores})
     complete = [seed for seed in seeds if all((target, seed) in scores for target in targets)]
     seed_means = [statistics.fmean(scores[target, seed] for target in targets) for seed in complete]
-    return _score_cell(statistics.fmean(map(statistics.fmean, by_target)), seed_means)
+    return _score_cell(statistics.fmean(map(statistics.fmean, by_target)), seed_means, scale)
 
 
-def _score_cell(mean: float, samples: Sequence[float]) -> Cell:
-    """A mean and its standard error over seeds, in percent."""
+def _score_cell(mean: float, samples: Sequence[float], scale: Scale) -> Cell:
+    """A mean and its standard error over seeds."""
     if len(samples) < 2:
-        return Cell(f"{100 * mean:.1f}", 100 * mean)
-    error = 100 * statistics.stdev(samples) / math.sqrt(len(samples))
-    return Cell(f"{100 * mean:.1f} ± {error:.1f}", 100 * mean, error)
+        return Cell(scale.shown(mean), scale.factor * mean)
+    error = statistics.stdev(samples) / math.sqrt(len(samples))
+    return Cell(f"{scale.shown(mean)} ± {scale.shown(error)}", scale.factor * mean, scale.factor * error)
 
 
-def with_best(rows: Sequence[Row], comparable: Collection[tuple[str, int]] | None = None) -> tuple[Row, ...]:
-    """Mark the highest cell of each group and column; cells that are displayed as equal tie, and one alone is not best.
+def with_best(
+    rows: Sequence[Row], scale: Scale, comparable: Collection[tuple[str, int]] | None = None
+) -> tuple[Row, ...]:
+    """Mark the best cell of each group and column; cells that are displayed as equal tie, and one alone is not best.
 
     Args:
         rows: The rows of a table.
+        scale: Of the scores, which says whether the highest or the lowest is the best.
         comparable: The (group, column) pairs in which a cell may be marked; None for all.
     """
     scores: dict[tuple[str, int], list[float]] = {}
     for row in rows:
         for column, cell in enumerate(row.cells):
             if cell.mean is not None:
-                scores.setdefault((row.group, column), []).append(_shown(cell))
+                scores.setdefault((row.group, column), []).append(number_shown(cell))
 
     def marked(row: Row, column: int, cell: Cell) -> Cell:
         others = scores.get((row.group, column), [])
         compared = cell.mean is not None and (comparable is None or (row.group, column) in comparable)
-        return replace(cell, best=compared and len(others) > 1 and _shown(cell) == max(others))
+        return replace(cell, best=compared and len(others) > 1 and number_shown(cell) == scale.best_of(others))
 
     return tuple(replace(row, cells=tuple(marked(row, *item) for item in enumerate(row.cells))) for row in rows)
 
 
-def _shown(cell: Cell) -> float:
-    return float(f"{cell.mean:.1f}")
+def number_shown(cell: Cell) -> float:
+    """The number of a score's cell as it is displayed, without its error.
+
+    >>> number_shown(Cell("−3.1 ± 0.2", -3.12))
+    -3.1
+    """
+    return float(cell.text.partition(" ")[0].replace("−", "-"))
 
 
 def two_digits(value: float) -> str:
@@ -119,26 +129,6 @@ def seconds(values: Sequence[float]) -> str:
         return MISSING
     middle = statistics.median(values)
     return f"{middle:.1f}" if middle < 10 else f"{middle:,.0f}"
-
-
-def points(difference: float) -> str:
-    """Format a difference of two F1 from 0 to 1, in points, with its sign.
-
-    >>> points(0.0234), points(-0.01), points(-0.0001)
-    ('+2.3', '−1.0', '0.0')
-    """
-    text = f"{100 * difference:+.1f}"
-    return "0.0" if text[1:] == "0.0" else text.replace("-", "−")
-
-
-def interval(low: float, high: float) -> str:
-    """Format an interval of F1 differences, rounded outwards so that the text contains the interval.
-
-    >>> interval(-0.01, 0.034), interval(-0.0004, 0.0301)
-    ('−1.0 to +3.4', '−0.1 to +3.1')
-    """
-    outwards = math.floor(round(1000 * low, 6)), math.ceil(round(1000 * high, 6))
-    return " to ".join(points(end / 1000) for end in outwards)
 
 
 def span(values: Iterable[int]) -> str:

@@ -379,7 +379,7 @@ def test_a_record_that_was_spoiled(refused, pemeta, run_config):
     assert pemeta("run", run_config).code == 0
     (path,) = records(run_config)
     whole = path.read_text()
-    for text in ("", "{", "[]", json.dumps({**json.loads(whole), "f1": "high"})):
+    for text in ("", "{", "[]", json.dumps({**json.loads(whole), "score": "high"})):
         path.write_text(text)
         message = refused("run", run_config)
         assert str(path) in message

@@ -117,7 +117,7 @@ def check(record: Record, config: GridConfig, test_size: int) -> None:
     assert record.sources == (("aa",) if row.priming else ())
     assert (record.priming_seconds is not None) == bool(row.priming)
     assert (record.num_test, record.num_truncated) == (test_size, 0)
-    assert 0 <= record.f1 <= 1
+    assert 0 <= record.score <= 1
     assert 1 <= record.best_epoch <= 2
     stored = {"head_only": 16 * 7 + 7, "adapter": 16 * 7 + 7 + 2 * 16 * 4 + 16 + 4}
     assert record.method == "full" or record.num_adapted == stored[record.method]

@@ -141,7 +141,7 @@ def test_the_log_of_a_grid(run_config: dict[str, Any], tmp_path: Path, jobs: int
         assert (events.count("step"), events.count("validation")) == (steps, epochs)
     results = {line["run"]: line["outcome"] for line in found if line["event"] == "result"}
     for setting, record in records(run_config).items():
-        assert results[f"{setting} → cc, seed 0"] == f"F1 {100 * record.f1:.1f}"
+        assert results[f"{setting} → cc, seed 0"] == f"F1 {100 * record.score:.1f}"
 
 
 def test_a_priming_has_one_name_in_the_log(run_config: dict[str, Any], tmp_path: Path) -> None:
@@ -231,7 +231,11 @@ def test_a_validated_priming_that_was_interrupted_goes_on(
     run(validated)
     for setting, record in records(validated).items():
         other = records(whole)[setting]
-        assert (record.f1, record.validation_curve, record.digest) == (other.f1, other.validation_curve, other.digest)
+        assert (record.score, record.validation_curve, record.digest) == (
+            other.score,
+            other.validation_curve,
+            other.digest,
+        )
     assert not list((Path(validated["output"]) / "checkpoints").rglob("*"))
 
 

@@ -283,12 +283,12 @@ def test_a_search_takes_what_is_best_on_validation_data(open_grid: dict[str, Any
     tried = read_records(out / "search")
     assert {record.config["finetuning"]["lr"] for record in tried} == {1e-7, 1e-2, 1e-6}
     assert {(record.target, record.seed) for record in tried} == {("bb", 1000)}
-    assert all(record.f1 == record.validation_f1 for record in tried)  # no test sentence was looked at
+    assert all(record.score == record.validation_score for record in tried)  # no test sentence was looked at
     assert {record.num_test for record in tried} == {6}
     assert {record.config["finetuning"]["lr"] for record in read_records(out)} == {1e-2}
     chosen = json.loads((out / "chosen.json").read_text())
     assert chosen["plain"]["values"] == {"finetuning.lr": 0.01}
-    assert next(iter(chosen["plain"]["f1"])) == "plain, finetuning.lr=0.01"
+    assert next(iter(chosen["plain"]["scores"])) == "plain, finetuning.lr=0.01"
     assert load_config(out / "config.yaml").settings["plain"].candidates
 
     again = pemeta("run", open_grid)
@@ -317,7 +317,9 @@ def test_a_choice_needs_all_runs_of_a_candidate(open_grid: dict[str, Any]) -> No
     assert search is not None
 
     def record(setting: str, target: str, seed: int, f1: float) -> Any:
-        return Record.model_construct(setting=setting, target=target, seed=seed, validation_f1=f1)
+        return Record.model_construct(
+            setting=setting, target=target, seed=seed, validation_metric="f1", validation_score=f1
+        )
 
     names = list(search.settings)
     runs = [record(names[0], t, s, 0.5) for t in ("bb", "cc") for s in (5, 6)]
@@ -327,7 +329,7 @@ def test_a_choice_needs_all_runs_of_a_candidate(open_grid: dict[str, Any]) -> No
     diverged = [run for run in search.runs if run.setting == names[1] and run.seed == 6]
     choice = choose(config, runs, diverged)["plain"]
     assert choice.values == {"finetuning.lr": 1e-7}  # of equals the first
-    assert choice.f1 == {names[0]: 0.5, names[2]: 0.5}
+    assert choice.scores == {names[0]: 0.5, names[2]: 0.5}
     assert choice.at_edge == ("finetuning.lr",)
     assert choose(config, runs[4:6]) == {}
 

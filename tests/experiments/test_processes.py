@@ -155,7 +155,7 @@ def grid(run_config, tmp_path):
 
 
 def scores(folder) -> dict[str, dict]:
-    kept = {"f1", "precision", "recall", "correct", "predicted", "validation_curve", "digest", "data_digest"}
+    kept = {"score", "scores", "outcomes", "validation_curve", "digest", "data_digest"}
     return {record.filename: record.model_dump(include=kept) for record in read_records(Path(folder))}
 
 

@@ -90,15 +90,31 @@ for _share in SHARES:
             RECORD,
             spoilt_record(lambda path, share=_share: cut(path, share), _command),
         )
+NEW = (
+    *("task", "unit", "metric", "score", "scores", "scores_by", "by", "score_unseen", "outcomes", "validation_metric"),
+    *("validation_score", "cut"),
+)
+OLD: dict[str, Any] = {
+    **dict.fromkeys(NEW, ...),
+    **dict.fromkeys(("f1", "precision", "recall", "f1_unseen", "validation_f1"), 0.5),
+    **dict.fromkeys(("correct", "predicted", "gold"), "1 0"),
+    "f1_per_type": {"LOC": 0.5},
+}
+"""What makes a record one of before there were other kinds of task."""
 RECORDS: dict[str, dict[str, Any]] = {
-    "a score that is a text": {"f1": "high"},
-    "a score that is not a number": {"f1": float("nan")},
-    "a score that is infinite": {"recall": float("inf")},
-    "no score": {"f1": ...},
+    "a score that is a text": {"score": "high"},
+    "a score that is not a number": {"score": float("nan")},
+    "a score that is infinite": {"scores": {"f1": float("inf")}},
+    "no score": {"score": ...},
     "a seed that is a list": {"seed": [0]},
-    "counts that are negative": {"correct": "-1 -2"},
-    "counts that are words": {"gold": "one two"},
-    "counts that are a number": {"gold": 3.5},
+    "indices that are negative": {"unseen": "-1 -2"},
+    "outcomes that are words": {"outcomes": {"gold": "one two"}},
+    "outcomes that are a number": {"outcomes": {"gold": 3.5}},
+    "outcomes that are infinite": {"outcomes": {"gold": "1 inf"}},
+    "indices that are fractions": {"unseen": "1.5"},
+    "an old score that is a text": OLD | {"f1": "high"},
+    "an old record without counts": {name: value for name, value in OLD.items() if name != "gold"},
+    "old counts that are words": OLD | {"correct": "one two"},
     "a curve that is a number": {"validation_curve": 1},
     "a key that nobody knows": {"colour": "red"},
     "a configuration that is a text": {"config": "none"},

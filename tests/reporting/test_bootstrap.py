@@ -33,8 +33,8 @@ def random_records(setting: str, runs: list[tuple[str, int]], sentences: dict[st
 
 
 def micro_f1(record: Record, sentences: list[int]) -> float:
-    correct = sum(record.correct[i] for i in sentences)
-    entities = sum(record.predicted[i] + record.gold[i] for i in sentences)
+    correct = sum(record.outcomes["correct"][i] for i in sentences)
+    entities = sum(record.outcomes["predicted"][i] + record.outcomes["gold"][i] for i in sentences)
     return 2 * correct / entities if entities else 0.0
 
 
@@ -45,7 +45,7 @@ def slow(first: list[Record], second: list[Record], resamples: int, unseen: bool
     targets, seeds = (sorted({run[i] for run in runs}) for i in (0, 1))
     kept = {t: list(next(r for r in first if r.target == t).unseen) for t in targets}
     if not unseen:
-        kept = {t: list(range(len(next(r for r in first if r.target == t).gold))) for t in targets}
+        kept = {t: list(range(len(next(r for r in first if r.target == t).outcomes["gold"]))) for t in targets}
 
     def difference(target: str, seed: int, places: list[int]) -> float:
         sentences = [kept[target][place] for place in places]
@@ -147,7 +147,7 @@ def test_pairing_makes_the_interval_narrower() -> None:
     # Both settings fail on the same half of the sentences; the first finds five more.
     first, second = make("a", f1=0.55), make("b", f1=0.5)
     found = difference([first], [second]).whole
-    elsewhere = second.model_copy(update={"correct": tuple(reversed(second.correct))})
+    elsewhere = make("b", f1=0.5, correct=tuple(reversed(second.outcomes["correct"])))
     unpaired = difference([first], [elsewhere]).whole
     assert found.mean == pytest.approx(unpaired.mean)
     assert found.high - found.low < 0.6 * (unpaired.high - unpaired.low)

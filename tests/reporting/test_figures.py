@@ -236,7 +236,7 @@ def test_sizes() -> None:
     found = chart("sizes", grid())
     assert isinstance(found, SizesChart)
     none, meta = found.curves.values()
-    assert [point.sentences for point in none] == [10, 150]
+    assert [point.examples for point in none] == [10, 150]
     assert [point.gain for point in none] == [None, None]
     assert [round(point.gain.whole.mean, 9) for point in meta if point.gain] == [0.05, 0.1]
     assert [[cell.text for cell in row.cells][:2] for row in found.table().rows] == [

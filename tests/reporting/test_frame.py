@@ -41,11 +41,17 @@ def save(folder: Path, *records: Record) -> Path:
 def two(folder: Path) -> Path:
     """A folder with a primed record, which comes second in the order of file names, and one without priming."""
     meta = primed("meta", inner_steps=5, sources=("en", "es"), config=META)
-    return save(folder, make("adapter", config=PLAIN, f1_per_type={"LOC": 0.25}), meta)
+    return save(folder, make("adapter", config=PLAIN, scores_by={"LOC": 0.25}), meta)
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"digest": str, "data_digest": str}, **EXACT)
+    return pd.read_csv(
+        path,
+        keep_default_na=False,
+        na_values=[""],
+        dtype={"digest": str, "data_digest": str, "test_digest": str},
+        **EXACT,
+    )
 
 
 def test_a_row_for_each_record_with_dtypes(tmp_path: Path) -> None:
@@ -59,7 +65,7 @@ def test_a_row_for_each_record_with_dtypes(tmp_path: Path) -> None:
     assert dtypes["config.priming.first_order"] == "boolean"
     assert pd.api.types.is_string_dtype(frame["label"].dtype)
     assert frame["config.finetuning.lr"].tolist() == [0.5, 1.0]
-    assert frame["f1_per_type.LOC"].tolist() == [0.25, 0.5]
+    assert frame["scores_by.LOC"].tolist() == [0.25, 0.5]
     assert frame["sources"].tolist()[1] == "en, es"
     assert frame["config.data.types"].tolist() == ['["PER", "Ö"]'] * 2
     assert frame["packages.torch"].tolist() == ["2.13.0"] * 2
@@ -73,7 +79,7 @@ def test_what_a_record_lacks_is_missing(tmp_path: Path) -> None:
         "inner_method",
         "inner_steps",
         "sources",
-        "f1_per_type.PER",
+        "scores_by.PER",
         "priming_seconds",
         "gradient_sentences",
         "config.method.top_layers",
@@ -88,7 +94,9 @@ def test_what_a_record_lacks_is_missing(tmp_path: Path) -> None:
 def test_columns_are_in_the_order_of_a_record(tmp_path: Path) -> None:
     names = list(load_records(two(tmp_path)))
     fields = list(dict.fromkeys(name.split(".")[0] for name in names))
-    assert fields == [name for name in Record.model_fields if name not in NO_COLUMN]
+    expected = [name for name in Record.model_fields if name not in NO_COLUMN]
+    place = expected.index("scores")
+    assert fields == [*expected[:place], "f1", "precision", "recall", *expected[place + 1 :]]
     assert "config.priming" not in names, "a null where others have a mapping is no column"
     assert "config.data.folders" not in names
     # Only the second record has its keys; they stand where the first has its null.

@@ -197,19 +197,19 @@ def test_the_same_run_twice_is_refused() -> None:
 
 
 def test_scores_per_type_are_means_over_targets() -> None:
-    records = [make(f1_per_type={"LOC": 0.2, "PER": 0.4}), make(target="af", f1_per_type={"LOC": 0.6})]
+    records = [make(scores_by={"LOC": 0.2, "PER": 0.4}), make(target="af", scores_by={"LOC": 0.6})]
     types = titled(build_report(records), "F1 per entity type")
     assert [entry.text for entry in types.rows[0].cells] == ["40.0", "40.0"]
-    missing_af = titled(build_report([*records, make("b", f1_per_type={"LOC": 0.9, "PER": 0.9})]), "F1 per entity type")
+    missing_af = titled(build_report([*records, make("b", scores_by={"LOC": 0.9, "PER": 0.9})]), "F1 per entity type")
     assert [entry.text for entry in missing_af.rows[1].cells] == ["–", "90.0"]
 
 
 def test_no_types_no_table() -> None:
-    assert not [one for one in build_report([make(f1_per_type={})]).details if "type" in one.title]
+    assert not [one for one in build_report([make(scores_by={})]).details if "type" in one.title]
 
 
 def test_scores_on_unseen_sentences() -> None:
-    records = [make(f1=0.9, f1_unseen=0.6), make(target="af", f1_unseen=0.0, num_unseen=0)]
+    records = [make(f1=0.9, score_unseen=0.6), make(target="af", score_unseen=None, num_unseen=0)]
     unseen = titled(build_report(records), "F1 on unseen")
     assert [entry.text for entry in unseen.rows[0].cells] == ["–", "60.0", "–"]
     assert "af 0 of 100, hi 80 of 100" in unseen.notes[0]

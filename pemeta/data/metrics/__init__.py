@@ -1,14 +1,39 @@
-"""Metrics, one file each, and the scores of each kind of task."""
+"""Metrics, a file for those of one kind, and the scores of each kind of task."""
 
 from pemeta.data.metrics.base import Metric as Metric
 from pemeta.data.metrics.base import TaskScores as TaskScores
+from pemeta.data.metrics.calibration import CalibrationError as CalibrationError
+from pemeta.data.metrics.classes import Accuracy as Accuracy
 from pemeta.data.metrics.classes import ClassScores as ClassScores
+from pemeta.data.metrics.classes import MacroF1 as MacroF1
+from pemeta.data.metrics.classes import MatthewsCorrelation as MatthewsCorrelation
 from pemeta.data.metrics.classes import class_scores as class_scores
 from pemeta.data.metrics.entities import SCORINGS as SCORINGS
 from pemeta.data.metrics.entities import EntityCounts as EntityCounts
+from pemeta.data.metrics.entities import EntityF1 as EntityF1
+from pemeta.data.metrics.entities import EntityPrecision as EntityPrecision
+from pemeta.data.metrics.entities import EntityRecall as EntityRecall
 from pemeta.data.metrics.entities import Scores as Scores
 from pemeta.data.metrics.entities import Scoring as Scoring
 from pemeta.data.metrics.entities import entity_counts as entity_counts
 from pemeta.data.metrics.entities import entity_scores as entity_scores
 from pemeta.data.metrics.language_model import LanguageModelScores as LanguageModelScores
+from pemeta.data.metrics.language_model import Loss as Loss
+from pemeta.data.metrics.language_model import Perplexity as Perplexity
 from pemeta.data.metrics.language_model import language_model_scores as language_model_scores
+from pemeta.data.metrics.multilabel import MultilabelMacroF1 as MultilabelMacroF1
+from pemeta.data.metrics.multilabel import MultilabelMicroF1 as MultilabelMicroF1
+from pemeta.data.metrics.regression import MeanSquaredError as MeanSquaredError
+from pemeta.data.metrics.regression import Pearson as Pearson
+from pemeta.data.metrics.regression import Spearman as Spearman
+from pemeta.data.metrics.single import SingleScore as SingleScore
+from pemeta.data.metrics.text_scores import LabelScores as LabelScores
+from pemeta.data.metrics.text_scores import NumberScores as NumberScores
+from pemeta.data.metrics.text_scores import label_scores as label_scores
+from pemeta.data.metrics.text_scores import number_scores as number_scores
+from pemeta.data.metrics.texts import Bleu as Bleu
+from pemeta.data.metrics.texts import ChrF as ChrF
+from pemeta.data.metrics.texts import ExactMatch as ExactMatch
+from pemeta.data.metrics.texts import Rouge1 as Rouge1
+from pemeta.data.metrics.texts import Rouge2 as Rouge2
+from pemeta.data.metrics.texts import RougeL as RougeL

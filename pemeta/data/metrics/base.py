@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from pemeta.utils.registry import Named
 Floats: TypeAlias = NDArray[np.float64]
 Outcomes: TypeAlias = dict[str, Sequence[float]]
 """What a metric needs to know of each example, by column: as many numbers in each as there are examples."""
+Reads: TypeAlias = Literal["predictions", "probabilities", "log_probabilities"]
+"""What a metric is computed from: what is predicted of each example, in terms of the data; the probabilities (C,) of
+outputs; or the natural log-probability of each token that was to be predicted."""
 
 
 class Metric(Named):
@@ -31,20 +34,27 @@ class Metric(Named):
     kind: ClassVar[str] = "metric"
 
     label: ClassVar[str]
-    """The name in tables and on the terminal, such as ``F1``."""
+    """The name in tables and on the terminal as it is within a sentence, such as ``F1`` or ``accuracy``."""
     description: ClassVar[str]
     """What the values are, in a sentence of a report, such as ``entity-level micro F1 as seqeval counts it``."""
     higher_is_better: ClassVar[bool] = True
     percent: ClassVar[bool] = True
     """Whether values are fractions from 0 to 1, which tables show in percent."""
+    decimals: ClassVar[int] = 1
+    """Digits after the point with which values are shown, in percent where they are."""
+    reads: ClassVar[Reads] = "predictions"
+    """What :meth:`outcomes` gets as ``predicted``."""
 
     @abstractmethod
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
         """What is known of each of N examples.
 
+        A column ``gold``, if there is one, is what the data says, whatever is predicted: two runs whose ``gold``
+        differs were not tested on the same examples.
+
         Args:
             gold: what each should be, in terms of the data.
-            predicted: what each was predicted to be, in the same terms.
+            predicted: what each was predicted to be, in the same terms; or what :attr:`reads` says.
             outputs: the meanings of the head's logits, such as all classes.
         """
 
@@ -52,14 +62,37 @@ class Metric(Named):
     def value(self, outcomes: Mapping[str, Floats], weights: Floats) -> Floats:
         """The metric (R,) of N examples that count ``weights`` (R, N) times.
 
+        It is what the metric of a data set would be in which each example occurs that often.
+
         Args:
             outcomes: columns of :meth:`outcomes`, (N,) each.
             weights: how often each example counts.
         """
 
+    def of(self, outcomes: Mapping[str, Sequence[float]]) -> float:
+        """The metric of examples that count once each."""
+        columns = {name: np.asarray(column, dtype=np.float64) for name, column in outcomes.items()}
+        count = len(next(iter(columns.values()), ()))
+        return float(self.value(columns, np.ones((1, count)))[0])
+
+    def score(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object] = ()) -> float:
+        """The metric of predictions, with the arguments of :meth:`outcomes`."""
+        return self.of(self.outcomes(gold, predicted, outputs))
+
+    def by_output(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> dict[str, float]:
+        """The metric of each class or entity type by itself, with the arguments of :meth:`outcomes`; here none."""
+        return {}
+
+    def require(self) -> None:
+        """Refuse to be used where a package is missing, before anything is computed; by default, none is needed.
+
+        Raises:
+            ConfigError: the package is not installed.
+        """
+
     def shown(self, value: float) -> str:
-        """A value as text: in percent, or with three digits."""
-        return f"{100 * value:.1f}" if self.percent else f"{value:.3g}"
+        """A value as text, in percent where it is a fraction."""
+        return f"{100 * value if self.percent else value:.{self.decimals}f}"
 
 
 class TaskScores(ABC):
@@ -78,6 +111,20 @@ class TaskScores(ABC):
     def numbers(self) -> dict[str, float]:
         """Every score that is one number, by name."""
         return {name: float(value) for name, value in vars(self).items() if isinstance(value, int | float)}
+
+
+def ratio(part: Floats, whole: Floats) -> Floats:
+    """A quotient, 0 where there is nothing to divide by."""
+    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole != 0)
+
+
+def check_pairs(gold: Sequence[Any], predicted: Sequence[Any]) -> None:
+    """Refuse predictions for other examples.
+
+    Raises:
+        DataError: there are more or fewer.
+    """
+    check_alike([1] * len(gold), [1] * len(predicted), "example")
 
 
 def check_alike(gold: list[int], predicted: list[int], unit: str) -> None:

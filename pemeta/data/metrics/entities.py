@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 
-from pemeta.data.metrics.base import TaskScores, check_alike
+from pemeta.data.metrics.base import Floats, Metric, Outcomes, TaskScores, check_alike, ratio
 from pemeta.utils.values import checked_names, known, listed
 
 Scoring: TypeAlias = Literal["conlleval", "strict"]
@@ -99,6 +99,82 @@ def entity_counts(
     return EntityCounts(
         tuple(len(g & p) for g, p in found), tuple(len(p) for _, p in found), tuple(len(g) for g, _ in found)
     )
+
+
+class _OfEntities(Metric):
+    """A metric from the entity counts of each sentence.
+
+    Attributes:
+        scoring: what becomes of a predicted ``I-X`` that goes on with no entity, as in :func:`entity_scores`.
+    """
+
+    scoring: Scoring = "conlleval"
+
+    def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
+        """Numbers of ``correct``, ``predicted`` and ``gold`` entities of each sentence, from its tags."""
+        check_alike([len(tags) for tags in gold], [len(tags) for tags in predicted], "sentence")
+        counts = entity_counts(gold, predicted, self.scoring)
+        return {"correct": counts.correct, "predicted": counts.predicted, "gold": counts.gold}
+
+
+class EntityF1(_OfEntities):
+    """Entity-level micro F1, ``2 correct / (predicted + gold)``; 0 where there is nothing to find and nothing found.
+
+    Attributes:
+        scoring: what becomes of a predicted ``I-X`` that goes on with no entity, as in :func:`entity_scores`.
+
+    >>> EntityF1().score([["B-PER", "O"], ["B-LOC", "O"]], [["B-PER", "O"], ["O", "O"]])
+    0.666...
+    """
+
+    name: ClassVar[str] = "f1"
+    label: ClassVar[str] = "F1"
+    description: ClassVar[str] = "entity-level micro F1 as seqeval counts it"
+
+    def value(self, outcomes: Mapping[str, Floats], weights: Floats) -> Floats:  # noqa: D102 - inherited
+        return ratio(weights @ (2 * outcomes["correct"]), weights @ (outcomes["predicted"] + outcomes["gold"]))
+
+    def by_output(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> dict[str, float]:
+        """F1 of each entity type in ``outputs``; of all types found where it has none."""
+        found = {tag[2:] for sentences in (gold, predicted) for tags in sentences for tag in tags if tag != "O"}
+        types = sorted(found) if not outputs else _types_of(outputs)
+        return entity_scores(gold, predicted, types, self.scoring).f1_per_type
+
+
+class EntityPrecision(_OfEntities):
+    """Entity-level micro precision, ``correct / predicted``; 0 where none is predicted.
+
+    Attributes:
+        scoring: as in :class:`EntityF1`.
+    """
+
+    name: ClassVar[str] = "precision"
+    label: ClassVar[str] = "precision"
+    description: ClassVar[str] = "the share of predicted entities with the right type and boundaries"
+
+    def value(self, outcomes: Mapping[str, Floats], weights: Floats) -> Floats:  # noqa: D102 - inherited
+        return ratio(weights @ outcomes["correct"], weights @ outcomes["predicted"])
+
+
+class EntityRecall(_OfEntities):
+    """Entity-level micro recall, ``correct / gold``; 0 where there is none.
+
+    Attributes:
+        scoring: as in :class:`EntityF1`.
+    """
+
+    name: ClassVar[str] = "recall"
+    label: ClassVar[str] = "recall"
+    description: ClassVar[str] = "the share of the entities that were found, with the right type and boundaries"
+
+    def value(self, outcomes: Mapping[str, Floats], weights: Floats) -> Floats:  # noqa: D102 - inherited
+        return ratio(weights @ outcomes["correct"], weights @ outcomes["gold"])
+
+
+def _types_of(outputs: Sequence[object]) -> list[str]:
+    """The entity types of a head's tags, in their order; of types, themselves."""
+    tags = [str(output) for output in outputs if output != "O"]
+    return list(dict.fromkeys(tag[2:] if tag[:2] in ("B-", "I-") else tag for tag in tags))
 
 
 def _counted_tags(sentences: Sequence[Sequence[str]], scoring: Scoring) -> Sequence[Sequence[str]]:

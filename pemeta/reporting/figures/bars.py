@@ -1,4 +1,4 @@
-"""Grouped bars: F1 of a few settings on each target, like Figure 3 of (Gheini et al., 2023)."""
+"""Grouped bars: scores of a few settings on each target, like Figure 3 of (Gheini et al., 2023)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from pemeta.reporting.figures.base import (
     comparable,
     label_of,
     mean_score,
+    shown_as,
 )
 from pemeta.reporting.figures.style import COLOURS, INK, SMALL, legend_below
 from pemeta.reporting.records import Record
+from pemeta.reporting.scale import Scale
 from pemeta.reporting.tables import Cell, Row, Table, seeds_cell, with_best
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ GROUP, GAP = 0.82, 0.35
 
 @dataclass(frozen=True)
 class BarChart(Chart):
-    """F1 in percent, ``cells[setting][column]``; the last column is the mean."""
+    """Scores, ``cells[setting][column]``; the last column is the mean."""
 
     labels: tuple[str, ...]
     columns: tuple[str, ...]
@@ -41,7 +43,7 @@ class BarChart(Chart):
     def caption(self) -> str:
         """A textual description of the figure."""
         return (
-            f"Bars: F1, in percent, of {counted(len(self.labels), 'setting')} on "
+            f"Bars: {self.scale.label}{self.scale.parenthesis} of {counted(len(self.labels), 'setting')} on "
             f"{counted(len(self.columns) - 1, 'target')}, and the mean over targets where a setting has all of them. "
             f"{ERROR_BARS}"
         )
@@ -59,7 +61,7 @@ class BarChart(Chart):
     def table(self) -> Table:
         """Settings × targets and their mean."""
         rows = [Row("", label, cells) for label, cells in zip(self.labels, self.cells, strict=True)]
-        return Table(f"{self.title}: F1 in percent", self.columns, with_best(rows))
+        return Table(f"{self.title}: {self.scale.label_in_percent}", self.columns, with_best(rows, self.scale))
 
     def draw(self, figure: MplFigure) -> None:
         """Draw a group of bars for each target, from zero, with their values above them."""
@@ -67,14 +69,16 @@ class BarChart(Chart):
         width = GROUP / len(self.labels)
         places = [*map(float, range(len(self.columns) - 1)), len(self.columns) - 1 + GAP]
         inches = self.size[0] * 0.9 * width / (places[-1] + 1)
+        upright = inches > 0.09 * max(4, *(len(_number(cell)) for cells in self.cells for cell in cells))
         for index, (label, cells) in enumerate(zip(self.labels, self.cells, strict=True)):
             shift = (index - (len(self.labels) - 1) / 2) * width
             shown = [(x + shift, cell) for x, cell in zip(places, cells, strict=True) if cell.mean is not None]
-            self._bars(axes, label, shown, width, COLOURS[index % len(COLOURS)], upright=inches > 0.36)
+            self._bars(axes, label, shown, width, COLOURS[index % len(COLOURS)], upright)
         axes.set_xticks(places, self.columns)
         axes.tick_params(axis="x", length=0)
-        axes.set(ylabel="F1, percent", xlim=(-0.6, places[-1] + 0.6))
-        axes.set_ylim(0, axes.get_ylim()[1] * (1.06 if inches > 0.36 else 1.14))
+        axes.set(ylabel=self.scale.axis, xlim=(-0.6, places[-1] + 0.6))
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(0, low), high * (1.06 if upright else 1.14))
         axes.grid(axis="y")
         legend_below(figure, axes)
 
@@ -88,8 +92,8 @@ class BarChart(Chart):
             if cell.error is not None:
                 axes.errorbar(x, height, cell.error, color=INK, linewidth=1)
             axes.annotate(
-                f"{height:.1f}",
-                (x, height + (cell.error or 0)),
+                _number(cell),
+                (x, max(0.0, height) + (cell.error or 0)),
                 (0, 3),
                 textcoords="offset points",
                 ha="center",
@@ -100,7 +104,7 @@ class BarChart(Chart):
 
 
 class Bars(SettingsFigure):
-    """Grouped bars: F1 of each setting on each target, and the mean over targets.
+    """Grouped bars: the score of each setting on each target, and the mean over targets.
 
     Attributes:
         settings: the bars of each group, in this order.
@@ -113,10 +117,19 @@ class Bars(SettingsFigure):
         """Compute means and standard errors over seeds."""
         there, notes = comparable(records, self.settings)
         targets = self.targets or all_targets(there, there)
-        cells = tuple((*_by_target(found, targets), mean_score(found, targets)) for found in there.values())
+        scale, unit = shown_as(there)
+        cells = tuple(
+            (*_by_target(found, targets, scale), mean_score(found, targets, scale)) for found in there.values()
+        )
         labels = tuple(map(label_of, there.values()))
-        return BarChart(self.title, notes, labels, (*targets, "Mean"), cells)
+        return BarChart(self.title, notes, scale, unit, labels, (*targets, "Mean"), cells)
 
 
-def _by_target(records: Sequence[Record], targets: Sequence[str]) -> list[Cell]:
-    return [seeds_cell([record.f1 for record in records if record.target == target]) for target in targets]
+def _by_target(records: Sequence[Record], targets: Sequence[str], scale: Scale) -> list[Cell]:
+    of_target = [[record.score for record in records if record.target == target] for target in targets]
+    return [seeds_cell(scores, scale) for scores in of_target]
+
+
+def _number(cell: Cell) -> str:
+    """A score as it is displayed, without its error."""
+    return cell.text.partition(" ")[0]

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
 from pydantic import Field, PlainSerializer, PlainValidator
 
+from pemeta.reporting.grid import scale_of, unit_of
 from pemeta.reporting.records import Record
+from pemeta.reporting.scale import Scale
 from pemeta.reporting.tables import Cell, Table, listed, mean_cell
 from pemeta.utils.registry import Distinct, Named
 
@@ -29,10 +31,14 @@ class Chart(ABC):
     Attributes:
         title: the figure's title.
         notes: what is omitted, and why.
+        scale: how its scores are shown.
+        unit: the word for an example.
     """
 
     title: str
     notes: tuple[str, ...]
+    scale: Scale
+    unit: str
 
     @property
     @abstractmethod
@@ -87,7 +93,7 @@ class Figure(Named):
         """Compute the chart of some records; what they lack is omitted, and the chart's notes say so.
 
         Raises:
-            OutputError: compared settings were not scored on the same test sentences.
+            OutputError: compared settings were not scored on the same test examples by the same metric.
         """
 
 
@@ -176,11 +182,23 @@ def shared_targets(
     return shared, (f"Omitted because not every setting has them yet: {listed(lacking)}.",) if lacking and sets else ()
 
 
-def scores(records: Iterable[Record]) -> dict[tuple[str, int], float]:
-    """F1 by (target, seed)."""
-    return {(record.target, record.seed): record.f1 for record in records}
+def shown_as(records: Records) -> tuple[Scale, str]:
+    """How the scores of some settings are shown, and the word for an example.
+
+    Raises:
+        OutputError: they are of several metrics.
+    """
+    every = [record for found in records.values() for record in found]
+    return scale_of(every), unit_of(every)
 
 
-def mean_score(records: Iterable[Record], targets: Sequence[str]) -> Cell:
-    """The mean of F1 over targets, in percent."""
-    return mean_cell({run: f1 for run, f1 in scores(records).items() if run[0] in targets}, targets)
+def validated_as(records: Records) -> tuple[Scale, str]:
+    """The same for the scores of validation examples."""
+    every = [record for found in records.values() for record in found]
+    return scale_of(every, of="validation_metric"), unit_of(every)
+
+
+def mean_score(records: Iterable[Record], targets: Sequence[str], scale: Scale) -> Cell:
+    """The mean of the main metric over targets."""
+    scores = {(record.target, record.seed): record.score for record in records if record.target in targets}
+    return mean_cell(scores, targets, scale)

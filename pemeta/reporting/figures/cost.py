@@ -16,9 +16,11 @@ from pemeta.reporting.figures.base import (
     label_of,
     mean_score,
     shared_targets,
+    shown_as,
 )
 from pemeta.reporting.figures.style import legend_below, looks
 from pemeta.reporting.records import Record
+from pemeta.reporting.scale import Scale, capitalised
 from pemeta.reporting.tables import Cell, Row, Table, listed, seconds
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spent:
-    """One setting: median seconds, and mean F1 in percent."""
+    """One setting: median seconds, and its mean score."""
 
     label: str
     priming: float
@@ -52,8 +54,8 @@ class CostChart(Chart):
     def caption(self) -> str:
         """A textual description of the figure."""
         return (
-            f"F1, in percent, the mean over {listed(self.targets)}, against the seconds (medians) that it "
-            "takes to prime once, fine-tune on one target and evaluate; priming serves all targets. "
+            f"{self.scale.title}{self.scale.in_percent}, the mean over {listed(self.targets)}, against the seconds "
+            "(medians) that it takes to prime once, fine-tune on one target and evaluate; priming serves all targets. "
             f"Filled: with priming; hollow: without. {ERROR_BARS}"
         )
 
@@ -73,8 +75,8 @@ class CostChart(Chart):
         for spent in self.settings:
             times = (spent.priming, spent.finetuning, spent.total)
             rows.append(Row("", spent.label, (*(Cell(seconds([time])) for time in times), spent.score)))
-        names = ("Priming, s", "Fine-tuning and evaluation, s", "Both, s", "F1, percent")
-        return Table(f"{self.title}: median seconds and mean F1", names, tuple(rows))
+        names = ("Priming, s", "Fine-tuning and evaluation, s", "Both, s", capitalised(self.scale.axis))
+        return Table(f"{self.title}: median seconds and mean {self.scale.label}", names, tuple(rows))
 
     def draw(self, figure: MplFigure) -> None:
         """Draw a point for each setting, with a legend below."""
@@ -83,7 +85,8 @@ class CostChart(Chart):
             fill = look["color"] if spent.priming else "white"
             look |= {"linestyle": "none", "markersize": 8, "markerfacecolor": fill, "label": spent.label}
             axes.errorbar(spent.total, spent.score.mean or 0.0, spent.score.error, **look)
-        axes.set(xscale="log", xlabel="seconds for priming and for one target (logarithmic)", ylabel="F1, percent")
+        label = "seconds for priming and for one target (logarithmic)"
+        axes.set(xscale="log", xlabel=label, ylabel=self.scale.axis)
         axes.margins(x=0.1, y=0.15)
         _plain_ticks(axes)
         axes.grid()
@@ -91,7 +94,7 @@ class CostChart(Chart):
 
 
 class Cost(SettingsFigure):
-    """Seconds against mean F1, over the targets that all settings have.
+    """Seconds against mean scores, over the targets that all settings have.
 
     Attributes:
         settings: the points.
@@ -105,16 +108,17 @@ class Cost(SettingsFigure):
         there, absent = comparable(records, self.settings)
         targets, lacking = shared_targets(there, tuple(there), self.targets)
         own = {name: [r for r in found if r.target in targets] for name, found in there.items() if targets}
-        spent = tuple(_spent(found, targets) for found in own.values())
+        scale, unit = shown_as(there)
+        spent = tuple(_spent(found, targets, scale) for found in own.values())
         machines = {str(sorted(record.hardware.items())) for found in own.values() for record in found}
         differ = ("The runs were on different hardware, so seconds say little.",) if len(machines) > 1 else ()
-        return CostChart(self.title, (*absent, *lacking, *differ), spent, targets)
+        return CostChart(self.title, (*absent, *lacking, *differ), scale, unit, spent, targets)
 
 
-def _spent(records: Sequence[Record], targets: Sequence[str]) -> Spent:
+def _spent(records: Sequence[Record], targets: Sequence[str], scale: Scale) -> Spent:
     priming = statistics.median(record.priming_seconds or 0.0 for record in records)
     finetuning = statistics.median(record.seconds for record in records)
-    return Spent(label_of(records), priming, finetuning, mean_score(records, targets))
+    return Spent(label_of(records), priming, finetuning, mean_score(records, targets, scale))
 
 
 def _plain_ticks(axes: Axes) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from pemeta.reporting.bootstrap import Difference, paired_difference
-from pemeta.reporting.figures.base import Chart, Figure, Records, mean_score
+from pemeta.reporting.figures.base import Chart, Figure, Records, mean_score, shown_as
 from pemeta.reporting.figures.style import COLOURS, LINE, SMALL, SOFT
-from pemeta.reporting.tables import Cell, Row, Table, interval, listed, points
+from pemeta.reporting.tables import Cell, Row, Table, listed
 from pemeta.utils.registry import Distinct
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gain:
-    """The gain of priming for one method; means are in percent."""
+    """The scores of one method without and with priming, and by how much it is better with it."""
 
     label: str
     primed: Cell
@@ -36,9 +36,11 @@ class GainChart(Chart):
     @property
     def caption(self) -> str:
         """A textual description of the figure."""
+        sides = ("with priming", "without it") if self.scale.metric.higher_is_better else ("without priming", "with it")
+        first, second = (f"{self.scale.label} {side}" for side in sides)
         return (
-            "Large dots: F1 with priming less F1 without it, in points, the mean over targets and seeds that both "
-            "have; lines: 95 % intervals over seeds and test sentences; small dots: single targets."
+            f"Large dots: {first} less {second}{self.scale.in_points}, the mean over targets and seeds that both "
+            f"have; lines: 95 % intervals over seeds and test {self.unit}s; small dots: single targets."
         )
 
     @property
@@ -56,27 +58,31 @@ class GainChart(Chart):
         rows = []
         for gain in self.gains:
             whole = gain.difference.whole
-            texts = [points(whole.mean), interval(whole.low, whole.high), listed(gain.difference.by_target)]
+            texts = [
+                self.scale.signed(whole.mean),
+                self.scale.interval(whole.low, whole.high),
+                listed(gain.difference.by_target),
+            ]
             cells = (gain.unprimed, gain.primed, *map(Cell, texts), Cell(str(len(gain.difference.seeds))))
             rows.append(Row("", gain.label, cells))
-        names = ("Unprimed", "Primed", "Gain", "95 % interval", "Targets", "Seeds")
-        return Table(f"{self.title}: F1 in percent, gains in points", names, tuple(rows), head="Method")
+        names = ("Unprimed", "Primed", self.scale.gain_word, "95 % interval", "Targets", "Seeds")
+        return Table(f"{self.title}: {self.scale.with_gains}", names, tuple(rows), head="Method")
 
     def draw(self, figure: MplFigure) -> None:
         """Draw a line for each method, with its numbers on the right."""
-        axes = figure.subplots()
+        axes, factor = figure.subplots(), self.scale.factor
         axes.axvline(0, color=SOFT, linewidth=1)
         for y, gain in enumerate(self.gains):
             whole = gain.difference.whole
-            single = [100 * target.mean for target in gain.difference.by_target.values()]
+            single = [factor * target.mean for target in gain.difference.by_target.values()]
             axes.plot(single, [y + 0.22] * len(single), "o", color=SOFT, markersize=3.5, alpha=0.6)
-            axes.plot([100 * whole.low, 100 * whole.high], [y, y], color=COLOURS[0], linewidth=2.5)
-            axes.plot(100 * whole.mean, y, "o", color=COLOURS[0], markersize=8)
-            text = f"{points(whole.mean)}  [{interval(whole.low, whole.high)}]"
+            axes.plot([factor * whole.low, factor * whole.high], [y, y], color=COLOURS[0], linewidth=2.5)
+            axes.plot(factor * whole.mean, y, "o", color=COLOURS[0], markersize=8)
+            text = f"{self.scale.signed(whole.mean)}  [{self.scale.interval(whole.low, whole.high)}]"
             place = axes.get_yaxis_transform()
             axes.text(1.03, y, text, transform=place, va="center", fontsize=SMALL + 0.5)
         axes.set_yticks(range(len(self.gains)), [gain.label for gain in self.gains])
-        axes.set(ylim=(len(self.gains) - 0.5, -0.5), xlabel="gain in F1, points")
+        axes.set(ylim=(len(self.gains) - 0.5, -0.5), xlabel=self.scale.gain)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color=LINE)
@@ -107,6 +113,8 @@ class Gains(Figure):
         """Compute the difference of each pair; a pair without a common run is omitted."""
         gains: list[Gain] = []
         lacking: list[str] = []
+        named = self.settings_named()
+        scale, unit = shown_as({name: found for name, found in records.items() if name in named})
         for label, (primed, unprimed) in self.pairs.items():
             one, other = records.get(primed, ()), records.get(unprimed, ())
             difference = paired_difference(one, other, self.targets)
@@ -115,11 +123,11 @@ class Gains(Figure):
                 continue
             runs = {(r.target, r.seed) for r in one} & {(r.target, r.seed) for r in other}
             with_priming, without = (
-                mean_score([r for r in side if (r.target, r.seed) in runs], tuple(difference.by_target))
+                mean_score([r for r in side if (r.target, r.seed) in runs], tuple(difference.by_target), scale)
                 for side in (one, other)
             )
-            gains.append(Gain(label, with_priming, without, difference))
+            gains.append(Gain(label, with_priming, without, difference.gain))
         notes = [f"Omitted because their settings have no run in common yet: {listed(lacking)}."] if lacking else []
         if single := [gain.label for gain in gains if len(gain.difference.seeds) == 1]:
-            notes.append(f"One seed, so the interval covers sentences only: {listed(single)}.")
-        return GainChart(self.title, tuple(notes), tuple(gains))
+            notes.append(f"One seed, so the interval covers {unit}s only: {listed(single)}.")
+        return GainChart(self.title, tuple(notes), scale, unit, tuple(gains))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +12,10 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from pemeta.errors import counted
-from pemeta.reporting.figures.base import Chart, Figure, Records, comparable, mean_score, shared_targets
+from pemeta.reporting.figures.base import Chart, Figure, Records, comparable, mean_score, shared_targets, shown_as
 from pemeta.reporting.figures.style import ACCENT, INK, LINE, SMALL, SOFT
-from pemeta.reporting.tables import MISSING, Cell, Row, Table, decimals, listed
+from pemeta.reporting.scale import Scale
+from pemeta.reporting.tables import MISSING, Cell, Row, Table, decimals, listed, number_shown
 from pemeta.utils.registry import Distinct
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ WIDE = 18
 
 @dataclass(frozen=True)
 class MatrixChart(Chart):
-    """Mean F1 in percent, ``cells[row][column]``, and published numbers in the same layout."""
+    """Mean scores, ``cells[row][column]``, and published numbers in the same layout."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -46,8 +46,8 @@ class MatrixChart(Chart):
         """A textual description of the figure."""
         beside = f" Beside it: {self.reference_title}." if self.reference else ""
         return (
-            f"F1 in percent, the mean over {listed(self.targets)}, ± one standard error over seeds; the highest of "
-            f"each column is marked.{beside}"
+            f"{self.scale.title}{self.scale.percent_words}, the mean over {listed(self.targets)}, ± one standard error "
+            f"over seeds; the {self.scale.best} of each column is marked.{beside}"
         )
 
     @property
@@ -70,7 +70,7 @@ class MatrixChart(Chart):
             for label, cells in zip(self.rows, matrix, strict=False)  # there may be no reference
         ]
         head = self.row_axis or "Row"
-        return Table(f"{self.title}: mean F1 in percent", self.columns, tuple(rows), head=head)
+        return Table(f"{self.title}: mean {self.scale.label_in_percent}", self.columns, tuple(rows), head=head)
 
     def draw(self, figure: MplFigure) -> None:
         """Draw the numbers in a grid, with the reference on its right."""
@@ -100,7 +100,7 @@ class MatrixChart(Chart):
 
 
 class Matrix(Figure):
-    """Mean F1 of settings in rows and columns, over the targets that all of them have.
+    """Mean scores of settings in rows and columns, over the targets that all of them have.
 
     Attributes:
         rows: labels of the rows.
@@ -109,7 +109,7 @@ class Matrix(Figure):
         row_axis: the name of the rows' axis, such as ``inner loop of priming``; null for none.
         column_axis: the name of the columns' axis; null for none.
         targets: the targets to average over; all that every setting has if empty.
-        reference: published numbers in the same rows and columns, in percent; null where one is unknown.
+        reference: published numbers in the same rows and columns, in the unit of the scores; null where one is unknown.
         reference_title: the source of the published numbers, and how they differ from this run.
     """
 
@@ -147,37 +147,40 @@ class Matrix(Figure):
         """Compute means over targets of means over seeds."""
         there, absent = comparable(records, (name for row in self.settings for name in row))
         targets, lacking = shared_targets(there, tuple(there), self.targets)
+        scale, unit = shown_as(there)
         cells = [
-            [mean_score(there[name], targets) if name in there else Cell(MISSING) for name in row]
+            [mean_score(there[name], targets, scale) if name in there else Cell(MISSING) for name in row]
             for row in self.settings
         ]
-        digits = decimals(f1 for row in self.reference for f1 in row)
-        published = [[Cell(MISSING if f1 is None else f"{f1:.{digits}f}", f1) for f1 in row] for row in self.reference]
+        digits = decimals(score for row in self.reference for score in row)
+        published = [
+            [Cell(MISSING if score is None else f"{score:.{digits}f}", score) for score in row]
+            for row in self.reference
+        ]
         return MatrixChart(
             self.title,
             (*absent, *lacking),
+            scale,
+            unit,
             self.rows,
             self.columns,
             self.row_axis or "",
             self.column_axis or "",
             targets,
-            _with_best(cells),
-            _with_best(published),
+            _with_best(cells, scale),
+            _with_best(published, scale),
             self.reference_title,
         )
 
 
-def _with_best(cells: Sequence[Sequence[Cell]]) -> Cells:
-    """Mark the highest cell of each column; cells that are displayed as equal tie, and a row alone has no best."""
-    tops = [max(map(_shown, column)) if len(column) > 1 else math.inf for column in zip(*cells, strict=True)]
+def _with_best(cells: Sequence[Sequence[Cell]], scale: Scale) -> Cells:
+    """Mark the best cell of each column; cells that are displayed as equal tie, and a row alone has no best."""
+    known = [[number_shown(cell) for cell in column if cell.mean is not None] for column in zip(*cells, strict=True)]
+    tops = [scale.best_of(column) if column and len(cells) > 1 else None for column in known]
     return tuple(
         tuple(
-            replace(cell, best=cell.mean is not None and _shown(cell) == top)
+            replace(cell, best=cell.mean is not None and top is not None and number_shown(cell) == top)
             for cell, top in zip(row, tops, strict=True)
         )
         for row in cells
     )
-
-
-def _shown(cell: Cell) -> float:
-    return -math.inf if cell.mean is None else float(cell.text.partition(" ")[0])

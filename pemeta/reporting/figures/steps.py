@@ -1,4 +1,4 @@
-"""Learning curves: F1 on validation sentences against fine-tuning steps."""
+"""Learning curves: scores on validation examples against fine-tuning steps."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pemeta.reporting.figures.base import Chart, Records, SettingsFigure, comparable, label_of, shared_targets
+from pemeta.reporting.figures.base import (
+    Chart,
+    Records,
+    SettingsFigure,
+    comparable,
+    label_of,
+    shared_targets,
+    validated_as,
+)
 from pemeta.reporting.figures.style import legend_below, looks
 from pemeta.reporting.records import Record
+from pemeta.reporting.scale import Scale
 from pemeta.reporting.tables import MISSING, Cell, Row, Table, listed, mean_cell
 
 if TYPE_CHECKING:
@@ -22,7 +31,7 @@ COLUMNS = 4
 
 @dataclass(frozen=True)
 class Curve:
-    """F1 in percent after each epoch: a mean over seeds, or over seeds and targets."""
+    """Scores after each epoch: a mean over seeds, or over seeds and targets."""
 
     label: str
     steps: tuple[float, ...]
@@ -39,8 +48,9 @@ class StepsChart(Chart):
     def caption(self) -> str:
         """A textual description of the figure."""
         return (
-            "F1 on validation sentences, in percent, after each epoch of fine-tuning, against the number of steps "
-            "taken: the mean over seeds, in the first panel also over targets. Bands: ± one standard error over seeds."
+            f"{self.scale.title} on validation {self.unit}s{self.scale.parenthesis} after each epoch of fine-tuning, "
+            "against the number of steps taken: the mean over seeds, in the first panel also over targets. "
+            "Bands: ± one standard error over seeds."
         )
 
     @property
@@ -63,7 +73,9 @@ class StepsChart(Chart):
             Row("", curve.label, (*(_at(curve.cells, epoch) for epoch in epochs), curve.cells[-1])) for curve in curves
         ]
         names = (*(f"Epoch {epoch}" for epoch in epochs), "Last")
-        return Table(f"{self.title}: F1 on validation sentences, in percent", names, tuple(rows))
+        return Table(
+            f"{self.title}: {self.scale.label} on validation {self.unit}s{self.scale.in_percent}", names, tuple(rows)
+        )
 
     def draw(self, figure: MplFigure) -> None:
         """Draw a panel for the mean and one for each target, on the same scale."""
@@ -77,7 +89,8 @@ class StepsChart(Chart):
             axes.remove()
         for axes in flat[max(0, len(self.panels) - wide) : len(self.panels)]:
             axes.set_xlabel("fine-tuning steps")  # below the last panel of each column
-        figure.supylabel("F1 on validation, percent", fontsize=10)
+        percent = ", percent" if self.scale.metric.percent else ""
+        figure.supylabel(f"{self.scale.label} on validation{percent}", fontsize=10)
         legend_below(figure, flat[0])
 
     @staticmethod
@@ -94,7 +107,7 @@ class StepsChart(Chart):
 
 
 class Steps(SettingsFigure):
-    """Learning curves on validation sentences, of each target and of their mean.
+    """Learning curves on validation examples, of each target and of their mean.
 
     Attributes:
         settings: the curves of each panel.
@@ -111,8 +124,9 @@ class Steps(SettingsFigure):
         panels = {"Mean over targets": targets} | {target: (target,) for target in targets}
         if len(targets) < 2:
             panels = {target: (target,) for target in targets}
-        curves = {title: tuple(_curve(found, own) for found in there.values()) for title, own in panels.items()}
-        return StepsChart(self.title, (*absent, *lacking, *_cut(there, targets)), curves)
+        scale, unit = validated_as(there)
+        curves = {title: tuple(_curve(found, own, scale) for found in there.values()) for title, own in panels.items()}
+        return StepsChart(self.title, (*absent, *lacking, *_cut(there, targets)), scale, unit, curves)
 
 
 def _cut(records: Records, targets: Sequence[str]) -> list[str]:
@@ -126,13 +140,13 @@ def _cut(records: Records, targets: Sequence[str]) -> list[str]:
     return []
 
 
-def _curve(records: Sequence[Record], targets: Sequence[str]) -> Curve:
+def _curve(records: Sequence[Record], targets: Sequence[str], scale: Scale) -> Curve:
     """The mean curve over some targets, cut to the shortest of their runs, with the mean of their steps per epoch."""
     runs = [record for record in records if record.target in targets]
     epochs = min(len(record.validation_curve) for record in runs)
     a_step = statistics.fmean(record.steps_per_epoch for record in runs)
     cells = [
-        mean_cell({(record.target, record.seed): record.validation_curve[epoch] for record in runs}, targets)
+        mean_cell({(record.target, record.seed): record.validation_curve[epoch] for record in runs}, targets, scale)
         for epoch in range(epochs)
     ]
     return Curve(label_of(records), tuple(a_step * epoch for epoch in range(1, epochs + 1)), tuple(cells))
