@@ -2,6 +2,9 @@
 
 from pemeta.data.blocks import EncodedBlocks as EncodedBlocks
 from pemeta.data.blocks import encode_language_model as encode_language_model
+from pemeta.data.completions import EncodedCompletions as EncodedCompletions
+from pemeta.data.completions import encode_completions as encode_completions
+from pemeta.data.completions import encode_prompts as encode_prompts
 from pemeta.data.corpus import Corpus as Corpus
 from pemeta.data.encoding import Encoded as Encoded
 from pemeta.data.encoding import encode as encode
@@ -16,3 +19,4 @@ from pemeta.data.table_sources import HubData as HubData
 from pemeta.data.table_sources import TableData as TableData
 from pemeta.data.texts import EncodedTexts as EncodedTexts
 from pemeta.data.texts import encode_texts as encode_texts
+from pemeta.data.turns import Completion as Completion

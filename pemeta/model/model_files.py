@@ -7,8 +7,9 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -36,6 +37,7 @@ from pemeta.model.manifest import (
 )
 from pemeta.model.model_card import model_card
 from pemeta.model.network import Network
+from pemeta.model.weight_index import write_weight_index
 from pemeta.utils.files import follow_umask, read_tensors, replaced_folder, write_json, write_tensors, write_text
 from pemeta.utils.hub import quiet
 from pemeta.utils.provenance import package_versions
@@ -43,7 +45,8 @@ from pemeta.utils.provenance import package_versions
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
 
-class Loading(NamedTuple):
+@dataclass(frozen=True)
+class Loading:
     """How a model is loaded: the arguments of ``PEModel.from_pretrained`` that are the backbone's."""
 
     attention: str | None = None
@@ -132,6 +135,7 @@ def write_model(
     setattr(saved.config, MARK, FORMAT)  # of the copy only
     with quiet():
         saved.save_pretrained(folder)
+    write_weight_index(folder)
     beside = {
         "dtypes": unusual_dtypes(saved, manifest.dtype),
         "buffers_digest": write_buffers(saved, model.backbone, folder),
@@ -164,7 +168,7 @@ def load_model(
     path: str | Path,
     method: PEMethod | None,
     seed: int = 0,
-    how: Loading = Loading(),  # noqa: B008 - it is frozen
+    how: Loading = Loading(),
 ) -> AnyNetwork:
     """Load a model of the class ``make`` from a folder or the hub: a saved model, or a plain backbone with ``method``.
 
@@ -238,7 +242,7 @@ def _load_on_base(
         )
     its_own = manifest.methods[manifest.finetuning]
     here = how.dtype or (getattr(torch, manifest.dtype) if primed is None else None)
-    how = how._replace(dtype=here, output=how.output or manifest.output)
+    how = replace(how, dtype=here, output=how.output or manifest.output)
     model = load_model(make, base, method or its_own, seed, how)
     if primed is None and method in (None, its_own) and here not in (None, getattr(torch, manifest.dtype)):
         # A plain backbone has no manifest with its digest.
