@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from pemeta.methods import Prompt as Prompt
     from pemeta.model import Partition as Partition
     from pemeta.model import PEModel as PEModel
+    from pemeta.model import Prompting as Prompting
     from pemeta.priming import FineTunePriming as FineTunePriming
     from pemeta.priming import InnerLoopPriming as InnerLoopPriming
     from pemeta.priming import MetaPriming as MetaPriming
@@ -107,6 +108,7 @@ _PUBLIC = {
         "load_peft",
         "save_peft",
         "to_transformers",
+        "vllm_refusals",
     ),
     "pemeta.errors": ("PemetaError",),
     "pemeta.heads": (
@@ -138,6 +140,7 @@ _PUBLIC = {
     "pemeta.model": (
         "PEModel",
         "Partition",
+        "Prompting",
     ),
     "pemeta.priming": (
         "FineTunePriming",

@@ -12,6 +12,7 @@ from pemeta.errors import unknown_name
 from pemeta.experiments.backbones import Backbone
 from pemeta.tasks.kinds import TaskKind
 from pemeta.training.callbacks import TRACKERS
+from pemeta.utils.in_schema import InSchema
 
 _to_config = PlainSerializer(lambda value: value.to_config())
 AnyBackbone = Annotated[Backbone, PlainValidator(Backbone.parse), _to_config]
@@ -32,5 +33,5 @@ def _known_tracker(name: str) -> str:
     return name
 
 
-Output = Annotated[Path, BeforeValidator(_not_empty)]
-Tracker = Annotated[str, AfterValidator(_known_tracker)]
+Output = Annotated[Path, BeforeValidator(_not_empty), InSchema(lambda: {"minLength": 1})]
+Tracker = Annotated[str, AfterValidator(_known_tracker), InSchema(lambda: {"enum": sorted(TRACKERS)})]

@@ -161,7 +161,8 @@ class Executor:
         scores = score_target(self.builder, model, target)
         measured = {**scores, "seconds": history.seconds + time.perf_counter() - tested}
         record = make_record(self.builder, run, model, target, history, priming, measured)
-        self._models.save_task(run, model)  # before the record, which says that the run is done
+        prompting = self.config.task.prompting(target.task.train)
+        self._models.save_task(run, model, prompting)  # before the record, which says that the run is done
         write_record(self.folder.path, record)
         remove_checkpoint(checkpoint)
         return record

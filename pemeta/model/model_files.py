@@ -37,6 +37,7 @@ from pemeta.model.manifest import (
 )
 from pemeta.model.model_card import model_card
 from pemeta.model.network import Network
+from pemeta.model.weight_index import write_weight_index
 from pemeta.utils.files import follow_umask, read_tensors, replaced_folder, write_json, write_tensors, write_text
 from pemeta.utils.hub import quiet
 from pemeta.utils.provenance import package_versions
@@ -134,6 +135,7 @@ def write_model(
     setattr(saved.config, MARK, FORMAT)  # of the copy only
     with quiet():
         saved.save_pretrained(folder)
+    write_weight_index(folder)
     beside = {
         "dtypes": unusual_dtypes(saved, manifest.dtype),
         "buffers_digest": write_buffers(saved, model.backbone, folder),

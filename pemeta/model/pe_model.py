@@ -15,7 +15,7 @@ from pemeta.methods.base import PEMethod
 from pemeta.model.model_files import Loading, load_model, save_model
 from pemeta.model.network import Network
 from pemeta.model.pushing import push_model
-from pemeta.model.task_files import apply_task, read_task, save_task
+from pemeta.model.task_files import Prompting, apply_task, read_task, save_task
 from pemeta.utils.signatures import checked
 
 
@@ -124,7 +124,9 @@ class PEModel(Network):
         return push_model(self, repo_id, tokenizer, private, commit_message, facts)
 
     @checked(max_length=1)
-    def save_task(self, folder: str | Path, task: str, max_length: int | None = None) -> int:
+    def save_task(
+        self, folder: str | Path, task: str, max_length: int | None = None, prompting: Prompting | None = None
+    ) -> int:
         """Write θ_a and the head of one task with a manifest, and return the number of bytes.
 
         Args:
@@ -132,12 +134,14 @@ class PEModel(Network):
                 is replaced.
             task: the task, which must have a head.
             max_length: maximum number of tokens per sentence in the task's training, for serving.
+            prompting: of a language model, how its prompts are made, for serving; by default texts as they are, and
+                turns by the tokenizer's chat template.
 
         Raises:
             ModelError: the task has no head, or its head was not made from a :class:`~pemeta.HeadSpec`.
             OutputError: the folder holds something else, or cannot be written.
         """
-        return save_task(self, Path(folder), task, max_length)
+        return save_task(self, Path(folder), task, max_length, prompting)
 
     @checked()
     def load_task(self, folder: str | Path, name: str | None = None) -> str:

@@ -119,6 +119,7 @@ def of_model(name: str, /, **arguments: Any) -> None:
     BASES[f"PEModel.{name}"] = lambda stage: (getattr(stage.model(), name), dict(arguments))
 
 
+simple("Prompting", template="chat")
 simple("Sentence", words=("Anna", "met"), tags=("B-PER", "O"))
 simple("LabelSet", types=("PER", "LOC"))
 simple("Corpus", name="aa", labels=LABELS, train=[SENTENCE], validation=[SENTENCE], test=[SENTENCE])
@@ -354,6 +355,11 @@ def _(stage: Stage) -> Call:
 @base("to_transformers")
 def _(stage: Stage) -> Call:
     return pemeta.to_transformers, {"model": stage.model(LoRA(rank=2)), "task": "en"}
+
+
+@base("vllm_refusals")
+def _vllm_refusals(stage: Stage) -> Call:
+    return pemeta.vllm_refusals, {"folder": stage.in_peft, "base": None, "max_lora_rank": 16}
 
 
 @base("save_peft")

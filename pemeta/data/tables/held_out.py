@@ -13,6 +13,7 @@ from pydantic import BeforeValidator
 
 from pemeta.data.sentences import SPLITS, Sentence, Split
 from pemeta.errors import DataError, counted, excerpt, shortened, unknown_name
+from pemeta.utils.in_schema import InSchema
 
 USUAL: Mapping[Split, tuple[str, ...]] = {
     "train": ("train",),
@@ -39,7 +40,8 @@ def _checked_share(share: Any) -> Any:
     return share
 
 
-Share: TypeAlias = Annotated[float | Literal["train"], BeforeValidator(_checked_share)]
+_SHARE = {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"const": "train"}]}
+Share: TypeAlias = Annotated[float | Literal["train"], BeforeValidator(_checked_share), InSchema(lambda: _SHARE)]
 """What becomes of a split that the data lacks: a part of train that is held out, or the sentences of train again."""
 
 

@@ -21,6 +21,7 @@ from pemeta.data.streams import Text
 from pemeta.errors import ConfigError, counted
 from pemeta.heads import HeadSpec
 from pemeta.model.pe_model import PEModel
+from pemeta.model.task_files import Prompting
 from pemeta.tasks.task import Task
 from pemeta.utils.registry import Named
 
@@ -178,6 +179,10 @@ class TaskKind(Named, Generic[Raw]):
     @abstractmethod
     def identity(self, example: Raw) -> Hashable:
         """What two examples share if who has seen the one has seen the other, such as their texts without labels."""
+
+    def prompting(self, train: Examples) -> Prompting | None:
+        """How a server makes prompts as these training examples have them; None for tasks without prompts."""
+        return None
 
     def class_of(self, example: Raw) -> Hashable:
         """The class of an example, of each of which a configuration may take a number of examples.

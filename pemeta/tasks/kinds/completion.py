@@ -25,6 +25,7 @@ from pemeta.heads import CausalLM, HeadSpec
 from pemeta.model.candidates import candidate_scores
 from pemeta.model.generation import completions as generated
 from pemeta.model.pe_model import PEModel
+from pemeta.model.task_files import Prompting
 from pemeta.tasks.kinds.base import AnyMetric, Collection, Predict, Tested
 from pemeta.tasks.kinds.rows import RowTasks
 from pemeta.tasks.task import Task
@@ -130,6 +131,16 @@ class CompletionTasks(RowTasks[Completion]):
             template=self.template,
             template_options=self.template_options,
             long_completions=self.long_completions,
+        )
+
+    def prompting(self, train: Examples) -> Prompting | None:
+        """The template, and the tokens that end the completions."""
+        assert isinstance(train, EncodedCompletions)
+        return Prompting(
+            template=self.template,
+            template_options=self.template_options or {},
+            end_ids=train.end_ids,
+            max_new_tokens=self.max_new_tokens,
         )
 
     def task(self, name: str, train: Examples) -> Task:
