@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pemeta.backbone import tokenizer_digest as tokenizer_digest
+    from pemeta.data import Completion as Completion
     from pemeta.data import Corpus as Corpus
     from pemeta.data import Encoded as Encoded
     from pemeta.data import EncodedBlocks as EncodedBlocks
+    from pemeta.data import EncodedCompletions as EncodedCompletions
+    from pemeta.data import EncodedMasked as EncodedMasked
     from pemeta.data import EncodedTexts as EncodedTexts
     from pemeta.data import Examples as Examples
     from pemeta.data import LabelSet as LabelSet
     from pemeta.data import Sentence as Sentence
     from pemeta.data import SyntheticWorld as SyntheticWorld
     from pemeta.data import encode as encode
+    from pemeta.data import encode_completions as encode_completions
     from pemeta.data import encode_language_model as encode_language_model
+    from pemeta.data import encode_masked_language_model as encode_masked_language_model
+    from pemeta.data import encode_prompts as encode_prompts
     from pemeta.data import encode_texts as encode_texts
     from pemeta.data import store_sentences as store_sentences
     from pemeta.deploy import Server as Server
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
     from pemeta.heads import CausalLMHead as CausalLMHead
     from pemeta.heads import Head as Head
     from pemeta.heads import HeadSpec as HeadSpec
+    from pemeta.heads import MaskedLM as MaskedLM
+    from pemeta.heads import MaskedLMHead as MaskedLMHead
     from pemeta.heads import SequenceClassification as SequenceClassification
     from pemeta.heads import SequenceClassificationHead as SequenceClassificationHead
     from pemeta.heads import TokenClassification as TokenClassification
@@ -50,6 +58,7 @@ if TYPE_CHECKING:
     from pemeta.methods import Prompt as Prompt
     from pemeta.model import Partition as Partition
     from pemeta.model import PEModel as PEModel
+    from pemeta.model import Prompting as Prompting
     from pemeta.priming import FineTunePriming as FineTunePriming
     from pemeta.priming import InnerLoopPriming as InnerLoopPriming
     from pemeta.priming import MetaPriming as MetaPriming
@@ -74,16 +83,22 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "pemeta.backbone": ("tokenizer_digest",),
     "pemeta.data": (
+        "Completion",
         "Corpus",
         "Encoded",
         "EncodedBlocks",
+        "EncodedCompletions",
+        "EncodedMasked",
         "EncodedTexts",
         "Examples",
         "LabelSet",
         "Sentence",
         "SyntheticWorld",
         "encode",
+        "encode_completions",
         "encode_language_model",
+        "encode_prompts",
+        "encode_masked_language_model",
         "encode_texts",
         "store_sentences",
     ),
@@ -93,6 +108,7 @@ _PUBLIC = {
         "load_peft",
         "save_peft",
         "to_transformers",
+        "vllm_refusals",
     ),
     "pemeta.errors": ("PemetaError",),
     "pemeta.heads": (
@@ -100,6 +116,8 @@ _PUBLIC = {
         "CausalLMHead",
         "Head",
         "HeadSpec",
+        "MaskedLM",
+        "MaskedLMHead",
         "SequenceClassification",
         "SequenceClassificationHead",
         "TokenClassification",
@@ -122,6 +140,7 @@ _PUBLIC = {
     "pemeta.model": (
         "PEModel",
         "Partition",
+        "Prompting",
     ),
     "pemeta.priming": (
         "FineTunePriming",

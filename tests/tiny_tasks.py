@@ -48,7 +48,7 @@ def blocks(seed: int, size: int = 12) -> EncodedBlocks:
 NER = Task.token_classification("ner", data(0))
 TOPIC = Task.sequence_classification("topic", texts(1))
 LAST = Task.sequence_classification("last", texts(2), pooling="last")
-TEXT = Task.causal_lm("text", blocks(3))
+TEXT = Task.causal_lm("text", blocks(3), output="tied")
 OWN = Task.causal_lm("own", blocks(4), output="own")
 MIXED = [NER, TOPIC, LAST, TEXT, OWN]
 EACH_KIND = [(NER, data(7)), (TOPIC, texts(7)), (TEXT, blocks(7))]

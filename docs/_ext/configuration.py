@@ -5,7 +5,6 @@ A field that no "Attributes:" section describes is an error, so the page is comp
 
 import importlib
 import inspect
-import re
 import types
 import typing
 from pathlib import Path
@@ -17,6 +16,7 @@ from docutils.statemachine import StringList
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from pemeta.utils.docstrings import field_texts
 from pemeta.utils.registry import Named
 
 SIMPLE = {Path: "path", str: "string", int: "integer", float: "number", bool: "boolean", typing.Any: "anything"}
@@ -30,7 +30,7 @@ class Fields(Directive):
     def run(self):
         module, _, name = self.arguments[0].rpartition(".")
         model = getattr(importlib.import_module(module), name)
-        meanings = described(model)
+        meanings = field_texts(model)
         skip = self.options.get("skip", "").split()
         rows = [".. list-table::", "   :header-rows: 1", "   :widths: 20 26 16 38", "", "   * - key", "     - value"]
         rows += ["     - default", "     - meaning"]
@@ -44,18 +44,6 @@ class Fields(Directive):
         box = nodes.Element()
         self.state.nested_parse(StringList(rows, source=self.arguments[0]), 0, box)
         return box.children
-
-
-def described(model):
-    """Field name to its text in the Attributes sections of the class and its bases."""
-    found = {}
-    for cls in reversed(model.__mro__):
-        _, _, section = (inspect.cleandoc(cls.__dict__.get("__doc__") or "")).partition("Attributes:\n")
-        section = re.split(r"\n(?=\S)", section)[0]
-        for item in re.split(r"\n    (?=\w+:)", "\n" + section)[1:]:
-            name, _, text = item.partition(":")
-            found[name] = " ".join(text.split())
-    return found
 
 
 def kind(field):
@@ -96,6 +84,8 @@ def default(field):
     value = field.default
     if value is PydanticUndefined:
         return "required"
+    if isinstance(value, Named) and not value.model_fields_set:
+        return f"``{value.name}``"
     if isinstance(value, BaseModel):
         return "its defaults"
     if value is None:
@@ -103,7 +93,7 @@ def default(field):
     if isinstance(value, bool):
         return f"``{str(value).lower()}``"
     if isinstance(value, tuple):
-        return f"``[{', '.join(map(str, value))}]``"
+        return f"``[{', '.join(getattr(one, 'name', str(one)) for one in value)}]``"
     return f"``{value}``"
 
 

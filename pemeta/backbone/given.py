@@ -7,6 +7,7 @@ import os
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pemeta.backbone.output_kinds import kinds_of
 from pemeta.errors import ModelError, article, excerpt
 
 
@@ -49,9 +50,9 @@ def _remedy(given: object) -> str:
 
 
 def _refuse_head(model: PreTrainedModel) -> None:
-    """Refuse a model that has parameters beside its base model: they would be part of θ_p, and tasks have heads."""
+    """Refuse a model that has parameters beside its base model, unless it is a language model: tasks have own heads."""
     base = model.base_model
-    if base is model or not _embeds(base, model):
+    if base is model or not _embeds(base, model) or kinds_of(model):
         return
     inside = {name for name, part in model.named_modules(remove_duplicate=False) if part is base}
     rest = [

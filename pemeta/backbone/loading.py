@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from pemeta.backbone.output_kinds import AUTO, CLASSES, OutputKind
 from pemeta.errors import ModelError
 from pemeta.utils.hub import explained, quiet
 from pemeta.utils.modules import is_finite
@@ -32,8 +34,9 @@ def load_backbone(
     dtype: torch.dtype = torch.float32,
     trust_remote_code: bool = False,
     own_class: bool = False,
+    output: OutputKind | None = None,
 ) -> PreTrainedModel:
-    """A pretrained encoder without a pooler, which token tasks do not use and which would get no gradient.
+    """A pretrained backbone without a pooler, which token tasks do not use and which would get no gradient.
 
     Args:
         path: Folder, or name on the Hugging Face hub.
@@ -42,6 +45,8 @@ def load_backbone(
         trust_remote_code: Run Python code that comes with the model, if its architecture is not part of transformers.
         own_class: Load the class that ``config.json`` names, which saved the model, and not the one of ``AutoModel``:
             a Whisper encoder without its decoder.
+        output: Load the whole language model: ``causal_lm``, or ``masked_lm``, which is the backbone alone where
+            transformers has no such model of this architecture, or the files lack its head.
 
     Raises:
         ModelError: There is no model at ``path``, it cannot be loaded, or it needs Python code of its own.
@@ -53,17 +58,31 @@ def load_backbone(
     remedy = "give a folder with config.json and model.safetensors, or a name on the Hugging Face hub"
     with explained("a model", path, remedy), quiet():
         config = load_model_config(path, trust_remote_code)
-        auto: Any = (_saving_class(config) if own_class else None) or auto_class(config)
+        auto: Any = (_saving_class(config) if own_class else None) or auto_class(config, output)
         _refuse_unreadable(path)
-        try:
-            model, info = auto.from_pretrained(path, add_pooling_layer=False, **options)
-        except TypeError as error:  # an architecture without a pooler does not take the argument
-            if "add_pooling_layer" not in str(error):
-                raise
-            model, info = auto.from_pretrained(path, **options)
+        model, info = _loaded(auto, path, options)
+        if output == "masked_lm" and _lacks_head(model, info):
+            model, info = _loaded(auto_class(config), path, options)
         _check_values(model, info)
     assert isinstance(model, PreTrainedModel)
     return model
+
+
+def _loaded(auto: Any, path: str | Path, options: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model, and what transformers says of its files."""
+    try:
+        found = auto.from_pretrained(path, add_pooling_layer=False, **options)
+    except TypeError as error:  # an architecture without a pooler does not take the argument
+        if "add_pooling_layer" not in str(error):
+            raise
+        found = auto.from_pretrained(path, **options)
+    return found  # type: ignore[no-any-return]
+
+
+def _lacks_head(model: PreTrainedModel, info: Mapping[str, Any]) -> bool:
+    """Whether the files have nothing of what a language model has beside its backbone, and the backbone as a whole."""
+    missing = set(info["missing_keys"])
+    return bool(missing) and not any(name.startswith(f"{model.base_model_prefix}.") for name in missing)
 
 
 def _saving_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
@@ -173,7 +192,11 @@ def read_configuration(path: str | Path) -> PreTrainedConfig:
 
 
 def empty_backbone_of(
-    config: PreTrainedConfig, path: str | Path, attention: str | None = None, dtype: torch.dtype = torch.float32
+    config: PreTrainedConfig,
+    path: str | Path,
+    attention: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    output: OutputKind | None = None,
 ) -> PreTrainedModel:
     """A backbone without weights (on the meta device), from a configuration.
 
@@ -182,16 +205,21 @@ def empty_backbone_of(
         path: Where the configuration came from, for messages.
         attention: ``eager`` or ``sdpa``; chosen by transformers if None.
         dtype: Type of the parameters.
+        output: The whole language model of this kind, where transformers has one.
 
     Raises:
         ModelError: The configuration is not that of an encoder.
     """
     with torch.device("meta"):
-        return random_backbone_of(config, path, attention, dtype)
+        return random_backbone_of(config, path, attention, dtype, output)
 
 
 def random_backbone_of(
-    config: PreTrainedConfig, path: str | Path, attention: str | None = None, dtype: torch.dtype = torch.float32
+    config: PreTrainedConfig,
+    path: str | Path,
+    attention: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    output: OutputKind | None = None,
 ) -> PreTrainedModel:
     """A backbone with newly drawn weights, from a configuration; the arguments are :func:`empty_backbone_of`'s.
 
@@ -203,16 +231,22 @@ def random_backbone_of(
         options["attn_implementation"] = attention
     with explained("a configuration", path, CONFIG_REMEDY), quiet():
         try:
-            model = auto_class(config).from_config(config, add_pooling_layer=False, **options)
+            model = auto_class(config, output).from_config(config, add_pooling_layer=False, **options)
         except TypeError as error:
             if "add_pooling_layer" not in str(error):
                 raise
-            model = auto_class(config).from_config(config, **options)
+            model = auto_class(config, output).from_config(config, **options)
     assert isinstance(model, PreTrainedModel)
     return model
 
 
-def auto_class(config: PreTrainedConfig) -> Any:
-    """The transformers class that loads a backbone; for T5, the encoder without the decoder that AutoModel adds."""
+def auto_class(config: PreTrainedConfig, output: OutputKind | None = None) -> Any:
+    """The transformers class that loads a backbone, or a whole language model of a kind.
+
+    For T5 it is the encoder without the decoder that AutoModel adds; for a kind of masked language model that
+    transformers does not have, the backbone.
+    """
+    if output is not None and (output == "causal_lm" or type(config) in CLASSES[output]):
+        return AUTO[output]
     encoder = (config.architectures or [""])[0].endswith("EncoderModel")
     return AutoModelForTextEncoding if encoder or config.is_encoder_decoder else AutoModel

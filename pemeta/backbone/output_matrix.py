@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from pemeta.backbone.loading import weight_files
+from pemeta.backbone.output_map import StandIn
 from pemeta.utils.hub import quiet
 
 ROWS = 7
@@ -40,7 +41,7 @@ def why_not_tied(backbone: nn.Module) -> str | None:
     key = (type(config), config.to_json_string())
     if key not in _found:
         _found[key] = _by_configuration(config)
-    return _found[key] or _by_folder(backbone)
+    return _found[key] or other_matrix_in_folder(backbone)
 
 
 def _by_configuration(config: PreTrainedConfig) -> str | None:
@@ -68,30 +69,6 @@ def _name(config: PreTrainedConfig) -> str:
     return str(known[kind].__name__) if kind in known else f"the model of {kind.__name__}"
 
 
-class _Output(tuple[Tensor]):
-    """The output of a backbone: hidden states, by index and by name, and None for all else that a class may ask for."""
-
-    @property
-    def last_hidden_state(self) -> Tensor:
-        return self[0]
-
-    def __getattr__(self, name: str) -> None:
-        if name.startswith("__"):
-            raise AttributeError(name)
-
-
-class _StandIn(nn.Module):
-    """A stand-in for a backbone, or its decoder, that gives these hidden states whatever it is called with."""
-
-    def __init__(self, hidden: Tensor, decoder: nn.Module | None = None) -> None:
-        super().__init__()
-        self.hidden = hidden
-        self.decoder = decoder
-
-    def forward(self, *arguments: Any, **kwargs: Any) -> _Output:
-        return _Output((self.hidden,))
-
-
 @torch.no_grad()
 def _is_product(model: PreTrainedModel) -> bool:
     """Whether logits are the products of the hidden states with the output matrix, and nothing else."""
@@ -100,7 +77,7 @@ def _is_product(model: PreTrainedModel) -> bool:
     head.weight.copy_(_numbers(ROWS, width))
     hidden = 10 * _numbers(1, 3, width)  # large enough for a cap to show
     model.set_output_embeddings(head)
-    setattr(model, model.base_model_prefix, _StandIn(hidden, _StandIn(hidden)))
+    setattr(model, model.base_model_prefix, StandIn(hidden, StandIn(hidden)))
     ids = torch.zeros(1, 3, dtype=torch.long, device="cpu")
     logits = model.eval()(input_ids=ids).logits
     expected = F.linear(hidden, head.weight)
@@ -113,8 +90,8 @@ def _numbers(*shape: int) -> Tensor:
     return torch.arange(1, count + 1, device="cpu", dtype=torch.float32).sin().view(shape)
 
 
-def _by_folder(backbone: nn.Module) -> str | None:
-    """The reason, if the folder that the backbone is from holds an output matrix that is not the word embedding.
+def other_matrix_in_folder(backbone: nn.Module) -> str | None:
+    """A clause, if the folder that the backbone is from holds an output matrix that is not the word embedding.
 
     transformers does not tie the two then, whatever the configuration says.
     """

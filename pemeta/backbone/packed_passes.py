@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor, nn
 
 from pemeta.backbone.joined_batches import compared
-from pemeta.backbone.packing import LENGTHS, Plan, cost, pack, plan
+from pemeta.backbone.packing import LENGTHS, ORIGINS, Plan, cost, pack, plan
 from pemeta.backbone.packing_trial import Content, Sizes, fits, found_form, longest_row
-from pemeta.backbone.row_masks import Form
+from pemeta.backbone.row_masks import ALONE, Form
 from pemeta.typing import Batch
 
 Padding = Literal["auto", "packed", "padded"]
@@ -58,6 +59,9 @@ class PackedPasses:
     ) -> Batch | None:
         """The batch with rows of its sentences; None if it is to run padded.
 
+        Sentences that are parts of a batch's rows, as documents in blocks are, always get rows: of one each, where they
+        would run padded.
+
         Args:
             backbone: what runs.
             batch: on the backbone's device, with what :func:`~pemeta.backbone.packing.facts_of` says of it.
@@ -68,19 +72,39 @@ class PackedPasses:
             kind: what else the answer depends on.
         """
         lengths: list[int] = batch[LENGTHS].tolist()
+        planned, form = self._planned(backbone, batch, lengths, room, width, states, autocast, kind)
+        if ORIGINS in batch:
+            longest = max(lengths) + room
+            planned = planned or Plan(tuple(lengths), tuple((i,) for i in range(len(lengths))), longest, room)
+            planned = replace(planned, origins=tuple(map(tuple, batch[ORIGINS].tolist())))
+        if planned is None:
+            return None
+        self.made += form is not None
+        dtype, pad = next(backbone.parameters()).dtype, getattr(backbone.config, "pad_token_id", None) or 0
+        return pack(batch, planned, form or ALONE, dtype, pad)
+
+    def _planned(
+        self,
+        backbone: nn.Module,
+        batch: Batch,
+        lengths: Sequence[int],
+        room: int,
+        width: int,
+        states: Callable[[Batch], Tensor],
+        autocast: Callable[[], AbstractContextManager[object]],
+        kind: object,
+    ) -> tuple[Plan, Form] | tuple[None, None]:
+        """Rows of several sentences, and how the backbone takes them; nothing where sentences are to run padded."""
         if self.padding == "padded" or not fits(backbone, lengths, room):
-            return None
-        reference = next(backbone.parameters())
-        aligned = reference.device.type != "cpu"
+            return None, None
+        aligned = next(backbone.parameters()).device.type != "cpu"
         planned = plan(lengths, width, room=room, limit=longest_row(backbone), align=aligned)
-        if self.padding == "auto" and not pays(planned, len(batch["input_ids"][0]), backbone.config):
-            return None
+        longest = max(lengths) if ORIGINS in batch else len(batch["input_ids"][0])
+        if self.padding == "auto" and not pays(planned, longest, backbone.config):
+            return None, None
         sizes = Sizes.of(planned, backbone)
         form = self._form(backbone, sizes, room, Content.of(batch), states, autocast, kind)
-        if form is None:
-            return None
-        self.made += 1
-        return pack(batch, planned, form, reference.dtype, getattr(backbone.config, "pad_token_id", None) or 0)
+        return (None, None) if form is None else (planned, form)
 
     def _form(
         self,

@@ -26,12 +26,17 @@ PLACE = f"{PACKED}place"
 """Key of each token's index into the rows' R L positions, (B, T); -1 at padding."""
 LENGTHS = f"{PACKED}lengths"
 """Key of each sentence's number of tokens, (B,); it stays on the CPU, so that a device is not waited for."""
+ORIGINS = f"{PACKED}origins"
+"""Key of the row and the column (N, 2) in the padded batch of each sentence's first token, where sentences are parts of
+its rows; it stays on the CPU, too. Without it, each sentence is a row."""
 PADS = f"{PACKED}pads"
 """Key of whether each sentence has the token that pads among its own, (B,); it stays on the CPU, too."""
 SOURCE = f"{PACKED}source"
 """Key of the index of each place in the rows into the padded batch's B T positions, (R, L); -1 where there is none."""
 ROOM = f"{PACKED}room"
 """Key of the number of places before each sentence's tokens, for a prompt; a scalar on the CPU."""
+OWN = (PLACE, SOURCE, LENGTHS, PADS, ROOM, ORIGINS, f"{PACKED}documents")
+"""Keys that are no inputs of a pass."""
 SLOTS = "prompt_slots"
 """Name of the input (R, L) that says which of a prompt's vectors belongs where; -1 at tokens."""
 _ALIGNED = 8
@@ -47,12 +52,21 @@ class Plan:
         rows: the sentences of each row, in their order.
         length: L.
         room: number of places before the tokens of each sentence, for a prompt.
+        origins: row and column in the padded batch of each sentence's first token; None if each is a row.
     """
 
     lengths: tuple[int, ...]
     rows: tuple[tuple[int, ...], ...]
     length: int
     room: int = 0
+    origins: tuple[tuple[int, int], ...] | None = None
+
+    def _origins(self, width: int) -> np.ndarray:
+        """Where in a padded batch (B, ``width``) each sentence's first token is."""
+        if self.origins is None:
+            return np.arange(len(self.lengths)) * width
+        found: np.ndarray = np.array(self.origins).reshape(-1, 2) @ np.array([width, 1])
+        return found
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -92,13 +106,21 @@ class Plan:
     def sources(self, width: int) -> Tensor:
         """Where in a padded batch (B, ``width``) the token of each place is (R, L); -1 where there is no token."""
         sentence, offset = self._laid
-        return self._as_rows(np.where(offset >= self.room, sentence * width + offset - self.room, -1))
+        places = self._origins(width)[sentence] + offset - self.room
+        return self._as_rows(np.where(offset >= self.room, places, -1))
 
-    def places(self, width: int) -> Tensor:
-        """Where in the rows each token of a padded batch is (B, ``width``); -1 at padding."""
-        column = np.arange(width)
-        places = self.starts[:, None] + self.room + column
-        return torch.from_numpy(np.where(column < np.array(self.lengths)[:, None], places, -1))
+    def places(self, width: int, number: int | None = None) -> Tensor:
+        """Where in the rows each token of a padded batch is (B, ``width``); -1 at padding.
+
+        Args:
+            width: the padded batch's number of columns.
+            number: B; by default one for each sentence.
+        """
+        number = len(self.lengths) if number is None else number
+        sources = self.sources(width).flatten().numpy()
+        places = np.full(number * width, -1, np.int64)
+        places[sources[sources >= 0]] = np.flatnonzero(sources >= 0)
+        return torch.from_numpy(places.reshape(number, width))
 
 
 def first_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
@@ -171,8 +193,8 @@ def pack(batch: Batch, planned: Plan, form: Form, dtype: torch.dtype, padding: i
         padding: token id where there is no sentence.
     """
     inputs = inputs_of(batch)
-    width = inputs["input_ids"].shape[1]
-    index = {SOURCE: planned.sources(width), PLACE: planned.places(width), "segments": planned.segments()}
+    number, width = inputs["input_ids"].shape
+    index = {SOURCE: planned.sources(width), PLACE: planned.places(width, number), "segments": planned.segments()}
     if form.positions is not None:
         index["position_ids"] = planned.offsets() + form.positions
     if planned.room:
@@ -213,8 +235,7 @@ def packed_inputs(batch: Batch) -> Batch:
     """The backbone's inputs in a pass: the rows of a batch that has them, or its padded inputs."""
     if not is_packed(batch):
         return inputs_of(batch)
-    own = (PLACE, SOURCE, LENGTHS, PADS, ROOM)
-    return {key.removeprefix(PACKED): v for key, v in batch.items() if key.startswith(PACKED) and key not in own}
+    return {key.removeprefix(PACKED): v for key, v in batch.items() if key.startswith(PACKED) and key not in OWN}
 
 
 def unpacked(hidden: Tensor, batch: Batch) -> Tensor:
@@ -258,10 +279,15 @@ _TAKEN = {"input_ids", "attention_mask", "token_type_ids"}
 
 
 def joined_facts(batches: Sequence[Batch]) -> Batch | None:
-    """What :func:`facts_of` says of several batches as one; None if it is not known of each."""
-    if not all(LENGTHS in batch for batch in batches):
+    """What :func:`facts_of` says of several batches as one; None if it is not known of each, or not in the same way."""
+    if not all(LENGTHS in batch for batch in batches) or len({ORIGINS in batch for batch in batches}) > 1:
         return None
-    return {key: torch.cat([batch[key] for batch in batches]) for key in (LENGTHS, PADS)}
+    found = {key: torch.cat([batch[key] for batch in batches]) for key in (LENGTHS, PADS)}
+    if ORIGINS in batches[0]:
+        rows = np.cumsum([0, *(len(batch["input_ids"]) for batch in batches)])
+        moved = (batch[ORIGINS] + torch.tensor([int(row), 0]) for batch, row in zip(batches, rows, strict=False))
+        found[ORIGINS] = torch.cat(list(moved))
+    return found
 
 
 def trial_batch(

@@ -24,6 +24,7 @@ class Form:
             or 0.
         near: how far apart tokens are at most that attend to each other in layers with a sliding window; None without.
         mixed: whether other layers have no window.
+        alone: whether each row holds one sentence, which the ordinary mask (R, L) of padding is for.
     """
 
     causal: bool
@@ -31,10 +32,17 @@ class Form:
     additive: bool = True
     near: int | None = None
     mixed: bool = False
+    alone: bool = False
+
+
+ALONE = Form(causal=False, positions=None, alone=True)
+"""Rows of one sentence each, as any backbone takes them."""
 
 
 def row_masks(segments: Tensor, form: Form, dtype: torch.dtype) -> dict[str, Tensor]:
     """The masks of a pass by name, from the sentence at each place (R, L)."""
+    if form.alone:
+        return {"attention_mask": (segments >= 0).long()}
     if not form.mixed:
         return {"attention_mask": mask_of(segments, form, dtype, form.near)}
     return {"attention_mask": mask_of(segments, form, dtype), NEAR: mask_of(segments, form, dtype, form.near)}

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pemeta.cli import algorithms, data, methods, plan, predict, report, run, setup, validate
+from pemeta.cli import algorithms, data, export, init, methods, plan, predict, report, run, schema, setup, validate
 from pemeta.cli.verbs import Verbs
 
 COMPLETION = "_PEMETA_COMPLETE"
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for verb in (
+    init.init,
     run.run,
     report.report,
     methods.methods,
@@ -32,6 +33,8 @@ for verb in (
     data.data,
     plan.plan,
     predict.predict,
+    export.export,
+    schema.schema,
 ):
     app.command()(verb)
 app.command("setup-learn2learn", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(

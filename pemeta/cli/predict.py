@@ -1,4 +1,4 @@
-"""``pemeta predict``: labels for text by a fine-tuned task."""
+"""``pemeta predict``: labels for text, or completions of prompts, by a fine-tuned task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,7 +24,12 @@ def predict(
         typer.Argument(help="One or more texts; `-` reads one from each line of standard input.", metavar="TEXT"),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="A UTF-8 file with a text on each line, in place of TEXT.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="A UTF-8 file with a text on each line, in place of TEXT; in one whose name ends in .jsonl, an object "
+            "with text (and text_pair), prompt or messages.",
+            metavar="FILE",
+        ),
     ] = None,
     task: Annotated[
         str | None,
@@ -41,11 +46,19 @@ def predict(
             "longest, or auto, packed where that is less work."
         ),
     ] = "auto",
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(help="Most tokens of a completion; by default what the task says, or else 128.", min=1),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Of a completion's tokens; 0 chooses the most probable one each time.", min=0)
+    ] = 0.0,
 ) -> None:
-    """Label TEXTs with a fine-tuned task.
+    """Label or complete TEXTs with a fine-tuned task.
 
     Words are separated by whitespace: put spaces around punctuation where the task's training data had them. A task
-    of text pairs takes both texts of a pair with a tab between them.
+    of text pairs takes both texts of a pair with a tab between them. A single prompt's completion appears while it is
+    made.
     """
     from pemeta.deploy.folders import only_task
     from pemeta.deploy.serving import Server
@@ -54,11 +67,23 @@ def predict(
         raise UsageError("missing argument 'TEXT...', or --file FILE", ctx)
     if texts and file is not None:
         raise UsageError("give TEXT or --file, not both", ctx)
-    given = _lines_of(file) if file is not None else _typed(texts or [])
+    given: list[Any] = _lines_of(file) if file is not None else _typed(texts or [])
+    rows = file is not None and file.suffix == ".jsonl"
     server = Server.load(folder, [task or only_task(folder)], device, padding=padding)  # type: ignore[arg-type]
     (name,) = server.tasks
-    pairs = server.labels_pairs(name)
-    for prediction in server.predict(name, _pairs(given, name) if pairs else given):
+    if rows:
+        given = _rows(given, file)
+    elif server.labels_pairs(name):
+        given = _pairs(given, name)
+    options: dict[str, Any] = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+    if temperature:
+        options |= {"do_sample": True, "temperature": temperature}
+    if server.completes(name) and len(given) == 1 and not as_json:
+        for piece in server.stream(name, given[0], **options):
+            typer.echo(piece, nl=False)
+        typer.echo()
+        return
+    for prediction in server.predict(name, given, **options):
         typer.echo(json.dumps(prediction.to_json(), ensure_ascii=False) if as_json else str(prediction))
 
 
@@ -105,6 +130,25 @@ def _texts(lines: Iterable[str]) -> list[str]:
     from pemeta.data.token_files.lines import BYTE_ORDER_MARK  # here, because it takes long
 
     return [line.rstrip("\r\n").lstrip(BYTE_ORDER_MARK) for line in lines]
+
+
+def _rows(lines: list[str], file: Path | None) -> list[Any]:
+    """What lines of JSON ask for: texts, pairs of texts, prompts or conversations."""
+    return [_asked(line, f"{file}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _asked(line: str, where: str) -> Any:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error}); put one object on each line") from None
+    if isinstance(row, dict):
+        if "text_pair" in row and "text" in row:
+            return row["text"], row["text_pair"]
+        found = next((row[key] for key in ("prompt", "messages", "text") if key in row), None)
+        if found is not None:
+            return found
+    raise DataError(f"{where}: expected an object with text, prompt or messages; found {excerpt(row)}")
 
 
 def _pairs(texts: list[str], task: str) -> list[tuple[str, ...]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, Generic
 
 import numpy as np
@@ -15,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import Self, TypeVar
 
 from pemeta.data.arrow import Rows
-from pemeta.data.metrics import TaskScores
+from pemeta.data.metrics import Metric, SingleScore, TaskScores
 from pemeta.errors import ConfigError, DataError, excerpt
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.values import checked_size, listed, whole
@@ -62,6 +63,8 @@ class Examples(ABC, Generic[Decoded, Scored]):
     """Number of examples that exceeded the maximum length and were truncated."""
     trunk: Sequence[torch.Tensor] | None
     """Hidden states (T, D) of each example, if they have been computed."""
+    judge: Callable[[Sequence[Any]], TaskScores] | None = None
+    """What gives the scores by which epochs are compared, given the decoded predictions, in place of :meth:`scores`."""
 
     @property
     @abstractmethod
@@ -149,10 +152,26 @@ class Examples(ABC, Generic[Decoded, Scored]):
         object.__setattr__(held, "trunk", kept)  # a frozen value, but a new copy
         return held
 
+    def judged_by(self, metric: Metric, gold: Sequence[Any]) -> Self:
+        """A copy of which a metric of predictions is what compares epochs.
+
+        Args:
+            metric: The metric.
+            gold: What each example should be predicted to be.
+        """
+        judged = copy.copy(self)
+        judge = partial(_score, metric, gold, self.outputs)
+        object.__setattr__(judged, "judge", judge)  # a frozen value, but a new copy
+        return judged
+
     def describe_outputs(self, most: int = 20) -> str:
         """The outputs for a message, truncated after ``most``."""
         shown = ", ".join(map(str, self.outputs[:most]))
         return f"{shown} ..." if len(self.outputs) > most else shown
+
+
+def _score(metric: Metric, gold: Sequence[Any], outputs: Sequence[object], decoded: Sequence[Any]) -> SingleScore:
+    return SingleScore(metric, metric.score(gold, decoded, outputs))
 
 
 class TokenExamples(Examples[Decoded, Scored]):

@@ -13,6 +13,8 @@ from typing_extensions import Self
 
 from pemeta.data.corpus import Corpus
 from pemeta.data.entity_types import Types, checked_types, label_set, type_map
+from pemeta.data.roles import Roles
+from pemeta.data.row_streams import RowStream
 from pemeta.data.sentences import SPLITS, Split
 from pemeta.data.streams import Stream, Text
 from pemeta.data.synthetic import LABELS, SyntheticWorld
@@ -71,6 +73,33 @@ class DataSource(Named):
         """
         corpus = self.corpus(language)
         return {split: Stream(corpus.labels, partial(corpus.split, split), notes=corpus.notes) for split in SPLITS}
+
+    def rows(self, task: str, roles: Roles) -> Mapping[Split, RowStream]:
+        """The rows of each split of a task by role, for kinds of task other than token classification.
+
+        What the data lacks of validation and test is held out of train.
+
+        Args:
+            task: The task.
+            roles: What the kind of task reads, such as :data:`pemeta.data.roles.COMPLETION`.
+
+        Raises:
+            ConfigError: The source has nothing but sentences with tags, or no such columns.
+            DataError: The task is unknown, or its data is malformed; what is wrong with a row is said when it is read.
+        """
+        raise ConfigError(
+            f"data {self.name!r} has sentences with tags, and {roles.kind} needs {' or '.join(roles.names)}; read a "
+            "file with data: {name: table, path: ...}, or a data set of the hub with data: {name: hub, repository: ...}"
+        )
+
+    def row_sizes(self, task: str, roles: Roles) -> dict[Split, int]:
+        """Number of rows in each split, or an upper bound, without a download.
+
+        Raises:
+            ConfigError: As in :meth:`rows`.
+            DataError: As there.
+        """
+        return {split: stream.count() for split, stream in self.rows(task, roles).items()}
 
     def entity_types(self) -> tuple[str, ...]:
         """The types of entities that sentences have labels for, as far as that is known without reading them."""

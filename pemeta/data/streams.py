@@ -7,14 +7,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from pemeta.data.corpus import Corpus
 from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split
 from pemeta.data.stored_sentences import StoredSentences, store_sentences, stored_once
-from pemeta.data.tables.held_out import Part, Share, read_held_out
+from pemeta.data.tables.held_out import Part, Share, read_held_out, words_of
 from pemeta.data.tables.table import unreadable
 
 AT_ONCE = 2**20  # bytes
@@ -91,6 +91,12 @@ class Text:
         return sha.hexdigest()[:12]
 
 
+def joined_text(texts: Sequence[Text]) -> Text:
+    """Several texts, one after the other."""
+    described = [text.described for text in texts]
+    return Text(lambda: chain.from_iterable(text.read() for text in texts), None if None in described else described)
+
+
 def stored_corpus(name: str, streams: Mapping[Split, Stream], limits: Mapping[str, int | None]) -> Corpus:
     """A corpus whose sentences are in files of the cache.
 
@@ -125,15 +131,15 @@ def with_held_out(
     lacking = {split: shares[split] for split in SPLITS if split not in streams}
     found = dict(streams)
     if lacking:
-        parts, more = read_held_out(train.read, lacking, seed, where)
+        parts, more = read_held_out(train.read, lacking, seed, where, words_of)
         notes += more
         for split, part in parts.items():
-            find = train.fingerprint and partial(_of_part, train.fingerprint, part)
+            find = train.fingerprint and partial(of_part, train.fingerprint, part)
             found[split] = replace(train, read=part, fingerprint=find, number=part.number)
     return {split: replace(found[split], notes=tuple(dict.fromkeys(notes))) for split in SPLITS}
 
 
-def _of_part(fingerprint: Callable[[], Any], part: Part) -> list[Any]:
+def of_part(fingerprint: Callable[[], Any], part: Part[Any]) -> list[Any]:
     """The fingerprint of a part, given that of the whole."""
     return [fingerprint(), part.seed, part.ranks.start, part.ranks.stop]
 

@@ -1,4 +1,4 @@
-"""Sources of labelled sentences in tables, as a configuration describes them."""
+"""Sources of examples in tables, as a configuration describes them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pydantic import AfterValidator, Field
 
 from pemeta.data.corpus import Corpus
 from pemeta.data.entity_types import label_set
+from pemeta.data.roles import Roles
+from pemeta.data.row_streams import RowStream, rows_with_held_out
 from pemeta.data.sentences import SPLITS, Split
 from pemeta.data.sources import DataSource
 from pemeta.data.streams import Stream, content_of, with_held_out
@@ -119,9 +121,26 @@ class TableSource(TableReading, DataSource):
         }
         return with_held_out(streams, self.shares, self.split_seed, given.where)
 
+    def rows(self, task: str, roles: Roles) -> Mapping[Split, RowStream]:
+        """The rows of each split of a task, by role, read one after the other."""
+        given = self._tables(task)
+        read_as = [self.columns.by_role, self.names, self.task_column, task, roles.names]
+
+        def fingerprint(split: Split) -> Callable[[], Any] | None:
+            find = given.contents.get(split)
+            return find and (lambda: [read_as, find()])
+
+        streams = {
+            split: RowStream(
+                partial(self.role_rows, task, tables, roles, f"{given.where}, {split}"), fingerprint(split)
+            )
+            for split, tables in given.splits.items()
+        }
+        return rows_with_held_out(streams, roles, self.shares, self.split_seed, given.where)
+
 
 class TableData(TableSource):
-    """Tables in files: JSON lines, CSV, TSV, Parquet or Arrow, with a sentence or a word in each row.
+    """Tables in files: JSON lines, CSV, TSV, Parquet or Arrow, with an example or a word in each row.
 
     Attributes:
         path: The folder, or the only file; a relative path starts at the working directory.
@@ -161,7 +180,7 @@ class TableData(TableSource):
 
 
 class HubData(TableSource):
-    """A token-classification data set of the Hugging Face hub, or of a folder with the same layout.
+    """A data set of the Hugging Face hub, or of a folder with the same layout.
 
     Attributes:
         repository: Its name, such as ``unimelb-nlp/wikiann``; ``{task}`` may stand in it.
@@ -200,9 +219,16 @@ class HubData(TableSource):
 
     def sizes(self, language: str) -> dict[Split, int]:
         """What the data set's card says, which is an upper bound where a column tells tasks apart."""
-        told = hub_sizes(*self._place(language))
+        return self._told(language) or super().sizes(language)
+
+    def row_sizes(self, task: str, roles: Roles) -> dict[Split, int]:
+        """The same, whatever the rows are read as."""
+        return self._told(task) or super().row_sizes(task, roles)
+
+    def _told(self, task: str) -> dict[Split, int] | None:
+        told = hub_sizes(*self._place(task))
         if told is None:
-            return super().sizes(language)
+            return None
         shares = {split: getattr(self, split, "train") for split in SPLITS}
         parts = {split: 1.0 if share == "train" else float(share) for split, share in shares.items()}
         return {split: told.get(split) or max(1, round(parts[split] * told["train"])) for split in SPLITS}

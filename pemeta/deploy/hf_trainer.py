@@ -13,9 +13,9 @@ from transformers import GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import ModelOutput
 
-from pemeta.deploy.generation import generate
 from pemeta.errors import ModelError
 from pemeta.heads import CausalLMHead
+from pemeta.model.generation import generate
 from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
 from pemeta.utils.modules import parameter_dict, parts_with

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -64,6 +64,40 @@ def as_pairs(texts: Iterable[Text], task: str) -> list[tuple[str, str]]:
             raise DataError(f"pair {number} of {len(found)} has an empty text; remove the pair")
         pairs.append((first, second))
     return pairs
+
+
+def as_prompts(prompts: Iterable[Any], task: str) -> list[str | list[dict[str, str]]]:
+    """The prompts of a task that completes them: texts, or lists of turns.
+
+    Raises:
+        DataError: It is not a list of these, or one of them is empty.
+    """
+    wanted = f"task {task!r} completes prompts: a list of strings, or of lists of turns with role and content"
+    try:
+        given = listed(prompts, "prompts", "")
+    except DataError:
+        raise DataError(f"{wanted}; put a single one in brackets; found {excerpt(prompts)}") from None
+    found: list[str | list[dict[str, str]]] = []
+    for number, prompt in enumerate(given, 1):
+        where = f"prompt {number} of {len(given)}"
+        one: Any = prompt if isinstance(prompt, str) else _turns(prompt)
+        if one is None:
+            raise DataError(f"{wanted}; {where} is {excerpt(prompt)}")
+        problem = text_problem(one) if isinstance(one, str) else None
+        if problem is not None:
+            raise DataError(f"{where} {problem}")
+        if not one or (isinstance(one, str) and not one.strip()):
+            raise DataError(f"{where} is empty; remove it")
+        found.append(one)
+    return found
+
+
+def _turns(prompt: Any) -> list[dict[str, str]] | None:
+    """Turns as mappings; None for anything else."""
+    if not isinstance(prompt, list | tuple) or not all(isinstance(turn, Mapping) for turn in prompt):
+        return None
+    turns = [dict(turn) for turn in prompt]
+    return turns if all(isinstance(turn.get(key), str) for turn in turns for key in ("role", "content")) else None
 
 
 def _listed(texts: Iterable[Text], kinds: str) -> list[str | tuple[str, ...]]:

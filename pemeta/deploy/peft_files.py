@@ -5,28 +5,33 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pemeta.deploy.adapter_class import adapter_class
 from pemeta.deploy.peft_check import check_in_peft
-from pemeta.deploy.task_classes import CLASSES, Shell, check_same_logits, class_of, linear_of, shell_for
 from pemeta.errors import ConfigError, ModelError, OutputError, PemetaError, counted, reason
-from pemeta.heads import CausalLM, CausalLMHead, TokenClassification
+from pemeta.heads import TokenClassification
 from pemeta.methods.base import PEMethod
 from pemeta.model.given import require_model
 from pemeta.model.model_files import check_replaceable
 from pemeta.model.pe_model import PEModel
 from pemeta.typing import State
 from pemeta.utils.files import read_json, read_tensors, replaced_folder, write_json, write_tensors
-from pemeta.utils.modules import is_finite, modes_kept
+from pemeta.utils.modules import is_finite
 from pemeta.utils.signatures import checked
 
 CONFIG = "adapter_config.json"
 VALUES = "adapter_model.safetensors"
 WITHIN = "base_model.model."
 """Prefix of every name in PEFT's files."""
+_HEADLESS = (None, "FEATURE_EXTRACTION", "CAUSAL_LM")
+"""Kinds of task whose files need no head; of the others PEFT loads none without."""
+
+
+TaskType: TypeAlias = Literal["FEATURE_EXTRACTION", "CAUSAL_LM", "TOKEN_CLS", "SEQ_CLS", "QUESTION_ANS"]
 
 
 @checked(model=None)
@@ -35,23 +40,25 @@ def save_peft(
     folder: str | Path,
     task: str | None = None,
     base: str | Path | None = None,
-    task_type: Literal["FEATURE_EXTRACTION", "CAUSAL_LM"] | None = None,
+    task_type: TaskType | None = None,
 ) -> None:
-    """Write θ_a, and optionally a task's head, to a folder that ``peft.PeftModel.from_pretrained`` loads.
+    """Write θ_a, and a task's head if it has values of its own, to a folder that ``peft.PeftModel`` loads.
 
     PEFT needs the θ_p that it was trained with: save it with ``save_pretrained``, and load it with the class that the
     adapter is for: ``AutoModelForTokenClassification``, ``AutoModelForSequenceClassification`` or
     ``AutoModelForCausalLM`` by the task's head; without a task ``AutoModel``, or ``AutoModelForCausalLM`` for a
-    language model. Where the package is installed, PEFT loads the files before the folder appears, and its outputs
-    are compared.
+    language model. A language model's output matrix belongs to θ_p unless its head is ``own``, so that the folder holds
+    θ_a alone, as vLLM and SGLang need it (:func:`vllm_refusals`). Where the package is installed, PEFT loads the files
+    before the folder appears, and its outputs are compared.
 
     Args:
         model: a model whose method PEFT supports too (``lora``, ``ia3``).
         folder: the folder, written completely or not at all; an earlier PEFT adapter in it is replaced.
         task: a task whose head transformers' own class has too; by default only θ_a is written.
         base: location of θ_p, for PEFT's automatic loading.
-        task_type: the class that θ_a alone is for: of ``AutoModel``, or ``AutoModelForCausalLM``; by default the
-            latter if all of the model's tasks are language models.
+        task_type: PEFT's name of the class that θ_a alone is for; by default ``CAUSAL_LM`` if all of the model's tasks
+            are language models, and else ``FEATURE_EXTRACTION``, which is ``AutoModel``. Files that name a class of
+            another kind hold its head in PEFT, so that they name none, and the class keeps the head that it has.
 
     Raises:
         ModelError: PEFT does not support the method or head, several methods are attached, or PEFT's outputs differ.
@@ -62,27 +69,29 @@ def save_peft(
     config = _configuration(model)
     if task is not None and task_type is not None:
         raise ModelError(f"task_type {task_type!r} is for θ_a alone, but the task {task!r} was given too; omit one")
-    kind, shell, head = _place(model, task, task_type)
+    target = adapter_class(model, task, task_type)
     names = model.method.peft_names(model.backbone)
     own = dict(model.backbone.named_parameters())
-    within = "" if shell is None else f"{shell.prefix}."
     tensors = {
-        f"{within}{theirs}": _as_theirs(theirs, own[ours].detach().cpu(), config) for ours, theirs in names.items()
+        f"{target.within}{theirs}": _as_theirs(theirs, own[ours].detach().cpu(), config)
+        for ours, theirs in names.items()
     }
     config |= {
         "base_model_name_or_path": None if base is None else str(base),
         "inference_mode": True,
-        "task_type": kind,
+        "task_type": target.kind if task is not None or target.kind in _HEADLESS else None,
     }
-    tied = task is not None and all(parameter.dim() < 2 for parameter in model.head(task).parameters())
-    if shell is not None and head is not None and not tied:
-        config["modules_to_save"] = [shell.head]
-        tensors |= {f"{shell.head}.{name}": value.detach().cpu() for name, value in head.named_parameters()}
+    if target.kind == "CAUSAL_LM" and config["peft_type"] == "LORA":
+        config["target_modules"] = target.short_names(config["target_modules"])
+    if target.maps:
+        config["modules_to_save"] = target.saved_parts()
+        for place, one in target.maps.items():
+            tensors |= {f"{place}.{name}": value.detach().cpu() for name, value in one.named_parameters()}
     check_replaceable(folder, CONFIG, "an adapter of PEFT")
     with replaced_folder(folder) as temporary:
         write_tensors(temporary / VALUES, {WITHIN + name: value for name, value in tensors.items()})
         write_json(temporary / CONFIG, config)
-        check_in_peft(model, temporary, shell, head, task, from_file=not tied)
+        check_in_peft(model, temporary, target, task)
 
 
 def _configuration(model: PEModel) -> dict[str, Any]:
@@ -98,31 +107,6 @@ def _configuration(model: PEModel) -> dict[str, Any]:
         others = ", ".join(method.name for method in model.attached if method != model.method)
         raise ModelError(f"{others} is attached too, which PEFT's files cannot represent; detach it, or use save_task")
     return config
-
-
-def _place(
-    model: PEModel, task: str | None, task_type: str | None
-) -> tuple[str | None, Shell | None, nn.Linear | None]:
-    """PEFT's name of the kind of task, the class that users load (None for the backbone's own), and the head for it."""
-    if task is None:
-        language = bool(model.tasks) and all(isinstance(model.head(one), CausalLMHead) for one in model.tasks)
-        if task_type == "CAUSAL_LM" or (task_type is None and language):
-            return "CAUSAL_LM", shell_for(model.backbone, CLASSES[CausalLM]), None
-        reads_tokens = getattr(model.backbone, "main_input_name", "input_ids") == "input_ids"
-        return "FEATURE_EXTRACTION" if reads_tokens else None, None, None
-    spec = model.head_spec(task)
-    wanted = class_of(spec)
-    if wanted is None:
-        raise ModelError(
-            f"task {task!r} has the head {spec.name!r}, of which transformers has no equal; omit task to write θ_a "
-            "alone, or use save_task"
-        )
-    labels = getattr(spec, "labels", None)
-    shell = shell_for(model.backbone, wanted, None if labels is None else len(labels))
-    head = linear_of(model, task, shell)
-    with modes_kept(model):
-        check_same_logits(model, task, shell.fill(model.backbone, head))
-    return wanted.task_type, shell, head
 
 
 @checked()

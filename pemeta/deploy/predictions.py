@@ -11,6 +11,9 @@ from torch import Tensor
 from pemeta.data.words import running_text
 from pemeta.heads import TokenClassification
 
+Prompt: TypeAlias = str | Sequence[Mapping[str, str]]
+"""A text, or the turns of a conversation, each with a ``role`` and its ``content``."""
+
 
 @dataclass(frozen=True)
 class Entity:
@@ -59,11 +62,64 @@ class Classified:
         return asdict(self)
 
     def __str__(self) -> str:
-        text = self.text if isinstance(self.text, str) else "  |  ".join(self.text)
-        return f"{self.label} {self.score:.2f}  {text}"
+        return f"{self.label} {self.score:.2f}  {_in_a_line(self.text)}"
 
 
-Prediction: TypeAlias = Tagged | Classified
+@dataclass(frozen=True)
+class Labelled:
+    """The labels that are more probable than not, the probability of each there is, and the text or both of a pair."""
+
+    text: str | tuple[str, str]
+    labels: tuple[str, ...]
+    scores: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{label} {self.scores[label]:.2f}" for label in self.labels) or "-"
+        return f"{shown}  {_in_a_line(self.text)}"
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A number for each target, by its name, and the text or both texts of a pair."""
+
+    text: str | tuple[str, str]
+    values: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        single = len(self.values) == 1
+        shown = ", ".join(f"{value:.4g}" if single else f"{name} {value:.4g}" for name, value in self.values.items())
+        return f"{shown}  {_in_a_line(self.text)}"
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a language model wrote after a prompt, and whether it came to an end before it had to."""
+
+    prompt: Prompt
+    text: str
+    finished: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Prediction: TypeAlias = Tagged | Classified | Labelled | Estimated | Completed
+
+
+def _in_a_line(text: str | tuple[str, str]) -> str:
+    return text if isinstance(text, str) else "  |  ".join(text)
 
 
 def tagged(words: tuple[str, ...], probabilities: Mapping[int, Tensor], spec: TokenClassification) -> Tagged:

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.backbone.given import require_location
 from pemeta.backbone.packed_passes import Padding
 from pemeta.backbone.tokenizers import check_tokenizer, load_tokenizer, tokenizer_digest
-from pemeta.data.words import tokenize_words
+from pemeta.deploy.completing import complete, stream
 from pemeta.deploy.folders import find_task, local_folder, task_folders
-from pemeta.deploy.inputs import Text, as_pairs, as_single_texts, as_words, checked_stride
-from pemeta.deploy.predictions import Classified, Tagged, tagged
-from pemeta.deploy.windows import windows
-from pemeta.errors import DataError, ModelError, unknown_name
-from pemeta.heads import SequenceClassification, TokenClassification
+from pemeta.deploy.inputs import as_pairs, as_prompts, as_single_texts, as_words, checked_stride
+from pemeta.deploy.labelling import InPlace, classify, tag
+from pemeta.deploy.predictions import Prompt
+from pemeta.errors import ConfigError, ModelError, unknown_name
+from pemeta.heads import CausalLM, SequenceClassification, TokenClassification
 from pemeta.model.given import require_model
 from pemeta.model.manifest import read_manifest, resolve_base
 from pemeta.model.model_files import theta_p_digest
 from pemeta.model.pe_model import PEModel
 from pemeta.model.task_files import StoredTask, apply_task, read_task
-from pemeta.typing import Batch, State
+from pemeta.typing import State
 from pemeta.utils.devices import resolve_device
 from pemeta.utils.signatures import checked
 from pemeta.utils.values import checked_size
+
+SERVED = (TokenClassification, SequenceClassification, CausalLM)
+"""Heads of tasks that a server answers with."""
 
 
 class Server:
@@ -119,10 +120,10 @@ class Server:
         """
         stored = read_task(self.model, Path(folder), self._digest)
         spec = stored.manifest.head
-        if not isinstance(spec, TokenClassification | SequenceClassification):
+        if not isinstance(spec, SERVED):
             raise ModelError(
-                f"task {stored.manifest.task!r} has the head {spec.name!r}, which does not label texts; only "
-                "token_classification and sequence_classification are served"
+                f"task {stored.manifest.task!r} has the head {spec.name!r}, which neither labels texts nor completes "
+                f"them; served are {', '.join(kind.name for kind in SERVED)}"
             )
         name = name or stored.manifest.task
         with self._lock:
@@ -158,17 +159,30 @@ class Server:
 
     @torch.no_grad()
     def predict(
-        self, task: str, texts: Iterable[Text], batch_size: int = 32, stride: int | None = None
-    ) -> list[Tagged] | list[Classified]:
+        self,
+        task: str,
+        texts: Iterable[Any],
+        batch_size: int = 32,
+        stride: int | None = None,
+        max_new_tokens: int | None = None,
+        **generation: Any,
+    ) -> Sequence[Any]:
         """Predictions of a task for each text, in their order.
 
         Token classification labels words, and takes them as lists or as strings: in a string they are separated by
         whitespace (a no-break space is part of its word), so put spaces around punctuation wherever the training data
         had them. Words become tokens as in :func:`pemeta.encode`. Texts longer than the task's ``max_length`` are
         labelled in windows that overlap; each word is labelled in the window where more text is on both sides of it.
+        The result is :class:`~pemeta.deploy.predictions.Tagged`.
 
         Sequence classification labels single texts or, if it was trained on pairs, pairs ``(first, second)``; texts
-        longer than ``max_length`` are cut.
+        longer than ``max_length`` are cut. The result is :class:`~pemeta.deploy.predictions.Classified`, for several
+        labels at once :class:`~pemeta.deploy.predictions.Labelled`, and for numbers
+        :class:`~pemeta.deploy.predictions.Estimated`.
+
+        A language model completes prompts: texts, or conversations as lists of turns with ``role`` and ``content``.
+        They become tokens as in training; of one that leaves no room, the beginning is cut. The result is
+        :class:`~pemeta.deploy.predictions.Completed`.
 
         Args:
             task: name of the task.
@@ -176,23 +190,62 @@ class Server:
             batch_size: number of texts in a batch, which are of similar length.
             stride: number of tokens that a window shares with the one before; by default a quarter of ``max_length``,
                 our choice.
+            max_new_tokens: most tokens of a completion; by default what the task says, or else 128, our choice.
+            generation: of a language model, arguments of transformers' ``generate``, such as ``do_sample=True``; by
+                default, the most probable token is chosen each time.
 
         Raises:
             ModelError: there is no such task.
-            DataError: ``texts`` is not a list of what the task labels, or a text to be classified is empty.
-            ConfigError: ``batch_size`` is not positive, or ``stride`` is not less than ``max_length``.
+            DataError: ``texts`` is not a list of what the task takes, or a text to be classified or completed is empty.
+            ConfigError: ``batch_size`` or ``max_new_tokens`` is not positive, ``stride`` is not less than
+                ``max_length``, or there are arguments for a generation, and the task generates nothing.
         """
         batch_size = checked_size(batch_size, "batch_size")
         with self.using(task) as model:
-            stored = self._stored(task).manifest
-            # As in encode and encode_texts.
-            length = min(stored.max_length or 128, self.tokenizer.model_max_length)
-            if isinstance(stored.head, TokenClassification):
-                shared = checked_stride(stride, length)
-                return self._tagged(model, task, as_words(texts), stored.head, batch_size, length, shared)
-            assert isinstance(stored.head, SequenceClassification)  # add_task checks it
-            given = as_pairs(texts, task) if stored.head.pairs else as_single_texts(texts, task)
-            return self._classified(model, task, given, stored.head, batch_size, length)
+            place = InPlace(model, self.tokenizer, task, self._stored(task).manifest, batch_size)
+            head = place.manifest.head
+            if isinstance(head, CausalLM):
+                new = None if max_new_tokens is None else checked_size(max_new_tokens, "max_new_tokens")
+                return complete(place, as_prompts(texts, task), new, generation)
+            self._refuse_generation(task, max_new_tokens, generation)
+            if isinstance(head, TokenClassification):
+                return tag(place, as_words(texts), head, checked_stride(stride, place.length))
+            assert isinstance(head, SequenceClassification)  # add_task checks it
+            return classify(place, as_pairs(texts, task) if head.pairs else as_single_texts(texts, task), head)
+
+    def stream(self, task: str, prompt: Prompt, max_new_tokens: int | None = None, **generation: Any) -> Iterator[str]:
+        """The completion of one prompt by a language model, as pieces of text while it is being made.
+
+        The server makes no other prediction until the last piece was taken, or the iterator closed.
+
+        Args:
+            task: name of the task.
+            prompt: a text, or a list of turns with ``role`` and ``content``.
+            max_new_tokens: most tokens of the completion; by default what the task says, or else 128, our choice.
+            generation: arguments of transformers' ``generate``.
+
+        Raises:
+            ModelError: there is no such task, or it is no language model.
+            DataError: the prompt is empty, or is neither a text nor turns.
+            ConfigError: ``max_new_tokens`` is not positive.
+        """
+        head = self._stored(task).manifest.head
+        if not isinstance(head, CausalLM):
+            raise ModelError(f"task {task!r} has the head {head.name!r}, which completes nothing; use predict")
+        (given,) = as_prompts([prompt], task)
+        new = None if max_new_tokens is None else checked_size(max_new_tokens, "max_new_tokens")
+        with self.using(task) as model:
+            yield from stream(
+                InPlace(model, self.tokenizer, task, self._stored(task).manifest, 1), given, new, generation
+            )
+
+    def completes(self, task: str) -> bool:
+        """Whether a task completes prompts.
+
+        Raises:
+            ModelError: there is no such task.
+        """
+        return isinstance(self._stored(task).manifest.head, CausalLM)
 
     def labels_pairs(self, task: str) -> bool:
         """Whether a task labels pairs of texts.
@@ -203,83 +256,10 @@ class Server:
         head = self._stored(task).manifest.head
         return isinstance(head, SequenceClassification) and head.pairs
 
-    def _tagged(
-        self,
-        model: PEModel,
-        task: str,
-        texts: list[tuple[str, ...]],
-        spec: TokenClassification,
-        batch_size: int,
-        length: int,
-        stride: int,
-    ) -> list[Tagged]:
-        tokens = iter(tokenize_words([words for words in texts if words], self.tokenizer))
-        cut = [windows(next(tokens), length, stride) if words else [] for words in texts]
-        ids = [window.ids for text in cut for window in text]
-        rows = iter(self._probabilities(model, task, ids, batch_size))
-        return [
-            tagged(
-                words,
-                {
-                    word: row[i]
-                    for window, row in zip(text, rows, strict=False)
-                    for word, i in window.first_tokens.items()
-                },
-                spec,
+    def _refuse_generation(self, task: str, max_new_tokens: int | None, generation: Mapping[str, Any]) -> None:
+        given = [*generation, *([] if max_new_tokens is None else ["max_new_tokens"])]
+        if given:
+            head = self._stored(task).manifest.head.name
+            raise ConfigError(
+                f"{given[0]} is for tasks that complete prompts, and {task!r} has the head {head!r}; omit it"
             )
-            for words, text in zip(texts, cut, strict=True)
-        ]
-
-    def _classified(
-        self,
-        model: PEModel,
-        task: str,
-        texts: Sequence[str | tuple[str, str]],
-        spec: SequenceClassification,
-        batch_size: int,
-        length: int,
-    ) -> list[Classified]:
-        if not texts:
-            return []
-        options: dict[str, Any] = {"truncation": True, "max_length": length}
-        first = [text if isinstance(text, str) else text[0] for text in texts]
-        if spec.pairs:
-            options["text_pair"] = [text[1] for text in texts]
-        encoded = self.tokenizer(first, **options)
-        unknown = [i for i, ids in enumerate(encoded["input_ids"]) if not ids]
-        if unknown:
-            raise DataError(f"text {unknown[0] + 1} of {len(texts)} has no token in this vocabulary; remove it")
-        types = encoded.get("token_type_ids") if spec.pairs else None
-        rows = self._probabilities(model, task, encoded["input_ids"], batch_size, types)
-        best = [(int(row.argmax()), float(row.max())) for row in rows]
-        return [Classified(text, spec.labels[i], score) for text, (i, score) in zip(texts, best, strict=True)]
-
-    def _probabilities(
-        self,
-        model: PEModel,
-        task: str,
-        ids: Sequence[list[int]],
-        batch_size: int,
-        types: Sequence[list[int]] | None = None,
-    ) -> list[Tensor]:
-        """Label probabilities, on the CPU: (T, C) or (C) for each text."""
-        found: list[Tensor] = [torch.empty(0)] * len(ids)
-        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = self._batch([ids[i] for i in chosen], None if types is None else [types[i] for i in chosen])
-            logits = model(batch, task)
-            for i, row in zip(chosen, logits.float().softmax(-1).cpu(), strict=True):
-                found[i] = row
-        return found
-
-    def _batch(self, ids: list[list[int]], types: list[list[int]] | None) -> Batch:
-        rows = [torch.tensor(row) for row in ids]
-        pad = self.tokenizer.pad_token_id or 0
-        batch = {
-            "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad),
-            "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
-        }
-        if types is not None:
-            batch["token_type_ids"] = pad_sequence([torch.tensor(row) for row in types], batch_first=True)
-        return self.model.placed(batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pemeta.backbone.packed_passes import Padding
 from pemeta.backbone.tokenizers import max_positions
@@ -281,8 +281,8 @@ class _Estimator:
 
     def _limited(self, grid: GridConfig, language: str, sizes: Sizes) -> dict[Split, int]:
         """Number of a language's sentences in each split, within limits."""
-        limits = sizes.model_dump()
-        available = self._counted(grid, language) if None in limits.values() else limits
+        limits = sizes.of_splits
+        available: Mapping[Any, Any] = self._counted(grid, language) if None in limits.values() else limits
         return {split: min(available[split], limits[split] or available[split]) for split in SPLITS}
 
     def _counted(self, grid: GridConfig, language: str) -> dict[Split, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
@@ -13,10 +13,12 @@ from pydantic import Field
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pemeta.backbone.loading import load_backbone, read_configuration
+from pemeta.backbone.output_kinds import OutputKind
 from pemeta.backbone.tokenizers import load_tokenizer
 from pemeta.data.streams import Text
 from pemeta.errors import ModelError, counted, reason
 from pemeta.training.pretraining import TinyTransformer, pretrain
+from pemeta.training.pretraining_causal import TinyCausalTransformer, pretrain_causal
 from pemeta.utils.digests import config_digest
 from pemeta.utils.files import follow_umask, replaced_folder
 from pemeta.utils.hub import quiet
@@ -93,13 +95,17 @@ class Backbone(Named):
         """
         return read_configuration(self.location(folder))
 
-    def model(self, folder: Path) -> PreTrainedModel:
+    def model(self, folder: Path, output: OutputKind | None = None) -> PreTrainedModel:
         """A newly loaded backbone, without a pooler.
+
+        Args:
+            folder: the folder that :meth:`prepare` writes to.
+            output: load the whole language model of this kind, which tasks of that kind need.
 
         Raises:
             ModelError: it cannot be loaded.
         """
-        return load_backbone(self.location(folder), self.attention, self.torch_dtype)
+        return load_backbone(self.location(folder), self.attention, self.torch_dtype, output=output)
 
     def tokenizer(self, folder: Path) -> PreTrainedTokenizerBase:
         """The backbone's tokenizer; its ``model_max_length`` is at most the model's number of positions.
@@ -170,20 +176,27 @@ class PackagedBackbone(LoadedBackbone):
         return str(value)
 
 
-class TinyBackbone(Backbone):
-    """A tiny Transformer, pretrained here on text of the grid's data; needs no download.
+class PretrainedHere(Backbone):
+    """A tiny model that is pretrained here on text of the grid's data, and saved with its tokenizer."""
 
-    The text is that of the training sentences of ``sources`` and ``targets``, of each task the first 10,000, whatever
-    ``source_sizes`` and ``target_sizes`` are; that of ``data: synthetic`` is unlabelled sentences of its own. If these
-    sentences change, another one is pretrained, and runs that depended on the former are done again.
+    what: ClassVar[str]
+    """What it is called in messages."""
 
-    Attributes:
-        transformer: its shape and its pretraining.
-    """
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Steps of its pretraining."""
 
-    name: ClassVar[str] = "tiny"
+    @abstractmethod
+    def pretrained(
+        self, texts: Iterable[Sequence[str]], progress: bool
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Pretrain a model and its tokenizer.
 
-    transformer: TinyTransformer = TinyTransformer()
+        Args:
+            texts: The text, by words.
+            progress: Show a progress bar.
+        """
 
     def prepare(self, text: Text, folder: Path, say: Say = print, progress: bool = True) -> None:
         """Pretrain, and save model and tokenizer under ``folder``; the folder appears once it is complete."""
@@ -192,8 +205,8 @@ class TinyBackbone(Backbone):
         mark = target / "digest.txt"
         if mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == digest:
             return
-        say(f"pretraining a tiny Transformer ({counted(self.transformer.steps, 'step')})")
-        model, tokenizer = pretrain(text.read(), self.transformer, progress=progress)
+        say(f"pretraining a tiny {self.what} ({counted(self.steps, 'step')})")
+        model, tokenizer = self.pretrained(text.read(), progress)
         with replaced_folder(target) as temporary:
             with quiet():
                 model.save_pretrained(temporary)
@@ -208,6 +221,64 @@ class TinyBackbone(Backbone):
     def location(self, folder: Path) -> str:
         """The folder that :meth:`prepare` writes."""
         return str(folder / "backbone")
+
+
+class TinyBackbone(PretrainedHere):
+    """A tiny Transformer, pretrained here on text of the grid's data; needs no download.
+
+    The text is that of the training sentences of ``sources`` and ``targets``, of each task the first 10,000, whatever
+    ``source_sizes`` and ``target_sizes`` are; that of ``data: synthetic`` is unlabelled sentences of its own. If these
+    sentences change, another one is pretrained, and runs that depended on the former are done again.
+
+    Attributes:
+        transformer: its shape and its pretraining.
+    """
+
+    name: ClassVar[str] = "tiny"
+    what: ClassVar[str] = "Transformer"
+
+    transformer: TinyTransformer = TinyTransformer()
+
+    @property
+    def steps(self) -> int:
+        """Steps of its pretraining."""
+        return self.transformer.steps
+
+    def pretrained(
+        self, texts: Iterable[Sequence[str]], progress: bool
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Pretrain by masked language modelling."""
+        return pretrain(texts, self.transformer, progress=progress)
+
+    def configuration(self, folder: Path) -> PreTrainedConfig:
+        """The described shape, whether the backbone exists or not; its vocabulary may come out smaller."""
+        return self.transformer.configuration(self.transformer.vocab_size)
+
+
+class TinyCausalBackbone(PretrainedHere):
+    """A tiny causal language model, pretrained here on text of the grid's data; needs no download.
+
+    The text is that which ``tiny`` is pretrained on. Its tokenizer has ChatML's template.
+
+    Attributes:
+        transformer: its shape and its pretraining.
+    """
+
+    name: ClassVar[str] = "tiny_causal"
+    what: ClassVar[str] = "causal language model"
+
+    transformer: TinyCausalTransformer = TinyCausalTransformer()
+
+    @property
+    def steps(self) -> int:
+        """Steps of its pretraining."""
+        return self.transformer.steps
+
+    def pretrained(
+        self, texts: Iterable[Sequence[str]], progress: bool
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Pretrain by predicting the next token."""
+        return pretrain_causal(texts, self.transformer, progress=progress)
 
     def configuration(self, folder: Path) -> PreTrainedConfig:
         """The described shape, whether the backbone exists or not; its vocabulary may come out smaller."""

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
-from pemeta.data.corpus import Corpus
-from pemeta.data.encoding import Encoded, encode
-from pemeta.data.sentences import SPLITS, Sentence, digest
-from pemeta.data.streams import Text, stored_corpus
+from pemeta.data.examples import Examples
+from pemeta.data.sentences import SPLITS, Split
+from pemeta.data.streams import Text, joined_text
 from pemeta.experiments.backbones import Say
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.setting import Sizes
+from pemeta.experiments.task_reader import TaskReader, unseen
 from pemeta.model.pe_model import PEModel
+from pemeta.tasks.kinds import Tested
 from pemeta.tasks.task import Task
 from pemeta.utils.devices import resolve_device
 from pemeta.utils.digests import config_digest
@@ -28,19 +30,20 @@ from pemeta.utils.numerics import check_tf32
 
 @dataclass(frozen=True)
 class Target:
-    """A target language, ready for fine-tuning and testing.
+    """A target task, ready for fine-tuning and testing.
 
     Attributes:
-        task: its training sentences.
-        validation: sentences that decide which epoch's values are kept.
-        test: sentences that are scored.
-        unseen: indices of the test sentences whose words are not also those of a training sentence of the target or
-            of a source.
+        task: its training examples.
+        validation: examples that decide which epoch's values are kept.
+        tested: examples that are scored.
+        gold: what each of these should be predicted to be.
+        unseen: indices of those that are not also training examples of the target or of a source.
     """
 
     task: Task
-    validation: Encoded
-    test: Encoded
+    validation: Examples
+    tested: Tested[Any]
+    gold: Sequence[Any]
     unseen: tuple[int, ...]
 
 
@@ -80,12 +83,14 @@ class Builder:
             check_tf32(self.device)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        self._text: Text = config.data.unlabelled(config.text_tasks if tasks is None else tasks)
-        self.corpus = cache(self._corpus)
-        self.source = cache(self._source)
+        how = (lambda: self.tokenizer, config.max_length, config.streaming)
+        self.of_targets = TaskReader(config.task, config.data, *how)
+        self.of_sources = self.of_targets
+        if (config.kind_of_sources, config.data_of_sources) != (config.task, config.data):
+            self.of_sources = TaskReader(config.kind_of_sources, config.data_of_sources, *how)
+        self._text = self._text_of(config.text_tasks if tasks is None else tasks)
         self.target = cache(self._target)
         self.priming_digest = cache(self._priming_digest)
-        self._splits_digests = cache(self._digests_of_splits)
 
     def prepare(self) -> None:
         """Pretrain the backbone, if the configuration says so and it has not been done."""
@@ -105,7 +110,7 @@ class Builder:
     def model(self, setting: str, seed: int) -> PEModel:
         """A model on the pretrained backbone with a setting's method attached, on the grid's device."""
         self.prepare()
-        backbone = self.config.backbone.model(self.folder)
+        backbone = self.config.backbone.model(self.folder, self.config.language_model)
         return self.set_up(PEModel(backbone, self.config.settings[setting].method, seed=seed))
 
     @cached_property
@@ -128,75 +133,77 @@ class Builder:
 
     def sources(self) -> list[Task]:
         """The source tasks."""
-        return [self.source(language) for language in self.config.sources]
+        return [self.of_sources.task(name, self.config.source_sizes) for name in self.config.sources]
 
-    def validation_tasks(self) -> list[tuple[Task, Encoded]]:
-        """The tasks that priming is validated on, each with the sentences that score it."""
-        pairs = []
-        for language in self.config.validation_tasks:
-            corpus = self.corpus(language, self.config.source_sizes)
-            pairs.append((self.source(language), self._encode(corpus, corpus.validation)))
-        return pairs
+    def validation_tasks(self) -> list[tuple[Task, Examples]]:
+        """The tasks that priming is validated on, each with the examples that score it."""
+        read, sizes = self.of_targets, self.config.source_sizes
+        return [
+            (read.task(name, sizes), read.examples(name, sizes, "validation")) for name in self.config.validation_tasks
+        ]
 
     @cached_property
     def source_digest(self) -> str:
-        """Digest of the sentences that priming draws from, and that test sentences may repeat.
+        """Digest of the examples that priming draws from, and that test examples may repeat.
 
-        Those that a backbone is pretrained on count too, for what is primed and fine-tuned depends on it.
+        The text that a backbone is pretrained on counts too, for what is primed and fine-tuned depends on it.
         """
         return config_digest(self._source_digests)
 
     @cached_property
     def _source_digests(self) -> list[str]:
-        corpora = [self.corpus(language, self.config.source_sizes) for language in self.config.sources]
+        sizes = self.config.source_sizes
+        digests = [self.of_sources.digest(name, sizes, "train") for name in self.config.sources]
         text = self.config.backbone.depends_on(self._text)
-        return [*(digest(corpus.train) for corpus in corpora), *([] if text is None else [text])]
+        return [*digests, *([] if text is None else [text])]
 
     def _priming_digest(self, setting: str) -> str:
-        """Digest of the sentences that a setting's primed model depends on; that of the sources without any."""
+        """Digest of the examples that a setting's primed model depends on; that of the sources without any."""
         if not self.config.validates(setting):
             return self.source_digest
-        corpora = [self.corpus(language, self.config.source_sizes) for language in self.config.validation_tasks]
-        validation = [digest(split) for corpus in corpora for split in (corpus.train, corpus.validation)]
+        tasks, sizes = self.config.validation_tasks, self.config.source_sizes
+        parts: tuple[Split, ...] = ("train", "validation")
+        validation = [self.of_targets.digest(name, sizes, split) for name in tasks for split in parts]
         return config_digest([*self._source_digests, *validation])
 
     def data_digest(self, run: Run) -> str:
-        """Digest of all sentences that a run's record depends on."""
-        splits = self._splits_digests(run.target, self.config.sizes_of(run.setting))
+        """Digest of all examples that a run's record depends on."""
+        sizes = self.config.sizes_of(run.setting)
+        splits = [self.of_targets.digest(run.target, sizes, split) for split in SPLITS]
         return config_digest([self.priming_digest(run.setting), *splits])
 
-    def _digests_of_splits(self, language: str, sizes: Sizes) -> list[str]:
-        corpus = self.corpus(language, sizes)
-        return [digest(corpus.split(split)) for split in SPLITS]
+    def test_digest(self, run: Run) -> str:
+        """Digest of the examples that a run is scored on."""
+        return self.of_targets.digest(run.target, self.config.sizes_of(run.setting), self.config.scored_on)
 
-    def _source(self, language: str) -> Task:
-        corpus = self.corpus(language, self.config.source_sizes)
-        return Task.token_classification(language, self._encode(corpus, corpus.train))
-
-    def _target(self, language: str, sizes: Sizes) -> Target:
-        corpus = self.corpus(language, sizes)
-        # The same for all settings, primed or not, so that the rows of a table are scored on the same sentences.
-        trained_on = [corpus, *(self.corpus(source, self.config.source_sizes) for source in self.config.sources)]
-        scored = corpus.split(self.config.scored_on)
+    def _target(self, name: str, sizes: Sizes) -> Target:
+        read, scored_on = self.of_targets, self.config.scored_on
+        test = read.examples(name, sizes, scored_on)
         return Target(
-            task=Task.token_classification(language, self._encode(corpus, corpus.train)),
-            validation=self._encode(corpus, corpus.validation),
-            test=self._encode(corpus, scored),
-            unseen=_unseen(scored, [one.train for one in trained_on]),
+            task=read.task(name, sizes),
+            validation=read.examples(name, sizes, "validation"),
+            tested=Tested(read.collection(name, sizes), scored_on, test),
+            gold=read.kind.gold(test),
+            unseen=self._unseen(name, sizes) if read.kind.tells_unseen else (),
         )
 
-    def _corpus(self, language: str, sizes: Sizes) -> Corpus:
-        if self.config.streaming:
-            return stored_corpus(language, self.config.data.streams(language), sizes.model_dump())
-        return self.config.data.corpus(language).limited(**sizes.model_dump())
+    def _unseen(self, name: str, sizes: Sizes) -> tuple[int, ...]:
+        """Indices of a target's scored examples that no training has seen.
 
-    def _encode(self, corpus: Corpus, sentences: Sequence[Sentence]) -> Encoded:
-        return encode(sentences, corpus.labels, self.tokenizer, self.config.max_length, self.config.scoring)
+        They are the same for all settings, primed or not, so that the rows of a table are scored on the same examples.
+        """
+        read, of_sources = self.of_targets, self.config.source_sizes
+        trained_on = chain(
+            read.identities(name, sizes, "train"),
+            *(self.of_sources.identities(source, of_sources, "train") for source in self.config.sources),
+        )
+        return unseen(read.identities(name, sizes, self.config.scored_on), trained_on)
 
-
-def _unseen(scored: Iterable[Sentence], trained_on: Iterable[Iterable[Sentence]]) -> tuple[int, ...]:
-    """Indices of scored sentences whose words are not those of a training sentence, which may not fit into memory."""
-    left = {sentence.words for sentence in scored}
-    for sentence in chain.from_iterable(trained_on):
-        left.discard(sentence.words)
-    return tuple(i for i, sentence in enumerate(scored) if sentence.words in left)
+    def _text_of(self, tasks: Sequence[str]) -> Text:
+        """The text that a backbone is pretrained on if it is made here."""
+        if self.of_sources is self.of_targets:
+            return self.of_targets.kind.pretraining_text(self.of_targets.source, tasks)
+        sources = [task for task in tasks if task in self.config.sources]
+        others = [task for task in tasks if task not in sources]
+        parts = (self.of_sources, sources), (self.of_targets, others)
+        return joined_text([read.kind.pretraining_text(read.source, names) for read, names in parts if names])

@@ -1,4 +1,4 @@
-"""Merging of a configuration's top-level defaults into its settings."""
+"""Keys at the top of a configuration that belong elsewhere: defaults of settings, and keys of the kind of task."""
 
 from __future__ import annotations
 
@@ -10,27 +10,49 @@ from pydantic import ValidationError
 from pemeta.errors import ConfigError, FieldError, excerpt, unknown_name
 from pemeta.experiments.setting import Sizes
 from pemeta.priming.algorithms import PrimingAlgorithm
+from pemeta.tasks.kinds import TaskKind, kinds
 from pemeta.training.finetuning_settings import FineTuning
 from pemeta.utils.registry import Frozen, problems
 
 DEFAULTED = ("priming", "finetuning")
 """Top-level keys whose mappings are defaults for the settings."""
+OF_KINDS = tuple(dict.fromkeys(key for kind in kinds().values() for key in kind.at_the_top))
+"""Top-level keys that belong to the kind of task."""
+MOVED = (*DEFAULTED, *OF_KINDS)
+"""Top-level keys that stand elsewhere in what is read."""
 
 
 def with_defaults(whole: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with its defaults merged into its settings.
+    """A configuration with its defaults merged into its settings, and what belongs to the kind of task within ``task``.
 
     Raises:
-        ConfigError: no setting could use one of the defaults.
+        ConfigError: no setting could use one of the defaults, or the tasks are of another kind than a key is for.
     """
     _check_defaults(whole)
-    rest = {key: item for key, item in whole.items() if key not in DEFAULTED}
+    rest = {key: item for key, item in whole.items() if key not in MOVED}
+    if own := {key: whole[key] for key in OF_KINDS if key in whole}:
+        rest["task"] = _with_own(whole.get("task", "token_classification"), own)
     if isinstance(whole.get("settings"), Mapping):
         settings = whole["settings"].items()
         rest["settings"] = {name: _with_defaults(str(name), setting, whole) for name, setting in settings}
     if "search" in whole:
         rest["search"] = _with_sizes(whole["search"], whole)
     return rest
+
+
+def _with_own(task: Any, own: Mapping[str, Any]) -> Any:
+    """A kind of task with keys that stand at the top of the configuration; where it has one too, both must be equal."""
+    given = task.to_config() if isinstance(task, TaskKind) else {"name": task} if isinstance(task, str) else task
+    if not isinstance(given, Mapping):
+        return task  # what is wrong with it is said where it is read
+    kind = kinds().get(str(given.get("name")))
+    for key, value in own.items():
+        if kind is not None and key not in kind.at_the_top:
+            of = " and ".join(name for name, one in kinds().items() if key in one.at_the_top)
+            raise ConfigError(f"{key}: a key of {of}; the tasks are {kind.name}; remove it")
+        if given.get(key, value) != value:
+            raise ConfigError(f"{key}: expected {excerpt(given[key])} as in task; found {excerpt(value)}; remove one")
+    return {**own, **given}
 
 
 def _check_defaults(whole: Mapping[str, Any]) -> None:

@@ -10,11 +10,14 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainVali
 from pemeta.data.sources import DataSource
 from pemeta.errors import unknown_name
 from pemeta.experiments.backbones import Backbone
+from pemeta.tasks.kinds import TaskKind
 from pemeta.training.callbacks import TRACKERS
+from pemeta.utils.in_schema import InSchema
 
 _to_config = PlainSerializer(lambda value: value.to_config())
 AnyBackbone = Annotated[Backbone, PlainValidator(Backbone.parse), _to_config]
 AnyData = Annotated[DataSource, PlainValidator(DataSource.parse), _to_config]
+AnyKind = Annotated[TaskKind[Any], PlainValidator(TaskKind.parse), _to_config]
 
 
 def _not_empty(path: Any) -> Any:
@@ -30,5 +33,5 @@ def _known_tracker(name: str) -> str:
     return name
 
 
-Output = Annotated[Path, BeforeValidator(_not_empty)]
-Tracker = Annotated[str, AfterValidator(_known_tracker)]
+Output = Annotated[Path, BeforeValidator(_not_empty), InSchema(lambda: {"minLength": 1})]
+Tracker = Annotated[str, AfterValidator(_known_tracker), InSchema(lambda: {"enum": sorted(TRACKERS)})]

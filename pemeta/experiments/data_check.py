@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from pemeta.data.encoding import Encoded
 from pemeta.data.examples import Examples
-from pemeta.errors import ConfigError, counted
+from pemeta.errors import ConfigError
 from pemeta.experiments.build import Builder
 from pemeta.experiments.config import Run
 from pemeta.priming.algorithms import PrimingAlgorithm
 from pemeta.priming.algorithms.primes import BACKBONE
+from pemeta.tasks.kinds import TaskKind
 from pemeta.training.example_checks import check_examples
 
 
@@ -18,8 +19,9 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
     """Read and encode all data of some runs, and report what was truncated.
 
     Raises:
-        ConfigError: ``primes`` lists what a model does not have, or heads cannot be shared.
-        DataError: a language is missing, or its data is malformed or too little to prime on.
+        ConfigError: ``primes`` lists what a model does not have, heads cannot be shared, or a
+            metric's package is missing.
+        DataError: a task is missing, or its data is malformed or too little to prime on.
         ModelError: the backbone cannot be loaded.
         MissingLearn2LearnError: priming needs learn2learn.
     """
@@ -29,41 +31,43 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
     algorithms = [algorithm for algorithm in found.values() if algorithm is not None]
     for algorithm in algorithms:
         algorithm.require()
+    for metric in (config.task.validation_metric, *config.task.scored_by):
+        metric.require()
     builder.say(f"device {builder.device}; reading data and backbone")
     targets = {(run.target, config.sizes_of(run.setting)): None for run in runs}
-    for run in runs:  # reads the data: a wrong language is found before a backbone is pretrained
+    for run in runs:  # reads the data: a wrong name is found before a backbone is pretrained
         builder.data_digest(run)
-    corpora = [builder.corpus(*one) for one in (*((name, config.source_sizes) for name in config.sources), *targets)]
-    for note in dict.fromkeys(note for corpus in corpora for note in corpus.notes):
+    of_sources = [builder.of_sources.collection(name, config.source_sizes) for name in config.sources]
+    collections = [*of_sources, *(builder.of_targets.collection(*one) for one in targets)]
+    for note in dict.fromkeys(note for one in collections for note in one.notes):
         builder.say(note)
-    encoded: dict[str, Examples] = {}
+    encoded: dict[str, tuple[TaskKind[Any], Examples]] = {}
+    kind, kind_of_sources = config.task, config.kind_of_sources
     if algorithms:
         sources = builder.sources()
-        encoded |= {f"{task.name} train": task.train for task in sources}
+        encoded |= {f"{task.name} train": (kind_of_sources, task.train) for task in sources}
         for algorithm in algorithms:
             algorithm.sampler(sources, config.seeds[0])
         validated = any(config.validates(run.setting) for run in runs)
         for task, validation in builder.validation_tasks() if validated else ():
             check_examples(task, validation)
-            encoded |= {f"{task.name} train": task.train, f"{task.name} validation": validation}
+            both = {f"{task.name} train": task.train, f"{task.name} validation": validation}
+            encoded |= {what: (kind, data) for what, data in both.items()}
     for name, primer in found.items():
         if primer is not None:
             _check_primes(builder, name, primer)
-    for language, sizes in targets:
-        target = builder.target(language, sizes)
+    for name, sizes in targets:
+        target = builder.target(name, sizes)
         check_examples(target.task, target.validation)
-        parts = {"train": target.task.train, "validation": target.validation, config.scored_on: target.test}
+        parts = {"train": target.task.train, "validation": target.validation, config.scored_on: target.tested.examples}
         for split, data in parts.items():
-            known = encoded.get(f"{language} {split}")
-            if known is None or len(known) < len(data):  # of several sizes the largest, which has the others' sentences
-                encoded[f"{language} {split}"] = data
-    for what, data in encoded.items():
-        if isinstance(data, Encoded) and data.num_truncated:
-            longest = int(data.lengths().max())
-            builder.say(
-                f"{what}: {data.num_truncated} of {counted(len(data), 'sentence')} longer than {longest} tokens; "
-                f"{counted(data.num_cut_words, 'word')} cut, which count as O in scores"
-            )
+            what = f"{name} {split}"
+            known = encoded.get(what)
+            if known is None or len(known[1]) < len(data):  # of several sizes the largest, which has the others' too
+                encoded[what] = (kind, data)
+    for what, (kind, data) in encoded.items():
+        if line := kind.cut_off(what, data):
+            builder.say(line)
 
 
 def _check_primes(builder: Builder, setting: str, algorithm: PrimingAlgorithm) -> None:

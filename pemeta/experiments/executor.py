@@ -126,7 +126,8 @@ class Executor:
 
     def _prime(self, stage: Stage) -> None:
         """Prime the model that a setting starts from, as that setting or another one describes, and save it."""
-        setting, seed = self.config.settings[stage.setting].primed_as or stage.setting, stage.seed
+        setting = self.config.settings[stage.setting].primed_as or stage.setting
+        seed = self.config.priming_seed(setting, stage.seed)
         model = self._processes.each(lambda: self.builder.model(setting, seed))
         algorithm = self.config.settings[setting].priming
         assert algorithm is not None  # the setting primes a model of its own
@@ -157,10 +158,11 @@ class Executor:
         options = self._loop_options(Stage(run.setting, run.seed, run.target), checkpoint)
         history = finetune(model, target.task, target.validation, settings, seed=run.seed, **options)
         tested = time.perf_counter()
-        scores = score_target(model, target)
+        scores = score_target(self.builder, model, target)
         measured = {**scores, "seconds": history.seconds + time.perf_counter() - tested}
         record = make_record(self.builder, run, model, target, history, priming, measured)
-        self._models.save_task(run, model)  # before the record, which says that the run is done
+        prompting = self.config.task.prompting(target.task.train)
+        self._models.save_task(run, model, prompting)  # before the record, which says that the run is done
         write_record(self.folder.path, record)
         remove_checkpoint(checkpoint)
         return record

@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict
 
-from pemeta.data.metrics import entity_counts, entity_scores
 from pemeta.experiments.build import Builder, Target
 from pemeta.experiments.config import Run
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.history import PrimingHistory
 from pemeta.reporting.records import Record
-from pemeta.training.evaluation import predict
+from pemeta.tasks.kinds.base import chosen
+from pemeta.training.evaluation import WAYS
 from pemeta.training.finetuning import FineTuningHistory
 from pemeta.training.finetuning_settings import as_counted
 from pemeta.utils.digests import config_digest
 from pemeta.utils.provenance import hardware, package_versions
 
 
-def score_target(model: PEModel, target: Target) -> dict[str, object]:
-    """The fields of a record that the test sentences give."""
-    gold = [list(sentence.tags) for sentence in target.test.sentences]
-    predicted = predict(model, target.test, target.task.name)
-    types, scoring = target.test.labels.types, target.test.scoring
-    whole = entity_scores(gold, predicted, types, scoring)
-    unseen = entity_scores([gold[i] for i in target.unseen], [predicted[i] for i in target.unseen], types, scoring)
+def score_target(builder: Builder, model: PEModel, target: Target) -> dict[str, object]:
+    """The fields of a record that the test examples give."""
+    kind, gold, test = builder.config.task, target.gold, target.tested.examples
+    predicted = kind.predicted(model, target.task.name, target.tested, builder.tokenizer, WAYS)
+    whole = kind.measured(test, gold, predicted)
+    main, unseen = kind.scored_by[0], target.unseen
+    of_unseen = kind.measured(test, [gold[i] for i in unseen], chosen(predicted, unseen)) if unseen else None
     return {
-        "task": "token_classification",
-        "unit": "sentence",
-        "metric": "f1",
-        "score": whole.f1,
-        "scores": {"f1": whole.f1, "precision": whole.precision, "recall": whole.recall},
-        "scores_by": whole.f1_per_type,
-        "by": "F1 per entity type",
-        "score_unseen": unseen.f1 if target.unseen else None,
-        "outcomes": asdict(entity_counts(gold, predicted, scoring)),
-        "unseen": target.unseen,
-        "num_unseen": len(target.unseen),
+        "task": kind.name,
+        "unit": kind.unit,
+        "metric": main.name,
+        "score": whole.values[main.name],
+        "scores": dict(whole.values),
+        "scores_by": dict(whole.by),
+        "by": f"{main.label} per {kind.part}" if whole.by else "",
+        "score_unseen": None if of_unseen is None else of_unseen.values[main.name],
+        "outcomes": kind.outcomes(test, gold, predicted),
+        "unseen": unseen,
+        "num_unseen": len(unseen),
         "num_test": len(gold),
-        "num_truncated": target.test.num_truncated,
-        "cut": "cut words count as O",
+        "num_truncated": test.num_truncated,
+        "cut": kind.cut,
     }
 
 
@@ -76,9 +75,9 @@ def make_record(
             "method": row.method.name,
             "target": run.target,
             "seed": run.seed,
-            "validation_metric": "f1",
-            "validation_score": max(history.validation_scores),
-            "validation_curve": history.validation_scores,
+            "validation_metric": grid.task.validation_metric.name,
+            "validation_score": grid.task.validation_value(max(history.validation_scores)),
+            "validation_curve": tuple(map(grid.task.validation_value, history.validation_scores)),
             "steps_per_epoch": round(statistics.fmean(steps)),
             "num_train": len(target.task.train),
             "best_epoch": history.best_epoch,
@@ -89,6 +88,7 @@ def make_record(
             "config": config,
             "digest": config_digest(config),
             "data_digest": builder.data_digest(run),
+            "test_digest": builder.test_digest(run),
             "packages": package_versions(),
             "hardware": hardware(model.device),
         }

@@ -65,7 +65,8 @@ class OutputFolder:
         """The checkpoint of an unfinished stage: of priming, or of the fine-tuning on a target."""
         folder = self.path / "checkpoints"
         if target is None:
-            return folder / "priming" / f"{slug(setting)}__seed{seed}.safetensors"
+            own = self.config.priming_seed(setting, seed)
+            return folder / "priming" / f"{slug(setting)}__seed{own}.safetensors"
         return folder / "fine-tuning" / f"{slug(setting)}__{slug(target)}__seed{seed}.safetensors"
 
     def is_primed(self, setting: str, seed: int) -> bool:

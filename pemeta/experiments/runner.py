@@ -171,7 +171,7 @@ class Runner:
         for run in self.config.runs:
             if (folder.task_path(run) / TASK_MANIFEST).is_file():
                 model = str(folder.model_path(run.setting, run.seed))
-                return shlex.join(["pemeta", "predict", model, "--task", run.target, "some words to label"])
+                return shlex.join(["pemeta", "predict", model, "--task", run.target, self.config.task.sample])
         return None
 
 

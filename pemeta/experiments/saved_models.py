@@ -14,6 +14,7 @@ from pemeta.heads import HeadSpec
 from pemeta.model.manifest import MANIFEST, find_manifest, read_manifest, relative_base
 from pemeta.model.model_files import describe_model, write_model
 from pemeta.model.pe_model import PEModel
+from pemeta.model.task_files import Prompting
 from pemeta.priming.history import PrimingHistory
 from pemeta.utils.files import read_json, read_tensors, replaced_folder, write_json, write_tensors
 
@@ -81,14 +82,20 @@ class SavedModels:
             _load_heads(model, folder)
         return self._builder.set_up(model), history
 
-    def save_task(self, run: Run, model: PEModel) -> None:
-        """Save the fine-tuned values of a run, if the configuration asks for it or they are few."""
+    def save_task(self, run: Run, model: PEModel, prompting: Prompting | None = None) -> None:
+        """Save the fine-tuned values of a run, if the configuration asks for it or they are few.
+
+        Args:
+            run: the run.
+            model: its model.
+            prompting: how prompts of its task are made, for serving.
+        """
         wanted = self._config.save_tasks
         if wanted is None:
             wanted = model.fraction_stored(run.target) <= SMALL_PART or model.num_stored(run.target) <= FEW
         if wanted:
             self._describe(run, model)
-            model.save_task(self._folder.task_path(run), run.target, self._config.max_length)
+            model.save_task(self._folder.task_path(run), run.target, self._config.max_length, prompting)
 
     def _describe(self, run: Run, model: PEModel) -> None:
         """Write the manifest of a setting's tasks; tasks of an earlier, different primed model are removed."""

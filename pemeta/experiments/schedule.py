@@ -154,5 +154,5 @@ def _stages(folder: OutputFolder) -> Iterator[Stage]:
             primed = folder.primed_path(setting, seed).name
             if primed not in seen:
                 seen.add(primed)
-                yield Stage(setting, seed, None, primed)
+                yield Stage(setting, folder.config.priming_seed(setting, seed), None, primed)
         yield Stage(setting, seed, target, primed)

@@ -13,6 +13,7 @@ from pemeta.errors import ConfigError, FieldError
 from pemeta.methods.base import AnyMethod
 from pemeta.priming.algorithms import PrimingAlgorithm
 from pemeta.training.finetuning_settings import FineTuning
+from pemeta.utils.neutral import Neutral
 from pemeta.utils.registry import Frozen, problems
 
 _to_config = PlainSerializer(lambda value: value.to_config())
@@ -32,11 +33,24 @@ Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=100), AfterValid
 
 
 class Sizes(Frozen):
-    """Number of sentences used of each split, from its beginning; all of them where null."""
+    """Number of examples used of each split, from its beginning; all of them where null.
+
+    Attributes:
+        train: of the training examples.
+        validation: of the validation examples.
+        test: of the test examples.
+        per_class: of the training examples, the first so many of each class; of those that ``train`` leaves.
+    """
 
     train: int | None = Field(None, gt=0)
     validation: int | None = Field(None, gt=0)
     test: int | None = Field(None, gt=0)
+    per_class: Annotated[int | None, Neutral(None)] = Field(None, gt=0)
+
+    @property
+    def of_splits(self) -> dict[str, int | None]:
+        """The limit on each split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
 Grid: TypeAlias = dict[Name, Annotated[tuple[Any, ...], Field(min_length=1)]]
@@ -52,6 +66,8 @@ class Setting(Frozen):
         primed_as: instead of ``priming``, the name of another setting: fine-tuning starts from that setting's primed
             model, including the parameters that its method added, so that one primed model can be fine-tuned in several
             ways.
+        priming_seed: seed of its priming, so that one primed model is fine-tuned with several seeds; where null, that
+            of each run.
         finetuning: fine-tuning's settings.
         label: the row's name in tables; by default the setting's key.
         targets: the grid's targets that this row has; all of them where null.
@@ -65,6 +81,7 @@ class Setting(Frozen):
     method: AnyMethod
     priming: AnyAlgorithm | None = None
     primed_as: Name | None = None
+    priming_seed: Annotated[int | None, Neutral(None)] = None
     finetuning: FineTuning = FineTuning()
     label: Printable | None = None
     targets: tuple[Name, ...] | None = Field(None, min_length=1)
@@ -74,6 +91,9 @@ class Setting(Frozen):
 
     @model_validator(mode="after")
     def _primed_once(self) -> Self:
+        if self.priming_seed is not None and self.priming is None:
+            where = f"; give it to {self.primed_as!r}" if self.primed_as is not None else ""
+            raise ValueError(f"priming_seed: the setting has no priming of its own{where}, or remove it here")
         if self.primed_as is None:
             return self
         if self.priming is not None:
@@ -131,6 +151,11 @@ class Setting(Frozen):
             )
 
     @property
+    def validates(self) -> bool:
+        """Whether the setting's priming is validated."""
+        return self.priming is not None and self.priming.validate_every is not None
+
+    @property
     def candidates(self) -> list[dict[str, Any]]:
         """Every combination of the values to search; none without a search."""
         if not isinstance(self.search, dict):
@@ -146,12 +171,12 @@ class Setting(Frozen):
 
 
 class Search(Frozen):
-    """How the settings' ``search`` chooses: by the best mean F1 on validation data, over these runs.
+    """How the settings' ``search`` chooses: by the best mean score on validation data, over these runs.
 
     Test data is not used. The chosen values are used for all targets and seeds. All our choice.
 
     Attributes:
-        targets: languages that candidates are tried on; all of the grid's where null.
+        targets: tasks that candidates are tried on; all of the grid's where null.
         seeds: seeds of the candidates' runs; none of them may be one of the grid's.
         target_sizes: limits on the targets' data; the grid's for those that are not given; each setting's own
             where null.

@@ -10,6 +10,7 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Self
 
 from pemeta.errors import ConfigError, DataError, excerpt, reason
 from pemeta.typing import IGNORE_INDEX, Batch
@@ -78,6 +79,10 @@ class HeadSpec(Named):
     """
 
     kind: ClassVar[str] = "head"
+
+    def on(self, backbone: nn.Module) -> Self:
+        """The same description with what a backbone decides, such as sizes of its vocabulary; by default itself."""
+        return self
 
     @abstractmethod
     def __call__(self, hidden_size: int) -> Head:

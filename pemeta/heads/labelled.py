@@ -7,11 +7,14 @@ at a time, and what the backward passes need of it is computed anew.
 
 With e = softmax - onehot(y), the gradients for a factor g on the loss are ``g e W``, ``g eᵀ h`` and ``g Σ_n e_n``.
 These are differentiable once more, by hand and in chunks as well, for second order.
+
+Where a function of single numbers follows the product, such as Gemma 2's cap or Cohere's scale, the logits are its
+values, and PyTorch differentiates it within each chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import torch
@@ -29,25 +32,38 @@ Gradients: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
 """Of hidden states, matrix and bias, of those that are needed."""
 
 
-def labelled_places(labels: Tensor) -> Tensor | None:
-    """Indices (N,) into labels (B, T), flattened, of those after the first of a row that are not -100.
+After: TypeAlias = Callable[[Tensor], Tensor]
+"""A function of single numbers."""
+
+
+def labelled_places(labels: Tensor, shift: int = 1) -> Tensor | None:
+    """Indices (N,) into labels (B, T), flattened, of those that are not -100.
 
     All of them for labels without values, whose cost is counted; None where it cannot be told, as under ``vmap``.
+
+    Args:
+        labels: The labels.
+        shift: Whether the first label of each row is left out (1), as nothing predicts it, or not (0).
     """
     if type(labels) is not Tensor:
-        return torch.arange(labels.numel(), device=labels.device).view(labels.shape)[:, 1:].flatten()
+        return torch.arange(labels.numel(), device=labels.device).view(labels.shape)[:, shift:].flatten()
     try:
-        return _places(labels)
+        return _places_after_first(labels) if shift else _places(labels)
     except RuntimeError:
         return None
 
 
 def _find(labels: Tensor) -> Tensor:
+    return (labels != IGNORE_INDEX).flatten().nonzero().squeeze(1)
+
+
+def _find_after_first(labels: Tensor) -> Tensor:
     after_first = (labels != IGNORE_INDEX).index_fill(1, torch.zeros(1, dtype=torch.long, device=labels.device), False)
     return after_first.flatten().nonzero().squeeze(1)
 
 
 _places = Remembered(_find)
+_places_after_first = Remembered(_find_after_first)
 
 
 def fits(positions: int, classes: int) -> bool:
@@ -55,32 +71,35 @@ def fits(positions: int, classes: int) -> bool:
     return 4 * positions * classes <= CHUNK
 
 
-def summed_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy summed over N positions, in float32 or wider, of the logits ``weight @ hidden + bias``.
+def summed_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, after: After | None = None
+) -> Tensor:
+    """Cross-entropy summed over N positions, in float32 or wider, of the logits ``after(weight @ hidden + bias)``.
 
     Args:
         hidden: (N, D), in the type that the products are computed in.
         weight: (V, D), in the same type.
         bias: (V,), in the same type or a wider one.
         labels: (N,), each from 0 to V - 1.
+        after: A differentiable function of single numbers without parameters, if one follows.
 
     Raises:
         RuntimeError: A label is none of these, on the CPU.
     """
     if labels.dtype != torch.long:
         raise RuntimeError(f"labels are of {labels.dtype}")  # int32 would do here, but not in cross_entropy
-    return _Loss.apply(hidden, weight, bias, labels)  # type: ignore[no-any-return, no-untyped-call]
+    return _Loss.apply(hidden, weight, bias, labels, after)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Loss(torch.autograd.Function):
     """The loss."""
 
     @staticmethod
-    def forward(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+    def forward(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, after: After | None) -> Tensor:
         total = wide(hidden.new_zeros(()))
         with _exactly_these_types(hidden):
             for rows, own in _chunks(hidden, labels, len(bias)):
-                logits = _logits(rows, weight, bias)
+                logits = _logits(rows, weight, bias, after)
                 total -= logits.gather(1, own.unsqueeze(1)).sum()
                 highest = logits.amax(1, keepdim=True)
                 total += logits.sub_(highest).exp_().sum(1).log_().add_(highest.squeeze(1)).sum()
@@ -88,21 +107,28 @@ class _Loss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:4])
+        ctx.after = inputs[4]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        found = _Gradient.apply(gradient, *ctx.saved_tensors, ctx.needs_input_grad[:3])  # type: ignore[no-untyped-call]
-        return (*found, None)
+        given = gradient, *ctx.saved_tensors, ctx.needs_input_grad[:3], ctx.after
+        return (*_Gradient.apply(*given), None, None)  # type: ignore[no-untyped-call]
 
 
 class _Gradient(torch.autograd.Function):
-    """The gradients ``g e W``, ``g eᵀ h`` and ``g Σ e``."""
+    """The gradients ``g e W``, ``g eᵀ h`` and ``g Σ e``, where e is the derivative of the loss by the products."""
 
     @staticmethod
     def forward(
-        factor: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, needed: tuple[bool, ...]
+        factor: Tensor,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        labels: Tensor,
+        needed: tuple[bool, ...],
+        after: After | None,
     ) -> Gradients:
         own_hidden = torch.empty_like(hidden) if needed[0] else None
         own_weight = torch.zeros_like(wide(weight)) if needed[1] else None
@@ -110,7 +136,7 @@ class _Gradient(torch.autograd.Function):
         done = 0
         with _exactly_these_types(hidden):
             for rows, own in _chunks(hidden, labels, len(bias)):
-                wrong = _wrong(rows, weight, bias, own).mul_(factor)
+                wrong = _wrong(rows, weight, bias, own, after).mul_(factor)
                 if own_bias is not None:
                     own_bias += wrong.sum(0)
                 wrong = wrong.to(hidden.dtype)
@@ -130,53 +156,60 @@ class _Gradient(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Gradients) -> None:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs[:5])
+        ctx.after = inputs[6]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *towards: Tensor | None) -> tuple[Tensor | None, ...]:
         """The gradient of ``<u, g e W> + <v, g eᵀ h> + <w, g Σ e>`` for the directions u, v and w.
 
-        With d = u Wᵀ + h vᵀ + w, the derivative of the logits in these directions, it is ``<e, d>`` for g, and
-        ``z = g p ⊙ (d - <p, d>)`` for the logits.
+        With d = u Wᵀ + h vᵀ + w, the derivative of the products in these directions, it is ``<e, d>`` for g, and
+        ``z = g H d`` for the products, with the second derivative H of the loss: ``H d = p ⊙ (d - <p, d>)`` where
+        nothing follows them.
         """
         factor, hidden, weight, bias, labels = ctx.saved_tensors
         u, v, w = towards
-        found = _Second(factor, hidden, weight, bias, ctx.needs_input_grad[:4])
+        found = _Second(factor, hidden, weight, bias, ctx.needs_input_grad[:4], ctx.after)
         done = 0
         with _exactly_these_types(hidden):
             for rows, own in _chunks(hidden, labels, len(bias)):
                 found.add(rows, own, None if u is None else u[done : done + len(rows)], v, w)
                 done += len(rows)
-        return (*found.gradients(), None, None)
+        return (*found.gradients(), None, None, None)
 
 
 class _Second:
     """The gradients of the second backward pass, gathered chunk by chunk."""
 
-    def __init__(self, factor: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, needed: tuple[bool, ...]) -> None:
+    def __init__(
+        self,
+        factor: Tensor,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        needed: tuple[bool, ...],
+        after: After | None,
+    ) -> None:
         self.given = factor, hidden, weight, bias
-        self.factor, self.weight, self.bias = factor, weight, bias
+        self.factor, self.weight, self.bias, self.after = factor, weight, bias, after
         self.sums = [torch.zeros_like(wide(one)) if use else None for one, use in zip(self.given, needed, strict=True)]
         self.hidden: list[Tensor] = []
 
     def add(self, rows: Tensor, labels: Tensor, u: Tensor | None, v: Tensor | None, w: Tensor | None) -> None:
         """Add the part of one chunk."""
         kind, (of_factor, of_hidden, of_weight, of_bias) = rows.dtype, self.sums
-        wrong = _wrong(rows, self.weight, self.bias, labels)
-        along = torch.zeros_like(wrong)
+        along = rows.new_zeros((len(rows), len(self.bias)), dtype=wide(self.bias).dtype)
         if u is not None:
             along += wide(u @ self.weight.T)
         if v is not None:
             along += wide(rows @ v.T)
         if w is not None:
             along += w
+        wrong, turned = _turned(rows, self.weight, self.bias, labels, along, self.after)
         if of_factor is not None:
             of_factor += (wrong * along).sum()
-        places = torch.arange(len(rows), device=rows.device), labels
-        outer = wrong.mul(self.factor).to(kind)  # g e, which u and v meet
-        wrong[places] += 1  # the probabilities
-        along -= (wrong * along).sum(1, keepdim=True)
-        along.mul_(wrong).mul_(self.factor)
+        outer = wrong.mul_(self.factor).to(kind)  # g e, which u and v meet
+        along = turned.mul_(self.factor)
         if of_bias is not None:
             of_bias += along.sum(0)
         along = along.to(kind)
@@ -205,20 +238,54 @@ def _chunks(hidden: Tensor, labels: Tensor, classes: int) -> Iterator[tuple[Tens
     return zip(hidden.split(size), labels.split(size), strict=True)
 
 
-def _logits(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Logits of a chunk in float32 or wider."""
+def _products(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Products of a chunk with the matrix, as far as possible in the types that they are given in."""
     if bias.dtype == weight.dtype:
-        return wide(F.linear(rows, weight, bias))
+        return F.linear(rows, weight, bias)
     return F.linear(rows, weight).to(bias.dtype).add_(bias)
 
 
-def _wrong(rows: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
-    """Softmax minus onehot of a chunk: e."""
-    found = _logits(rows, weight, bias)
+def _logits(rows: Tensor, weight: Tensor, bias: Tensor, after: After | None) -> Tensor:
+    """Logits of a chunk in float32 or wider."""
+    products = _products(rows, weight, bias)
+    return wide(products if after is None else after(products))
+
+
+def _wrong(rows: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, after: After | None) -> Tensor:
+    """The derivative of a chunk's loss by the products, in float32 or wider: softmax minus onehot."""
+    if after is not None:
+        return _derivative(_products(rows, weight, bias), labels, after, graph=False)[1]
+    found = _logits(rows, weight, bias, None)
     found.sub_(found.amax(1, keepdim=True)).exp_()
     found.div_(found.sum(1, keepdim=True))
     found[torch.arange(len(rows), device=rows.device), labels] -= 1
     return found
+
+
+def _turned(
+    rows: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, along: Tensor, after: After | None
+) -> tuple[Tensor, Tensor]:
+    """The same derivative, and the second one times a direction."""
+    if after is not None:
+        products, wrong = _derivative(_products(rows, weight, bias), labels, after, graph=True)
+        with torch.enable_grad():
+            (turned,) = torch.autograd.grad((wide(wrong) * along).sum(), products)
+        return wide(wrong.detach()), wide(turned)
+    wrong = _wrong(rows, weight, bias, labels, None)
+    places = torch.arange(len(rows), device=rows.device), labels
+    shares = wrong.clone()
+    shares[places] += 1  # the probabilities
+    turned = along - (shares * along).sum(1, keepdim=True)
+    return wrong, turned.mul_(shares)
+
+
+def _derivative(products: Tensor, labels: Tensor, after: After, graph: bool) -> tuple[Tensor, Tensor]:
+    """Products as a leaf, and the derivative of the loss by them, with a graph for one more or without."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = products.detach().requires_grad_()
+        loss = F.cross_entropy(wide(after(leaf)), labels, reduction="sum")
+        (found,) = torch.autograd.grad(loss, leaf, create_graph=graph)
+    return leaf, found if graph else wide(found)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -39,15 +39,15 @@ def head_maker(make: Any) -> Callable[[int], Head]:
     return HeadSpec.parse(make)
 
 
-def made_head(task: str, make: Callable[[int], Head], width: int) -> Head:
-    """A new head for hidden states of a width.
+def made_head(task: str, make: Callable[[int], Head], width: int, backbone: nn.Module) -> Head:
+    """A new head for hidden states of a width, those of a backbone.
 
     Raises:
         ConfigError: the function takes other arguments than the width.
         ModelError: it does not return a head, or the head has batch normalisation.
     """
     _check_signature(task, make)
-    head: Any = make(width)
+    head: Any = make.on(backbone)(width) if isinstance(make, HeadSpec) else make(width)
     if isinstance(head, nn.Module):
         refuse_running_statistics(head)
     if not isinstance(head, Head):

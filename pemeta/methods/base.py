@@ -63,6 +63,11 @@ class PEMethod(Named):
         return False
 
     @property
+    def adapts_output(self) -> bool:
+        """Whether θ_a includes what a language model has behind its backbone, such as an untied output matrix."""
+        return False
+
+    @property
     def identity_at_start(self) -> bool:
         """Whether the backbone's output is exactly the same with the newly attached method as without it."""
         return True

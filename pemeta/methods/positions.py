@@ -31,12 +31,12 @@ class PaddingLast:
     def before(self, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a pass, with the padding of all that has positions on the right."""
         mask = given.get("attention_mask")
-        left = _padding_on_the_left(mask)
+        left = padding_on_the_left(mask)
         if mask is None or left is None:
             self.leave()
             return given
         self._moved.set((left, mask.shape[1]))
-        moved = {key: _rotated(value, left) for key, value in given.items() if has_positions(value, mask.shape)}
+        moved = {key: rotated(value, left) for key, value in given.items() if has_positions(value, mask.shape)}
         return given | moved
 
     def leave(self) -> None:
@@ -59,11 +59,11 @@ class PaddingLast:
                     f"sentences of {length} tokens, padded on the left, have {hidden.shape[1]} hidden states, so that "
                     "padding cannot be told from them; set the tokenizer's padding_side to 'right'"
                 )
-            output.last_hidden_state = _rotated(hidden, -left)
+            output.last_hidden_state = rotated(hidden, -left)
         return output
 
 
-def _padding_on_the_left(mask: object) -> Tensor | None:
+def padding_on_the_left(mask: object) -> Tensor | None:
     """Number of padded positions before each sentence; None if there are none, or if the mask is not (B, T)."""
     if type(mask) is not Tensor or mask.ndim != 2 or not mask.numel():
         return None  # subclasses of Tensor need not have values
@@ -78,11 +78,19 @@ def has_positions(value: object, size: Sequence[int]) -> bool:
     return len(value) == size[0] or 1 in (len(value), size[0])
 
 
-def _rotated(value: Tensor, by: Tensor) -> Tensor:
+def rotated(value: Tensor, by: Tensor) -> Tensor:
     """Each row of (B, T, ...) moved to the left by its number (B), where what leaves it comes back on the right."""
     rows = torch.arange(len(value), device=value.device)[:, None]
     columns = torch.arange(value.shape[1], device=value.device) + by[:, None].to(value.device)
     return value[rows, columns % value.shape[1]]
+
+
+def keeps_cache(backbone: nn.Module, given: dict[str, Any]) -> bool:
+    """Whether a pass keeps its keys and values for later passes, or has those of earlier ones."""
+    if given.get("past_key_values") is not None:
+        return True
+    takes = "use_cache" in inspect.signature(backbone.forward).parameters
+    return takes and bool(given.get("use_cache", getattr(backbone.config, "use_cache", False)))
 
 
 def named_arguments(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from pemeta.backbone.attention import PREFIXED, attention_of
 from pemeta.backbone.positions import position_ids, rotary, takes_positions
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import HookFunction, Inserted, Insertion
-from pemeta.methods.positions import PaddingLast, named_arguments
+from pemeta.methods.positions import PaddingLast, keeps_cache, named_arguments
 
 CHILD = "pemeta_prefix"
 
@@ -264,23 +263,23 @@ def _before(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, A
     PADDING_LAST.leave()
     given = named_arguments(backbone, arguments, kwargs)
     mask = given.get("attention_mask")
-    if not isinstance(mask, Tensor) or mask.ndim != 2 or given.get("past_key_values") is not None:
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
         return None
     if rotary(backbone) and takes_positions(backbone):
-        return None if given.get("position_ids") is not None else ((), {**given, **position_ids(backbone, mask)})
+        if given.get("position_ids") is not None:
+            return None
+        own = next(given[key] for key in ("input_ids", "inputs_embeds") if given.get(key) is not None)
+        # Of a later pass, the mask has a place for all that went before.
+        return (), {**given, **{key: every[:, -own.shape[1] :] for key, every in position_ids(backbone, mask).items()}}
+    if given.get("past_key_values") is not None:
+        return None
     moved = PADDING_LAST.before(given)
     if moved is given:
         return None
-    if _keeps_cache(backbone, given):  # later passes would not find the keys where they were moved to
+    if keeps_cache(backbone, given):  # later passes would not find the keys where they were moved to
         PADDING_LAST.leave()
         return None
     return (), moved
-
-
-def _keeps_cache(backbone: nn.Module, given: dict[str, Any]) -> bool:
-    """Whether a pass returns its keys and values for later passes."""
-    takes = "use_cache" in inspect.signature(backbone.forward).parameters
-    return takes and bool(given.get("use_cache", getattr(backbone.config, "use_cache", False)))
 
 
 def _after(backbone: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:

@@ -4,122 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from contextvars import ContextVar
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pemeta.backbone.packing import SLOTS
-from pemeta.backbone.positions import position_ids, position_limit
+from pemeta.backbone.positions import position_ids
 from pemeta.backbone.structure.undisturbed import undisturbed
 from pemeta.errors import ModelError
 from pemeta.methods.inserted import Inserted, Insertion
-from pemeta.methods.positions import PaddingLast, has_positions, named_arguments
+from pemeta.methods.prompt_passes import CHILD, SoftTokens, embed, embedded_tokens, strip
 from pemeta.utils.modules import modes_kept
 from pemeta.utils.seeding import seed_generators
-
-CHILD = "pemeta_prompt"
-
-
-class SoftTokens(nn.Module):
-    """P learned vectors (P, E), where E is the width of the embeddings."""
-
-    def __init__(self, initial: Tensor) -> None:
-        super().__init__()
-        self.tokens = nn.Parameter(initial)
-
-    def forward(self, embedded: Tensor) -> Tensor:
-        """Map (B, T, E) to (B, P + T, E)."""
-        return torch.cat([self.tokens.to(embedded.dtype).expand(len(embedded), -1, -1), embedded], dim=1)
-
-
-PADDING_LAST = PaddingLast("prompt")
-_ROWS: ContextVar[bool] = ContextVar("rows", default=False)
-"""Whether a thread's current pass is one of rows, whose places for a prompt are not read."""
-
-
-def _embed(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Embed the backbone's input, prepend the prompt to it, and extend mask and token types (a forward pre-hook)."""
-    given = named_arguments(backbone, arguments, kwargs)
-    if given.get(SLOTS) is not None:
-        return _embed_rows(backbone, given)
-    given.pop(SLOTS, None)
-    _check_arguments(given)
-    _ROWS.set(False)  # of a pass that failed
-    given = PADDING_LAST.before(given)
-    ids, embedded = given.pop("input_ids", None), given.pop("inputs_embeds", None)
-    if embedded is None:
-        embedded = _embedded(backbone, ids)
-    widened = getattr(backbone, CHILD)(embedded)
-    prompt = widened.shape[1] - embedded.shape[1]
-    _check_length(backbone, widened.shape[1], prompt)
-    for key, value in given.items():
-        if key in ("attention_mask", "token_type_ids") or has_positions(value, embedded.shape[:2]):
-            given[key] = _extended(value, prompt, int(key == "attention_mask"))
-    given["inputs_embeds"] = widened
-    mask = given.get("attention_mask")
-    if mask is not None:
-        given |= position_ids(backbone, mask)
-    return (), given
-
-
-def _embed_rows(backbone: nn.Module, given: dict[str, Any]) -> Any:
-    """Embed rows of several sentences, and put the prompt into the places before each that are left for it."""
-    PADDING_LAST.leave()
-    slots: Tensor = given.pop(SLOTS)
-    embedded = _embedded(backbone, given.pop("input_ids"))
-    tokens = getattr(backbone, CHILD).tokens.to(embedded.dtype)
-    vectors = tokens.index_select(0, slots.clamp(min=0).flatten()).view(*slots.shape, -1)
-    _ROWS.set(True)
-    return (), {**given, "inputs_embeds": torch.where((slots >= 0)[..., None], vectors, embedded)}
-
-
-def _embedded(backbone: nn.Module, ids: Tensor) -> Tensor:
-    """The embeddings (B, T, E) of token ids."""
-    found = backbone.get_input_embeddings()(ids)  # type: ignore[operator]
-    if not isinstance(found, tuple):
-        return found  # type: ignore[no-any-return]
-    if any(other is not None for other in found[1:]):  # I-BERT's, which are integers with a scale
-        raise ModelError(
-            f"{type(backbone).__name__} embeds tokens as quantised vectors, which a prompt cannot be prepended to; "
-            "load it with quant_mode=False"
-        )
-    return found[0]  # type: ignore[no-any-return]
-
-
-def _check_arguments(given: dict[str, Any]) -> None:
-    """Refuse what a prompt would silently make wrong."""
-    if given.get("position_ids") is not None:
-        raise ModelError("a prompt shifts positions, so position_ids cannot be given; omit them")
-    if given.get("past_key_values") is not None:
-        raise ModelError(
-            "a prompt is prepended in each pass, so keys and values of an earlier one cannot be given; run the whole "
-            "sequence in one pass (use_cache=False)"
-        )
-    mask = given.get("attention_mask")
-    if mask is not None and mask.ndim != 2:
-        raise ModelError(
-            f"a prompt extends the attention mask, which must have one row for each sentence; found the shape "
-            f"{tuple(mask.shape)}; give the mask as (sentences, tokens)"
-        )
-
-
-def _extended(value: Tensor | None, prompt: int, fill: int) -> Tensor | None:
-    """An argument (B, T, ...) with entries for the prompt before its own."""
-    return None if value is None else nn.functional.pad(value, (0, 0) * (value.ndim - 2) + (prompt, 0), value=fill)
-
-
-def _strip(backbone: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
-    """Remove the prompt's hidden states from the backbone's output (a forward hook)."""
-    holder = backbone if CHILD in backbone._modules else backbone.get_submodule("embeddings")
-    if holder is backbone and _ROWS.get():  # else it is of another model's pass, which has ended early
-        _ROWS.set(False)
-        return output
-    prompt = getattr(holder, CHILD).tokens.shape[0]
-    output.last_hidden_state = output.last_hidden_state[:, prompt:]
-    return PADDING_LAST.after(output) if holder is backbone else output
 
 
 def _prepend(added: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -160,7 +57,7 @@ def _embeds_in_another_way(backbone: nn.Module) -> bool:
     common = {"attention_mask": mask, **position_ids(backbone, mask)}
     found = []
     with undisturbed(backbone, bare=False):
-        for inputs in ({"input_ids": ids}, {"inputs_embeds": _embedded(backbone, ids)}):
+        for inputs in ({"input_ids": ids}, {"inputs_embeds": embedded_tokens(backbone, ids)}):
             seed_generators(0, table.device)  # of backbones that draw numbers in every pass
             try:
                 found.append(backbone(**inputs, **common).last_hidden_state.float())
@@ -195,17 +92,6 @@ def _refuse_no_patches(backbone: nn.Module, width: int) -> None:
         raise ModelError(
             f"a prompt needs an image's patches as one sequence of vectors of width {width}, but "
             f"{type(embeddings).__name__} gives something else; use another method"
-        )
-
-
-def _check_length(backbone: nn.Module, length: int, prompt: int) -> None:
-    """Refuse a sequence that exceeds the table of positions, which PyTorch would report as an index error."""
-    limit = position_limit(backbone)
-    if limit is not None and length > limit:
-        room = limit - prompt
-        raise ModelError(
-            f"{length - prompt} tokens and a prompt of {prompt} do not fit the backbone's {limit} positions; "
-            f"{f'lower max_length to {room}' if room > 2 else 'shorten the prompt'}"
         )
 
 
@@ -282,13 +168,13 @@ class Prompt(Inserted):
         super().attach(backbone)
         if self._takes_vectors(backbone):
             # Prepended, so that other hooks see the sequence with its prompt.
-            backbone.register_forward_pre_hook(_embed, with_kwargs=True, prepend=True)
-        backbone.register_forward_hook(_strip)
+            backbone.register_forward_pre_hook(embed, with_kwargs=True, prepend=True)
+        backbone.register_forward_hook(strip)
 
     def detach(self, backbone: nn.Module) -> None:
         """Remove the vectors and their hooks."""
         super().detach(backbone)
-        for hooks, own in ((backbone._forward_hooks, _strip), (backbone._forward_pre_hooks, _embed)):
+        for hooks, own in ((backbone._forward_hooks, strip), (backbone._forward_pre_hooks, embed)):
             for key in [key for key, hook in hooks.items() if hook is own]:
                 del hooks[key]
                 backbone._forward_pre_hooks_with_kwargs.pop(key, None)

@@ -2,3 +2,4 @@
 
 from pemeta.model.partition import Partition as Partition
 from pemeta.model.pe_model import PEModel as PEModel
+from pemeta.model.task_files import Prompting as Prompting

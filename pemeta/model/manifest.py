@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from transformers.utils.hub import cached_file
 from typing_extensions import Self
 
+from pemeta.backbone.output_kinds import OutputKind
 from pemeta.errors import ModelError, OutputError, PemetaError, reason
 from pemeta.methods.base import AnyMethod
 from pemeta.utils.files import read_json
@@ -46,6 +47,7 @@ class Manifest(Frozen):
         buffers_digest: digest of ``buffers.safetensors``; None if there is no such file.
         base: location of the backbone, if not in this folder: a folder (relative to this one if it begins with a dot)
             or a name on the hub.
+        output: kind of the language model that the backbone in ``base`` is loaded with; None for the backbone alone.
         facts: how the model was made.
         packages: versions of the packages that wrote it.
     """
@@ -61,6 +63,7 @@ class Manifest(Frozen):
     dtypes: dict[str, DType] | None = None
     buffers_digest: str | None = None
     base: str | None = None
+    output: OutputKind | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)
 

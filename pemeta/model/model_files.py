@@ -6,8 +6,8 @@ import copy
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +16,9 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pemeta.backbone.loading import load_backbone
+from pemeta.backbone.output_kinds import OutputKind
 from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
-from pemeta.errors import ModelError, OutputError, reason
+from pemeta.errors import ModelError, OutputError
 from pemeta.methods.base import PEMethod
 from pemeta.model.dtypes import BUFFERS, added_buffers, restore_buffers, restore_dtypes, unusual_dtypes, write_buffers
 from pemeta.model.manifest import (
@@ -36,11 +37,23 @@ from pemeta.model.manifest import (
 )
 from pemeta.model.model_card import model_card
 from pemeta.model.network import Network
+from pemeta.model.weight_index import write_weight_index
 from pemeta.utils.files import follow_umask, read_tensors, replaced_folder, write_json, write_tensors, write_text
 from pemeta.utils.hub import quiet
 from pemeta.utils.provenance import package_versions
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded: the arguments of ``PEModel.from_pretrained`` that are the backbone's."""
+
+    attention: str | None = None
+    dtype: torch.dtype | None = None
+    trust_remote_code: bool = False
+    output: OutputKind | None = None
+
 
 WEIGHTS = re.compile(rf"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|{re.escape(THETA_A)}|{re.escape(BUFFERS)}")
 """Files that only some models have, so that those of an earlier model must not remain."""
@@ -58,6 +71,7 @@ def describe_model(model: Network, base: str | None = None, facts: Mapping[str, 
         tokenizer_digest=model.tokenizer_digest if base is None else None,
         dtype=_name_of(next(model.backbone.parameters()).dtype),
         base=base,
+        output=None if model.output is None or base is None else sorted(model.output.kinds)[0],
         facts=dict(facts or {}),
         packages=package_versions(),
     )
@@ -117,12 +131,14 @@ def write_model(
     plain = without_methods(model)
     own = {id(parameter) for parameter in plain.parameters()}
     added = {name: p.detach().cpu() for name, p in model.backbone.named_parameters() if id(p) not in own}
-    setattr(plain.config, MARK, FORMAT)  # of the copy only
+    saved = plain if model.output is None else model.output.around(plain)
+    setattr(saved.config, MARK, FORMAT)  # of the copy only
     with quiet():
-        plain.save_pretrained(folder)
+        saved.save_pretrained(folder)
+    write_weight_index(folder)
     beside = {
-        "dtypes": unusual_dtypes(plain, manifest.dtype),
-        "buffers_digest": write_buffers(plain, model.backbone, folder),
+        "dtypes": unusual_dtypes(saved, manifest.dtype),
+        "buffers_digest": write_buffers(saved, model.backbone, folder),
     }
     manifest = manifest.model_copy(update=beside)
     if tokenizer is not None:
@@ -152,9 +168,7 @@ def load_model(
     path: str | Path,
     method: PEMethod | None,
     seed: int = 0,
-    attention: str | None = None,
-    dtype: torch.dtype | None = None,
-    trust_remote_code: bool = False,
+    how: Loading = Loading(),
 ) -> AnyNetwork:
     """Load a model of the class ``make`` from a folder or the hub: a saved model, or a plain backbone with ``method``.
 
@@ -163,12 +177,12 @@ def load_model(
     """
     manifest = find_manifest(path)
     if manifest is None:
-        return make(_load_plain(path, method, attention, dtype, trust_remote_code), method, seed=seed)
+        return make(_load_plain(path, method, how), method, seed=seed)
     if manifest.base is not None:
-        return _load_on_base(make, path, manifest, method, seed, attention, dtype, trust_remote_code)
-    wanted = dtype or getattr(torch, manifest.dtype)
+        return _load_on_base(make, path, manifest, method, seed, how)
+    wanted = how.dtype or getattr(torch, manifest.dtype)
     exact = wanted == getattr(torch, manifest.dtype)  # not converted to another dtype now
-    backbone = load_backbone(path, attention, wanted, trust_remote_code, True)
+    backbone = load_backbone(path, how.attention, wanted, how.trust_remote_code, True)
     restore_dtypes(backbone, path, _name_of(wanted), manifest.dtypes if exact else None)
     restore_buffers(dict(backbone.named_buffers()), path, manifest.buffers_digest if exact else None)
     if method is not None and method not in manifest.methods:
@@ -193,17 +207,16 @@ def load_model(
     return model
 
 
-def _load_plain(
-    path: str | Path, method: PEMethod | None, attention: str | None, dtype: torch.dtype | None, trust_remote_code: bool
-) -> PreTrainedModel:
+def _load_plain(path: str | Path, method: PEMethod | None, how: Loading) -> PreTrainedModel:
     """Load a backbone that pemeta did not save, for a new method."""
     if method is None:
         raise ModelError(
             f"{str(path)!r} has no {MANIFEST}, so it is not a model saved by pemeta; give the method to attach, or "
             "a folder written by save_pretrained or `pemeta run`"
         )
-    backbone = load_backbone(path, attention, dtype or torch.float32, trust_remote_code)
-    restore_dtypes(backbone, path, _name_of(dtype or torch.float32), None)
+    dtype = how.dtype or torch.float32
+    backbone = load_backbone(path, how.attention, dtype, how.trust_remote_code, output=how.output)
+    restore_dtypes(backbone, path, _name_of(dtype), None)
     if hasattr(backbone.config, MARK):
         raise ModelError(
             f"config.json of {str(path)!r} shows that pemeta saved this model, but {MANIFEST} is missing; download "
@@ -218,9 +231,7 @@ def _load_on_base(
     manifest: Manifest,
     method: PEMethod | None,
     seed: int,
-    attention: str | None,
-    dtype: torch.dtype | None,
-    trust_remote_code: bool,
+    how: Loading,
 ) -> AnyNetwork:
     """Load a model whose folder holds only tasks, with its backbone elsewhere."""
     base = resolve_base(path, manifest)
@@ -230,9 +241,10 @@ def _load_on_base(
             f"the base {str(base)!r} of {str(path)!r} itself refers to another base; give the folder with the weights"
         )
     its_own = manifest.methods[manifest.finetuning]
-    here = dtype or (getattr(torch, manifest.dtype) if primed is None else None)
-    model = load_model(make, base, method or its_own, seed, attention, here, trust_remote_code)
-    if primed is None and method in (None, its_own) and dtype not in (None, getattr(torch, manifest.dtype)):
+    here = how.dtype or (getattr(torch, manifest.dtype) if primed is None else None)
+    how = replace(how, dtype=here, output=how.output or manifest.output)
+    model = load_model(make, base, method or its_own, seed, how)
+    if primed is None and method in (None, its_own) and here not in (None, getattr(torch, manifest.dtype)):
         # A plain backbone has no manifest with its digest.
         model.record_saved_digest(values_digest(model), manifest.theta_p_digest)
     return model
@@ -297,33 +309,3 @@ def check_replaceable(folder: Path, mark: str, what: str) -> None:
         raise OutputError(f"{folder} is a file; give a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
         raise OutputError(f"{folder} is not empty and is not {what} (it has no {mark}); give a new or empty folder")
-
-
-def push_model(
-    model: Network,
-    repo_id: str,
-    tokenizer: PreTrainedTokenizerBase | None,
-    private: bool | None,
-    commit_message: str | None,
-    facts: Mapping[str, Any] | None,
-) -> str:
-    """Upload a model's folder to the Hugging Face hub, and return its URL.
-
-    Raises:
-        OutputError: the upload fails.
-    """
-    from huggingface_hub import HfApi
-
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "model"
-        save_model(model, folder, tokenizer, facts)
-        try:
-            api = HfApi()
-            name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            message = commit_message or "Upload model with pemeta"
-            api.upload_folder(repo_id=name, folder_path=folder, commit_message=message)
-        except Exception as error:  # the hub's client raises nearly anything here
-            raise OutputError(
-                f"cannot push to {repo_id!r}: {reason(error)}; check the name, and log in with `hf auth login`"
-            ) from None
-    return f"https://huggingface.co/{name}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from typing_extensions import Self
 
 from pemeta.backbone.checks import check_backbone, check_batch
 from pemeta.backbone.given import output_width
+from pemeta.backbone.language_models import carry, taken_apart
 from pemeta.backbone.layer_reuse import TRANSFORMED, is_compiled
 from pemeta.errors import ModelError, excerpt, unknown_name
 from pemeta.heads import Head, HeadSpec
@@ -23,7 +23,7 @@ from pemeta.model.manifest import MARK
 from pemeta.model.ownership import claim, require_free
 from pemeta.model.partition import Partition
 from pemeta.typing import Batch, State
-from pemeta.utils.modules import calls_only, count, module_key, name_of_key, parameter_dict
+from pemeta.utils.modules import calls_only, count, load_values, module_key, name_of_key, parameter_dict
 from pemeta.utils.precision import casts_itself, kept_wide, wide, wide_dtype
 from pemeta.utils.seeding import seeded
 from pemeta.utils.signatures import checked
@@ -36,8 +36,12 @@ class Network(BackboneForward):
     def __init__(self, backbone: PreTrainedModel, method: PEMethod, *, seed: int = 0) -> None:
         check_backbone(backbone)
         method = PEMethod.parse(method)
+        backbone, output = taken_apart(backbone)
+        check_backbone(backbone)
         require_free(backbone)
         super().__init__(backbone)
+        self.output = output
+        carry(backbone, output)
         vars(backbone.config).pop(MARK, None)  # saving this model sets it again
         self.heads = nn.ModuleDict()
         self._head_specs: dict[str, HeadSpec] = {}
@@ -84,6 +88,7 @@ class Network(BackboneForward):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call] # of a copy, or of what was pickled
         claim(self.backbone, self)
+        carry(self.backbone, self.output)
 
     def _check_attached(self, method: PEMethod) -> None:
         if method not in self.attached:
@@ -121,7 +126,7 @@ class Network(BackboneForward):
         require_task_name(task)
         make = head_maker(make)
         with seeded(seed, "head", task):
-            head = made_head(task, make, self.hidden_size)
+            head = made_head(task, make, self.hidden_size, self.backbone)
         kept = task in self._shared_heads.values()  # by other tasks
         replaced = () if kept else (f"heads.{module_key(task)}.",)
         others = {id(p) for name, p in self.named_parameters() if not name.startswith(replaced)}
@@ -238,9 +243,11 @@ class Network(BackboneForward):
         """
         method = method or self.method
         self._check_attached(method)
-        declared = method.theta_a(self.backbone)
+        output = self.output if method.adapts_output else None
+        declared = [f"backbone.{name}" for name in method.theta_a(self.backbone)]
+        declared += [] if output is None else [f"output.{name}" for name, _ in output.named_parameters()]
         heads = [name for name, _ in self.named_parameters(remove_duplicate=False) if name.startswith("heads.")]
-        return Partition.of(self, theta_a=[f"backbone.{name}" for name in declared], theta_h=heads)
+        return Partition.of(self, theta_a=declared, theta_h=heads)
 
     def stored_names(self, task: str) -> tuple[str, ...]:
         """Names of the parameters that fine-tuning changes and a task stores: θ_a and the task's own head."""
@@ -302,18 +309,7 @@ class Network(BackboneForward):
         Raises:
             ModelError: the model has no parameter of a name, or its shape differs.
         """
-        parameters = dict(self.named_parameters())
-        for name, value in state.items():
-            if name not in parameters:
-                raise ModelError(f"the model has no parameter {name}; this state is from another model or method")
-            if parameters[name].shape != value.shape:
-                raise ModelError(
-                    f"{name} has shape {tuple(parameters[name].shape)} in the model and {tuple(value.shape)} in the "
-                    "state; this state is from another model or method"
-                )
-        with torch.no_grad():
-            for name, value in state.items():
-                parameters[name].copy_(value)
+        load_values(self, state)
 
     @checked()
     def record_saved_digest(self, digest: str, saved: str) -> None:

@@ -10,10 +10,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.backbone.given import require_location
+from pemeta.backbone.output_kinds import OutputKind
 from pemeta.methods.base import PEMethod
-from pemeta.model.model_files import load_model, push_model, save_model
+from pemeta.model.model_files import Loading, load_model, save_model
 from pemeta.model.network import Network
-from pemeta.model.task_files import apply_task, read_task, save_task
+from pemeta.model.pushing import push_model
+from pemeta.model.task_files import Prompting, apply_task, read_task, save_task
 from pemeta.utils.signatures import checked
 
 
@@ -21,12 +23,15 @@ class PEModel(Network):
     """``h(g(f(x; θ_p); θ_a); θ_h)``: backbone f, PE method g, and a head h for each task (paper, §4).
 
     Args:
-        backbone: a Hugging Face encoder, without a head, and without a pooler if possible; it is changed in place, and
-            has this one model. If it had one that no longer exists, that one's methods are detached.
+        backbone: a model of transformers without a head, and without a pooler if possible; or a whole language model,
+            ``...ForCausalLM`` or ``...ForMaskedLM``, which is taken apart. It is changed in place, and has this one
+            model. If it had one that no longer exists, that one's methods are detached.
         method: the method that fine-tuning uses; it is attached to the backbone.
         seed: seed of the method's new parameters.
 
     Attributes:
+        output: what a language model has behind its backbone, an ``OutputMap``; None for a backbone without. Its
+            parameters that are not tied to the backbone are in θ_p, under names that begin with ``output.``.
         autocast_dtype: ``torch.bfloat16`` or ``torch.float16`` to compute in lower precision wherever PyTorch's
             autocast considers that safe, with parameters, logits and losses in their own; None (initially) for full
             precision.
@@ -50,6 +55,7 @@ class PEModel(Network):
         attention: str | None = None,
         dtype: torch.dtype | None = None,
         trust_remote_code: bool = False,
+        output: OutputKind | None = None,
     ) -> PEModel:
         """Load a saved model, or a pretrained encoder with a newly attached method, from a folder or the hub.
 
@@ -64,6 +70,8 @@ class PEModel(Network):
                 did not save. In half precision θ_a and heads are in float32 all the same; prime in float32, with
                 ``autocast_dtype`` for speed, because what priming has moved is rounded to this type at its end.
             trust_remote_code: run Python code that comes with a model whose architecture is not part of transformers.
+            output: of a model that pemeta did not save, load the whole language model: ``causal_lm``, or ``masked_lm``,
+                which is the backbone alone where the files have no such head. A saved model has what it was saved with.
 
         Raises:
             ModelError: there is no model at ``path``, it cannot be loaded, or pemeta did not save it and ``method`` is
@@ -71,7 +79,7 @@ class PEModel(Network):
         """
         require_location(path, "PEModel.from_pretrained")
         method = None if method is None else PEMethod.parse(method)
-        return load_model(cls, path, method, seed, attention, dtype, trust_remote_code)
+        return load_model(cls, path, method, seed, Loading(attention, dtype, trust_remote_code, output))
 
     @checked()
     def save_pretrained(
@@ -82,6 +90,7 @@ class PEModel(Network):
     ) -> None:
         """Write θ_p and θ_a to a folder that both :meth:`from_pretrained` and transformers' ``AutoModel`` can load.
 
+        With the output map of a language model it is a folder of this whole one, for ``AutoModelForCausalLM``.
         Heads are not included: :meth:`save_task` writes each with the task's own θ_a.
 
         Args:
@@ -115,7 +124,9 @@ class PEModel(Network):
         return push_model(self, repo_id, tokenizer, private, commit_message, facts)
 
     @checked(max_length=1)
-    def save_task(self, folder: str | Path, task: str, max_length: int | None = None) -> int:
+    def save_task(
+        self, folder: str | Path, task: str, max_length: int | None = None, prompting: Prompting | None = None
+    ) -> int:
         """Write θ_a and the head of one task with a manifest, and return the number of bytes.
 
         Args:
@@ -123,12 +134,14 @@ class PEModel(Network):
                 is replaced.
             task: the task, which must have a head.
             max_length: maximum number of tokens per sentence in the task's training, for serving.
+            prompting: of a language model, how its prompts are made, for serving; by default texts as they are, and
+                turns by the tokenizer's chat template.
 
         Raises:
             ModelError: the task has no head, or its head was not made from a :class:`~pemeta.HeadSpec`.
             OutputError: the folder holds something else, or cannot be written.
         """
-        return save_task(self, Path(folder), task, max_length)
+        return save_task(self, Path(folder), task, max_length, prompting)
 
     @checked()
     def load_task(self, folder: str | Path, name: str | None = None) -> str:

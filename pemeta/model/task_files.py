@@ -25,6 +25,23 @@ VALUES = "task.safetensors"
 AnyHead = Annotated[HeadSpec, PlainValidator(HeadSpec.parse), PlainSerializer(lambda spec: spec.to_config())]
 
 
+class Prompting(Frozen):
+    """How a task's prompts are made, and where its completions end.
+
+    Attributes:
+        template: as in :func:`~pemeta.encode_completions`: null for texts as they are and turns by the tokenizer's chat
+            template, ``chat`` for that template also for texts, or a template in Jinja.
+        template_options: further variables for the template.
+        end_ids: ids of the tokens that end a completion, beside the tokenizer's EOS.
+        max_new_tokens: most tokens of a completion; null for the server's default.
+    """
+
+    template: str | None = None
+    template_options: dict[str, Any] = Field(default_factory=dict)
+    end_ids: tuple[int, ...] = ()
+    max_new_tokens: int | None = Field(None, gt=0)
+
+
 class TaskManifest(Frozen):
     """Content of ``task.json``.
 
@@ -37,6 +54,7 @@ class TaskManifest(Frozen):
         values_digest: digest of ``task.safetensors``; None if an earlier version wrote it.
         tokenizer_digest: digest of the tokenizer that its data was encoded with; None if unknown.
         max_length: maximum number of tokens per sentence, including special tokens; None for the default.
+        prompting: of a language model, how its prompts are made; None for texts as they are, and for other tasks.
         packages: versions of the packages that wrote it.
     """
 
@@ -48,6 +66,7 @@ class TaskManifest(Frozen):
     values_digest: str | None = None
     tokenizer_digest: str | None = None
     max_length: int | None = Field(None, ge=3)
+    prompting: Prompting | None = None
     packages: dict[str, str] = Field(default_factory=dict)
 
 
@@ -66,7 +85,9 @@ class StoredTask:
     theta_h: State
 
 
-def save_task(model: Network, folder: Path, task: str, max_length: int | None = None) -> int:
+def save_task(
+    model: Network, folder: Path, task: str, max_length: int | None = None, prompting: Prompting | None = None
+) -> int:
     """Write a task's folder completely or not at all, and return its size in bytes."""
     head = f"{model.head_prefix(task)}."
     manifest = TaskManifest(
@@ -76,6 +97,7 @@ def save_task(model: Network, folder: Path, task: str, max_length: int | None = 
         theta_p_digest=theta_p_digest(model),
         tokenizer_digest=model.tokenizer_digest,
         max_length=max_length,
+        prompting=prompting,
         packages=package_versions(),
     )
     values = {
@@ -143,7 +165,9 @@ def read_task(model: Network, folder: Path, digest: str | None = None) -> Stored
     theta_h = {name.removeprefix("head."): v for name, v in values.items() if name.startswith("head.")}
     theta_a = {name: value for name, value in values.items() if not name.startswith("head.")}
     _check_shapes("θ_a", folder, theta_a, {n: model.get_parameter(n) for n in model.partition().theta_a})
-    _check_shapes("the head", folder, theta_h, dict(manifest.head(model.hidden_size).named_parameters()))
+    _check_shapes(
+        "the head", folder, theta_h, dict(manifest.head.on(model.backbone)(model.hidden_size).named_parameters())
+    )
     check_file(folder / VALUES, manifest.values_digest, TASK_MANIFEST)
     return StoredTask(manifest, theta_a, theta_h)
 

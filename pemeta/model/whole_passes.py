@@ -14,12 +14,23 @@ from transformers import PreTrainedModel
 
 from pemeta.backbone.attention import attention_of
 from pemeta.backbone.checks import check_batch, check_token_ids
+from pemeta.backbone.documents import document_facts, has_documents
 from pemeta.backbone.finite_masks import finite_masks
 from pemeta.backbone.given import require_sequence
 from pemeta.backbone.layer_reuse import has_states, skip_layers_below
 from pemeta.backbone.masks import note_moved
 from pemeta.backbone.packed_passes import PackedPasses, Padding
-from pemeta.backbone.packing import LENGTHS, PADS, ROOM, facts_of, is_packed, packed_inputs, trial_batch, unpacked
+from pemeta.backbone.packing import (
+    LENGTHS,
+    ORIGINS,
+    PADS,
+    ROOM,
+    facts_of,
+    is_packed,
+    packed_inputs,
+    trial_batch,
+    unpacked,
+)
 from pemeta.backbone.positions import padding_tokens
 from pemeta.backbone.row_masks import by_kind_of_layer
 from pemeta.backbone.row_origin import check_rows, is_unchanged, note_origin
@@ -118,13 +129,14 @@ class WholePasses(nn.Module):
             has_labels(batch["labels"])  # remembered, so that no loss asks in the passes
         placed = to_device(batch, self.device)
         note_moved(batch.get("attention_mask"), placed.get("attention_mask"))
-        if self.padding == "padded" or "trunk" in batch:
+        if (self.padding == "padded" and not has_documents(batch)) or "trunk" in batch:
             return placed
-        known = {key: batch[key] for key in (LENGTHS, PADS, ROOM) if key in batch}
+        known = {key: batch[key] for key in (LENGTHS, PADS, ORIGINS, ROOM) if key in batch}
         if is_packed(batch):
             check_rows(batch)
             return {**placed, **known}
-        facts = known if known and is_unchanged(batch) else facts_of(batch, padding_tokens(self.backbone))
+        find = document_facts if has_documents(batch) else facts_of
+        facts = known if known and is_unchanged(batch) else find(batch, padding_tokens(self.backbone))
         if facts is None:
             return placed
         placed.update(facts)  # as they are: where values decide what runs, a device would be waited for
@@ -177,6 +189,11 @@ class WholePasses(nn.Module):
             )
         if is_packed(batch):
             check_rows(batch)
+        elif has_documents(batch):
+            raise ModelError(
+                "a batch of blocks of documents runs in rows of these, which it does not have; give it to placed() "
+                "first"
+            )
         inputs = {
             key: as_held(value, next(self.backbone.parameters())) if value.is_floating_point() else value
             for key, value in packed_inputs(batch).items()

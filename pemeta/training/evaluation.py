@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from pemeta.backbone.masks import masks_once
 from pemeta.data.examples import Decoded, Examples, Scored
+from pemeta.data.metrics.base import Reads
 from pemeta.errors import DataError, ModelError, counted
+from pemeta.heads import Head
 from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
 from pemeta.training.finetuning_settings import cut_by_tokens
+from pemeta.typing import Batch
 from pemeta.utils.ahead import in_turn
 from pemeta.utils.devices import pinned
 from pemeta.utils.modules import modes_kept
@@ -43,19 +47,67 @@ def predict(
         ModelError: a token is not in the model's vocabulary.
     """
     require_model(model, "predict")
-    decoded: dict[int, Decoded] = {}
+    found = _of_all(model, data, task, _Passes(batch_size, max_tokens), _predictions)
+    return [data.decode(row, index) for index, row in enumerate(found)]
+
+
+@checked(model=None, batch_size=1, max_tokens=1)
+@torch.no_grad()
+def probabilities(
+    model: PEModel, data: Examples[Decoded, Scored], task: str, batch_size: int = 32, max_tokens: int | None = None
+) -> list[list[float]]:
+    """The probability of each class (C,) for all examples, in the order of ``data``.
+
+    The arguments are those of :func:`predict`; the examples are texts of which each is of one class.
+
+    Raises:
+        DataError: the task's head is for another kind of task, other labels, or it makes a prediction per position.
+        ModelError: a token is not in the model's vocabulary.
+    """
+    require_model(model, "probabilities")
+    if data.per_position:
+        raise DataError(
+            f"probabilities are those of the classes of a whole example; found examples of {data.kind}, with a "
+            "prediction per position; use predict"
+        )
+    return _of_all(model, data, task, _Passes(batch_size, max_tokens), _softmax)
+
+
+def _predictions(logits: torch.Tensor, batch: Batch, head: Head) -> torch.Tensor:
+    return head.predictions(logits, batch)
+
+
+def _softmax(logits: torch.Tensor, batch: Batch, head: Head) -> torch.Tensor:
+    return logits.double().softmax(-1)
+
+
+class _Passes(NamedTuple):
+    """How many examples a pass has."""
+
+    batch_size: int
+    max_tokens: int | None
+
+
+def _of_all(
+    model: PEModel,
+    data: Examples[Any, Any],
+    task: str,
+    passes: _Passes,
+    of_logits: Callable[[torch.Tensor, Batch, Head], torch.Tensor],
+) -> list[Any]:
+    """What is made of the logits of each example, as numbers, in the order of the data."""
+    found: dict[int, Any] = {}
     _check_labels(model, data, task)
     with modes_kept(model), masks_once(model.backbone):
         model.eval()
-        parts = list(_batches(model, data, batch_size, max_tokens))
+        parts = list(_batches(model, data, *passes))
         batches = in_turn(lambda part: pinned(data.batch(parts[part]), model.device), len(parts), model.device)
         for indices, made in zip(parts, batches, strict=True):
             batch = model.placed(made)
             logits = model(batch, task)
             _check_outputs(logits, data, task)
-            predicted = model.head(task).predictions(logits, batch).tolist()
-            decoded |= {i: data.decode(row, i) for i, row in zip(indices, predicted, strict=True)}
-    return [decoded[i] for i in range(len(data))]
+            found |= zip(indices, of_logits(logits, batch, model.head(task)).tolist(), strict=True)
+    return [found[i] for i in range(len(data))]
 
 
 def _batches(
@@ -86,6 +138,12 @@ def _check_labels(model: PEModel, data: Examples[Decoded, Scored], task: str) ->
         raise DataError(
             f"the head of task {task!r} has the labels {', '.join(labels or ())}, but the data "
             f"{data.describe_outputs()}; encode it with the head's labels, in their order"
+        )
+    problem: str | None = getattr(spec, "problem", None)
+    if problem is not None and spec.name == data.kind and problem != getattr(data, "problem", problem):
+        raise DataError(
+            f"the head of task {task!r} is for {problem}, but the data is {getattr(data, 'problem', '')}; encode it "
+            f"with problem={problem!r}"
         )
     pairs: bool | None = getattr(spec, "pairs", None)
     if pairs is not None and spec.name == data.kind and pairs != data.pairs:
@@ -126,4 +184,13 @@ def evaluate(
         DataError: the task's head is for another kind of task, other labels, or a vocabulary of another size.
     """
     require_model(model, "evaluate")
-    return data.scores(predict(model, data, task, batch_size, max_tokens))
+    judge: Any = data.judge or data.scores
+    return judge(predict(model, data, task, batch_size, max_tokens))  # type: ignore[no-any-return]
+
+
+WAYS: Mapping[Reads, Callable[..., list[Any]]] = {
+    "predictions": predict,
+    "probabilities": probabilities,
+    "log_probabilities": predict,
+}
+"""What makes predictions in the terms that metrics read; those of running text are log-probabilities."""

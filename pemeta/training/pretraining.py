@@ -119,7 +119,7 @@ def pretrain(
         raise DataError("pretraining needs text, but there is no sentence with a word in it; provide some sentences")
     tokenizer = train_tokenizer(sentences, description)
     # fork_rng restores the caller's state; within, the global generator serves initialisation and dropout.
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.default_generator.manual_seed(derive_seed(description.seed, "pretraining", "parameters"))
         model = BertForMaskedLM(description.configuration(len(tokenizer)))
         _train(model, tokenizer, sentences, description, progress)
@@ -130,7 +130,7 @@ def pretrain(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Compute on one thread, because more do not help such small matrices, and are slow on a busy machine.
 
     This also makes the result independent of the number of cores.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+
+from pemeta.errors import ModelError
 
 
 def parameter_dict(module: nn.Module, names: Collection[str]) -> dict[str, nn.Parameter]:
@@ -20,6 +22,26 @@ def parameter_dict(module: nn.Module, names: Collection[str]) -> dict[str, nn.Pa
 def count(module: nn.Module, names: Collection[str]) -> int:
     """Number of scalars in the named parameters."""
     return sum(parameter.numel() for parameter in parameter_dict(module, names).values())
+
+
+def load_values(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Copy values into the parameters with the same names.
+
+    Raises:
+        ModelError: The module has no parameter of a name, or its shape differs; nothing is copied then.
+    """
+    parameters = dict(module.named_parameters())
+    for name, value in values.items():
+        if name not in parameters:
+            raise ModelError(f"the model has no parameter {name}; this state is from another model or method")
+        if parameters[name].shape != value.shape:
+            raise ModelError(
+                f"{name} has shape {tuple(parameters[name].shape)} in the model and {tuple(value.shape)} in the "
+                "state; this state is from another model or method"
+            )
+    with torch.no_grad():
+        for name, value in values.items():
+            parameters[name].copy_(value)
 
 
 def is_finite(value: torch.Tensor) -> bool:

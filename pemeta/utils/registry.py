@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, Val
 from typing_extensions import Self
 
 from pemeta.errors import ConfigError, FieldError, article, excerpt, sentence, shortened, unknown_name
+from pemeta.utils.in_schema import InSchema
 
 
 class Frozen(BaseModel):
@@ -96,7 +97,7 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-Distinct: TypeAlias = Annotated[tuple[str, ...], AfterValidator(_distinct)]
+Distinct: TypeAlias = Annotated[tuple[str, ...], AfterValidator(_distinct), InSchema(lambda: {"uniqueItems": True})]
 
 
 class Named(Frozen, ABC):

@@ -20,7 +20,8 @@ from pemeta.data.look.files import files_beside
 from pemeta.data.sentences import SPLITS
 from pemeta.data.sources import DataSource
 from pemeta.errors import DataError
-from pemeta.experiments.first_look import MODEL, asked_for, describe_data
+from pemeta.experiments.first_look import asked_for, describe_data
+from pemeta.experiments.new_config import MODELS
 
 PER = ["PER", "ORG", "LOC"]
 
@@ -190,7 +191,7 @@ def test_a_format_is_recognised_and_its_sentences_are_the_readers(tmp_path, name
     assert (own.problem, reading_of([whole]).problem) == (None, None)
     corpus = DataSource.parse(settings).corpus(whole.task)
     sentences = [sentence for split in SPLITS for sentence in corpus.split(split)]
-    assert own.tally.sentences == len(sentences)
+    assert own.tally.examples == len(sentences)
     assert own.tally.lengths == Counter(len(sentence.words) for sentence in sentences)
     begun = [tag[2:] for sentence in sentences for tag in sentence.tags if tag.startswith("B-")]
     assert own.tally.entities == Counter(begun)
@@ -244,7 +245,7 @@ def test_a_backbone_without_a_name_is_refused(tmp_path, refused):
 def test_the_model_that_the_configuration_mentions_can_take_the_place_of_the_tiny_one(tmp_path, pemeta):
     shown = pemeta("data", written(tmp_path, SAMPLES["word, tab, tag"])).out
     mentioned = yaml.safe_load(next(line for line in shown.splitlines() if line.startswith("#   backbone:"))[1:])
-    assert mentioned == {"backbone": {"name": "pretrained", "path": MODEL}}
+    assert mentioned == {"backbone": {"name": "pretrained", "path": MODELS["token_classification"]}}
 
 
 @pytest.mark.parametrize(
@@ -451,7 +452,7 @@ def test_another_encoding_is_said_in_the_configuration(tmp_path, encoding, name)
     path = tmp_path / "it's.conll"
     path.write_bytes("J\u00fcrgen\tB-PER\nlo\tO\n\nx\tO\n\ny\tO\n".encode(encoding))
     own, _ = data_set_of(path)
-    assert (own.encoding, own.tally.entities, own.tally.sentences) == (name, {"PER": 1}, 3)
+    assert (own.encoding, own.tally.entities, own.tally.examples) == (name, {"PER": 1}, 3)
     shown = "\n".join(describe_data(path, Asked()))
     (task,) = yaml.safe_load(shown)["targets"]
     corpus = DataSource.parse(yaml.safe_load(shown)["data"]).corpus(task)
@@ -462,7 +463,7 @@ def test_another_encoding_is_said_in_the_configuration(tmp_path, encoding, name)
 def test_carriage_returns_alone_are_looked_at_and_converted(tmp_path):
     path = tmp_path / "mac.conll"
     path.write_bytes(b"Ada\tB-PER\rlo\tO\r\rx\tO\r\ry\tO\r")
-    assert data_set_of(path)[0].tally.sentences == 3
+    assert data_set_of(path)[0].tally.examples == 3
     message = refusal(path)
     assert "lines end with a carriage return alone" in message
     convert(message, tmp_path)
@@ -533,7 +534,7 @@ def test_small_files_are_read_as_large_ones_are(tmp_path, file, text, settings, 
     )
     reading = reading_of([whole])
     assert reading.problem is None
-    assert len(DataSource.parse(reading.settings).corpus(whole.task).train) == own.tally.sentences
+    assert len(DataSource.parse(reading.settings).corpus(whole.task).train) == own.tally.examples
 
 
 def test_integers_are_no_types(tmp_path):
@@ -567,7 +568,7 @@ def test_a_row_with_too_many_tags_is_odd(tmp_path):
 def test_a_file_that_is_not_there_and_a_folder_without_data(tmp_path):
     assert "No such file" in refusal(tmp_path / "nothing")
     (tmp_path / "notes.txt").write_text("hello\n")
-    assert "holds no file of labelled sentences" in refusal(tmp_path)
+    assert "holds no file of examples that can be read" in refusal(tmp_path)
 
 
 # Files that belong together

@@ -26,7 +26,7 @@ from transformers import (
 from pemeta import PEMethod, PEModel, to_transformers
 from pemeta.backbone.loading import load_backbone
 from pemeta.errors import ModelError
-from pemeta.heads import SequenceClassification, TokenClassification
+from pemeta.heads import TokenClassification
 from pemeta.utils.hub import quiet
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -119,9 +119,6 @@ def test_tasks_that_cannot_be_exported_are_refused(tiny_bert_dir):
     model.attach(PEMethod.parse({"name": "prefix", "length": 2}))
     with pytest.raises(ModelError, match="prefix cannot be merged"):
         to_transformers(model, "nl")
-    mood = trained(load_backbone(tiny_bert_dir), head=SequenceClassification(labels=("a", "b")))
-    with pytest.raises(ModelError, match="has the head 'sequence_classification', but only token_classification has"):
-        to_transformers(mood, "nl")
     modern = ModernBertModel(ModernBertConfig(**TINY, pad_token_id=0)).eval()
     with pytest.raises(ModelError, match="ModernBertForTokenClassification has head, classifier after its backbone"):
         to_transformers(trained(modern, "layer_norm"), "nl")

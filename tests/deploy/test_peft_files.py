@@ -290,12 +290,11 @@ def test_sequence_classification_where_transformers_has_the_same(tmp_path):
     theirs = peft.PeftModel.from_pretrained(base, tmp_path / "peft").eval()
     with torch.no_grad():
         assert same(theirs(**BATCH).logits, model(BATCH, "mood"))
-    for backbone, pooling in ((llama, "mean"), (bert, "first")):
-        model = PEModel(backbone(), PEMethod.parse("lora"))
-        model.add_head("mood", SequenceClassification(labels=("a", "b"), pooling=pooling))
-        with pytest.raises(ModelError, match=r"ForSequenceClassification (differ|does not run)"):
-            save_peft(shaken(model) if backbone is bert else model, tmp_path / "no", "mood")
-        assert not (tmp_path / "no").exists()
+    model = PEModel(llama(), PEMethod.parse("lora"))
+    model.add_head("mood", SequenceClassification(labels=("a", "b"), pooling="mean"))
+    with pytest.raises(ModelError, match=r"ForSequenceClassification differ.*the head pools with 'mean'"):
+        save_peft(model, tmp_path / "no", "mood")
+    assert not (tmp_path / "no").exists()
 
 
 def test_saving_leaves_the_model_as_it_was(tmp_path):

@@ -455,11 +455,11 @@ VALIDATED = {"name": "meta", "validate_every": 5}
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"validation_tasks": ["aa"]}, "validation_tasks: 'aa' is one of the sources too; validate on other languages"),
-        ({"validation_tasks": ["cc"]}, "validation_tasks: 'cc' is one of the targets too; validate on other languages"),
+        ({"validation_tasks": ["aa"]}, "validation_tasks: 'aa' is one of the sources too; validate on other tasks"),
+        ({"validation_tasks": ["cc"]}, "validation_tasks: 'cc' is one of the targets too; validate on other tasks"),
         (
             {"validation_tasks": ["dd"], "search": {"targets": ["dd"]}},
-            "validation_tasks: 'dd' is one of the search.targets too; validate on other languages",
+            "validation_tasks: 'dd' is one of the search.targets too; validate on other tasks",
         ),
         ({"validation_tasks": ["dd", "dd"]}, "validation_tasks: duplicate value in ['dd', 'dd']; remove one"),
         ({}, "setting 'meta' has validate_every; add validation_tasks: [...]"),

@@ -119,6 +119,7 @@ def of_model(name: str, /, **arguments: Any) -> None:
     BASES[f"PEModel.{name}"] = lambda stage: (getattr(stage.model(), name), dict(arguments))
 
 
+simple("Prompting", template="chat")
 simple("Sentence", words=("Anna", "met"), tags=("B-PER", "O"))
 simple("LabelSet", types=("PER", "LOC"))
 simple("Corpus", name="aa", labels=LABELS, train=[SENTENCE], validation=[SENTENCE], test=[SENTENCE])
@@ -136,9 +137,11 @@ simple(
 simple("EncodedBlocks", vocab_size=30, input_ids=blocks(0, 2).input_ids, pad_id=0)
 simple("Partition", theta_p=("a",), theta_a=("b",), theta_h=("c",))
 simple("CausalLM", vocab_size=30)
+simple("MaskedLM", vocab_size=30)
 simple("SequenceClassification", labels=("bad", "good"))
 simple("TokenClassification", labels=("O", "B-PER"))
-simple("CausalLMHead", hidden_size=8, vocab_size=30)
+simple("CausalLMHead", hidden_size=8, vocab_size=30, output="own")
+simple("MaskedLMHead", hidden_size=8, vocab_size=30, output="new")
 simple("SequenceClassificationHead", hidden_size=8, num_labels=2)
 simple("TokenClassificationHead", hidden_size=8, num_labels=2)
 simple("Compose", methods=(LoRA(), pemeta.BitFit()))
@@ -228,6 +231,29 @@ def _(stage: Stage) -> Call:
 def _(stage: Stage) -> Call:
     given = {"texts": ["Anna met", "near"], "labels": ["good", "bad"], "classes": ["bad", "good"]}
     return pemeta.encode_texts, {**given, "tokenizer": stage.tokenizer}
+
+
+@base("encode_completions")
+def _(stage: Stage) -> Call:
+    given = {"rows": [{"prompt": "Anna met", "completion": "Otto near Rome"}], "max_length": 16}
+    return pemeta.encode_completions, {**given, "tokenizer": stage.tokenizer}
+
+
+@base("encode_prompts")
+def _(stage: Stage) -> Call:
+    return pemeta.encode_prompts, {"prompts": ["Anna met"], "tokenizer": stage.tokenizer}
+
+
+@base("Completion")
+def _(stage: Stage) -> Call:
+    return pemeta.Completion, {"prompt": "Anna met", "completion": "Otto near Rome"}
+
+
+@base("EncodedCompletions")
+def _(stage: Stage) -> Call:
+    ids = (torch.tensor([1, 2, 3]),)
+    given = {"label_ids": ids, "prompt_ids": ids, "completions": ("Otto",), "pad_id": 0}
+    return pemeta.EncodedCompletions, {"vocab_size": 30, "input_ids": ids, **given}
 
 
 @base("encode_language_model")
@@ -329,6 +355,11 @@ def _(stage: Stage) -> Call:
 @base("to_transformers")
 def _(stage: Stage) -> Call:
     return pemeta.to_transformers, {"model": stage.model(LoRA(rank=2)), "task": "en"}
+
+
+@base("vllm_refusals")
+def _vllm_refusals(stage: Stage) -> Call:
+    return pemeta.vllm_refusals, {"folder": stage.in_peft, "base": None, "max_lora_rank": 16}
 
 
 @base("save_peft")

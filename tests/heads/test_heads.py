@@ -69,7 +69,7 @@ def test_the_loss_and_predictions_of_a_language_model_by_hand():
     """Two tokens and an embedding that makes the logits of a hidden state x equal to (x, 0)."""
     backbone = nn.Module()
     backbone.get_input_embeddings = lambda: nn.Embedding.from_pretrained(torch.tensor([[1.0], [0.0], [7.0]]))
-    head = CausalLM(vocab_size=2)(1)
+    head = CausalLM(vocab_size=2, output="tied")(1)
     hidden = torch.tensor([[[0.0], [math.log(3)], [5.0]]])
     batch = {"labels": torch.tensor([[1, 0, 1]])}
     logits = head(hidden, batch, backbone)
@@ -160,7 +160,7 @@ def test_an_image_backbone_has_no_mask_and_no_tokens():
     assert model(batch, "image").shape == (3, 2)
     assert model.loss(batch, "image").isfinite()
     with pytest.raises(ModelError, match="a language model needs a word embedding, but ViTModel has none"):
-        model.add_head("text", CausalLM(vocab_size=9))
+        model.add_head("text", CausalLM(vocab_size=9, output="tied"))
 
 
 @pytest.mark.parametrize(("task", "examples"), EACH_KIND, ids=lambda value: getattr(value, "name", ""))
@@ -189,7 +189,7 @@ def test_padding_changes_nothing(task, examples):
 
 def test_the_sizes_that_a_task_stores_and_where_its_own_matrix_starts():
     model = tiny_gpt2(HeadOnly()).eval()
-    model.add_head("tied", CausalLM(vocab_size=VOCABULARY))
+    model.add_head("tied", CausalLM(vocab_size=VOCABULARY, output="tied"))
     model.add_head("own", CausalLM(vocab_size=VOCABULARY, output="own"))
     assert model.num_stored("tied") == VOCABULARY
     assert model.num_stored("own") == VOCABULARY + VOCABULARY * 8
@@ -205,7 +205,7 @@ def test_logits_are_those_of_transformers_own_language_model():
     model = tiny_gpt2(HeadOnly()).eval()
     whole = GPT2LMHeadModel(model.backbone.config).double().eval()
     whole.transformer.load_state_dict(model.backbone.state_dict())
-    model.add_head("text", CausalLM(vocab_size=VOCABULARY))
+    model.add_head("text", CausalLM(vocab_size=VOCABULARY, output="tied"))
     ids = torch.randint(0, VOCABULARY, (2, 6))
     batch = {"input_ids": ids, "labels": ids}
     theirs = whole(input_ids=ids, labels=ids)
@@ -241,25 +241,25 @@ def test_the_future_is_seen_however_faintly(dtype):
         torch.manual_seed(seed)
         model = PEModel(BertModel(config, add_pooling_layer=False).to(dtype), HeadOnly())
         with pytest.raises(ModelError, match="sees the tokens that a causal language model has to predict"):
-            model.add_head("text", CausalLM(vocab_size=30))
+            model.add_head("text", CausalLM(vocab_size=30, output="tied"))
     model = tiny_gpt2().to(dtype)
     for method in (Prompt(length=2), Prefix(length=2)):
         model.attach(method)
     with torch.no_grad():
-        model.add_head("text", CausalLM(vocab_size=30))
+        model.add_head("text", CausalLM(vocab_size=30, output="tied"))
 
 
 def test_an_embedding_that_does_not_fit_is_refused():
     with pytest.raises(ModelError, match="predicts 31 tokens, but the word embedding of GPT2Model has 30 rows"):
-        tiny_gpt2().add_head("text", CausalLM(vocab_size=31))
-    tiny_gpt2().add_head("text", CausalLM(vocab_size=29))  # rows that no token uses are common
+        tiny_gpt2().add_head("text", CausalLM(vocab_size=31, output="tied"))
+    tiny_gpt2().add_head("text", CausalLM(vocab_size=29, output="tied"))  # rows that no token uses are common
     electra = ElectraConfig(
         vocab_size=30, embedding_size=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12
     )
     electra.is_decoder = True  # causal attention
     model = PEModel(ElectraModel(electra), HeadOnly())
     with pytest.raises(ModelError, match=r"is 4 wide but its hidden states are 8 wide.*use a head with output='own'"):
-        model.add_head("text", CausalLM(vocab_size=30))
+        model.add_head("text", CausalLM(vocab_size=30, output="tied"))
     model.add_head("text", CausalLM(vocab_size=30, output="own"))
 
 
@@ -267,4 +267,4 @@ def test_a_backbone_that_needs_more_than_tokens_is_refused(monkeypatch):
     model = tiny_gpt2()
     monkeypatch.setattr(type(model.backbone), "forward", lambda self, input_ids, boxes: None)
     with pytest.raises(ModelError, match="GPT2Model does not run on input_ids alone, as a language model does"):
-        model.add_head("text", CausalLM(vocab_size=30))
+        model.add_head("text", CausalLM(vocab_size=30, output="tied"))

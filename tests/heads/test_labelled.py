@@ -171,7 +171,7 @@ def test_whatever_changes_logits_or_loss_is_heeded():
     expected = plain.loss(batch, "text").item()
 
     def with_bias(kind):
-        model = language_model(spec=lambda width: kind(width, VOCABULARY))
+        model = language_model(spec=lambda width: kind(width, VOCABULARY, "tied"))
         model.load_state(plain.state())
         return model
 
@@ -191,7 +191,7 @@ def test_whatever_changes_logits_or_loss_is_heeded():
             return 3 * super().forward(batch, task)
 
     other = Other(tiny_gpt2(HeadOnly(), dropout=0.0).backbone, HeadOnly())
-    other.add_head("text", CausalLM(vocab_size=VOCABULARY))
+    other.add_head("text", CausalLM(vocab_size=VOCABULARY, output="tied"))
     assert other.loss(batch, "text").item() == pytest.approx(of_all_logits(other, batch).item())
 
 
@@ -231,7 +231,7 @@ def test_an_estimate_counts_one_chunk(monkeypatch):
     vocabulary, chunk = 3000, 64 * 3000
     monkeypatch.setattr(labelled, "CHUNK", chunk)
     model.backbone.resize_token_embeddings(vocabulary)
-    model.add_head("text", CausalLM(vocab_size=vocabulary))
+    model.add_head("text", CausalLM(vocab_size=vocabulary, output="tied"))
     model = model.to("meta")
     with fake_tensors(model), CostCounter() as counter:
         held = counter.known(model.parameters())

@@ -127,19 +127,21 @@ def test_tied_logits_are_those_of_the_pretrained_model(name):
     whole = language_model(*TIED[name])
     expected = whole(**batch()).loss
     model = PEModel(whole.base_model, HeadOnly()).eval()
-    model.add_head("text", CausalLM(vocab_size=V))
+    model.add_head("text", CausalLM(vocab_size=V, output="tied"))
     torch.testing.assert_close(model.loss(batch(), "text"), expected.double())
     if name != "gemma":  # has no entry for a prefix
         model.attach(Prefix(length=1))
-        model.add_head("again", CausalLM(vocab_size=V))
+        model.add_head("again", CausalLM(vocab_size=V, output="tied"))
 
 
 @pytest.mark.parametrize("name", ["llama untied", "gemma2", "granite", "cohere"])
 def test_tied_is_refused_and_the_remedy_works(name):
     whole = language_model(*(UNTIED | MORE)[name])
     model = PEModel(whole.base_model, HeadOnly()).eval()
-    with pytest.raises(ModelError, match=r"takes the word embedding as the output matrix, but .*; use output='own'"):
-        model.add_head("text", CausalLM(vocab_size=V))
+    with pytest.raises(
+        ModelError, match=r"takes the word embedding as the output matrix, but .*; use output='pretr.* or output='own'"
+    ):
+        model.add_head("text", CausalLM(vocab_size=V, output="tied"))
     model.add_head("text", CausalLM(vocab_size=V, output="own"))
     weight = model.head("text").weight
     assert not torch.equal(weight, whole.get_input_embeddings().weight)  # which has nothing to do with it

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoTokenizer, BertForMaskedLM, BertModel
 
 from pemeta.data.synthetic import SyntheticWorld
 from pemeta.errors import DataError, TrainingError
-from pemeta.training.pretraining import TinyTransformer, _one_thread, _train, mask, pretrain, train_tokenizer
+from pemeta.training.pretraining import TinyTransformer, _train, mask, one_thread, pretrain, train_tokenizer
 from pemeta.typing import IGNORE_INDEX
 
 WORLD = SyntheticWorld(languages=("aru", "bex"), text_sentences=300)
@@ -23,7 +23,7 @@ TINY = TinyTransformer(hidden_size=32, heads=2, vocab_size=400, steps=4, batch_s
 def test_it_learns_more_than_token_frequencies() -> None:
     description = TINY.model_copy(update={"steps": 300, "batch_size": 16, "lr": 4e-3, "dropout": 0.0})
     tokenizer = train_tokenizer(TEXTS, description)
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(0)
         losses = _train(
             BertForMaskedLM(description.configuration(len(tokenizer))), tokenizer, TEXTS, description, False

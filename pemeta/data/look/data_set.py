@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from pemeta.data.look.base import Asked, Look
 from pemeta.data.look.files import Files, files_beside
-from pemeta.data.look.look import Asked, Look, common_scheme, look_at
+from pemeta.data.look.look import SentenceLook, common_scheme, look_at
+from pemeta.data.look.row_look import RowLook
 from pemeta.data.sentences import SPLITS, Split
 from pemeta.data.sources import DataSource
 from pemeta.data.tables.held_out import TooFewError
@@ -46,9 +48,17 @@ class DataSet:
         return self.name or self.files.task
 
     @property
-    def sentences(self) -> int:
-        """Number of sentences in all splits."""
-        return sum(look.tally.sentences for look in self.looks.values())
+    def tasks(self) -> dict[str, int]:
+        """Number of training examples of each task in it, before some are held out."""
+        train = self.looks["train"]
+        if isinstance(train, RowLook) and train.tally.by_task:
+            return dict(sorted(train.tally.by_task.items()))
+        return {self.task: train.tally.examples}
+
+    @property
+    def examples(self) -> int:
+        """Number of examples in all splits."""
+        return sum(look.tally.examples for look in self.looks.values())
 
     @property
     def held_out(self) -> list[Split]:
@@ -67,16 +77,17 @@ def data_set_of(path: Path, asked: Asked | None = None) -> tuple[Look, DataSet]:
     files = files_beside(path)
     looks: dict[Split, Look] = {}
     left_out = []
+    alike = replace(asked, kind=own.kind, columns=own.guess.columns) if isinstance(own, RowLook) else asked
     for split, other in files.paths.items():
         if other == path:
             looks[split] = own
             continue
         try:
-            look = look_at(other, asked)
+            look = look_at(other, alike)
         except DataError as error:
             left_out.append(f"{shown(other)} is left out: {error}")
             continue
-        if (look.source, look.settings) == (own.source, own.settings):
+        if (look.source, look.kind, look.settings) == (own.source, own.kind, own.settings):
             looks[split] = look
         else:
             left_out.append(f"{shown(other)} is left out, because its format differs: {look.likeness}")
@@ -104,14 +115,19 @@ def settings_of(sets: Sequence[DataSet]) -> dict[str, Any]:
     if templates != usual or looks[0].source == "table":
         found["splits"] = dict(templates)
     found.update(looks[0].settings)
-    scheme = common_scheme(looks)
-    if scheme not in ("IOB2", None):
-        found["scheme"] = scheme
-    found["types"] = types_of(looks)
+    if "task_column" in found:  # then no file is that of a task
+        found["splits"] = {split: one.replace("{task}", first.files.task) for split, one in templates.items()}
+        found.pop("folders", None)
+    sentences = [look for look in looks if isinstance(look, SentenceLook)]
+    if sentences:
+        scheme = common_scheme(sentences)
+        if scheme not in ("IOB2", None):
+            found["scheme"] = scheme
+        found["types"] = types_of(sentences)
     return found
 
 
-def types_of(looks: Sequence[Look]) -> list[str]:
+def types_of(looks: Sequence[SentenceLook]) -> list[str]:
     """The entity types of files: the usual ones in their order, or else by name."""
     types = {kind for look in looks for kind in look.tally.entities}
     return list(USUAL_TYPES) if types <= set(USUAL_TYPES) else sorted(types)
@@ -135,29 +151,51 @@ class Reading:
     too_few: tuple[DataSet, ...] = ()
     again: tuple[Split, ...] = ()
 
+    @property
+    def look(self) -> Look:
+        """What the first of their files holds, from which the others do not differ in kind."""
+        return next(iter(self.sets[0].looks.values()))
 
-def reading_of(sets: Sequence[DataSet]) -> Reading:
-    """How a configuration reads data sets of the same layout, found by reading them."""
+    @property
+    def tasks(self) -> dict[str, int]:
+        """Number of training examples of each task, before some are held out."""
+        return {task: number for one in self.sets for task, number in one.tasks.items()}
+
+
+Read: TypeAlias = Callable[[DataSource, str], object]
+"""Reads all examples of a task, or raises an error of pemeta."""
+
+
+def reading_of(sets: Sequence[DataSet], read: Read | None = None) -> Reading:
+    """How a configuration reads data sets of the same layout, found by reading them.
+
+    Args:
+        sets: The data sets.
+        read: Reads a task of theirs; by default, as sentences.
+    """
+    read = read or (lambda source, task: source.corpus(task))
     settings = settings_of(sets)
-    problems = [_problem(one, settings) for one in sets]
+    problems = [_problem(one, settings, read) for one in sets]
     few = tuple(one for one, problem in zip(sets, problems, strict=True) if isinstance(problem, TooFewError))
     if few and len(few) < len(sets):
         rest = tuple(one for one in sets if one not in few)
-        return replace(reading_of(rest), too_few=few)
+        return replace(reading_of(rest, read), too_few=few)
     again = tuple(few[0].held_out) if few else ()
     if again:
         settings |= dict.fromkeys(again, "train")
-        problems = [_problem(one, settings) for one in sets]
+        problems = [_problem(one, settings, read) for one in sets]
     return Reading(tuple(sets), settings, next((str(one) for one in problems if one is not None), None), again=again)
 
 
-def _problem(one: DataSet, settings: dict[str, Any]) -> PemetaError | None:
-    """Why the data source refuses a data set; None if it reads it."""
+def _problem(one: DataSet, settings: dict[str, Any], read: Read) -> PemetaError | None:
+    """Why a data set cannot be read; None if it can."""
     for look in one.looks.values():
         if look.problem is not None:
             return DataError(look.problem)
     try:
-        DataSource.parse(settings).corpus(one.task)
+        source = DataSource.parse(settings)
+        for task in one.tasks:
+            read(source, task)
     except PemetaError as error:
         return error
     return None

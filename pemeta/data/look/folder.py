@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pemeta.data.look.base import Asked
 from pemeta.data.look.data_set import DataSet, data_set_of
-from pemeta.data.look.look import Asked
+from pemeta.data.look.row_look import RowLook
 from pemeta.data.token_files.lines import shown
 from pemeta.errors import DataError
 
@@ -54,9 +55,9 @@ def look_into(folder: Path, asked: Asked) -> Folder:
         groups.setdefault(_layout(one), []).append(one)
     if not groups:
         why = f"; {left_out[0][1]}" if left_out else ""
-        raise DataError(f"{shown(folder)} holds no file of labelled sentences{why}")
+        raise DataError(f"{shown(folder)} holds no file of examples that can be read{why}")
     ordered = sorted(
-        groups.values(), key=lambda sets: -sum(look.tally.sentences for one in sets for look in one.looks.values())
+        groups.values(), key=lambda sets: -sum(look.tally.examples for one in sets for look in one.looks.values())
     )
     return Folder(tuple(_named_apart(sets, folder) for sets in ordered), tuple(left_out))
 
@@ -82,7 +83,8 @@ def _layout(one: DataSet) -> str:
     templates = {split: one.files.templates[split] for split in one.looks}
     # Token files have a key for the folder of each task, which stands for its name once.
     together = look.source == "conll" and all(template.count("{task}") == 1 for template in templates.values())
-    return repr((look.source, look.settings, templates, None if together else one.files.folder))
+    of_rows = look.guess.problem if isinstance(look, RowLook) else None
+    return repr((look.source, look.kind, of_rows, look.settings, templates, None if together else one.files.folder))
 
 
 def _named_apart(sets: Sequence[DataSet], folder: Path) -> tuple[DataSet, ...]:

@@ -1,13 +1,13 @@
-"""What one file holds, whatever its format, and what a configuration says to read it."""
+"""A look at one file, whatever its format: sentences with tags, or rows of texts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pemeta.data.look.oddities import Oddities
+from pemeta.data.look.base import Asked, Look
+from pemeta.data.look.row_look import RowLook, look_at_rows
 from pemeta.data.look.table_file import TableLook, table_format
 from pemeta.data.look.tally import Tally
 from pemeta.data.look.token_file import TokenLook
@@ -20,52 +20,19 @@ KEPT = 100_000
 """Most sentences that are kept in memory; a larger file is read again."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the user knows about a file already.
+@dataclass(frozen=True, kw_only=True)
+class SentenceLook(Look):
+    """What a file of sentences with tags holds.
 
     Attributes:
-        word: The column of the words, by its number from 1 or its name.
-        tag: That of the tags; in CoNLL-U, also a key of MISC.
-        scheme: Scheme of the tags.
-        names: The tags that integers mean, in order.
-    """
-
-    word: str | None = None
-    tag: str | None = None
-    scheme: Scheme | None = None
-    names: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a file holds.
-
-    Attributes:
-        path: The file.
-        source: The data source that reads it: ``conll`` or ``table``.
-        likeness: Its format, in words.
-        encoding: Its encoding, in words; empty for what is no text.
-        settings: What a configuration says of the format, without scheme and types.
+        tally: What it holds.
         scheme: Scheme of its tags; ``conlleval`` if they fit no other, and None if they do not fit that either.
         closest: The scheme that most of its tags fit; the same, if all do.
-        problem: Why it cannot be read as it is, and what to do; None if it can be.
-        tally: What it holds.
-        oddities: What is odd in it.
-        of_tasks: Columns of a table whose values may be tasks, with the values.
     """
 
-    path: Path
-    source: str
-    likeness: str
-    encoding: str
-    settings: dict[str, Any]
+    tally: Tally
     scheme: Scheme | None
     closest: Scheme
-    problem: str | None
-    tally: Tally
-    oddities: Oddities
-    of_tasks: dict[str, list[str]] = field(default_factory=dict)
 
 
 def look_at(path: Path, asked: Asked) -> Look:
@@ -75,6 +42,10 @@ def look_at(path: Path, asked: Asked) -> Look:
         DataError: It cannot be read at all, or what it holds may be more than one thing.
     """
     format = table_format(path)
+    if format is not None and not asked.about_tokens:
+        found = _rows_in(path, format, asked)
+        if found is not None:
+            return found
     if format in ("csv", "tsv") and asked.names is None:
         try:
             return _look(TokenLook(path, asked.word, asked.tag), asked)
@@ -88,7 +59,17 @@ def look_at(path: Path, asked: Asked) -> Look:
     return _look(TokenLook(path, asked.word, asked.tag), asked)
 
 
-def _look(file: TokenLook | TableLook, asked: Asked) -> Look:
+def _rows_in(path: Path, format: str, asked: Asked) -> RowLook | None:
+    """A table of texts; None if it is none, or perhaps none: a token file may have commas or tabs too."""
+    try:
+        return look_at_rows(path, format, asked)
+    except DataError:
+        if asked.kind is not None or asked.columns:
+            raise
+        return None
+
+
+def _look(file: TokenLook | TableLook, asked: Asked) -> SentenceLook:
     finder, kept = SchemeFinder(), list[Row]()
     for row in file.rows(asked.scheme, file.add_wrong):
         finder.add(row.values["tags"], row.place)
@@ -100,13 +81,13 @@ def _look(file: TokenLook | TableLook, asked: Asked) -> Look:
         return file.rows(scheme) if len(kept) > KEPT or scheme == "types" else kept
 
     scheme, closest, problem = _schemes(finder, again, asked.scheme)
-    tally = Tally(closest, file.oddities)
+    tally = Tally(file.oddities, scheme=closest)
     for row in again(closest):
         tally.add(row)
     tally.finish()
-    if not tally.sentences:
+    if not tally.examples:
         raise DataError(file.problem or f"{shown(file.path)} holds no sentence")
-    return Look(
+    return SentenceLook(
         path=file.path,
         source=file.source,
         likeness=file.likeness,
@@ -147,7 +128,7 @@ def _closest(rows: Iterable[Row]) -> Scheme:
     return min(DETECTED, key=lambda scheme: misfits[scheme])
 
 
-def common_scheme(looks: Sequence[Look]) -> str | None:
+def common_scheme(looks: Sequence[SentenceLook]) -> str | None:
     """The scheme that reads several files: theirs, ``detect`` if they differ; None if one has none.
 
     A file without an entity fits every scheme.

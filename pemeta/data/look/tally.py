@@ -19,32 +19,64 @@ MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")
 
 
 @dataclass
-class Tally:
+class Counts:
+    """What is counted of examples of any kind.
+
+    Attributes:
+        oddities: What is odd about them.
+        lengths: How many there are of each number of words.
+        longest: Where the longest is.
+        repeated: Number of those that an earlier one equals.
+        first_repeated: Where the first of them is, and the one that it repeats.
+        seen: Where each is first, by a hash of its content, with one of what it should be predicted to be.
+    """
+
+    oddities: Oddities
+    lengths: Counter[int] = field(default_factory=Counter)
+    longest: str = ""
+    repeated: int = 0
+    first_repeated: tuple[str, str] | None = None
+    seen: dict[int, tuple[str, int]] = field(default_factory=dict)
+
+    @property
+    def examples(self) -> int:
+        """Number of examples."""
+        return sum(self.lengths.values())
+
+    @property
+    def words(self) -> int:
+        """Number of words."""
+        return sum(length * number for length, number in self.lengths.items())
+
+    def quantile(self, share: float) -> int:
+        """The length that a share of the examples does not exceed."""
+        left = share * self.examples
+        for length in sorted(self.lengths):
+            left -= self.lengths[length]
+            if left <= 0:
+                return length
+        return max(self.lengths, default=0)
+
+    def repeats(self, other: Mapping[int, object]) -> int:
+        """How many of another data set's examples, by the hashes of their content, are here too."""
+        return len(self.seen.keys() & other.keys())
+
+
+@dataclass
+class Tally(Counts):
     """What some sentences hold.
 
     Attributes:
         scheme: Scheme of their tags.
-        oddities: What is odd about them.
-        lengths: How many sentences there are of each number of words.
-        longest: Where the longest sentence is.
         entities: How many entities there are of each type.
         with_entity: Number of sentences that have one.
         documents: Numbers of their documents.
-        repeated: Number of sentences whose words an earlier one has.
-        first_repeated: Where the first of them is, and the one that it repeats.
-        seen: Where each sentence is first, by a hash of its words, with one of its tags.
     """
 
-    scheme: Scheme | None
-    oddities: Oddities
-    lengths: Counter[int] = field(default_factory=Counter)
-    longest: str = ""
+    scheme: Scheme | None = None
     entities: Counter[str] = field(default_factory=Counter)
     with_entity: int = 0
     documents: set[int | None] = field(default_factory=set)
-    repeated: int = 0
-    first_repeated: tuple[str, str] | None = None
-    seen: dict[int, tuple[str, int]] = field(default_factory=dict)
     _tags: dict[str, tuple[int, str]] = field(default_factory=dict)
     _odd: dict[str, tuple[str, str] | None] = field(default_factory=dict)
 
@@ -71,29 +103,6 @@ class Tally:
             if len(alike) > 1:
                 hint = "map one to the other with types, if they are the same"
                 self.oddities.add("types that differ in capitals alone", None, " ".join(alike), hint)
-
-    @property
-    def sentences(self) -> int:
-        """Number of sentences."""
-        return sum(self.lengths.values())
-
-    @property
-    def words(self) -> int:
-        """Number of words."""
-        return sum(length * number for length, number in self.lengths.items())
-
-    def quantile(self, share: float) -> int:
-        """The length that a share of the sentences does not exceed."""
-        left = share * self.sentences
-        for length in sorted(self.lengths):
-            left -= self.lengths[length]
-            if left <= 0:
-                return length
-        return max(self.lengths, default=0)
-
-    def repeats(self, other: Mapping[int, object]) -> int:
-        """How many of another data set's sentences, by the hashes of their words, are here too."""
-        return len(self.seen.keys() & other.keys())
 
     def _look_at_words(self, row: Row, words: Sequence[str]) -> None:
         if len(words) > LONG:

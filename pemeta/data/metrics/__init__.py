@@ -26,6 +26,11 @@ from pemeta.data.metrics.multilabel import MultilabelMicroF1 as MultilabelMicroF
 from pemeta.data.metrics.regression import MeanSquaredError as MeanSquaredError
 from pemeta.data.metrics.regression import Pearson as Pearson
 from pemeta.data.metrics.regression import Spearman as Spearman
+from pemeta.data.metrics.single import SingleScore as SingleScore
+from pemeta.data.metrics.text_scores import LabelScores as LabelScores
+from pemeta.data.metrics.text_scores import NumberScores as NumberScores
+from pemeta.data.metrics.text_scores import label_scores as label_scores
+from pemeta.data.metrics.text_scores import number_scores as number_scores
 from pemeta.data.metrics.texts import Bleu as Bleu
 from pemeta.data.metrics.texts import ChrF as ChrF
 from pemeta.data.metrics.texts import ExactMatch as ExactMatch

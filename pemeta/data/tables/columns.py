@@ -7,51 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
-
 from pemeta.data.rows import Row
 from pemeta.data.schemes import PREFIXED
 from pemeta.data.tables.cells import BLANKS, NUMBER, is_list, split_text, tags_in, words_in
+from pemeta.data.tables.given_columns import TokenColumns as TokenColumns
 from pemeta.data.tables.table import Table
 from pemeta.data.token_rows import tags_of
 from pemeta.errors import DataError, excerpt, shortened, unknown_name
-from pemeta.utils.registry import Frozen
-from pemeta.utils.values import missing
+from pemeta.utils.values import missing, whole
 
 USUAL = {"tokens": ("tokens", "words"), "tags": ("ner_tags", "tags", "ner", "labels")}
 """Usual names of the columns, which need not be given."""
 ENOUGH = 100
 """Rows of a single word after which they are taken for words, and not for sentences."""
-
-
-class TokenColumns(Frozen):
-    """The columns of a table that hold sentences.
-
-    Attributes:
-        tokens: The words: a list, or a text with a blank between two words; ``tokens`` or ``words`` where null.
-        tags: A tag for each word: a list, or a text likewise; ``ner_tags``, ``tags``, ``ner`` or ``labels`` where null.
-        sentence: For tables with one word in each row: what is another value where another sentence begins; or several
-            columns that say so together. Where there is no value, the sentence goes on.
-        document: What is another value in another document; none where null.
-    """
-
-    tokens: str | int | None = None
-    tags: str | int | None = None
-    sentence: str | int | tuple[str | int, ...] | None = Field(None)
-    document: str | int | None = None
-
-    @property
-    def numbered(self) -> bool:
-        """Whether columns are given by their numbers, because the table has no header."""
-        given = [self.tokens, self.tags, self.document, *self.of_sentences]
-        return any(isinstance(one, int) for one in given)
-
-    @property
-    def of_sentences(self) -> tuple[str | int, ...]:
-        """The columns that say where a sentence begins; none if each row is one."""
-        if self.sentence is None:
-            return ()
-        return self.sentence if isinstance(self.sentence, tuple) else (self.sentence,)
 
 
 @dataclass(frozen=True)
@@ -86,6 +54,12 @@ def find_columns(table: Table, columns: TokenColumns, names: Sequence[str] | Non
     Raises:
         DataError: A column is not there, or not known, or the table has other names for its integers.
     """
+    odd = next((key for key in columns.by_role if key not in USUAL), None)
+    if odd is not None:
+        raise DataError(
+            f"{table.where}: columns.{odd} is for another kind of task; token classification reads tokens and tags; "
+            "remove it, or set the task"
+        )
     tags = _column(table, "tags", columns.tags)
     own = table.names.get(tags)
     if own is not None and names is not None and own != tuple(names):
@@ -178,14 +152,14 @@ def token_rows(
     single: int | None = 0
     held: list[Row] = []  # until it is known that they are no words
     for row in filter(wanted, rows):
-        words, tags = _value(row, columns.tokens), _value(row, columns.tags)
+        words, tags = value_of(row, columns.tokens), value_of(row, columns.tags)
         if not columns.sentence and single is not None:
             one = isinstance(words, str) and not is_list(words) and len(split_text(words)) == 1 and not is_list(tags)
             single = single + 1 if one else None
             if single == ENOUGH:
                 raise _words_in_rows(table, columns)
         values = {**row.values, "tokens": words_in(words, row.where), "tags": tags_in(tags, row.where)}
-        document = None if columns.document is None else _value(row, columns.document)
+        document = None if columns.document is None else value_of(row, columns.document)
         values["document"] = None if document is None else documents.setdefault(str(document), len(documents))
         held.append(_with_tags(Row(values, row.where, row.lines), columns.names))
         if columns.sentence or single is None:
@@ -208,7 +182,7 @@ def _with_tags(row: Row, names: tuple[str, ...] | None) -> Row:
     return Row({**row.values, "tags": tags_of(row, "tags", names)}, row.where, row.lines)
 
 
-def _value(row: Row, column: str) -> Any:
+def value_of(row: Row, column: str) -> Any:
     """A value of a row; arrays as lists, and None for what is missing in a data frame."""
     if column not in row.values:
         known = shortened(unknown_name("column", column, map(str, row.values)), 300)
@@ -216,6 +190,20 @@ def _value(row: Row, column: str) -> Any:
     value = row.values[column]
     value = value.tolist() if callable(getattr(value, "tolist", None)) else value
     return None if not isinstance(value, list | tuple | str) and missing(value) else value
+
+
+def named(value: Any, names: Sequence[str] | None) -> Any:
+    """A label, or labels in a list, as names where they are integers that names belong to; else as they are.
+
+    >>> named(1, ["no", "yes"]), named([0, 1], ["no", "yes"]), named("no", ["no", "yes"])
+    ('yes', ['no', 'yes'], 'no')
+    """
+    if names is None:
+        return value
+    if isinstance(value, list | tuple):
+        return [named(one, names) for one in value]
+    index = None if isinstance(value, bool) else whole(value)
+    return names[index] if index is not None and 0 <= index < len(names) else value
 
 
 def _words_in_rows(table: Table, columns: Found) -> DataError:
@@ -258,7 +246,7 @@ def _key(row: Row, columns: Found, last: tuple[Any, ...] | None) -> tuple[Any, .
     """What tells the sentence of a row apart: of each column its value, or else the one before."""
     found = []
     for index, column in enumerate((*columns.sentence, *columns.apart)):
-        value = _value(row, column)
+        value = value_of(row, column)
         if value is None or (isinstance(value, str) and not value.strip()):
             if last is None and index < len(columns.sentence):
                 raise DataError(
@@ -273,7 +261,7 @@ def _sentence(rows: Sequence[Row], columns: Found) -> Row:
     """One row of the rows of a sentence."""
     words, tags = [], []
     for row in rows:
-        word, tag = _value(row, columns.tokens), _value(row, columns.tags)
+        word, tag = value_of(row, columns.tokens), value_of(row, columns.tags)
         if not isinstance(word, str) or not word.strip(BLANKS):
             raise DataError(
                 f"{row.where}: expected a word in {columns.tokens!r}; found {excerpt(word)}; remove the row, or, if "

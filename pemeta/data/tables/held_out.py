@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from pydantic import BeforeValidator
 
 from pemeta.data.sentences import SPLITS, Sentence, Split
 from pemeta.errors import DataError, counted, excerpt, shortened, unknown_name
+from pemeta.utils.in_schema import InSchema
 
 USUAL: Mapping[Split, tuple[str, ...]] = {
     "train": ("train",),
@@ -20,6 +21,9 @@ USUAL: Mapping[Split, tuple[str, ...]] = {
     "test": ("test",),
 }
 """Usual names of each split, which need not be given."""
+
+
+Example = TypeVar("Example")
 
 
 class TooFewError(DataError):
@@ -36,7 +40,8 @@ def _checked_share(share: Any) -> Any:
     return share
 
 
-Share: TypeAlias = Annotated[float | Literal["train"], BeforeValidator(_checked_share)]
+_SHARE = {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"const": "train"}]}
+Share: TypeAlias = Annotated[float | Literal["train"], BeforeValidator(_checked_share), InSchema(lambda: _SHARE)]
 """What becomes of a split that the data lacks: a part of train that is held out, or the sentences of train again."""
 
 
@@ -106,36 +111,60 @@ def held_out(
     Raises:
         DataError: Nothing would be left to train on.
     """
-    parts, notes = read_held_out(lambda: train, shares, seed, where)
+    parts, notes = read_held_out(lambda: train, shares, seed, where, words_of)
     return {split: tuple(part()) for split, part in parts.items()}, notes
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some of the sentences to train on.
+class Part(Generic[Example]):
+    """Some of the sentences, or other examples, to train on.
 
     Attributes:
         whole: Begins to read all of them.
         seed: Seed of the choice.
         ranks: Ranks of those that belong to the part.
         number: How many these are.
+        text: The text of one, on which its rank depends.
     """
 
-    whole: Callable[[], Iterable[Sentence]]
+    whole: Callable[[], Iterable[Example]]
     seed: int
     ranks: range
     number: int
+    text: Callable[[Example], str]
 
-    def __call__(self) -> Iterator[Sentence]:
+    def __call__(self) -> Iterator[Example]:
         """Begin to read them."""
-        return (sentence for sentence in self.whole() if _rank(sentence, self.seed) in self.ranks)
+        return (one for one in self.whole() if _rank(self.text(one), self.seed) in self.ranks)
+
+
+def words_of(sentence: Sentence) -> str:
+    """The text of a sentence on which depends whether it is held out."""
+    return "\t".join(sentence.words)
 
 
 def read_held_out(
-    read: Callable[[], Iterable[Sentence]], shares: Mapping[Split, Share], seed: int, where: str
-) -> tuple[dict[Split, Part], list[str]]:
-    """What :func:`held_out` returns, for sentences that are read one by one, and again for each part."""
-    ranks = np.fromiter((_rank(sentence, seed) for sentence in read()), np.uint64)
+    read: Callable[[], Iterable[Example]],
+    shares: Mapping[Split, Share],
+    seed: int,
+    where: str,
+    text: Callable[[Example], str],
+    unit: str = "sentence",
+) -> tuple[dict[Split, Part[Example]], list[str]]:
+    """What :func:`held_out` returns, for examples that are read one by one, and again for each part.
+
+    Args:
+        read: Begins to read all of them.
+        shares: How large a part of them each split gets.
+        seed: Seed of the choice.
+        where: What messages call the data.
+        text: The text of an example on which the choice depends.
+        unit: What messages call an example.
+
+    Raises:
+        DataError: Nothing would be left to train on.
+    """
+    ranks = np.fromiter((_rank(text(one), seed) for one in read()), np.uint64)
     different, numbers = np.unique(ranks, return_counts=True)
     before = np.concatenate([[0], np.cumsum(numbers)])  # each rank, the number of sentences of lower ones
     held: dict[Split, float] = {split: share for split, share in shares.items() if share != "train"}
@@ -145,30 +174,29 @@ def read_held_out(
         ends.append(min(int(np.searchsorted(before, goal)), len(different)))
     if ends[-1] == len(different):
         what, again = " and ".join(shares), ", ".join(f"{split}: train" for split in shares)
-        texts = f"{counted(len(ranks), 'sentence')} to train on with {counted(len(different), 'different text')}"
+        texts = f"{counted(len(ranks), unit)} to train on with {counted(len(different), 'different text')}"
         raise TooFewError(
             f"{where} has no {what}, and {texts}, which are too few to hold some out; say where the missing part is, "
-            f"with splits; or, to try things out on the same sentences, say {again}"
+            f"with splits; or, to try things out on the same {unit}s, say {again}"
         )
     edges = pairwise([0, *(int(different[end]) for end in ends[1:]), 2**64])
     sizes = np.diff(before[[*ends, -1]]).tolist()
     found = {
-        split: Part(read, seed, range(*edge), size)
+        split: Part(read, seed, range(*edge), size, text)
         for split, edge, size in zip((*held, "train"), edges, sizes, strict=True)
     }
-    parts: dict[Split, Part] = {split: found.get(split, found["train"]) for split in ("train", *shares)}
+    parts: dict[Split, Part[Example]] = {split: found.get(split, found["train"]) for split in ("train", *shares)}
     notes = []
     for split in shares:
         what = (
-            f"{parts[split].number} of {len(ranks)} training sentences are held out for it, chosen by split_seed {seed}"
+            f"{parts[split].number} of {len(ranks)} training {unit}s are held out for it, chosen by split_seed {seed}"
             if split in held
-            else "the training sentences stand in for it, so its scores tell nothing about other sentences"
+            else f"the training {unit}s stand in for it, so its scores tell nothing about other {unit}s"
         )
         notes.append(f"{where} has no {split}: {what}")
     return parts, notes
 
 
-def _rank(sentence: Sentence, seed: int) -> int:
-    """A number that looks random, of a sentence's words."""
-    text = "\t".join(sentence.words)
+def _rank(text: str, seed: int) -> int:
+    """A number that looks random, of an example's text."""
     return int.from_bytes(hashlib.blake2b(f"{seed}\n{text}".encode(), digest_size=8).digest(), "big")

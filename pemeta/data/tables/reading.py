@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from pemeta.data.entity_types import TypeMap, Types, checked_types, label_set, type_map
+from pemeta.data.roles import Roles
 from pemeta.data.rows import Row
 from pemeta.data.schemes import Scheme, SchemeError, split_tag
 from pemeta.data.sentences import SPLITS, LabelSet, Sentence, Split
-from pemeta.data.tables.columns import TokenColumns, check_column, find_columns, token_rows
+from pemeta.data.tables.columns import TokenColumns, check_column, find_columns, named, token_rows, value_of
 from pemeta.data.tables.held_out import Share, held_out
 from pemeta.data.tables.table import Table
 from pemeta.data.token_rows import detect_rows, sentences
@@ -79,8 +80,8 @@ class TableReading(Frozen):
     """What is to be known about tables to make sentences of them.
 
     Attributes:
-        columns: The columns of words and tags.
-        names: The tags that integers mean, in order; those of the data itself (its ClassLabel) where null.
+        columns: The columns of words and tags, or of what else a kind of task reads.
+        names: The tags, or classes, that integers mean, in order; those of the data itself (its ClassLabel) where null.
         task_column: The column whose values are the tasks, if the tables hold several.
         types: Entity types in the order of the label indices, or what the data's types are called
             (``{PERS: PER, DATE: null}``), or either for each task; where null, those of ``names`` or of the data's own
@@ -209,6 +210,36 @@ class TableReading(Frozen):
                 yield row
         if not number and others:
             raise DataError(f"{where}: {shortened(unknown_name(f'{self.task_column}', task, others), 300)}")
+
+    def role_rows(self, task: str, tables: Tables, roles: Roles, where: str) -> Iterator[Row]:
+        """The rows of a task in a split, with values by role.
+
+        Args:
+            task: The task.
+            tables: The tables of the split.
+            roles: What the columns are for.
+            where: What messages call the split.
+
+        Raises:
+            DataError: A table lacks a column, a row is of no task, or there is no row of this one.
+            ConfigError: A column is given for something that is not among the roles.
+        """
+        others: dict[str, None] = {}
+        empty = True
+        for table in tables():
+            columns = roles.columns(table, self.columns.by_role)
+            if self.task_column is not None:
+                check_column(table, self.task_column, "task_column")
+            for row in filter(partial(self._is_of, task, table.names, others), table.rows):
+                values = {role: value_of(row, column) for role, column in columns.items()}
+                for role in {"label", "labels"} & columns.keys():
+                    values[role] = named(values[role], table.names.get(columns[role]) or self.names)
+                yield Row(values, row.where)
+                empty = False
+        if empty and others:
+            raise DataError(f"{where}: {shortened(unknown_name(f'{self.task_column}', task, others), 300)}")
+        if empty:
+            raise DataError(f"{where}: found no example; remove it from splits, or give it one")
 
     def _is_of(self, task: str, names: Mapping[str, Sequence[str]], others: dict[str, None], row: Row) -> bool:
         """Whether a row is one of the task's; those of others are noted."""
