@@ -83,7 +83,7 @@ FIRST_OF_TEST, FIRST_OF_TRAIN = 0, 0
 
 def write_rows(folder: Path, kind: Kind) -> Path:
     """Files of JSON lines with the rows of three tasks, whose first test example is also one of training."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[str]] = {split: [] for split in SIZES}
     for number, language in enumerate(LANGUAGES):
         rng = np.random.default_rng(number)

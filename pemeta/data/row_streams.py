@@ -14,6 +14,9 @@ from pemeta.data.sentences import SPLITS, Split
 from pemeta.data.streams import of_part
 from pemeta.data.tables.held_out import Share, read_held_out
 
+MESSAGES = "messages"
+"""The role of conversations, of which the last turn is predicted from the others."""
+
 
 @dataclass(frozen=True)
 class RowStream:
@@ -66,6 +69,21 @@ def rows_with_held_out(
 
 
 def given_text(row: Row, roles: Roles) -> str:
-    """All of a row that something is predicted from, as one line."""
-    values = [row.values.get(name) for name in roles.given]
+    """All of a row that something is predicted from, as one line; of messages, all turns but the last."""
+    values = [_plain(row.values.get(name)) for name in roles.given if name != MESSAGES]
+    if MESSAGES in roles.given:
+        turns = _plain(row.values.get(MESSAGES))
+        values.append(turns[:-1] if isinstance(turns, list) else turns)
     return json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _plain(value: Any) -> Any:
+    """A value as it would be in JSON: some tables have lists as texts, and None for what is not there."""
+    if isinstance(value, str) and value.lstrip().startswith("[{"):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items() if one is not None}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

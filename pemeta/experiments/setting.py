@@ -66,8 +66,8 @@ class Setting(Frozen):
         primed_as: instead of ``priming``, the name of another setting: fine-tuning starts from that setting's primed
             model, including the parameters that its method added, so that one primed model can be fine-tuned in several
             ways.
-        priming_seed: seed of its priming, so that one primed model is fine-tuned with several seeds; where null, that of
-            each run.
+        priming_seed: seed of its priming, so that one primed model is fine-tuned with several seeds; where null, that
+            of each run.
         finetuning: fine-tuning's settings.
         label: the row's name in tables; by default the setting's key.
         targets: the grid's targets that this row has; all of them where null.

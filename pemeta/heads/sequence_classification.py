@@ -24,6 +24,7 @@ from pemeta.heads.base import (
 )
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.neutral import Neutral
+from pemeta.utils.signatures import checked
 from pemeta.utils.values import known
 
 Pooling: TypeAlias = Literal["first", "mean", "last"]
@@ -57,6 +58,7 @@ def pool(hidden: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), chosen]
 
 
+@checked(hidden_size=None, num_labels=None, pooling=None, dropout=None, problem=None, class_weights=None)
 class SequenceClassificationHead(Head):
     """Pooling of a sequence's hidden states into one vector, and a linear map to labels: ``D C + C`` parameters.
 

@@ -263,10 +263,16 @@ def _before(backbone: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, A
     PADDING_LAST.leave()
     given = named_arguments(backbone, arguments, kwargs)
     mask = given.get("attention_mask")
-    if not isinstance(mask, Tensor) or mask.ndim != 2 or given.get("past_key_values") is not None:
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
         return None
     if rotary(backbone) and takes_positions(backbone):
-        return None if given.get("position_ids") is not None else ((), {**given, **position_ids(backbone, mask)})
+        if given.get("position_ids") is not None:
+            return None
+        own = next(given[key] for key in ("input_ids", "inputs_embeds") if given.get(key) is not None)
+        # Of a later pass, the mask has a place for all that went before.
+        return (), {**given, **{key: every[:, -own.shape[1] :] for key, every in position_ids(backbone, mask).items()}}
+    if given.get("past_key_values") is not None:
+        return None
     moved = PADDING_LAST.before(given)
     if moved is given:
         return None

@@ -80,7 +80,7 @@ def _continue(backbone: nn.Module, given: dict[str, Any]) -> Any:
     _ALL.set(True)
     mask, prompt = given.get("attention_mask"), len(getattr(backbone, CHILD).tokens)
     if mask is not None:
-        own = given.get("input_ids") if given.get("input_ids") is not None else given["inputs_embeds"]
+        own: Tensor = given["inputs_embeds"] if given.get("input_ids") is None else given["input_ids"]
         whole = _extended(mask, prompt, 1, padding_on_the_left(mask))
         assert whole is not None  # as the mask is not
         _check_length(backbone, whole.shape[1], prompt)

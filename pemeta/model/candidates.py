@@ -146,9 +146,7 @@ def _by_shared_pass(generator: Generator, rows: Sequence[Row], batch_size: int) 
         if max(map(len, answers)) > 1:
             own = pad_sequence([answer[:-1] for answer in answers], batch_first=True).to(model.device)
             known = pad_sequence([torch.ones_like(answer[:-1]) for answer in answers], batch_first=True)
-            kept = copy.deepcopy(cache)
-            kept.batch_select_indices(which)
-            after = _pass(generator, own, torch.cat([mask[which], known.to(model.device)], 1), kept).logits
+            after = _pass(generator, own, torch.cat([mask[which], known.to(model.device)], 1), _of(cache, which)).logits
             logits = torch.cat([logits, after], 1)
         sums.append(_of_answers(logits, answers))
     return list(torch.cat(sums).split([len(answers) for _, answers in rows]))
@@ -160,6 +158,14 @@ def _pass(generator: Generator, ids: Tensor, mask: Tensor, cache: DynamicCache, 
     if "position_ids" in takes:
         options["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     return generator.whole(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options)
+
+
+def _of(cache: DynamicCache, which: Tensor) -> DynamicCache:
+    """The keys and values of some rows, the same one several times too; the cache itself stays as it is."""
+    chosen = copy.copy(cache)
+    chosen.layers = [copy.copy(layer) for layer in cache.layers]  # which replace their tensors, and write to none
+    chosen.batch_select_indices(which)
+    return chosen
 
 
 def _of_answers(logits: Tensor, answers: Sequence[Tensor]) -> Tensor:

@@ -7,8 +7,9 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -44,7 +45,8 @@ from pemeta.utils.provenance import package_versions
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
 
-class Loading(NamedTuple):
+@dataclass(frozen=True)
+class Loading:
     """How a model is loaded: the arguments of ``PEModel.from_pretrained`` that are the backbone's."""
 
     attention: str | None = None
@@ -148,7 +150,8 @@ def write_model(
         manifest = manifest.model_copy(update={"theta_a_digest": file_digest(folder / THETA_A)})
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     others = [method for method in model.attached if method != model.method]
-    card = model_card(model.backbone, [model.method, *others], sum(map(torch.numel, added.values())), manifest.facts)
+    num_added, whole = sum(map(torch.numel, added.values())), None if saved is plain else saved
+    card = model_card(model.backbone, [model.method, *others], num_added, manifest.facts, whole)
     write_text(folder / "README.md", card)
 
 
@@ -166,7 +169,7 @@ def load_model(
     path: str | Path,
     method: PEMethod | None,
     seed: int = 0,
-    how: Loading = Loading(),  # noqa: B008 - it is frozen
+    how: Loading = Loading(),
 ) -> AnyNetwork:
     """Load a model of the class ``make`` from a folder or the hub: a saved model, or a plain backbone with ``method``.
 
@@ -240,7 +243,7 @@ def _load_on_base(
         )
     its_own = manifest.methods[manifest.finetuning]
     here = how.dtype or (getattr(torch, manifest.dtype) if primed is None else None)
-    how = how._replace(dtype=here, output=how.output or manifest.output)
+    how = replace(how, dtype=here, output=how.output or manifest.output)
     model = load_model(make, base, method or its_own, seed, how)
     if primed is None and method in (None, its_own) and here not in (None, getattr(torch, manifest.dtype)):
         # A plain backbone has no manifest with its digest.

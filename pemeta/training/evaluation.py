@@ -139,6 +139,12 @@ def _check_labels(model: PEModel, data: Examples[Decoded, Scored], task: str) ->
             f"the head of task {task!r} has the labels {', '.join(labels or ())}, but the data "
             f"{data.describe_outputs()}; encode it with the head's labels, in their order"
         )
+    problem: str | None = getattr(spec, "problem", None)
+    if problem is not None and spec.name == data.kind and problem != getattr(data, "problem", problem):
+        raise DataError(
+            f"the head of task {task!r} is for {problem}, but the data is {getattr(data, 'problem', '')}; encode it "
+            f"with problem={problem!r}"
+        )
     pairs: bool | None = getattr(spec, "pairs", None)
     if pairs is not None and spec.name == data.kind and pairs != data.pairs:
         raise DataError(

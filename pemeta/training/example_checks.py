@@ -31,6 +31,12 @@ def check_examples(task: Task, validation: Examples) -> None:
             f"task {task.name!r} is trained on the labels {task.train.describe_outputs()} and validated on "
             f"{validation.describe_outputs()}; encode both with one label set"
         )
+    problems = [getattr(data, "problem", None) for data in (task.train, validation)]
+    if problems[0] != problems[1]:
+        raise DataError(
+            f"task {task.name!r} is trained on texts with {problems[0]} and validated on {problems[1]}; encode both "
+            "with one problem"
+        )
     if validation.pairs != task.train.pairs:
         pairs, single = ("trained", "validated") if task.train.pairs else ("validated", "trained")
         raise DataError(

@@ -43,14 +43,10 @@ def with_head(architecture, task):
     ("architecture", "task"),
     [
         ("bert", "ForTokenClassification"),
-        ("bert", "ForMaskedLM"),
         ("bert", "ForPreTraining"),
         ("roberta", "ForSequenceClassification"),
         ("distilbert", "ForQuestionAnswering"),
-        ("gpt2", "LMHeadModel"),
         ("gpt2", "ForTokenClassification"),
-        ("llama", "ForCausalLM"),
-        ("qwen3", "ForCausalLM"),
         ("modernbert", "ForTokenClassification"),
         ("vit", "ForImageClassification"),
     ],
@@ -65,6 +61,17 @@ def test_a_model_with_a_head_is_refused_and_its_base_model_taken(architecture, t
     if isinstance(getattr(base, "pooler", None), torch.nn.Module):
         base.pooler = None  # the next sentence
     PEModel(base, ADAPTER)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "task"),
+    [("bert", "ForMaskedLM"), ("gpt2", "LMHeadModel"), ("llama", "ForCausalLM"), ("qwen3", "ForCausalLM")],
+)
+def test_a_language_model_is_taken_with_its_head(architecture, task):
+    whole = with_head(architecture, task)
+    model = PEModel(whole, ADAPTER)
+    assert model.backbone is whole.base_model
+    assert model.output.name == type(whole).__name__
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from chat_templates import byte_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from pemeta import encode_language_model
+from pemeta.data.blocks import best_fit
 from pemeta.errors import ConfigError, DataError
 from pemeta.typing import IGNORE_INDEX
 
@@ -67,3 +69,53 @@ def test_wrong_input(ending):
         with pytest.raises(ConfigError, match=f"block_length must be from 2 to the model's 32; found {length}"):
             encode_language_model(TEXTS, ending, length)
     assert len(encode_language_model([], ending)) == 0
+
+
+# Document masks
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(TEXTS), min_size=1, max_size=8), st.integers(2, 12))
+def test_documents_stay_whole_unless_they_are_longer_than_a_block(ending, texts, length):
+    encoded = encode_language_model(texts, ending, length, document_masks=True)
+    whole = [torch.tensor([*ending(one, add_special_tokens=False)["input_ids"], ending.eos_token_id]) for one in texts]
+    expected = sorted(part.tolist() for one in whole for part in one.split(length) if len(part) > 1)
+    found = [
+        part.tolist() for ids, own in zip(encoded.input_ids, encoded.documents, strict=True) for part in ids.split(own)
+    ]
+    assert sorted(found) == expected
+    assert all(len(ids) <= length for ids in encoded.input_ids)
+    # No two blocks would fit into one.
+    sizes = sorted(map(len, encoded.input_ids))
+    assert len(sizes) < 2 or sizes[0] + sizes[1] > length
+
+
+def test_nothing_predicts_the_first_token_of_a_document(ending):
+    encoded = encode_language_model(TEXTS, ending, 24, document_masks=True)
+    (sizes,) = encoded.documents
+    batch = encoded.batch([0])
+    starts = [0, sizes[0], sizes[0] + sizes[1]]
+    assert (batch["labels"][0] == IGNORE_INDEX).nonzero().flatten().tolist() == starts
+    assert batch["packed.documents"][0].tolist() == [i for i, size in enumerate(sizes) for _ in range(size)]
+    row = list(range(sum(sizes)))
+    assert encoded.decode(row, 0) == [value for value in row if value not in starts]
+    joined = encode_language_model(TEXTS, ending, 24)
+    assert joined.input_ids[0].tolist() == encoded.input_ids[0].tolist()
+    assert joined.digest() != encoded.digest()
+    assert len(encode_language_model([], ending, document_masks=True)) == 0
+
+
+def test_a_document_begins_with_bos_where_the_tokenizer_puts_one():
+    with_bos, without = byte_tokenizer(bos=True), byte_tokenizer()
+    for tokenizer, begin in ((with_bos, "<s>"), (without, "")):
+        encoded = encode_language_model(["ab", "cde"], tokenizer, document_masks=True)
+        assert tokenizer.decode(encoded.input_ids[0]) == f"{begin}ab</s>{begin}cde</s>"
+
+
+def test_best_fit_is_never_worse_than_a_row_each():
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.randint(1, 20, (300,), generator=generator).tolist()
+    rows = best_fit(sizes, 32)
+    assert sorted(i for row in rows for i in row) == list(range(300))
+    assert max(sum(sizes[i] for i in row) for row in rows) <= 32
+    assert len(rows) <= 1.05 * sum(sizes) / 32 + 1

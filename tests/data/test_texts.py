@@ -1,11 +1,14 @@
 """Texts with labels: tokens, pairs, counted truncation, batches, and refusals."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from pemeta import encode_texts
+from pemeta.data.classes import balanced_weights, checked_weights
 from pemeta.errors import ConfigError, DataError
 
 CLASSES = ("bad", "good")
@@ -89,3 +92,76 @@ def test_a_text_without_a_token_is_refused():
     bare = PreTrainedTokenizerFast(tokenizer_object=inner)
     with pytest.raises(DataError, match="text 2 of 2 has no token in this vocabulary; remove it: 'AAA'"):
         encode_texts(["met", "AAA"], LABELS, CLASSES, bare)
+
+
+# Several labels, and numbers
+
+
+def test_several_labels_are_ones_and_zeros_in_the_order_of_the_classes(tokenizer):
+    encoded = encode_texts(TEXTS, [["good", "fair"], []], ("bad", "fair", "good"), tokenizer, problem="multi_label")
+    assert encoded.labels == (("fair", "good"), ())
+    batch = encoded.batch([0, 1])
+    assert batch["labels"].tolist() == [[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    assert encoded.decode([1, 0, 1], 0) == ("bad", "good")
+    indices = encode_texts(TEXTS, [[2, 1], []], ("bad", "fair", "good"), tokenizer, problem="multi_label")
+    assert indices.digest() == encoded.digest()
+    assert encoded.scores([("good",), ()]).micro_f1 == pytest.approx(2 / 3)
+    assert len(encode_texts(TEXTS, [["a"], []], ["a"], tokenizer, problem="multi_label").classes) == 1
+
+
+def test_numbers_are_learned_as_they_are(tokenizer):
+    encoded = encode_texts(TEXTS, [0.5, "-100"], None, tokenizer, problem="regression")
+    assert encoded.batch([0, 1])["labels"].tolist() == [[0.5], [-100.0]]
+    assert (encoded.outputs, encoded.labels) == (("value",), (0.5, -100.0))
+    assert encoded.has_label(1)
+    assert encoded.decode([0.25], 0) == 0.25
+    assert encoded.scores([1.5, -100.0]).mse == 0.5
+    assert encoded.scores([1.5, -100.0]).main == -0.5
+    named = encode_texts(TEXTS, torch.tensor([0.5, -100.0]), ["stars"], tokenizer, problem="regression")
+    assert (named.outputs, named.digest()) == (("stars",), encoded.digest())
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "problem", "error", "says"),
+    [
+        ([["good"], "bad"], CLASSES, "multi_label", DataError, "text 2 of 2: a text with several labels needs a list"),
+        ([["good"], None], CLASSES, "multi_label", DataError, "found nothing; give [] for none"),
+        ([["goood"], []], CLASSES, "multi_label", DataError, "unknown class 'goood'; did you mean 'good'?"),
+        ([0.5, "x"], None, "regression", DataError, "text 2 of 2: expected a number to predict; found 'x'"),
+        ([0.5, float("inf")], None, "regression", DataError, "text 2 of 2: expected a finite number; found inf"),
+        ([0.5, None], None, "regression", DataError, "text 2 of 2 has no number (None); remove it, or give it one"),
+        ([0.5, True], None, "regression", DataError, "expected a number to predict; found True"),
+        ([0.5, 1.0], CLASSES, "regression", ConfigError, "regression predicts one number"),
+        ([["good"], []], [], "multi_label", ConfigError, "classes must be one or more different names"),
+        (["good", "bad"], None, "single_label", ConfigError, "classes must be two or more different names; found None"),
+        (
+            ["good", "bad"],
+            CLASSES,
+            "multilabel",
+            ConfigError,
+            "unknown problem 'multilabel'; did you mean 'multi_label'",
+        ),
+    ],
+)
+def test_wrong_labels(tokenizer, labels, classes, problem, error, says):
+    with pytest.raises(error) as caught:
+        encode_texts(TEXTS, labels, classes, tokenizer, problem=problem)
+    assert says in str(caught.value)
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    labels = ["good"] * 5 + ["bad"] * 2 + ["fair"]
+    classes = ("bad", "fair", "good")
+    expected = compute_class_weight("balanced", classes=np.array(classes), y=np.array(labels))
+    assert balanced_weights(labels, classes) == pytest.approx(expected)
+    with pytest.raises(DataError, match="balanced class weights need an example of each class; there is none of worst"):
+        balanced_weights(labels, (*classes, "worst"))
+
+
+def test_class_weights_by_class_in_order_or_refused():
+    assert checked_weights({"good": 2}, CLASSES, ()) == (1.0, 2.0)
+    assert checked_weights([3, 0.5], CLASSES, ()) == (3.0, 0.5)
+    assert checked_weights("balanced", CLASSES, ["good", "bad"]) == (1.0, 1.0)
+    for weights in ([1.0], [1.0, 0.0], [1.0, float("nan")], "even", {"goood": 1.0}, 3):
+        with pytest.raises(ConfigError, match="class_weights"):
+            checked_weights(weights, CLASSES, ())

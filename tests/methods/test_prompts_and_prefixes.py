@@ -186,9 +186,8 @@ def test_a_prompt_on_hidden_states_that_are_not_one_for_each_token():
 def test_what_a_prompt_cannot_extend_is_refused():
     model = shaken(PEModel(made("mistral"), Prompt(length=3)))
     data = sentences("mistral", 5)
-    first = model.backbone(**data, use_cache=True)
-    with pytest.raises(ModelError, match=r"keys and values of an earlier one cannot be given; .*\(use_cache=False\)"):
-        model.backbone(data["input_ids"][:, -1:], past_key_values=first.past_key_values)
+    with pytest.raises(ModelError, match=r"are a Cache of transformers; found a tuple; .*\(use_cache=False\)"):
+        model.backbone(data["input_ids"][:, -1:], past_key_values=((torch.ones(1), torch.ones(1)),))
     mask = torch.ones(1, 1, 5, 5)
     with pytest.raises(ModelError, match=r"found the shape \(1, 1, 5, 5\); give the mask as \(sentences, tokens\)"):
         model.backbone(data["input_ids"], attention_mask=mask)
@@ -204,16 +203,22 @@ def test_embeddings_that_come_with_a_scale():
         scaled.hidden_states(sentences("xlm-roberta", 5))
 
 
-def test_a_prefix_stays_where_it_was_for_a_later_pass():
-    """GPT-2 counts padding; a cache of its keys is used with the same mask."""
-    model = shaken(PEModel(made("gpt2"), Prefix(length=3)))
-    data = sentences("gpt2", 5, left=2)
+@pytest.mark.parametrize("method", [Prefix(length=3), Prompt(length=3)], ids=["prefix", "prompt"])
+@pytest.mark.parametrize("name", ["gpt2", "mistral"])
+def test_what_is_prepended_stays_where_it_was_for_later_passes(name, method):
+    """GPT-2 counts padding, Mistral sees four tokens; a cache of their keys is used with the same mask."""
+    model = shaken(PEModel(made(name), method))
+    data = sentences(name, 7, left=2)
+    ids, mask = data["input_ids"], data["attention_mask"]
     whole = model.backbone(**data, use_cache=True).last_hidden_state
-    before = model.backbone(
-        data["input_ids"][:, :-1], attention_mask=data["attention_mask"][:, :-1], use_cache=True
-    ).past_key_values
-    last = model.backbone(data["input_ids"][:, -1:], attention_mask=data["attention_mask"], past_key_values=before)
-    close(last.last_hidden_state[:, -1], whole[:, -1])
+    if name == "mistral" or method.extra_positions:
+        close(whole[:, 2:], model.hidden_states(data)[:, 2:])
+    cache = model.backbone(ids[:, :-3], attention_mask=mask[:, :-3], use_cache=True).past_key_values
+    for end in (7, 9):  # one token, then two
+        begin = cache.get_seq_length() - (3 if method.extra_positions else 0)
+        last = model.backbone(ids[:, begin:end], attention_mask=mask[:, :end], past_key_values=cache, use_cache=True)
+        assert last.last_hidden_state.shape[1] == end - begin
+        close(last.last_hidden_state, whole[:, begin:end])
 
 
 @pytest.mark.parametrize("name", ["bert", "xlm-roberta", "gpt2", "opt", "mpnet"])

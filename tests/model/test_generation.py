@@ -30,12 +30,12 @@ CONFIGS = {
 }
 
 
-def whole(name: str) -> t.PreTrainedModel:
+def whole(name) -> t.PreTrainedModel:
     """A language model of transformers with random weights, large enough that tokens differ."""
     torch.manual_seed(0)
-    config = CONFIGS[name]()
+    config = name() if callable(name) else CONFIGS[name]()
     config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 0
-    made = t.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").double().eval()
+    made = t.AutoModelForCausalLM.from_config(config).double().eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
@@ -133,6 +133,42 @@ def test_generation_is_that_of_the_merged_model(name, method):
     expected = [by_transformers(plain, prompt) for prompt in PROMPTS]
     assert expected != [by_transformers(whole(name), prompt) for prompt in PROMPTS]
     assert completions(model, "lm", PROMPTS, max_new_tokens=NEW) == expected
+
+
+OUTPUTS = {
+    "untied": lambda: t.LlamaConfig(vocab_size=30, tie_word_embeddings=False, **LLAMA),
+    "capped": lambda: t.Gemma2Config(
+        vocab_size=30, final_logit_softcapping=1.5, head_dim=4, num_key_value_heads=1, **LLAMA
+    ),
+    "scaled": lambda: t.GraniteConfig(vocab_size=30, logits_scaling=3.0, **LLAMA),
+    "scaled otherwise": lambda: t.CohereConfig(vocab_size=30, logit_scale=0.3, **LLAMA),
+    "not named lm_head": lambda: t.GPTNeoXConfig(vocab_size=30, **LLAMA, max_position_embeddings=40),
+    "with a bias": lambda: t.PhiConfig(vocab_size=30, **LLAMA),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["capped", *(pytest.param(n, marks=pytest.mark.long) for n in OUTPUTS if n != "capped")]
+)
+def test_generation_has_the_output_of_the_language_model(name):
+    plain = whole(OUTPUTS[name])
+    model = PEModel(copy.deepcopy(plain), LoRA(rank=2))
+    model.add_head("lm", CausalLM())
+    model = shaken(model.double()).eval()
+    merged = copy.deepcopy(model.backbone)
+    model.method.merge(merged)
+    setattr(plain, plain.base_model_prefix, merged)
+    plain.tie_weights()
+    expected = [by_transformers(plain, prompt) for prompt in PROMPTS]
+    assert completions(model, "lm", PROMPTS, max_new_tokens=NEW) == expected
+    scores = candidate_scores(model, "lm", PROMPTS, [[tokens, [4]] for tokens in expected])
+    for prompt, tokens, found in zip(PROMPTS, expected, scores, strict=True):
+        ids = torch.cat([prompt, torch.tensor(tokens)])
+        with torch.no_grad():
+            each = plain(ids[None]).logits[0].log_softmax(-1)
+        places = range(len(prompt) - 1, len(ids) - 1)
+        assert found[0] == pytest.approx(float(each[places, ids[len(prompt) :]].sum()))
+        assert found[1] == pytest.approx(float(each[len(prompt) - 1, 4]))
 
 
 @pytest.mark.parametrize("name", ["gpt2", pytest.param("llama", marks=pytest.mark.long)])

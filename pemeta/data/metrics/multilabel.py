@@ -60,7 +60,7 @@ class MultilabelMacroF1(Metric):
             return np.zeros(len(weights))
         has = np.stack(list(outcomes.values()), axis=1)
         right, sizes = (has == 3).astype(np.float64), np.array([0.0, 1.0, 1.0, 2.0])[has.astype(np.int64)]
-        return ratio(2 * weights @ right, weights @ sizes).mean(1)
+        return ratio(2 * weights @ right, weights @ sizes) @ np.full(has.shape[1], 1 / has.shape[1])
 
     def by_output(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> dict[str, float]:
         """F1 of each label; 0 for one that neither occurs nor is predicted."""

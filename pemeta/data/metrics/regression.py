@@ -52,8 +52,8 @@ class Spearman(_OfNumbers):
     description: ClassVar[str] = "Spearman's correlation with the right numbers"
 
     def value(self, outcomes: Mapping[str, Floats], weights: Floats) -> Floats:  # noqa: D102 - inherited
-        ranks = (_ranks(outcomes[name], weights) for name in ("gold", "predicted"))
-        return _correlation(*ranks, weights)
+        gold, predicted = (_ranks(outcomes[name], weights) for name in ("gold", "predicted"))
+        return _correlation(gold, predicted, weights)
 
 
 class MeanSquaredError(_OfNumbers):

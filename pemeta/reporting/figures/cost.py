@@ -20,7 +20,7 @@ from pemeta.reporting.figures.base import (
 )
 from pemeta.reporting.figures.style import legend_below, looks
 from pemeta.reporting.records import Record
-from pemeta.reporting.scale import Scale
+from pemeta.reporting.scale import Scale, capitalised
 from pemeta.reporting.tables import Cell, Row, Table, listed, seconds
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class CostChart(Chart):
         for spent in self.settings:
             times = (spent.priming, spent.finetuning, spent.total)
             rows.append(Row("", spent.label, (*(Cell(seconds([time])) for time in times), spent.score)))
-        names = ("Priming, s", "Fine-tuning and evaluation, s", "Both, s", self.scale.axis)
+        names = ("Priming, s", "Fine-tuning and evaluation, s", "Both, s", capitalised(self.scale.axis))
         return Table(f"{self.title}: median seconds and mean {self.scale.label}", names, tuple(rows))
 
     def draw(self, figure: MplFigure) -> None:
