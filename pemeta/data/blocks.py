@@ -19,6 +19,7 @@ from pemeta.data.examples import TokenExamples, checked_length
 from pemeta.data.metrics import LanguageModelScores, language_model_scores
 from pemeta.errors import DataError, excerpt
 from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.utils.signatures import checked
 from pemeta.utils.values import checked_texts
 
 
@@ -90,6 +91,7 @@ class EncodedBlocks(TokenExamples[list[float], LanguageModelScores]):
         return language_model_scores(decoded)
 
 
+@checked(texts=None, tokenizer=None, block_length=None)
 def encode_language_model(
     texts: Iterable[str],
     tokenizer: PreTrainedTokenizerBase,

@@ -18,6 +18,7 @@ from pemeta.data.metrics import LanguageModelScores, language_model_scores
 from pemeta.data.turns import Completion, Turn, completion_of
 from pemeta.errors import ConfigError, DataError, excerpt
 from pemeta.typing import IGNORE_INDEX, Batch
+from pemeta.utils.signatures import checked
 from pemeta.utils.values import known, listed
 
 LongCompletions: TypeAlias = Literal["refuse", "truncate"]
@@ -98,6 +99,7 @@ class Prompts(NamedTuple):
     num_truncated: int
 
 
+@checked(rows=None, tokenizer=None, max_length=None, template=None, long_completions=None)
 def encode_completions(
     rows: Iterable[Mapping[str, Any] | Completion],
     tokenizer: PreTrainedTokenizerBase,
@@ -146,9 +148,22 @@ def encode_completions(
     where = [one.where for one in given]
     scripts = [makes.script(one, place) for one, place in zip(given, where, strict=True)]
     found = tokens_of(scripts, [makes.is_plain(one.prompt) for one in given], makes, where)
+    return _encoded(given, found, tokenizer, max_length, long_completions)
+
+
+def _encoded(
+    given: Sequence[Completion],
+    found: Sequence[Tokens],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    long_completions: LongCompletions,
+) -> EncodedCompletions:
+    """Completions whose tokens were found, cut to a length."""
     ends = Ends(tokenizer)
     closing = {one.ids[-1] for one in found} & ends.special
-    whole = [_fitted(one, max_length, long_completions, ends, place) for one, place in zip(found, where, strict=True)]
+    whole = [
+        _fitted(tokens, max_length, long_completions, ends, one.where) for tokens, one in zip(found, given, strict=True)
+    ]
     tokens = [one for one, _ in whole]
     return EncodedCompletions(
         vocab_size=len(tokenizer),
@@ -165,6 +180,7 @@ def encode_completions(
     )
 
 
+@checked(prompts=None, tokenizer=None, max_length=None, template=None)
 def encode_prompts(
     prompts: Iterable[str | Sequence[Turn]],
     tokenizer: PreTrainedTokenizerBase,

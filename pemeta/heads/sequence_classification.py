@@ -21,9 +21,11 @@ from pemeta.heads.base import (
     mean_over_labels,
     new_dropout,
     new_linear,
+    number_labelled,
 )
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.neutral import Neutral
+from pemeta.utils.signatures import checked
 from pemeta.utils.values import known
 
 Pooling: TypeAlias = Literal["first", "mean", "last"]
@@ -57,6 +59,7 @@ def pool(hidden: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), chosen]
 
 
+@checked(hidden_size=None, num_labels=None, pooling=None, dropout=None, problem=None, class_weights=None)
 class SequenceClassificationHead(Head):
     """Pooling of a sequence's hidden states into one vector, and a linear map to labels: ``D C + C`` parameters.
 
@@ -147,6 +150,16 @@ class SequenceClassificationHead(Head):
         total = (weights[labels.clamp(min=0)] * counts).sum()
         # Of no label there is no mean, and the sum is 0.
         return mean * counts.sum().clamp(min=1) / torch.where(total > 0, total, torch.ones_like(total))
+
+    def labelled(self, batch: Batch) -> float:
+        """Number of labels other than -100, or the sum of their classes' weights; of numbers, how many there are."""
+        labels = labels_of(batch)
+        if self.problem != "single_label":
+            return float(labels.numel())
+        if self.class_weights is None:
+            return number_labelled(labels)
+        weights = self.class_weights.cpu()
+        return float((weights[labels.clamp(min=0)] * (labels != IGNORE_INDEX)).sum())
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """Label indices (B,) from logits (B, C); 1 or 0 for each label (B, C); or the numbers (B, C) themselves."""

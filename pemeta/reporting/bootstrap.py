@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from pemeta.data.metrics import Metric
 from pemeta.errors import OutputError, counted
 from pemeta.reporting.grid import scale_of
 from pemeta.reporting.records import Record
 from pemeta.utils.seeding import numpy_generator
 from pemeta.utils.signatures import checked
+
+if TYPE_CHECKING:  # takes a second to import
+    from pemeta.data.metrics import Metric
 
 RESAMPLES = 2000
 """The default (our choice): the standard error of the examples' standard deviation is then 1.6 % of it."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pemeta.data.metrics import Metric
 from pemeta.errors import OutputError, unknown_name
+
+if TYPE_CHECKING:  # takes a second to import
+    from pemeta.data.metrics import Metric
 
 
 def metric_named(name: str) -> Metric:
@@ -16,6 +19,8 @@ def metric_named(name: str) -> Metric:
     Raises:
         OutputError: there is none.
     """
+    from pemeta.data.metrics import Metric
+
     members = Metric.members()
     if name not in members:
         raise OutputError(f"{unknown_name('metric', name, members)}; import the file that has it before the report")
