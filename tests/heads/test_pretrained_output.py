@@ -265,3 +265,27 @@ def test_meta_gradients_are_those_of_an_unroll_on_the_whole_model(monkeypatch, n
 
 def test_every_promised_model_is_here():
     assert set(CAUSAL) >= {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "granite", "cohere", "phi3"}
+
+
+def test_checkpointed_layers_change_nothing():
+    """Layers run again in the backward pass, with the values that the pass had, also where the output is in θ_a."""
+    found = []
+    for checkpoint in (False, True):
+        model = model_of(causal("gemma2", True, torch.float64), Full(), "en", "es")
+        model.checkpoint_layers(checkpoint)
+        drawn = [Made(SimpleNamespace(name="en"), (batch(0),), batch(7))]
+        settings = {"inner_steps": 2, "inner_lr": 0.02, "first_order": False, "outer_dropout": False}
+        algorithm = MetaPriming(primes=("theta_a",), **settings)
+        with only_trainable(model, algorithm.trained(model)) as trained:
+            PrimingJob(model, None, algorithm, 0, trained.values(), None, Processes()).meta_gradient(drawn, 0)
+            found.append({name: parameter.grad for name, parameter in trained.items()})
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, msg=name)
+
+
+@pytest.mark.parametrize(("name", "plain"), [("llama", True), ("gemma2", False), ("cohere", False), ("gpt2", True)])
+def test_what_follows_the_product_is_known_without_values(name, plain):
+    """As in an estimate, whose memory depends on it."""
+    model = PEModel(causal(name, False).to("meta"), HeadOnly())
+    assert (model.output.factored, model.output.plain) == (True, plain)
+    assert PEModel(causal(name, False), HeadOnly()).output.plain == plain
