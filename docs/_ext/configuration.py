@@ -84,6 +84,8 @@ def default(field):
     value = field.default
     if value is PydanticUndefined:
         return "required"
+    if isinstance(value, Named) and not value.model_fields_set:
+        return f"``{value.name}``"
     if isinstance(value, BaseModel):
         return "its defaults"
     if value is None:
@@ -91,7 +93,7 @@ def default(field):
     if isinstance(value, bool):
         return f"``{str(value).lower()}``"
     if isinstance(value, tuple):
-        return f"``[{', '.join(map(str, value))}]``"
+        return f"``[{', '.join(getattr(one, 'name', str(one)) for one in value)}]``"
     return f"``{value}``"
 
 

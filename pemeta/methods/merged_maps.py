@@ -104,6 +104,8 @@ def _is_plain(linear: nn.Linear, child: str, x: object) -> bool:
     if type(x) is not Tensor or x.ndim < 2 or not x.numel() or not torch.is_grad_enabled():
         return False
     given = [value for value in linear._parameters.values() if value is not None]
+    if any(type(value) not in (Tensor, nn.Parameter) for value in given):
+        return False  # quantised weights have products of their own
     if any(value.requires_grad or value.dtype != x.dtype or value.device != x.device for value in given):
         return False
     if x.dtype is not torch.float64 and (
