@@ -286,7 +286,7 @@ class _Estimator:
     def _limited(self, grid: GridConfig, language: str, sizes: Sizes) -> dict[Split, int]:
         """Number of a language's sentences in each split, within limits."""
         limits = sizes.of_splits
-        available: Mapping[str, Any] = self._counted(grid, language) if None in limits.values() else limits
+        available: Mapping[Any, Any] = self._counted(grid, language) if None in limits.values() else limits
         return {split: min(available[split], limits[split] or available[split]) for split in SPLITS}
 
     def _counted(self, grid: GridConfig, language: str) -> dict[Split, int]:

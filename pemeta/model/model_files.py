@@ -152,7 +152,8 @@ def write_model(
         manifest = manifest.model_copy(update={"theta_a_digest": file_digest(folder / THETA_A)})
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     others = [method for method in model.attached if method != model.method]
-    card = model_card(model.backbone, [model.method, *others], sum(map(torch.numel, added.values())), manifest.facts)
+    num_added, whole = sum(map(torch.numel, added.values())), None if saved is plain else saved
+    card = model_card(model.backbone, [model.method, *others], num_added, manifest.facts, whole)
     write_text(folder / "README.md", card)
 
 
