@@ -291,8 +291,8 @@ class _Estimator:
 
     def _counted(self, grid: GridConfig, language: str) -> dict[Split, int]:
         if language not in self.counted:
-            of_source = language not in grid.targets
-            kind, data = (grid.kind_of_sources, grid.data_of_sources) if of_source else (grid.task, grid.data)
+            of_source = language in grid.sources and language not in grid.targets
+            kind, data = (grid.kind_of_source(language), grid.data_of_sources) if of_source else (grid.task, grid.data)
             self.counted[language] = dict(kind.sizes(data, language))
         return self.counted[language]
 

@@ -50,6 +50,8 @@ class Backbone(Named):
     """
 
     kind: ClassVar[str] = "backbone"
+    trained_as: ClassVar[OutputKind | None] = None
+    """The kind of language model that it is, as far as that is known before it is loaded."""
 
     attention: Literal["sdpa", "eager"] | None = None
 
@@ -235,6 +237,7 @@ class TinyBackbone(PretrainedHere):
     """
 
     name: ClassVar[str] = "tiny"
+    trained_as: ClassVar[OutputKind | None] = "masked_lm"
     what: ClassVar[str] = "Transformer"
 
     transformer: TinyTransformer = TinyTransformer()
@@ -265,6 +268,7 @@ class TinyCausalBackbone(PretrainedHere):
     """
 
     name: ClassVar[str] = "tiny_causal"
+    trained_as: ClassVar[OutputKind | None] = "causal_lm"
     what: ClassVar[str] = "causal language model"
 
     transformer: TinyCausalTransformer = TinyCausalTransformer()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pemeta.errors import ConfigError, unknown_name
+from pemeta.experiments.backbones import Backbone
 from pemeta.experiments.config_keys import GridKeys
 from pemeta.experiments.setting import Setting
 
@@ -55,6 +56,13 @@ def _check_tasks(config: GridKeys) -> None:
     for name in config.source_tasks:
         if name not in config.sources:
             raise ValueError(f"source_tasks: {unknown_name('source', name, config.sources)}")
+    known = config.backbone.trained_as
+    if config.language_model is not None and known not in (None, config.language_model):
+        others = [name for name, one in Backbone.members().items() if one.trained_as == config.language_model]
+        raise ValueError(
+            f"backbone: the tasks need a {config.language_model}, and {config.backbone.name!r} is a {known}; use "
+            f"{' or '.join([*others, 'a pretrained one'])}"
+        )
     for key, kind in config.kinds.items():
         if kind.output not in (None, config.language_model):
             raise ValueError(

@@ -92,15 +92,20 @@ class GridKeys(Frozen):
     validation_tasks: Annotated[tuple[Name, ...], Neutral(())] = ()
     trackers: tuple[Tracker, ...] = ()
 
+    @property
+    def kind_of_sources(self) -> TaskKind[Any]:
+        """The kind of the sources that have none of their own."""
+        return self.source_task or self.task
+
     def kind_of_source(self, name: str) -> TaskKind[Any]:
         """The kind of a source."""
-        return self.source_tasks.get(name, self.source_task or self.task)
+        return self.source_tasks.get(name, self.kind_of_sources)
 
     @property
     def kinds(self) -> dict[str, TaskKind[Any]]:
         """The kinds of all tasks, by the key that gives them."""
         others = {f"source_tasks.{name}": kind for name, kind in self.source_tasks.items()}
-        return {"task": self.task, "source_task": self.source_task or self.task, **others}
+        return {"task": self.task, "source_task": self.kind_of_sources, **others}
 
     @property
     def data_of_sources(self) -> DataSource:

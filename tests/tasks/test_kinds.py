@@ -285,6 +285,15 @@ def test_kinds_that_need_two_backbones_are_refused(grid_of):
         GridConfig(**raw)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "name", "other"),
+    [("tiny", "completion", "tiny_causal"), ("tiny_causal", "masked_language_model", "tiny")],
+)
+def test_a_tiny_backbone_of_another_kind_is_refused_before_it_is_pretrained(backbone, name, other, grid_of):
+    with pytest.raises(ConfigError, match=f"{backbone!r} is a .*; use {other} or a pretrained one"):
+        GridConfig(**{**grid_of(KINDS[name]), "backbone": backbone})
+
+
 def test_a_primed_head_of_another_kind_is_refused(grid_of):
     raw = {**grid_of(KINDS["token_classification"]), "source_task": "sequence_classification"}
     raw["settings"]["primed"] = {
