@@ -51,7 +51,7 @@ class MultilabelMacroF1(Metric):
     description: ClassVar[str] = "the mean F1 of all labels, as scikit-learn counts it"
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
-        """A column for each label: 0 where an example neither has it nor should, 1 has, 2 should, 3 has and should."""
+        """For each label: 1 where an example is predicted to have it, 2 where it should, 3 for both, 0 else."""
         pairs = _sets(gold, predicted, outputs)
         return {str(output): [2 * (output in g) + (output in p) for g, p in pairs] for output in outputs}
 
@@ -60,7 +60,8 @@ class MultilabelMacroF1(Metric):
             return np.zeros(len(weights))
         has = np.stack(list(outcomes.values()), axis=1)
         right, sizes = (has == 3).astype(np.float64), np.array([0.0, 1.0, 1.0, 2.0])[has.astype(np.int64)]
-        return ratio(2 * weights @ right, weights @ sizes) @ np.full(has.shape[1], 1 / has.shape[1])
+        mean: Floats = ratio(2 * weights @ right, weights @ sizes).mean(1)
+        return mean
 
     def by_output(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> dict[str, float]:
         """F1 of each label; 0 for one that neither occurs nor is predicted."""
