@@ -195,23 +195,24 @@ def test_lower_precision_is_that_of_transformers(monkeypatch, name, chunk):
     assert model.get_parameter("output.lm_head.weight").grad.dtype == torch.bfloat16
 
 
-def next_token_loss(reference, values, data):
+def loss_of(reference, values, data, shift=1):
     """In float64, where transformers' own loss is in float32."""
     logits = functional_call(reference, values, kwargs={k: v for k, v in data.items() if k != "labels"}).logits
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1), data["labels"][:, 1:].flatten(), ignore_index=-100)
+    logits = logits[:, : logits.shape[1] - shift].flatten(0, 1)
+    return F.cross_entropy(logits, data["labels"][:, shift:].flatten(), ignore_index=-100)
 
 
-def unrolled(reference, adapted, episodes, algorithm):
+def unrolled(reference, adapted, episodes, algorithm, shift=1):
     """Outer gradients by an inner loop on transformers' own model, by names of its parameters."""
     start = {name: p.detach().clone().requires_grad_() for name, p in reference.named_parameters()}
     total = 0.0
     for episode in episodes:
         values = dict(start)
         for _ in range(algorithm.inner_steps):
-            loss = next_token_loss(reference, values, episode.support)
+            loss = loss_of(reference, values, episode.support, shift)
             found = torch.autograd.grad(loss, [values[n] for n in adapted], create_graph=not algorithm.first_order)
             values |= {n: values[n] - algorithm.inner_lr * g for n, g in zip(adapted, found, strict=True)}
-        total = total + next_token_loss(reference, values, episode.query)
+        total = total + loss_of(reference, values, episode.query, shift)
     return dict(zip(start, torch.autograd.grad(total, list(start.values()), allow_unused=True), strict=True))
 
 
@@ -252,7 +253,10 @@ def test_meta_gradients_are_those_of_an_unroll_on_the_whole_model(monkeypatch, n
     )
     adapted = [theirs(model, name) for name in model.partition().theta_a]
     assert ("lm_head.weight" in adapted) == (method == "full" and not tied)
-    expected = unrolled(reference, adapted, drawn, algorithm)
+    compare(model, algorithm, drawn, unrolled(reference, adapted, drawn, algorithm))
+
+
+def compare(model, algorithm, drawn, expected):
     with only_trainable(model, algorithm.trained(model)) as trained:
         job = PrimingJob(model, None, algorithm, 0, trained.values(), None, Processes())
         job.meta_gradient(drawn, 0)
@@ -263,5 +267,47 @@ def test_meta_gradients_are_those_of_an_unroll_on_the_whole_model(monkeypatch, n
     assert wrong < 1e-6 * max(1.0, largest)  # norms of Llama's kind are computed in float32
 
 
+@pytest.mark.parametrize("chunks", [False, True], ids=["whole", "chunks"])
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_so_they_are_for_a_masked_language_model(monkeypatch, order, chunks):
+    if chunks:
+        monkeypatch.setattr(labelled, "CHUNK", 3 * V)
+    whole = masked("bert", torch.float64)
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter.mul_(0.3)
+    reference = copy.deepcopy(whole)
+    model = PEModel(whole, BitFit()).eval()
+    model.add_head("en", MaskedLM())
+    drawn = [Made(SimpleNamespace(name="en"), (batch(0, labelled=3),), batch(7, labelled=2))]
+    algorithm = MetaPriming(inner_steps=2, inner_lr=0.05, first_order=order == "first", outer_dropout=False)
+    adapted = [theirs(model, name) for name in model.partition().theta_a]
+    compare(model, algorithm, drawn, unrolled(reference, adapted, drawn, algorithm, shift=0))
+
+
 def test_every_promised_model_is_here():
     assert set(CAUSAL) >= {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "granite", "cohere", "phi3"}
+
+
+def test_checkpointed_layers_change_nothing():
+    """Layers run again in the backward pass, with the values that the pass had, also where the output is in θ_a."""
+    found = []
+    for checkpoint in (False, True):
+        model = model_of(causal("gemma2", True, torch.float64), Full(), "en", "es")
+        model.checkpoint_layers(checkpoint)
+        drawn = [Made(SimpleNamespace(name="en"), (batch(0),), batch(7))]
+        settings = {"inner_steps": 2, "inner_lr": 0.02, "first_order": False, "outer_dropout": False}
+        algorithm = MetaPriming(primes=("theta_a",), **settings)
+        with only_trainable(model, algorithm.trained(model)) as trained:
+            PrimingJob(model, None, algorithm, 0, trained.values(), None, Processes()).meta_gradient(drawn, 0)
+            found.append({name: parameter.grad for name, parameter in trained.items()})
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, msg=name)
+
+
+@pytest.mark.parametrize(("name", "plain"), [("llama", True), ("gemma2", False), ("cohere", False), ("gpt2", True)])
+def test_what_follows_the_product_is_known_without_values(name, plain):
+    """As in an estimate, whose memory depends on it."""
+    model = PEModel(causal(name, False).to("meta"), HeadOnly())
+    assert (model.output.factored, model.output.plain) == (True, plain)
+    assert PEModel(causal(name, False), HeadOnly()).output.plain == plain
