@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pemeta.data.look import (
     Asked,
@@ -153,11 +155,19 @@ def _reading(sets: Sequence[DataSet]) -> Reading:
     first = next(iter(sets[0].looks.values()))
     if not isinstance(first, RowLook):
         return reading_of(sets)
+    reading = reading_of(sets, _reader(first))
+    classes = tuple(sorted(first.tally.classes))
+    alone = len(sets) == 1 and len(sets[0].tasks) == 1 and first.guess.problem == "single_label"
+    if reading.problem is not None and alone and sets[0].held_out and len(classes) > 1:
+        again = reading_of(sets, _reader(first, classes))
+        return replace(again, classes=classes) if again.problem is None else reading
+    return reading
 
-    def read(source: DataSource, task: str) -> object:
-        return TaskKind.parse(task_setting(first)).collection(source, task, dict.fromkeys(SPLITS))
 
-    return reading_of(sets, read)
+def _reader(look: RowLook, classes: tuple[str, ...] = ()) -> Callable[[DataSource, str], object]:
+    """What reads a task as a run would."""
+    kind: TaskKind[Any] = TaskKind.parse(task_setting(look, classes))
+    return lambda source, task: kind.collection(source, task, dict.fromkeys(SPLITS))
 
 
 def _check_backbone(backbone: str | None, option: str = "--backbone") -> None:

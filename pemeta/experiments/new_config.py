@@ -161,17 +161,23 @@ def comment(text: str, name: str = "") -> Iterator[str]:
     yield from textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=rest, **_WHOLE)
 
 
-def task_setting(look: RowLook) -> str | dict[str, str]:
-    """The kind of task, as a configuration has it."""
-    if look.guess.problem == "single_label":
-        return look.kind
-    return {"name": look.kind, "problem": look.guess.problem}
+def task_setting(look: RowLook, classes: Sequence[str] = ()) -> str | dict[str, Any]:
+    """The kind of task, as a configuration has it.
+
+    Args:
+        look: What a file holds.
+        classes: All classes, where they have to be said.
+    """
+    own: dict[str, Any] = {} if look.guess.problem == "single_label" else {"problem": look.guess.problem}
+    if classes:
+        own["classes"] = list(classes)
+    return {"name": look.kind, **own} if own else look.kind
 
 
 def _task(reading: Reading) -> Iterator[str]:
     """The kind of task, unless it is the default."""
     if isinstance(reading.look, RowLook):
-        yield f"task: {yaml_of(task_setting(reading.look))}"
+        yield f"task: {yaml_of(task_setting(reading.look, reading.classes))}"
 
 
 def _whole_task(reading: Reading, backbone: str | None) -> Iterator[str]:
@@ -180,7 +186,7 @@ def _whole_task(reading: Reading, backbone: str | None) -> Iterator[str]:
     if not isinstance(look, RowLook) or look.kind != "sequence_classification":
         yield from _task(reading)
         return
-    given = task_setting(look)
+    given = task_setting(look, reading.classes)
     named = {"name": given} if isinstance(given, str) else given
     head = {"pooling": "last", "bias": False} if _is_causal(backbone) else {"pooling": "first"}
     yield from comment("The head reads one token, as that of transformers' own class, so that it can be exported.")

@@ -116,6 +116,18 @@ def test_a_decoder_classifies_by_its_last_token(pemeta: Callable[..., Any]) -> N
     assert task == {"name": "sequence_classification", "pooling": "last", "bias": False}
 
 
+def test_classes_are_said_where_one_of_them_is_held_out_whole(pemeta: Callable[..., Any]) -> None:
+    words = ("close", "lock", "mend", "open", "paint", "sell")
+    # Equal texts are held out together, and so are both rows of a class.
+    written(Path("mine.jsonl"), [{"text": f"{word} the door", "label": word} for word in words for _ in range(2)])
+    made = pemeta("init", "mine.jsonl")
+    assert (made.code, made.err) == (0, "")
+    task = yaml.safe_load(Path("grid.yaml").read_text())["task"]
+    assert task["classes"] == list(words)
+    checked = pemeta("validate", "grid.yaml", "--load", "backbone.transformer.steps=1", "device=cpu")
+    assert (checked.code, checked.err) == (0, "")
+
+
 def test_a_column_of_tasks_makes_each_of_its_values_one(pemeta: Callable[..., Any]) -> None:
     rows = [{**row, "domain": domain} for domain in ("bank", "home") for row in ORDERS]
     written(Path("mine.jsonl"), rows)

@@ -155,12 +155,12 @@ ROWS: dict[str, tuple[object, Rows, str]] = {
     "a template that refuses": (
         {"name": "completion", "template": "{{ raise_exception('only systems speak') }}"},
         CHATS,
-        "train.jsonl, line 1: .*only systems speak",
+        r"test.jsonl, line 1: the chat template fails for turns of user, assistant: only systems speak",
     ),
     "a template that loses what is said": (
         {"name": "completion", "template": "{% for message in messages %}{{ message.role }}{% endfor %}"},
         CHATS,
-        "train.jsonl, line 1: .*template",
+        r"test.jsonl, line 1: the chat template shows the beginning of the conversation otherwise",
     ),
     "texts that are empty": (
         "language_model",
@@ -216,7 +216,7 @@ for _name, (_task, _changes, _says) in KEYS.items():
 
 
 @CASES.case(
-    "test.jsonl, line 1: the label 'opne' of 1 text in test is not among .*; unknown class 'opne'; did you mean 'open'"
+    "jsonl, line 1: the label 'opne' of 1 text in (validation|test) is not among .*; unknown class 'opne'; did you mean 'open'"
 )
 def a_label_of_test_that_train_lacks(room: Room) -> Sequence[object]:
     return given(room, "sequence_classification", ORDERS, changed(ORDERS, 0, label="opne"))
@@ -243,7 +243,8 @@ def chats_for_a_base_model(room: Room) -> Sequence[object]:
 
 @CASES.case("completion|causal|language model")
 def completions_by_an_encoder(room: Room) -> Sequence[object]:
-    return given(room, "completion", SUMS, backbone={"name": "pretrained", "path": str(room.model())})
+    backbone = {"name": "pretrained", "path": str(room.model())}
+    return given(room, "completion", SUMS, backbone=backbone, max_length=32)
 
 
 @CASES.case("tokenizer|vocabulary")

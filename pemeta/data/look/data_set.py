@@ -143,6 +143,7 @@ class Reading:
         problem: Why one of them is refused as it is; None if none is.
         too_few: Those that it leaves out, because they have too few sentences to hold some out.
         again: The splits for which the training sentences stand in, because all have too few.
+        classes: All classes, where they have to be said: what is held out has one that is left nowhere else.
     """
 
     sets: tuple[DataSet, ...]
@@ -150,6 +151,7 @@ class Reading:
     problem: str | None = None
     too_few: tuple[DataSet, ...] = ()
     again: tuple[Split, ...] = ()
+    classes: tuple[str, ...] = ()
 
     @property
     def look(self) -> Look:
