@@ -181,7 +181,8 @@ class _Merged(torch.autograd.Function):
         scaling: float,
     ) -> tuple[Tensor, Tensor]:
         out = _product(_rows(x, one), one.transpose(-2, -1), bias)
-        return out.view(*x.shape[:-1], out.shape[-1]), x.view_as(x)
+        # Not a view, as a linear map's output is none: a backbone may divide queries in place.
+        return torch.ops.aten._unsafe_view(out, (*x.shape[:-1], out.shape[-1])), x.view_as(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

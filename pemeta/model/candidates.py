@@ -187,7 +187,7 @@ def _can_share(generator: Generator, rows: Sequence[Row]) -> bool:
     way = way_for(generator, prompts)
     if not way.cache or (uneven and not way.padded):
         return False
-    key = (model.attached, attention_of(model.backbone), model.compute_dtype, uneven)
+    key = (repr(model.attached), attention_of(model.backbone), model.compute_dtype, uneven)
     known, longest = _shares.setdefault(model, {}), max(map(len, prompts))
     if key not in known or longest > 2 * known[key][0]:
         few = [(prompt, answers[:2]) for prompt, answers in rows]

@@ -78,7 +78,7 @@ def way_for(generator: Steps, prompts: Sequence[Tensor], cache: bool = True) -> 
     model = generator.model
     shortest, longest = min(prompts, key=len), max(prompts, key=len)
     tried = [shortest, longest] if len(shortest) < len(longest) else [longest]
-    key = (model.attached, attention_of(model.backbone), model.compute_dtype, len(tried), cache)
+    key = (repr(model.attached), attention_of(model.backbone), model.compute_dtype, len(tried), cache)
     known = _found.setdefault(model, {})
     if key in known and len(longest) <= 2 * known[key][0]:
         return known[key][1]

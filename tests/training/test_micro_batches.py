@@ -1,47 +1,17 @@
 """Batches in parts: gradients equal to those of the whole batch, with labels that parts have different numbers of."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
+from short_completions import PROMPTED, gradients
 from tiny_models import data, tiny
-from tiny_tasks import EACH_KIND, VOCABULARY, pieces, tiny_gpt2
+from tiny_tasks import EACH_KIND, tiny_gpt2
 
-from pemeta import EncodedBlocks, FineTunePriming, FineTuning, LoRA, MetaPriming, ReptilePriming, Task, finetune, prime
+from pemeta import FineTunePriming, FineTuning, LoRA, MetaPriming, ReptilePriming, Task, finetune, prime
 from pemeta.errors import ConfigError
 from pemeta.estimate.counter import CostCounter
 from pemeta.heads import TokenClassificationHead
 from pemeta.tasks.episodes import EpisodeSampler
-from pemeta.training.optimizer import Optimization
-
-
-@dataclass(frozen=True)
-class Completions(EncodedBlocks):
-    """Blocks of which only the end is to be predicted: one token of some, three of others, none of one."""
-
-    def gold(self, index):
-        labels = self.input_ids[index].clone()
-        labels[: -(1 + 2 * (index % 2)) if index != 4 else None] = -100
-        return labels
-
-
-COMPLETIONS = Completions(VOCABULARY, pieces(3), 0)
-PROMPTED = Task.causal_lm("prompted", COMPLETIONS)
-
-
-def gradients(monkeypatch, run):
-    """The gradient of each parameter before each of a run's updates."""
-    found, step = [], Optimization.step
-
-    def noted(self):
-        found.append([None if p.grad is None else p.grad.clone() for p in self.parameters])
-        return step(self)
-
-    monkeypatch.setattr(Optimization, "step", noted)
-    history = run()
-    monkeypatch.undo()
-    return found, history
 
 
 def agree(ours, expected):

@@ -51,7 +51,7 @@ class MultilabelMacroF1(Metric):
     description: ClassVar[str] = "the mean F1 of all labels, as scikit-learn counts it"
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
-        """A column for each label: 1 where an example is predicted to have it, 2 where it should, 3 for both, else 0."""
+        """For each label: 1 where an example is predicted to have it, 2 where it should, 3 for both, 0 else."""
         pairs = _sets(gold, predicted, outputs)
         return {str(output): [2 * (output in g) + (output in p) for g, p in pairs] for output in outputs}
 
