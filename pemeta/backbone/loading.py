@@ -45,8 +45,8 @@ def load_backbone(
         trust_remote_code: Run Python code that comes with the model, if its architecture is not part of transformers.
         own_class: Load the class that ``config.json`` names, which saved the model, and not the one of ``AutoModel``:
             a Whisper encoder without its decoder.
-        output: Load the whole language model: ``causal_lm``, or ``masked_lm``, which is the backbone alone where
-            transformers has no such model of this architecture, or the files lack its head.
+        output: Load the whole language model, ``causal_lm`` or ``masked_lm``. It is the backbone alone where the files
+            lack its head, or transformers has no masked one of this architecture: a task's head then says so.
 
     Raises:
         ModelError: There is no model at ``path``, it cannot be loaded, or it needs Python code of its own.
@@ -61,7 +61,7 @@ def load_backbone(
         auto: Any = (_saving_class(config) if own_class else None) or auto_class(config, output)
         _refuse_unreadable(path)
         model, info = _loaded(auto, path, options)
-        if output == "masked_lm" and _lacks_head(model, info):
+        if output is not None and _lacks_head(model, info):
             model, info = _loaded(auto_class(config), path, options)
         _check_values(model, info)
     assert isinstance(model, PreTrainedModel)

@@ -71,8 +71,8 @@ class PEModel(Network):
                 did not save. In half precision θ_a and heads are in float32 all the same; prime in float32, with
                 ``autocast_dtype`` for speed, because what priming has moved is rounded to this type at its end.
             trust_remote_code: run Python code that comes with a model whose architecture is not part of transformers.
-            output: of a model that pemeta did not save, load the whole language model: ``causal_lm``, or ``masked_lm``,
-                which is the backbone alone where the files have no such head. A saved model has what it was saved with.
+            output: of a model that pemeta did not save, load the whole language model, ``causal_lm`` or ``masked_lm``,
+                which is the backbone alone where the files lack its head. A saved model has what it was saved with.
 
         Raises:
             ModelError: there is no model at ``path``, it cannot be loaded, or pemeta did not save it and ``method`` is

@@ -219,11 +219,12 @@ def unrolled(reference, adapted, episodes, algorithm, shift=1):
 METHODS = {"norms": LayerNormTuning(), "full": Full(), "bitfit": BitFit()}
 META = [
     ("llama", False, "norms"),
-    ("llama", False, "full"),
-    ("gemma2", True, "norms"),
     ("gemma2", True, "full"),
-    ("cohere", False, "full"),
     ("gpt2", True, "bitfit"),
+    *(
+        pytest.param(*case, marks=pytest.mark.long)
+        for case in (("llama", False, "full"), ("gemma2", True, "norms"), ("cohere", False, "full"))
+    ),
 ]
 
 

@@ -186,8 +186,14 @@ def test_what_is_loaded_of_a_folder(tmp_path):
     back = PEModel.from_pretrained(tmp_path / "saved")
     back.load_task(tmp_path / "saved" / "tasks" / "text")
     torch.testing.assert_close(back.eval()(batch(), "text"), model.eval()(batch(), "text"))
-    with pytest.raises(ModelError, match=r"its weights lack 1 of the model's parameters, e.g. lm_head.weight"):
-        load_backbone(tmp_path / "decoder", output="causal_lm")
+    for folder, says in (
+        ("decoder", r"own there \(lm_head.weight\)"),
+        ("bare", "sees the tokens that a causal language"),
+    ):
+        model = PEModel(load_backbone(tmp_path / folder, output="causal_lm"), HeadOnly())
+        assert model.output is None  # not one of random values
+        with pytest.raises(ModelError, match=says):
+            model.add_head("text", CausalLM())
 
 
 def test_a_masked_language_model_is_saved_whole(tmp_path):
