@@ -58,7 +58,7 @@ napoleon_use_ivar = True  # "Attributes:" sections stay with their class, beside
 nitpick_ignore_regex = [
     (
         r"py:class",
-        r"Any(Method|Algorithm|Backbone|Data|Head|Rule)|Labels|Output|Part|Pooling|Counts|Name|Printable|Grid|DType",
+        r"Any(Method|Algorithm|Backbone|Data|Head|Rule)|Labels|Output|Part|Pooling|Counts|Numbers|Name|Printable|Grid|DType",
     ),
     (r"py:class", r"Layout|SchemeSetting|'columns'|'IOB2'|0|Padding|'padded'|Tensor|TaskGroup"),
     (r"py:(class|obj)", r"pemeta\.data\.examples\.(Decoded|Scored)"),  # type variables

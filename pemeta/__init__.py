@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pemeta.deploy import load_peft as load_peft
     from pemeta.deploy import save_peft as save_peft
     from pemeta.deploy import to_transformers as to_transformers
+    from pemeta.deploy import vllm_refusals as vllm_refusals
     from pemeta.errors import PemetaError as PemetaError
     from pemeta.heads import CausalLM as CausalLM
     from pemeta.heads import CausalLMHead as CausalLMHead

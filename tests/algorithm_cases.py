@@ -68,6 +68,13 @@ OTHERS = {
     "fresh support, all steps": (MetaPriming(**SMALL, fresh_support=True, outer_loss="mean"), "adapter"),
     "reptile, fresh support": (ReptilePriming(**SMALL, fresh_support=True), "adapter"),
     "all steps, tasks as one batch": (MetaPriming(**SMALL, outer_loss="mean", batch_tasks=True), "adapter"),
+    "in parts": (MetaPriming(**SMALL, micro_batch_size=1), "lora"),
+    "both, all steps, in parts": (
+        MetaPriming(**SMALL, outer_loss="mean", sentences="both", micro_batch_size=3, hybrid=0.5),
+        "adapter",
+    ),
+    "maml in parts": (PrimingAlgorithm.parse({"name": "maml", **SMALL, "micro_batch_size": 1}), "adapter"),
+    "persistent in parts": (PersistentPriming(outer_dropout=False, micro_batch_size=2), "lora"),
 }
 
 

@@ -4,7 +4,7 @@ import torch
 from tiny_models import ADAPTER, data
 from transformers import GPT2Config, GPT2Model
 
-from pemeta import EncodedBlocks, EncodedTexts, PEModel, Task
+from pemeta import EncodedBlocks, EncodedMasked, EncodedTexts, PEModel, Task
 
 VOCABULARY = 30
 CLASSES = ("bad", "fair", "good")
@@ -43,6 +43,14 @@ def texts(seed: int, size: int = 12) -> EncodedTexts:
 
 def blocks(seed: int, size: int = 12) -> EncodedBlocks:
     return EncodedBlocks(VOCABULARY, pieces(seed, size), 0)
+
+
+def hidden(seed: int, size: int = 12) -> EncodedMasked:
+    """Pieces in which token 1 stands for every third one."""
+    ids = pieces(seed, size)
+    shown = tuple(torch.where(torch.arange(len(one)) % 3 == 0, 1, one) for one in ids)
+    labels = tuple(torch.where(torch.arange(len(one)) % 3 == 0, one, -100) for one in ids)
+    return EncodedMasked(VOCABULARY, shown, labels, 0)
 
 
 NER = Task.token_classification("ner", data(0))

@@ -50,6 +50,11 @@ class Made:
         parts = (*self.all_supports, self.query)
         return {key: torch.cat([part[key] for part in parts]) for key in self.query}
 
+    def parts(self, sentences, size):
+        whole = getattr(self, sentences)
+        size = size or len(whole["labels"])
+        return [{k: v[i : i + size] for k, v in whole.items()} for i in range(0, len(whole["labels"]), size)]
+
     def __len__(self):
         return 4
 

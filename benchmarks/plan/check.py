@@ -21,16 +21,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import BertConfig, PreTrainedConfig
+from transformers import BertConfig, LlamaConfig, PreTrainedConfig
 
-from pemeta.backbone.loading import auto_class
+from pemeta.backbone.loading import random_backbone_of
+from pemeta.backbone.output_kinds import OutputKind
 from pemeta.backbone.packed_passes import Padding
 from pemeta.estimate.cases import PrimingCase, TuningCase
 from pemeta.estimate.devices import find_device
-from pemeta.estimate.fake import FakeSentences, Shape
+from pemeta.estimate.fake import SEVEN_LABELS, FakeSentences, Shape
 from pemeta.estimate.findings import Memory
 from pemeta.estimate.tokens import ASSUMED
+from pemeta.heads import CausalLM, HeadSpec
 from pemeta.methods import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms import FineTunePriming, MetaPriming, OuterStep, PrimingAlgorithm
@@ -55,6 +58,25 @@ SHAPES = {
     "MiniLM": {"vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12},
     "mBERT": {"vocab_size": 119547, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
 }
+LANGUAGE_MODELS = {
+    "tiny LM": {
+        "vocab_size": 6000,
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 96,
+    },
+    "SmolLM2": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "intermediate_size": 1536,
+    },
+}
+"""Llama's kind, with a tied output matrix; SmolLM2 is the one of 135 million parameters."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +95,7 @@ class Case:
     packed: bool = False
     tasks: int = 2
     inner_steps: int = 5
+    micro: int | None = None
 
     def __str__(self) -> str:
         changed = {key: value for key, value in asdict(self).items() if value != getattr(Case, key)}
@@ -83,16 +106,33 @@ class Case:
 
     @property
     def configuration(self) -> PreTrainedConfig:
+        if self.shape in LANGUAGE_MODELS:
+            return LlamaConfig(**LANGUAGE_MODELS[self.shape], tie_word_embeddings=True)
         sizes = SHAPES[self.shape]
         return BertConfig(**sizes, intermediate_size=4 * sizes["hidden_size"])
+
+    @property
+    def head(self) -> HeadSpec:
+        if self.shape in LANGUAGE_MODELS:
+            return CausalLM(vocab_size=self.configuration.vocab_size)
+        return SEVEN_LABELS
+
+    @property
+    def output(self) -> OutputKind | None:
+        return "causal_lm" if self.shape in LANGUAGE_MODELS else None
 
     @property
     def padding(self) -> Padding:
         return "packed" if self.packed else "padded"
 
     @property
+    def settings(self) -> FineTuning:
+        return FineTuning(batch_size=self.sentences, padding=self.padding, micro_batch_size=self.micro)
+
+    @property
     def algorithm(self) -> PrimingAlgorithm:
         sizes: dict[str, Any] = {"support_size": self.sentences, "query_size": self.sentences, "padding": self.padding}
+        sizes["micro_batch_size"] = self.micro
         if self.order == "plain":
             return FineTunePriming(**sizes)
         inner = {"inner_steps": self.inner_steps, "first_order": self.order == "first"}
@@ -104,14 +144,16 @@ class Case:
         shape = Shape(
             self.configuration,
             self.length,
+            self.head,
             attention=self.attention,
             precision=self.precision,  # type: ignore[arg-type]
             checkpoint_layers=self.checkpoint,
             share=ASSUMED if self.packed else 1.0,
+            output=self.output,
         )
         method = PEMethod.parse(METHODS[self.method])
         if self.order == "finetuning":
-            return TuningCase(shape, (method,), FineTuning(batch_size=self.sentences, padding=self.padding))
+            return TuningCase(shape, (method,), self.settings)
         return PrimingCase(shape, method, self.algorithm, self.tasks)
 
 
@@ -138,8 +180,7 @@ def step_of(case: Case) -> Iterator[tuple[Callable[[], None], int]]:
     lengths = priced.shape.layout.lengths if case.packed else None
     data = Sentences(case.length, lengths)
     tasks = [replace(priced.shape.task(f"source {i}"), train=data) for i in range(case.tasks)]
-    config = case.configuration
-    backbone = auto_class(config).from_config(config, add_pooling_layer=False, attn_implementation=case.attention)
+    backbone = random_backbone_of(case.configuration, case.shape, case.attention, output=case.output)
     model = PEModel(backbone, PEMethod.parse(METHODS[case.method]))
     model.padding = case.padding
     model.autocast_dtype = {"fp32": None, "bf16": torch.bfloat16}[case.precision]
@@ -171,12 +212,14 @@ def _primes(case: Case, model: PEModel, tasks: list[Task]) -> Callable[[float], 
 
 def _finetunes(case: Case, model: PEModel, task: Task) -> Callable[[float], object]:
     model.eval()
+    parts = case.settings.parts(np.arange(case.sentences))
     with torch.no_grad():
-        [batch] = model.reusing([model.placed(task.train.batch(range(case.sentences)))])
+        batches = [model.reusing([model.placed(task.train.batch(part))])[0] for part in parts]
 
     def work(scale: float) -> None:
-        made = {key: value.clone() for key, value in batch.items()}  # each step makes its own batch
-        (model.loss(made, task.name) * scale).backward()
+        for batch in batches:
+            made = {key: value.clone() for key, value in batch.items()}  # each step makes its own batch
+            (model.loss(made, task.name) * scale).backward()
 
     return work
 
@@ -225,6 +268,9 @@ def estimated(case: Case) -> Memory:
     return max(steps, key=lambda memory: memory.total)
 
 
+LM = Case("SmolLM2", "lora", sentences=4, length=48, tasks=1, inner_steps=2)
+
+
 def cases() -> Iterator[Case]:
     for method in METHODS:
         for order in ("first", "second"):
@@ -249,6 +295,12 @@ def cases() -> Iterator[Case]:
     yield Case("mBERT", "adapter", "first")
     yield Case("mBERT", "houlsby", "first")
     yield Case("mBERT", "lora", "finetuning", sentences=16, length=64)
+    for case in (LM, replace(LM, method="full", order="plain"), replace(LM, order="finetuning", sentences=8)):
+        yield case
+        yield replace(case, checkpoint=True)
+    yield replace(LM, sentences=16, length=128)
+    yield replace(LM, sentences=16, length=128, micro=4)
+    yield replace(LM, sentences=16, length=128, precision="bf16")
 
 
 def in_own_process(case: Case) -> tuple[int, int]:

@@ -13,13 +13,14 @@ from typing import ClassVar
 from docutils import nodes
 from docutils.parsers.rst import Directive, directives
 from docutils.statemachine import StringList
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 from pydantic_core import PydanticUndefined
 
 from pemeta.utils.docstrings import field_texts
 from pemeta.utils.registry import Named
 
 SIMPLE = {Path: "path", str: "string", int: "integer", float: "number", bool: "boolean", typing.Any: "anything"}
+SIMPLE[JsonValue] = "anything"
 BOUNDS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}"}
 
 
@@ -84,6 +85,8 @@ def default(field):
     value = field.default
     if value is PydanticUndefined:
         return "required"
+    if isinstance(value, Named) and not value.model_fields_set:
+        return f"``{value.name}``"
     if isinstance(value, BaseModel):
         return "its defaults"
     if value is None:
@@ -91,7 +94,7 @@ def default(field):
     if isinstance(value, bool):
         return f"``{str(value).lower()}``"
     if isinstance(value, tuple):
-        return f"``[{', '.join(map(str, value))}]``"
+        return f"``[{', '.join(getattr(one, 'name', str(one)) for one in value)}]``"
     return f"``{value}``"
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedModel
 
 from pemeta.backbone.given import require_backbone
+from pemeta.backbone.quantised import forget_declaration
 from pemeta.errors import ArgumentError, ModelError, counted, excerpt
 from pemeta.typing import Batch
-from pemeta.utils.hub import quiet
 from pemeta.utils.remembered import Remembered
 
 PARALLEL = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")
@@ -26,14 +23,14 @@ def check_backbone(backbone: PreTrainedModel) -> None:
     """Refuse a backbone that cannot be primed, or of which a part would silently be ignored.
 
     Raises:
-        ModelError: It is no bare model of transformers, spread over devices or hooked, quantised, already tuned by
+        ModelError: It is no bare model of transformers, spread over devices or hooked, already tuned by
             peft, or has a pooler or batch normalisation.
     """
     if isinstance(backbone, nn.Module):
         refuse_unfaithful(backbone)
         _refuse_tuned(backbone)
     require_backbone(backbone)
-    _refuse_quantised(backbone)
+    forget_declaration(backbone)
     _refuse_pooler(backbone)
     refuse_running_statistics(backbone)
 
@@ -98,51 +95,6 @@ def _refuse_tuned(backbone: nn.Module) -> None:
             f"this {type(backbone).__name__} already has a tuner of the peft package ({tuners[0]!r}), which has frozen "
             "θ_p; use the plain backbone, and attach the tuner with the method peft"
         )
-
-
-def _refuse_quantised(backbone: PreTrainedModel) -> None:
-    """Refuse quantised parameters.
-
-    What a configuration says is not enough: models that transformers has unpacked from a GGUF file still have it. If
-    all parameters are there, in floating point, it is removed, or the model could not be saved and loaded.
-    """
-    found = next(filter(None, (_quantised(name, one) for name, one in backbone.named_parameters())), None)
-    config = backbone.config
-    declared = getattr(backbone, "is_quantized", False) or getattr(config, "quantization_config", None) is not None
-    if found is None and declared:
-        found = _replaced_part(backbone)
-    if found is not None:
-        raise ModelError(
-            f"this {type(backbone).__name__} is quantised ({found}), so θ_p can take no meta-gradient; load it "
-            "unquantised"
-        )
-    if declared:
-        for holder in (backbone, config):
-            for key in ("is_quantized", "quantization_method", "hf_quantizer", "quantization_config", "_is_quantized"):
-                vars(holder).pop(key, None)
-
-
-def _quantised(name: str, parameter: Tensor) -> str | None:
-    """How a parameter is quantised; None if it is not."""
-    if not parameter.is_floating_point() or parameter.itemsize < 2:
-        return f"{name} is stored as {parameter.dtype}"
-    if is_traceable_wrapper_subclass(parameter):  # torchao's and quanto's say that they are floating point
-        return f"{name} is {type(parameter).__name__}"
-    return None
-
-
-def _replaced_part(backbone: PreTrainedModel) -> str | None:
-    """A parameter that the architecture has and this backbone has not: its values are in buffers of quantised maps."""
-    config = copy.deepcopy(backbone.config)
-    vars(config).pop("quantization_config", None)
-    try:
-        with quiet(), torch.device("meta"):
-            expected = {name: one.shape for name, one in type(backbone)(config).named_parameters()}
-    except Exception:  # code of its own, for which the configuration has to do
-        return "according to its configuration"
-    own = {name: one.shape for name, one in backbone.named_parameters()}
-    lost = [name for name, shape in expected.items() if own.get(name) != shape and "pooler" not in name]
-    return f"{lost[0]} is not among its parameters" if lost else None
 
 
 def _refuse_pooler(backbone: nn.Module) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
 from pemeta.errors import ModelError
 
@@ -26,12 +26,18 @@ def linear_sizes(linear: nn.Module) -> tuple[int, int]:
         ModelError: The module is neither; it is quantised, for example.
     """
     weight = getattr(linear, "weight", None)
-    if weight is None or weight.ndim != 2 or not weight.is_floating_point():
+    if isinstance(linear, nn.Linear) and type(linear) is not nn.Linear and not _is_matrix(weight):
+        return linear.in_features, linear.out_features  # of a quantised map, whose weight is packed in a way of its own
+    if weight is None or not _is_matrix(weight):
         raise ModelError(
             f"{type(linear).__name__} is not a plain linear map; load the backbone unquantised, in floating point"
         )
     rows, columns = weight.shape
     return (rows, columns) if transposed(linear) else (columns, rows)
+
+
+def _is_matrix(weight: Tensor | None) -> bool:
+    return weight is not None and weight.ndim == 2 and weight.is_floating_point()
 
 
 def is_added(name: str) -> bool:

@@ -127,6 +127,14 @@ class OutputMap(nn.Module):
         hidden = held.new_zeros(len(products), width)  # whose own products are not used
         return self._run(hidden, backbone, {self._product: _Give(products.unsqueeze(0))})
 
+    def changes(self, products: Tensor, width: int, backbone: nn.Module) -> bool:
+        """Whether anything follows products (N, V), as far as can be told without looking at values."""
+        given = products.unsqueeze(0)
+        before = given._version
+        hidden = next(backbone.parameters()).new_zeros(1, len(products), width)
+        found = self._run(hidden, backbone, {self._product: _Give(given)})
+        return found is not given or given._version != before
+
     def _after(self, hidden: Tensor, backbone: nn.Module) -> After:
         width = hidden.shape[-1]
         return lambda products: self.after(products.clone(), width, backbone)

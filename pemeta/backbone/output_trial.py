@@ -71,17 +71,17 @@ def try_factors(output: OutputMap, backbone: Any) -> None:
 
     A chunk of them is then enough for a part of the loss, and for its gradients.
     """
-    if not has_values(backbone) or any(one.is_meta for one in output.parameters()):
-        return
+    values = has_values(backbone) and has_values(output)
     with modes_kept(output), torch.inference_mode(False), torch.no_grad(), quiet():
         output.eval()
         try:
-            output.factored, output.plain = _tried(output, backbone)
+            output.factored, output.plain = _tried(output, backbone, values)
         except Exception:  # it looks at more than the product
-            output.factored, output.plain = False, False
+            output.factored, output.plain = not values, False
 
 
-def _tried(output: OutputMap, backbone: Any) -> tuple[bool, bool]:
+def _tried(output: OutputMap, backbone: Any, values: bool) -> tuple[bool, bool]:
+    """Whether they are, and whether nothing follows the product; without values as far as can be told."""
     held, width = next(backbone.parameters()), output_width(backbone)
     assert width is not None  # or it would not be a backbone
     numbers = torch.arange(1, ROWS * width + 1, device=held.device, dtype=torch.float32).sin().view(ROWS, width)
@@ -89,18 +89,19 @@ def _tried(output: OutputMap, backbone: Any) -> tuple[bool, bool]:
     expected = output(hidden, backbone)
     before, weight, bias, _ = output.factors(hidden, backbone)
     products = F.linear(before, weight, bias)
-    given = products.clone()
-    plain = output.after(given, width, backbone).data_ptr() == given.data_ptr() and torch.equal(given, products)
+    plain = not output.changes(products, width, backbone)
+    if not values:
+        return True, plain
     found = output.after(products.clone(), width, backbone)
     # Each number's result is to be its own, whatever its neighbours and its row are: a softmax's is not.
     every = torch.arange(products.numel(), device=products.device).view_as(products) % 2 == 0
     others = output.after(torch.where(every, products, products + 1), width, backbone)
-    own = torch.equal(others[every], found[every])
-    turned = torch.equal(output.after(products.roll(1, 0), width, backbone), found.roll(1, 0))
+    turned = output.after(products.roll(1, 0), width, backbone)
     with only_trainable(output, [name for name, _ in output.named_parameters()]), torch.enable_grad():
         alone = not output.after(products.clone(), width, backbone).requires_grad
-    same = _difference(found, expected) <= TOLERANCE.get(expected.element_size(), 0.03)
-    return same and own and turned and alone, plain
+    pairs = ((found, expected), (others[every], found[every]), (turned, found.roll(1, 0)))
+    most = TOLERANCE.get(expected.element_size(), 0.03)
+    return alone and all(_difference(one, other) <= most for one, other in pairs), plain
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:

@@ -6,12 +6,15 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pemeta.cli.verbs import UsageError
 from pemeta.errors import DataError, excerpt
+
+if TYPE_CHECKING:
+    from pemeta.deploy.serving import Server
 
 
 def predict(
@@ -67,17 +70,19 @@ def predict(
         raise UsageError("missing argument 'TEXT...', or --file FILE", ctx)
     if texts and file is not None:
         raise UsageError("give TEXT or --file, not both", ctx)
-    given: list[Any] = _lines_of(file) if file is not None else _typed(texts or [])
-    rows = file is not None and file.suffix == ".jsonl"
+    given = _lines_of(file) if file is not None else _typed(texts or [])
     server = Server.load(folder, [task or only_task(folder)], device, padding=padding)  # type: ignore[arg-type]
-    (name,) = server.tasks
-    if rows:
-        given = _rows(given, file)
-    elif server.labels_pairs(name):
-        given = _pairs(given, name)
     options: dict[str, Any] = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     if temperature:
         options |= {"do_sample": True, "temperature": temperature}
+    _answer(server, _rows(given, file) if _is_jsonl(file) else given, options, as_json)
+
+
+def _answer(server: Server, given: list[Any], options: dict[str, Any], as_json: bool) -> None:
+    """Print what the server's only task makes of each text, of a single prompt while it is made."""
+    (name,) = server.tasks
+    if server.labels_pairs(name) and all(isinstance(one, str) for one in given):
+        given = _pairs(given, name)
     if server.completes(name) and len(given) == 1 and not as_json:
         for piece in server.stream(name, given[0], **options):
             typer.echo(piece, nl=False)
@@ -85,6 +90,10 @@ def predict(
         return
     for prediction in server.predict(name, given, **options):
         typer.echo(json.dumps(prediction.to_json(), ensure_ascii=False) if as_json else str(prediction))
+
+
+def _is_jsonl(file: Path | None) -> bool:
+    return file is not None and file.suffix == ".jsonl"
 
 
 def _typed(texts: list[str]) -> list[str]:

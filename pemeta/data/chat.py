@@ -55,6 +55,7 @@ class Scripts:
         """Whether texts become turns."""
         self.given = None if template in (None, OWN) else template
         """The template that was given, in Jinja."""
+        self._before: dict[bool, str] = {}  # between the beginning of a turn, the last or another, and its content
         if template == OWN:
             self._require_template("template: chat")
 
@@ -104,7 +105,7 @@ class Scripts:
         starts = [self._begin(text, turns[:number], where) for number in own]
         ends = [*starts[1:], len(text)]
         found = [
-            (start, self._end(text, turns[: number + 1], start, end, where))
+            (start, self._end(text, turns, number, start, end, where))
             for number, start, end in zip(own, starts, ends, strict=True)
         ]
         return Script(text, tuple(found))
@@ -135,16 +136,31 @@ class Scripts:
         whole = self._render(({"role": ASSISTANT, "content": _STAND_IN},), where)
         return whole[: max(0, whole.find(_STAND_IN))]
 
-    def _end(self, text: str, turns: Sequence[Turn], start: int, limit: int, where: str) -> int:
-        """Where in the text the content of the last of some turns ends."""
-        content = str(turns[-1].get("content") or "").strip()
-        at = text.find(content, start, limit) if content else -1
-        if at >= 0:
-            return at + len(content)
-        closed = self._render(turns, where)  # of a content that the template changes, such as calls of tools
+    def _end(self, text: str, turns: Sequence[Turn], number: int, start: int, limit: int, where: str) -> int:
+        """Where in the text the content of a turn ends that begins at ``start``."""
+        raw = str(turns[number].get("content") or "")
+        last = number == len(turns) - 1
+        # What the template puts before the content, as an empty thought, may hold the same letters.
+        before = self._before.get(last, "")
+        if last not in self._before or not text.startswith(f"{before}{raw.strip()}", start):
+            before = self._before_content(text, turns, number, start, where)
+        if before is not None and raw.strip():
+            self._before[last] = before
+            at = start + len(before)
+            content = raw.rstrip() if text.startswith(raw.rstrip(), at) else raw.strip()
+            if text.startswith(content, at) and at + len(content) <= limit:
+                return at + len(content)
+        closed = self._render(turns[: number + 1], where)  # of a content that the template changes
         if not text.startswith(closed) or len(closed) > limit:
             raise DataError(f"{where}: {self._apart(text, closed)}")
         return len(closed.rstrip())
+
+    def _before_content(self, text: str, turns: Sequence[Turn], number: int, start: int, where: str) -> str | None:
+        """What stands between the beginning of a turn and its content; None if that cannot be told."""
+        other = [{**turn, "content": _STAND_IN} if i == number else turn for i, turn in enumerate(turns)]
+        shown = self._render(other, where)
+        at = shown.find(_STAND_IN)
+        return text[start:at] if at >= start and shown[:at] == text[:at] else None
 
     def _apart(self, text: str, other: str) -> str:
         """What is wrong with a template that shows the beginning of a conversation otherwise than alone."""

@@ -67,7 +67,7 @@ class EncodedMasked(TokenExamples[list[float], LanguageModelScores]):
         return language_model_scores(decoded)
 
 
-@checked(share=(0.0, 1.0), copies=1, seed=None)
+@checked(share=(0.0, 1.0), copies=(1, 1000))
 def encode_masked_language_model(
     texts: Iterable[str],
     tokenizer: PreTrainedTokenizerBase,

@@ -37,19 +37,19 @@ class Completion:
 
     @property
     def prompt_text(self) -> str:
-        """The prompt for people: a text as it is, and turns as lines with their roles."""
+        """The prompt for people, where turns are lines with their roles."""
         return self.prompt if isinstance(self.prompt, str) else "\n".join(map(_shown, self.prompt))
 
     @property
     def completion_text(self) -> str:
-        """The text that is to be generated: the completion, or the content of its last turn."""
+        """The text that is to be generated, which is the completion or the content of its last turn."""
         if isinstance(self.completion, str):
             return self.completion
         return str(self.completion[-1].get("content") or "")
 
     @property
     def turns(self) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
-        """Prompt and completion as turns: texts become one of the user and one of the assistant."""
+        """Prompt and completion as turns, where texts become one of the user and one of the assistant."""
         if isinstance(self.prompt, str) or isinstance(self.completion, str):
             prompt = {"role": "user", "content": self.prompt}
             return (prompt,), ({"role": ASSISTANT, "content": self.completion},)

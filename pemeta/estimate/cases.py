@@ -68,7 +68,8 @@ class PrimingCase:
     @property
     def examples(self) -> int:
         """Number of sentences of a task's largest batch."""
-        return max(self.algorithm.support_size, self.algorithm.examples_in_gradient)
+        outer = self.algorithm.examples_in_gradient
+        return max(self.algorithm.support_size, min(outer, self.algorithm.micro_batch_size or outer))
 
     @property
     def layout(self) -> Layout:
@@ -173,6 +174,10 @@ class TuningCase:
         """Possible changes, as keys of a configuration, and the case after each."""
         for words, shape in _lighter_shapes(self.shape):
             yield words, replace(self, shape=shape)
+        examples = self.settings.micro_batch_size or self.examples
+        if examples > 1:
+            smaller = self.settings.model_copy(update={"micro_batch_size": examples // 2})
+            yield f"micro_batch_size: {examples // 2}", replace(self, settings=smaller)
         key = "batch_size" if self.settings.max_tokens is None else "max_tokens"
         half = (self.settings.batch_size if self.settings.max_tokens is None else self.settings.max_tokens) // 2
         if half:

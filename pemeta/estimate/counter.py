@@ -55,10 +55,17 @@ class Work(Counter[Kind]):
 
 @dataclass
 class Peak:
-    """The most that was held in a phase, and the number of the operation that reached it."""
+    """The most that was held in a phase, the number of the operation that reached it, and what was held of a size.
+
+    Attributes:
+        held: bytes of all tensors.
+        at: number of the operation.
+        watched: bytes, at that time, of the tensors of a watched size.
+    """
 
     held: int = 0
     at: int = 0
+    watched: int = 0
 
 
 class CostCounter(TorchDispatchMode):
@@ -72,15 +79,21 @@ class CostCounter(TorchDispatchMode):
         held: bytes of all live tensors.
         peaks: the peak of each phase, in the order in which the phases began.
         phase: the current phase.
+        watched: bytes of the live tensors of two or more dimensions that have a watched size.
+
+    Args:
+        watch: a size, such as that of a vocabulary; None for none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watch: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.work = Work()
-        self.held = 0
+        self.held = self.watched = 0
+        self._watch = watch
         self.peaks: dict[str, Peak] = {}
         self.phase = ""
-        self._born: dict[int, tuple[int, int]] = {}  # size of each storage, and when it was made
+        # Size of each storage, when it was made, and whether it is watched.
+        self._born: dict[int, tuple[int, int, bool]] = {}
         self._clock = 0
 
     def known(self, tensors: Iterable[Tensor]) -> int:
@@ -114,7 +127,7 @@ class CostCounter(TorchDispatchMode):
     def alive_at(self, tensors: Iterable[Tensor], peak: Peak) -> int:
         """Bytes of those of the given live tensors that existed at a peak."""
         storages = {tensor.untyped_storage()._cdata for tensor in tensors}
-        return sum(size for size, born in map(self._born.__getitem__, storages) if born <= peak.at)
+        return sum(size for size, born, _ in map(self._born.__getitem__, storages) if born <= peak.at)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -145,18 +158,22 @@ class CostCounter(TorchDispatchMode):
         key = storage._cdata
         if key in self._born:
             return False
-        self._born[key] = storage.nbytes(), self._clock
+        seen = tensor.ndim > 1 and self._watch in tensor.shape
+        self._born[key] = storage.nbytes(), self._clock, seen
         self.held += storage.nbytes()
+        self.watched += storage.nbytes() * seen
         weakref.finalize(storage, self._freed, key)
         return True
 
     def _freed(self, key: int) -> None:
-        self.held -= self._born.pop(key)[0]
+        size, _, seen = self._born.pop(key)
+        self.held -= size
+        self.watched -= size * seen
 
     def _note(self) -> None:
         peak = self.peaks.setdefault(self.phase, Peak())
         if self.held > peak.held:
-            peak.held, peak.at = self.held, self._clock
+            peak.held, peak.at, peak.watched = self.held, self._clock, self.watched
 
 
 def known_value(tensor: Tensor) -> Any:

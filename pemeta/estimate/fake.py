@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from pemeta.backbone.loading import empty_backbone_of
+from pemeta.backbone.output_kinds import OutputKind
 from pemeta.backbone.packed_passes import Padding
 from pemeta.backbone.packing import ROOM, pack
 from pemeta.backbone.row_masks import Form
@@ -23,7 +24,7 @@ from pemeta.backbone.tokenizers import max_positions
 from pemeta.data.examples import Examples
 from pemeta.estimate.tokens import Layout, packs
 from pemeta.experiments.build import DTYPES
-from pemeta.heads import TokenClassification
+from pemeta.heads import CausalLM, HeadSpec, SequenceClassification, TokenClassification
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
 from pemeta.tasks.task import Task
@@ -31,6 +32,9 @@ from pemeta.typing import Batch
 
 _NO_ROOM = torch.tensor(0, device="cpu")
 """Places for a prompt, with a value, which passes ask for; fake tensors have none."""
+
+SEVEN_LABELS = TokenClassification(labels=tuple(map(str, range(7))))
+"""A head for three entity types, as WikiAnn has."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +44,21 @@ class Shape:
     Attributes:
         backbone: the backbone's configuration.
         length: number of tokens in every sentence.
-        labels: number of labels of each task.
+        head: the head of each task.
         attention: ``eager`` or ``sdpa``; None for transformers' choice.
         precision: as in a configuration.
         dtype: type of the backbone's parameters.
         checkpoint_layers: as in a configuration.
         share: share of a padded batch's positions that are tokens; the longest sentence has ``length``.
         padding: how batches run: their positions, and so time and memory, are those of rows where they are packed.
+        output: the kind of language model that the backbone is loaded as, whose output map heads may use.
         gpu: count what a GPU does otherwise than a CPU: AdamW and clipping work on all parameters in one operation,
             dropout is one operation that keeps a byte for each value, and fused attention has dropout of its own.
     """
 
     backbone: PreTrainedConfig
     length: int
-    labels: int = 7
+    head: HeadSpec = SEVEN_LABELS
     attention: str | None = None
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     checkpoint_layers: bool = False
@@ -61,6 +66,7 @@ class Shape:
     dtype: torch.dtype = torch.float32
     share: float = 1.0
     padding: Padding = "padded"
+    output: OutputKind | None = None
 
     @property
     def layout(self) -> Layout:
@@ -76,10 +82,14 @@ class Shape:
         rows = rows and packs(self.backbone, self.attention, methods)
         return replace(self, padding=padding if rows else "padded")
 
+    @property
+    def vocabulary(self) -> int | None:
+        """Size of the vocabulary that heads predict tokens of; None for those that predict something else."""
+        return getattr(self.head, "vocab_size", None)
+
     def task(self, name: str) -> Task:
         """A task with an unlimited number of sentences."""
-        labels = tuple(str(label) for label in range(self.labels))
-        return Task(name, FakeSentences(self.length, self.layout, self.dtype), TokenClassification(labels=labels))
+        return Task(name, FakeSentences(self.length, self.layout, self.dtype, self.head.name), self.head)
 
     def model(self, methods: Sequence[PEMethod], tasks: Sequence[Task]) -> PEModel:
         """A model with methods attached, the first of them fine-tuning's, and a head for each task.
@@ -91,7 +101,8 @@ class Shape:
         """
         where = type(self.backbone).__name__
         with torch.device("meta"):
-            model = PEModel(empty_backbone_of(self.backbone, where, self.attention, self.dtype), methods[0])
+            backbone = empty_backbone_of(self.backbone, where, self.attention, self.dtype, self.output)
+            model = PEModel(backbone, methods[0])
             for method in methods[1:]:
                 model.attach(method)
             for task in tasks:
@@ -109,14 +120,21 @@ class FakeSentences(Examples[Any, Any]):
         length: of the longest sentence of each batch, to which they are padded.
         layout: how batches run; padded by default.
         dtype: type of the mask of rows.
+        head: name of the head's kind.
     """
 
     kind: ClassVar[str] = TokenClassification.name
     unit: ClassVar[str] = "sentence"
     per_position: ClassVar[bool] = True
 
-    def __init__(self, length: int, layout: Layout | None = None, dtype: torch.dtype = torch.float32) -> None:
-        self._length = length
+    def __init__(
+        self,
+        length: int,
+        layout: Layout | None = None,
+        dtype: torch.dtype = torch.float32,
+        head: str = TokenClassification.name,
+    ) -> None:
+        self._length, self._head = length, head
         self._layout, self._dtype = layout or Layout(length), dtype
         self.num_truncated = 0
         self.trunk = None
@@ -135,10 +153,15 @@ class FakeSentences(Examples[Any, Any]):
         size = (len(indices), self._length)
         names = ("input_ids", "attention_mask", "labels")
         batch: Batch = {name: torch.zeros(size, dtype=torch.long) for name in names}
+        if self._head == SequenceClassification.name:
+            batch["labels"] = torch.zeros(len(indices), dtype=torch.long)
         rows = self._layout.rows(len(indices))
         if rows is None:
             return batch
-        return {**pack(batch, rows, Form(causal=False, positions=None), self._dtype), ROOM: _NO_ROOM}
+        return {
+            **pack(batch, rows, Form(causal=self._head == CausalLM.name, positions=None), self._dtype),
+            ROOM: _NO_ROOM,
+        }
 
     def has_label(self, index: int) -> bool:  # noqa: D102 - inherited
         return True

@@ -20,6 +20,8 @@ class Memory:
         activations: tensors for the backward pass (in second order also the inner loop's graph), and temporary ones.
         passing: what checkpointed layers free and make again, on a CPU: what would be held in addition without
             checkpointing. It is no part of the total, but the C library keeps much of it for the process.
+        vocabulary: the part of all this that is as large as the vocabulary, of a language model: word embeddings and
+            output matrix, their gradients and moments, and logits; None for other heads.
     """
 
     weights: int = 0
@@ -29,6 +31,7 @@ class Memory:
     kept: int = 0
     activations: int = 0
     passing: int = 0
+    vocabulary: Memory | None = None
 
     @property
     def total(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -140,19 +140,22 @@ def estimate_grid(
     if share is not None and not 0 < share <= 1:
         raise ConfigError(f"share must be above 0 and at most 1, the share of positions that are tokens; found {share}")
     of_data = share_of(config) if share is None else None
+    vocabulary = getattr(backbone.get_text_config(), "vocab_size", None) or 2
     shape = Shape(
         backbone,
         length or longest,
-        labels=1 + 2 * len(config.data.entity_types()),
+        head=config.task.planned_head(config.data, vocabulary),
         attention=config.backbone.attention,
         precision=config.precision,
         checkpoint_layers=config.checkpoint_layers,
         gpu=found.type == "cuda",
         dtype=config.backbone.torch_dtype,
         share=share or of_data or ASSUMED,
+        output=config.language_model,
     )
+    source = replace(shape, head=config.kind_of_sources.planned_head(config.data_of_sources, vocabulary))
     origin: Literal["given", "data", "assumed"] = "given" if share else "data" if of_data else "assumed"
-    estimator = _Estimator(grids, shape, found, world_size)
+    estimator = _Estimator(grids, shape, source, found, world_size)
     with numerics(config.precision == "tf32"):
         stages = tuple(estimator.stages())
     return GridEstimate(found, world_size, shape.length, length is not None, shape.share, origin, stages)
@@ -177,6 +180,7 @@ class _Estimator:
 
     grids: Sequence[GridConfig]
     shape: Shape
+    source: Shape
     device: Device
     world_size: int
     counted: dict[str, dict[Split, int]] = field(default_factory=dict)
@@ -206,7 +210,7 @@ class _Estimator:
             return None
         sources = len(grid.sources)
         tasks = primer.priming.tasks_per_batch or sources
-        return PrimingCase(self.shape, primer.method, primer.priming, -(-tasks // self.world_size), sources)
+        return PrimingCase(self.source, primer.method, primer.priming, -(-tasks // self.world_size), sources)
 
     def _priming(self, group: _Group[PrimingCase]) -> StageEstimate:
         case, step = group.case, group.case.step
@@ -282,12 +286,14 @@ class _Estimator:
     def _limited(self, grid: GridConfig, language: str, sizes: Sizes) -> dict[Split, int]:
         """Number of a language's sentences in each split, within limits."""
         limits = sizes.of_splits
-        available: Mapping[str, Any] = self._counted(grid, language) if None in limits.values() else limits
+        available: Mapping[Any, Any] = self._counted(grid, language) if None in limits.values() else limits
         return {split: min(available[split], limits[split] or available[split]) for split in SPLITS}
 
     def _counted(self, grid: GridConfig, language: str) -> dict[Split, int]:
         if language not in self.counted:
-            self.counted[language] = grid.data.sizes(language)
+            of_source = language not in grid.targets
+            kind, data = (grid.kind_of_sources, grid.data_of_sources) if of_source else (grid.task, grid.data)
+            self.counted[language] = dict(kind.sizes(data, language))
         return self.counted[language]
 
 

@@ -7,14 +7,16 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from pemeta.estimate.counter import CostCounter, Peak
 from pemeta.estimate.findings import Memory, Parameters
 from pemeta.model.pe_model import PEModel
 from pemeta.priming.algorithms import PhaseMemory
+from pemeta.training.lean_adamw import OF_PYTORCH, AdamWKind, moment_bytes
 from pemeta.training.optimizer import Optimization
 from pemeta.utils.modules import count, only_trainable, parameter_dict
-from pemeta.utils.precision import wide_dtype
+from pemeta.utils.precision import HALF, wide_dtype
 
 REST = "passes and gradients"
 """What an algorithm does outside of its listed phases."""
@@ -30,6 +32,8 @@ class StepMonitor:
         fused: whether AdamW moves all parameters in one operation, and clipping takes their norm in one.
         cloned: names of the parameters that the inner loop clones.
         phases: memory of the phases that are marked in the step; any others are listed, without a clone.
+        vocabulary: size of a language model's vocabulary, whose part is told apart; None for other models.
+        kind: of AdamW. PyTorch's is run; the moments are those of this kind.
     """
 
     def __init__(
@@ -39,10 +43,12 @@ class StepMonitor:
         fused: bool,
         cloned: Sequence[str] = (),
         phases: Mapping[str, PhaseMemory] | None = None,
+        vocabulary: int | None = None,
+        kind: AdamWKind = "adamw",
     ) -> None:
-        self.model, self.names, self.fused = model, trained, fused
+        self.model, self.names, self.fused = model, trained, fused or kind == "adamw_fused"
         self.cloned, self.phases = cloned, phases or {}
-        self.counter = CostCounter()
+        self.counter, self.vocabulary, self.kind = CostCounter(vocabulary), vocabulary, kind
         self.kept = 0
 
     def __enter__(self) -> StepMonitor:
@@ -56,6 +62,7 @@ class StepMonitor:
         self.optimization.step()
         self.optimization.zero_grad()
         self.moments = self.counter.held - self.weights
+        self.weights_of_vocabulary = self._of_vocabulary([*self.model.parameters(), *self.model.buffers()])
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -95,8 +102,41 @@ class StepMonitor:
         gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
         found = self.counter.alive_at(gradients, peak)
         inside = self._of(phase).cloned
-        cloned = parameter_dict(self.model, self.cloned).values() if inside else ()
-        clone = sum(p.numel() * wide_dtype(p.dtype).itemsize for p in cloned)
+        cloned = list(parameter_dict(self.model, self.cloned).values()) if inside else []
+        clone = _wide_bytes(cloned)
         kept = self.kept if inside else 0
         rest = peak.held - self.weights - self.moments - found - clone - kept
-        return Memory(self.weights, self.moments, found, clone, kept, rest)
+        part = self._vocabulary(peak, gradients, cloned)
+        return Memory(self.weights, self._moments(self.trained), found, clone, kept, rest, vocabulary=part)
+
+    def _vocabulary(self, peak: Peak, gradients: Sequence[Tensor], cloned: Sequence[nn.Parameter]) -> Memory | None:
+        """What of the memory at a peak is as large as the vocabulary."""
+        if self.vocabulary is None:
+            return None
+        moved = [parameter for parameter in self.trained if self._is_wide(parameter)]
+        found = self.counter.alive_at([gradient for gradient in gradients if self._is_wide(gradient)], peak)
+        clone = _wide_bytes([parameter for parameter in cloned if self._is_wide(parameter)])
+        held = self.weights_of_vocabulary + self._bytes_of_adamw(moved) + found + clone
+        rest = max(0, peak.watched - held)
+        return Memory(self.weights_of_vocabulary, self._moments(moved), found, clone, 0, rest)
+
+    def _is_wide(self, tensor: Tensor) -> bool:
+        return tensor.ndim > 1 and self.vocabulary in tensor.shape
+
+    def _of_vocabulary(self, tensors: Sequence[Tensor]) -> int:
+        return sum(tensor.nbytes for tensor in {id(one): one for one in tensors if self._is_wide(one)}.values())
+
+    def _moments(self, moved: Sequence[nn.Parameter]) -> int:
+        """Bytes on the device of the moments of some parameters, and of their float32 values."""
+        if self.kind in OF_PYTORCH:
+            return self.moments if moved is self.trained else self._bytes_of_adamw(moved)
+        stay, _ = moment_bytes(self.kind, moved)
+        return stay + 4 * sum(one.numel() for one in moved if one.dtype in HALF)
+
+    def _bytes_of_adamw(self, moved: Sequence[nn.Parameter]) -> int:
+        return sum((12 if one.dtype in HALF else 2 * one.itemsize) * one.numel() for one in moved)
+
+
+def _wide_bytes(parameters: Sequence[nn.Parameter]) -> int:
+    """Bytes of a clone's values, which are in float32 where parameters are in half precision."""
+    return sum(one.numel() * wide_dtype(one.dtype).itemsize for one in parameters)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from pemeta.backbone.layer_reuse import has_dropout
@@ -45,7 +46,10 @@ def priming_step(shape: Shape, method: PEMethod, algorithm: PrimingAlgorithm, ta
     one_batch = algorithm.with_carried_heads().model_copy(update={"tasks_per_batch": None})
     episodes = [replace(episode, seed=None) for episode in one_batch.sampler(held[:run], 0)[0]]
     cloned = algorithm.cloned(model, held[0].name)
-    monitor = StepMonitor(model, algorithm.trained(model), shape.gpu, cloned, algorithm.phases)
+    named = algorithm.trained(model)
+    monitor = StepMonitor(
+        model, named, shape.gpu, cloned, algorithm.phases, vocabulary=shape.vocabulary, kind=algorithm.optimizer
+    )
     with fake_tensors(model, shape.gpu), monitor:
         _check_reach(model, shape, algorithm.adapted_method)
         monitor.counter.begin()
@@ -79,17 +83,19 @@ def finetuning_step(shape: Shape, methods: Sequence[PEMethod], settings: FineTun
     most, layout = settings.max_tokens, shape.layout
     examples = settings.batch_size if most is None else layout.examples(most)
     trained = model.stored_names(task.name)
-    with fake_tensors(model, shape.gpu), StepMonitor(model, trained, shape.gpu) as monitor:
-        batch: Batch = task.train.batch(range(examples))
+    monitor = StepMonitor(model, trained, shape.gpu, vocabulary=shape.vocabulary, kind=settings.optimizer)
+    with fake_tensors(model, shape.gpu), monitor:
+        batches: list[Batch] = [task.train.batch(part) for part in settings.parts(np.arange(examples))]
         if keeps:
             model.eval()
             with torch.no_grad():
-                [batch] = model.reusing([batch])
+                batches = [model.reusing([batch])[0] for batch in batches]
         model.train(settings.dropout)
         monitor.counter.begin()
         with monitor.counter.within("training step"):
             scale = LossScale.suited_to(model.compute_dtype).value
-            (model.loss(batch, task.name) * scale).backward()
+            for batch in batches:
+                (model.loss(batch, task.name) * scale).backward()
         monitor.update()
         return Step(monitor.parameters(task.name), monitor.counter.take_work(), monitor.memory())
 

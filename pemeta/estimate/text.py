@@ -68,7 +68,16 @@ def _memory(estimate: GridEstimate) -> list[str]:
         sizes.append(estimate.device.needs(m, stage.copies))
         numbers = [f"{size / UNITS[unit]:,.{2 if unit == 'GiB' else 0}f}" for size in sizes]
         rows.append((_label(stage), *numbers, "yes" if stage.fits else "NO", stage.fullest))
+        if m.vocabulary is not None:
+            rows.append(_share_of_vocabulary(m.vocabulary, UNITS[unit], len(columns)))
     return aligned(rows, to_the_left=(0, len(columns) + 1))
+
+
+def _share_of_vocabulary(m: Memory, unit: int, columns: int) -> list[str]:
+    """What of a stage's memory is as large as the vocabulary: embeddings and output matrix, and logits."""
+    sizes = [m.weights, m.gradients, m.optimizer, m.clone, m.kept, m.activations]
+    texts = [f"{size / unit:,.{2 if unit == UNITS['GiB'] else 0}f}" for size in (*sizes, m.total)]
+    return ["  of the vocabulary's size", *texts[:-1], *[""] * (columns - len(texts) - 1), texts[-1], "", ""]
 
 
 def _work(estimate: GridEstimate) -> list[str]:

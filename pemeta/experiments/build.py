@@ -15,13 +15,14 @@ from transformers import PreTrainedTokenizerBase
 from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
 from pemeta.data.examples import Examples
 from pemeta.data.sentences import SPLITS, Split
+from pemeta.data.sources import DataSource
 from pemeta.data.streams import Text, joined_text
 from pemeta.experiments.backbones import Say
 from pemeta.experiments.config import GridConfig, Run
 from pemeta.experiments.setting import Sizes
 from pemeta.experiments.task_reader import TaskReader, unseen
 from pemeta.model.pe_model import PEModel
-from pemeta.tasks.kinds import Tested
+from pemeta.tasks.kinds import TaskKind, Tested
 from pemeta.tasks.task import Task
 from pemeta.utils.devices import resolve_device
 from pemeta.utils.digests import config_digest
@@ -53,6 +54,10 @@ DTYPES = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.floa
 class Builder:
     """Makes the objects that a configuration describes; data is read, encoded and digested once.
 
+    Attributes:
+        of_targets: reads the targets, and the validation tasks.
+        of_source: what reads each source.
+
     Args:
         config: configuration of the grid.
         folder: folder of the backbone, if it is pretrained here.
@@ -83,11 +88,11 @@ class Builder:
             check_tf32(self.device)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        how = (lambda: self.tokenizer, config.max_length, config.streaming)
-        self.of_targets = TaskReader(config.task, config.data, *how)
-        self.of_sources = self.of_targets
-        if (config.kind_of_sources, config.data_of_sources) != (config.task, config.data):
-            self.of_sources = TaskReader(config.kind_of_sources, config.data_of_sources, *how)
+        self._readers: list[TaskReader] = []
+        self.of_targets = self._reader(config.task, config.data)
+        self.of_source = {
+            name: self._reader(config.kind_of_source(name), config.data_of_sources) for name in config.sources
+        }
         self._text = self._text_of(config.text_tasks if tasks is None else tasks)
         self.target = cache(self._target)
         self.priming_digest = cache(self._priming_digest)
@@ -133,7 +138,7 @@ class Builder:
 
     def sources(self) -> list[Task]:
         """The source tasks."""
-        return [self.of_sources.task(name, self.config.source_sizes) for name in self.config.sources]
+        return [read.task(name, self.config.source_sizes) for name, read in self.of_source.items()]
 
     def validation_tasks(self) -> list[tuple[Task, Examples]]:
         """The tasks that priming is validated on, each with the examples that score it."""
@@ -153,7 +158,7 @@ class Builder:
     @cached_property
     def _source_digests(self) -> list[str]:
         sizes = self.config.source_sizes
-        digests = [self.of_sources.digest(name, sizes, "train") for name in self.config.sources]
+        digests = [read.digest(name, sizes, "train") for name, read in self.of_source.items()]
         text = self.config.backbone.depends_on(self._text)
         return [*digests, *([] if text is None else [text])]
 
@@ -195,15 +200,24 @@ class Builder:
         read, of_sources = self.of_targets, self.config.source_sizes
         trained_on = chain(
             read.identities(name, sizes, "train"),
-            *(self.of_sources.identities(source, of_sources, "train") for source in self.config.sources),
+            *(reader.identities(source, of_sources, "train") for source, reader in self.of_source.items()),
         )
         return unseen(read.identities(name, sizes, self.config.scored_on), trained_on)
 
     def _text_of(self, tasks: Sequence[str]) -> Text:
         """The text that a backbone is pretrained on if it is made here."""
-        if self.of_sources is self.of_targets:
-            return self.of_targets.kind.pretraining_text(self.of_targets.source, tasks)
-        sources = [task for task in tasks if task in self.config.sources]
-        others = [task for task in tasks if task not in sources]
-        parts = (self.of_sources, sources), (self.of_targets, others)
-        return joined_text([read.kind.pretraining_text(read.source, names) for read, names in parts if names])
+        readers = {task: self.of_source.get(task, self.of_targets) for task in tasks}
+        texts = []
+        for read in dict.fromkeys(readers.values()):
+            own = [task for task in tasks if readers[task] is read]
+            texts.append(read.kind.pretraining_text(read.source, own))
+        return texts[0] if len(texts) == 1 else joined_text(texts)
+
+    def _reader(self, kind: TaskKind[Any], data: DataSource) -> TaskReader:
+        """What reads tasks of a kind from a source, the same where both are."""
+        for read in self._readers:
+            if (read.kind, read.source) == (kind, data):
+                return read
+        made = TaskReader(kind, data, lambda: self.tokenizer, self.config.max_length, self.config.streaming)
+        self._readers.append(made)
+        return made

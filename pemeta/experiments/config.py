@@ -159,6 +159,9 @@ class GridConfig(GridKeys):
         for key, kind in (("task", self.task), ("source_task", self.source_task)):
             if kind is not None and key in shared:
                 shared |= _of_kind(key, kind, shared.pop(key), scored)
+        if own := shared.get("source_tasks"):
+            for name, kind in self.source_tasks.items():
+                own |= _of_kind(name, kind, own.pop(name), scored)
         return shared
 
     def run_digest(self, run: Run) -> str:

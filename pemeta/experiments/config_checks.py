@@ -52,12 +52,15 @@ def _check_lists(config: GridKeys) -> None:
 
 
 def _check_tasks(config: GridKeys) -> None:
-    of_both = {config.task.output, config.kind_of_sources.output} - {None}
-    if len(of_both) > 1:
-        raise ValueError(
-            f"source_task: no backbone is a language model of both kinds that {config.kind_of_sources.name} and "
-            f"{config.task.name} need; choose one of {', '.join(sorted(filter(None, of_both)))}"
-        )
+    for name in config.source_tasks:
+        if name not in config.sources:
+            raise ValueError(f"source_tasks: {unknown_name('source', name, config.sources)}")
+    for key, kind in config.kinds.items():
+        if kind.output not in (None, config.language_model):
+            raise ValueError(
+                f"{key}: {kind.name} needs a backbone that is a {kind.output}, and other tasks need a "
+                f"{config.language_model}; choose one of the two"
+            )
     _check_apart(config)
 
 
@@ -120,10 +123,11 @@ def _check_search(config: GridKeys, name: str, setting: Setting) -> None:
     for candidate in [values, *setting.candidates]:
         tried = setting.having(candidate)
         tried.check_head(name, config.settings)
-        if tried.finetuning.head == "primed" and config.kind_of_sources.name != config.task.name:
+        of_sources = {config.kind_of_source(source).name for source in config.sources}
+        if tried.finetuning.head == "primed" and config.task.name not in of_sources:
             raise ValueError(
-                f"settings.{name}.finetuning.head: a primed head is one for {config.kind_of_sources.name}, which the "
-                f"sources are, and the targets are {config.task.name}; set head: new"
+                f"settings.{name}.finetuning.head: a primed head is one for {' or '.join(sorted(of_sources))}, which "
+                f"the sources are, and the targets are {config.task.name}; set head: new"
             )
 
 

@@ -29,6 +29,8 @@ class GridKeys(Frozen):
         task: the kind of the tasks.
         sources: tasks to prime on.
         source_task: the kind of the sources; that of the targets where null.
+        source_tasks: kinds of single sources, by name, that are of another kind than the other sources are: such as
+            ``{wiki: masked_language_model}``, text without labels to prime on beside them, against forgetting.
         source_data: where the sources' examples are; where the targets' are where null.
         seeds: every setting is run on every target once per seed.
         max_length: tokens per example, special tokens included; where null 128, our choice, or the model's limit if
@@ -69,6 +71,7 @@ class GridKeys(Frozen):
     task: Annotated[AnyKind, Neutral("token_classification")] = TokenClassificationTasks()
     sources: tuple[Name, ...] = ()
     source_task: Annotated[AnyKind | None, Neutral(None)] = None
+    source_tasks: Annotated[dict[Name, AnyKind], Neutral({})] = Field(default_factory=dict)
     source_data: Annotated[AnyData | None, Neutral(None)] = None
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     max_length: int | None = Field(None, ge=3)
@@ -89,10 +92,15 @@ class GridKeys(Frozen):
     validation_tasks: Annotated[tuple[Name, ...], Neutral(())] = ()
     trackers: tuple[Tracker, ...] = ()
 
+    def kind_of_source(self, name: str) -> TaskKind[Any]:
+        """The kind of a source."""
+        return self.source_tasks.get(name, self.source_task or self.task)
+
     @property
-    def kind_of_sources(self) -> TaskKind[Any]:
-        """The kind of the sources."""
-        return self.source_task or self.task
+    def kinds(self) -> dict[str, TaskKind[Any]]:
+        """The kinds of all tasks, by the key that gives them."""
+        others = {f"source_tasks.{name}": kind for name, kind in self.source_tasks.items()}
+        return {"task": self.task, "source_task": self.source_task or self.task, **others}
 
     @property
     def data_of_sources(self) -> DataSource:
@@ -102,7 +110,7 @@ class GridKeys(Frozen):
     @property
     def language_model(self) -> OutputKind | None:
         """The kind of language model that the backbone is loaded as; None if no task uses its output map."""
-        return self.task.output or self.kind_of_sources.output
+        return next((kind.output for kind in self.kinds.values() if kind.output is not None), None)
 
     @property
     def text_tasks(self) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def config_schema() -> dict[str, Any]:
         if generator.families.keys() <= families.keys():
             break
         families |= generator.families
-    definitions: dict[str, Any] = dict(parts)
+    definitions: dict[str, Any] = {str(name): part for name, part in parts.items()}
     for name, family in families.items():
         definitions[name] = _family(family, {one: places[one, "validation"] for one in family.members().values()})
     whole = definitions.pop(GridConfig.__name__)
@@ -129,7 +129,8 @@ def _add_defaults(whole: dict[str, Any], definitions: dict[str, Any]) -> None:
     keys["priming"] = _or_null(
         {"$ref": f"#/$defs/{_DEFAULTS}"}, text.format("the `priming` of those settings that prime")
     )
-    for kind in TaskKind.members().values():  # which stood there before there were kinds
+    kinds: list[type[TaskKind[Any]]] = list(TaskKind.members().values())
+    for kind in kinds:  # some keys stood there before there were kinds
         keys.update({key: definitions[kind.__name__]["properties"][key] for key in kind.at_the_top})
     algorithms = [definitions[one.__name__] for one in PrimingAlgorithm.members().values()]
     definitions[_DEFAULTS] = {

@@ -37,15 +37,15 @@ def check_data(builder: Builder, runs: Sequence[Run]) -> None:
     targets = {(run.target, config.sizes_of(run.setting)): None for run in runs}
     for run in runs:  # reads the data: a wrong name is found before a backbone is pretrained
         builder.data_digest(run)
-    of_sources = [builder.of_sources.collection(name, config.source_sizes) for name in config.sources]
+    of_sources = [read.collection(name, config.source_sizes) for name, read in builder.of_source.items()]
     collections = [*of_sources, *(builder.of_targets.collection(*one) for one in targets)]
     for note in dict.fromkeys(note for one in collections for note in one.notes):
         builder.say(note)
     encoded: dict[str, tuple[TaskKind[Any], Examples]] = {}
-    kind, kind_of_sources = config.task, config.kind_of_sources
+    kind = config.task
     if algorithms:
         sources = builder.sources()
-        encoded |= {f"{task.name} train": (kind_of_sources, task.train) for task in sources}
+        encoded |= {f"{task.name} train": (config.kind_of_source(task.name), task.train) for task in sources}
         for algorithm in algorithms:
             algorithm.sampler(sources, config.seeds[0])
         validated = any(config.validates(run.setting) for run in runs)

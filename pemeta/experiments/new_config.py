@@ -92,7 +92,7 @@ def whole_configuration(reading: Reading, choices: Choices, file: str) -> Iterat
     method = choices.method or usual_method(reading)
     output = choices.output or usual_output(file)
     yield from _metrics(reading)
-    yield from _task(reading)
+    yield from _whole_task(reading, choices.backbone)
     yield ""
     yield "# Where the examples are."
     yield from _data(reading.settings)
@@ -174,10 +174,33 @@ def _task(reading: Reading) -> Iterator[str]:
         yield f"task: {yaml_of(task_setting(reading.look))}"
 
 
+def _whole_task(reading: Reading, backbone: str | None) -> Iterator[str]:
+    """The kind of task, with the head that transformers' own class has too."""
+    look = reading.look
+    if not isinstance(look, RowLook) or look.kind != "sequence_classification":
+        yield from _task(reading)
+        return
+    given = task_setting(look)
+    named = {"name": given} if isinstance(given, str) else given
+    head = {"pooling": "last", "bias": False} if _is_causal(backbone) else {"pooling": "first"}
+    yield from comment("The head reads one token, as that of transformers' own class, so that it can be exported.")
+    yield f"task: {yaml_of({**named, **head})}"
+
+
+def _is_causal(backbone: str | None) -> bool:
+    """Whether a folder holds a causal language model; what is on a hub is taken for an encoder."""
+    try:
+        config = json.loads((Path(backbone or "") / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    named = config.get("architectures") if isinstance(config, dict) else None
+    return any(str(name).endswith("ForCausalLM") for name in named or ())
+
+
 def _metrics(reading: Reading) -> Iterator[str]:
     """What the tasks are scored by."""
     look = reading.look
-    kind = TaskKind.parse(task_setting(look) if isinstance(look, RowLook) else look.kind)
+    kind: TaskKind[Any] = TaskKind.parse(task_setting(look) if isinstance(look, RowLook) else look.kind)
     first, *others = (metric.label for metric in kind.scored_by)
     also = f"; the report also has {' and '.join(others)}" if others else ""
     yield from comment(f"The kind of the tasks. Epochs and settings are compared by {first}{also}.")
@@ -250,7 +273,7 @@ def _training(reading: Reading, choices: Choices, sources: Sequence[str]) -> Ite
     fewest = min(reading.tasks[name] for name in sources)
     share = 1.0 - 0.1 * len([split for split in reading.sets[0].held_out if split not in reading.again])
     size = max(1, min(SET, int(share * fewest) // 2))
-    priming = {"outer_steps": 50 if tiny else 1000, "support_size": size, "query_size": size}
+    priming: dict[str, Any] = {"outer_steps": 50 if tiny else 1000, "support_size": size, "query_size": size}
     if tiny:
         priming["outer_lr"] = 1e-3
     yield f"priming: {yaml_of(priming)}"

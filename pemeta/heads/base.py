@@ -53,6 +53,13 @@ class Head(nn.Module, ABC):
         logits = self(hidden, batch, backbone)
         return self.loss(logits.float() if casts_itself(hidden) else wide(logits), batch)
 
+    def labelled(self, batch: Batch) -> float | None:
+        """The number of labels, or the sum of their weights, that :meth:`loss` of a batch on the CPU is the mean over.
+
+        None, the default, if the head does not say; its batches then cannot be split into parts that are weighed by it.
+        """
+        return None
+
     @abstractmethod
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """The prediction for each example: a tensor with first dimension B."""
@@ -108,6 +115,11 @@ def labels_of(batch: Batch) -> Tensor:
     if "labels" not in batch:
         raise DataError(f"a loss needs labels; found a batch of {', '.join(batch) or 'nothing'}; add batch['labels']")
     return batch["labels"]
+
+
+def number_labelled(labels: Tensor) -> float:
+    """Number of labels other than -100."""
+    return float((labels != IGNORE_INDEX).sum())
 
 
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -88,33 +88,54 @@ def summed_cross_entropy(
     """
     if labels.dtype != torch.long:
         raise RuntimeError(f"labels are of {labels.dtype}")  # int32 would do here, but not in cross_entropy
-    return _Loss.apply(hidden, weight, bias, labels, after)  # type: ignore[no-any-return, no-untyped-call]
+    graph = torch.is_grad_enabled() and not weight.requires_grad and (hidden.requires_grad or bias.requires_grad)
+    total: Tensor = _Loss.apply(hidden, weight, bias, labels, after, graph and after is None)[0]  # type: ignore[no-untyped-call]
+    return total
 
 
 class _Loss(torch.autograd.Function):
-    """The loss."""
+    """The loss; and the gradients of hidden states and bias where they are made at once, else two empty tensors."""
 
     @staticmethod
-    def forward(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, after: After | None) -> Tensor:
+    def forward(
+        hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, after: After | None, at_once: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         total = wide(hidden.new_zeros(()))
+        of_hidden = torch.empty_like(hidden) if at_once else hidden.new_empty(0)
+        of_bias = torch.zeros_like(wide(bias)) if at_once else bias.new_empty(0)
+        done = 0
         with _exactly_these_types(hidden):
             for rows, own in _chunks(hidden, labels, len(bias)):
                 logits = _logits(rows, weight, bias, after)
                 total -= logits.gather(1, own.unsqueeze(1)).sum()
                 highest = logits.amax(1, keepdim=True)
-                total += logits.sub_(highest).exp_().sum(1).log_().add_(highest.squeeze(1)).sum()
+                sums = logits.sub_(highest).exp_().sum(1, keepdim=True)
+                total += sums.log().add_(highest).sum()
+                if at_once:
+                    logits.div_(sums)[torch.arange(len(rows), device=rows.device), own] -= 1
+                    of_bias += logits.sum(0)
+                    torch.mm(logits.to(hidden.dtype), weight, out=of_hidden[done : done + len(rows)])
+                    done += len(rows)
                 del logits
-        return total
+        return total, of_hidden, of_bias.to(bias.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:4])
-        ctx.after = inputs[4]
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.after, ctx.at_once = inputs[4:]
+        ctx.save_for_backward(*inputs[:4], *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        given = gradient, *ctx.saved_tensors, ctx.needs_input_grad[:3], ctx.after
-        return (*_Gradient.apply(*given), None, None)  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, gradient: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * 6
+        *given, of_hidden, of_bias = ctx.saved_tensors
+        hidden, weight, bias = ctx.needs_input_grad[:3]
+        if not ctx.at_once or torch.is_grad_enabled():  # what was made at once is a constant
+            found = _Gradient.apply(gradient, *given, (hidden, weight, bias), ctx.after)  # type: ignore[no-untyped-call]
+            return (*found, None, None, None)
+        return gradient * of_hidden if hidden else None, None, gradient * of_bias if bias else None, None, None, None
 
 
 class _Gradient(torch.autograd.Function):

@@ -21,6 +21,7 @@ from pemeta.heads.base import (
     mean_over_labels,
     new_dropout,
     new_linear,
+    number_labelled,
 )
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.neutral import Neutral
@@ -149,6 +150,16 @@ class SequenceClassificationHead(Head):
         total = (weights[labels.clamp(min=0)] * counts).sum()
         # Of no label there is no mean, and the sum is 0.
         return mean * counts.sum().clamp(min=1) / torch.where(total > 0, total, torch.ones_like(total))
+
+    def labelled(self, batch: Batch) -> float:
+        """Number of labels other than -100, or the sum of their classes' weights; of numbers, how many there are."""
+        labels = labels_of(batch)
+        if self.problem != "single_label":
+            return float(labels.numel())
+        if self.class_weights is None:
+            return number_labelled(labels)
+        weights = self.class_weights.cpu()
+        return float((weights[labels.clamp(min=0)] * (labels != IGNORE_INDEX)).sum())
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """Label indices (B,) from logits (B, C); 1 or 0 for each label (B, C); or the numbers (B, C) themselves."""

@@ -7,7 +7,16 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from pemeta.heads.base import Head, HeadSpec, Labels, labels_of, mean_cross_entropy, new_dropout, new_linear
+from pemeta.heads.base import (
+    Head,
+    HeadSpec,
+    Labels,
+    labels_of,
+    mean_cross_entropy,
+    new_dropout,
+    new_linear,
+    number_labelled,
+)
 from pemeta.typing import Batch
 
 
@@ -38,6 +47,10 @@ class TokenClassificationHead(Head):
             DataError: There is no label to learn from, or a label is not one of the head's.
         """
         return mean_cross_entropy(logits, labels_of(batch))
+
+    def labelled(self, batch: Batch) -> float:
+        """Number of labels other than -100."""
+        return number_labelled(labels_of(batch))
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """Label indices (B, T) from logits (B, T, C)."""

@@ -13,7 +13,7 @@ from pemeta.backbone.language_models import output_of
 from pemeta.backbone.output_kinds import OutputKind
 from pemeta.backbone.output_map import Factors
 from pemeta.errors import ModelError
-from pemeta.heads.base import Head, has_labels, labels_of, mean_cross_entropy, mean_over_labels
+from pemeta.heads.base import Head, has_labels, labels_of, mean_cross_entropy, mean_over_labels, number_labelled
 from pemeta.heads.labelled import fits, labelled_places, summed_cross_entropy
 from pemeta.typing import IGNORE_INDEX, Batch
 from pemeta.utils.modules import calls_only
@@ -49,6 +49,10 @@ class VocabularyHead(Head):
         """
         labels = labels_of(batch)
         return mean_cross_entropy(logits[:, : logits.shape[1] - self.shift], labels[:, self.shift :])
+
+    def labelled(self, batch: Batch) -> float:
+        """Number of labelled tokens that something predicts."""
+        return number_labelled(labels_of(batch)[:, self.shift :])
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
         """Natural log-probability (B, T) of each labelled token, 0 elsewhere, from logits (B, T, V)."""

@@ -104,6 +104,8 @@ def _is_plain(linear: nn.Linear, child: str, x: object) -> bool:
     if type(x) is not Tensor or x.ndim < 2 or not x.numel() or not torch.is_grad_enabled():
         return False
     given = [value for value in linear._parameters.values() if value is not None]
+    if any(type(value) not in (Tensor, nn.Parameter) for value in given):
+        return False  # quantised weights have products of their own
     if any(value.requires_grad or value.dtype != x.dtype or value.device != x.device for value in given):
         return False
     if x.dtype is not torch.float64 and (
@@ -179,7 +181,8 @@ class _Merged(torch.autograd.Function):
         scaling: float,
     ) -> tuple[Tensor, Tensor]:
         out = _product(_rows(x, one), one.transpose(-2, -1), bias)
-        return out.view(*x.shape[:-1], out.shape[-1]), x.view_as(x)
+        # Not a view, as a linear map's output is none: a backbone may divide queries in place.
+        return torch.ops.aten._unsafe_view(out, (*x.shape[:-1], out.shape[-1])), x.view_as(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

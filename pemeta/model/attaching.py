@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from pemeta.backbone.layer_reuse import separable
+from pemeta.backbone.quantised import refuse_quantised
 from pemeta.errors import ModelError, reason, shortened
 from pemeta.methods.base import PEMethod
 from pemeta.model.attach_trial import AttachTrial
@@ -24,6 +25,7 @@ def attach_whole(method: PEMethod, backbone: nn.Module, seed: int) -> None:
     try:
         with seeded(seed, "theta_a", method.name):
             method.attach(backbone)
+        refuse_quantised(backbone, method.theta_a(backbone), f"{method.name} adapts", "load the backbone unquantised")
         trial.check()
         if not method.output_only:  # now, since in the middle of a run other threads may use the backbone
             separable(backbone, method.first_layer(backbone))

@@ -12,6 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
 
+from pemeta.backbone.output_kinds import CLASSES
 from pemeta.methods.base import PEMethod
 
 MATTER = ("license", "license_name", "license_link", "language", "datasets", "metrics", "tags", "base_model")
@@ -29,7 +30,13 @@ LANGUAGES = (
 """Codes of ISO 639-1, which the hub takes for languages."""
 
 
-def model_card(backbone: PreTrainedModel, methods: Sequence[PEMethod], num_added: int, facts: Mapping[str, Any]) -> str:
+def model_card(
+    backbone: PreTrainedModel,
+    methods: Sequence[PEMethod],
+    num_added: int,
+    facts: Mapping[str, Any],
+    whole: PreTrainedModel | None = None,
+) -> str:
     """The text of a model card.
 
     Args:
@@ -38,14 +45,16 @@ def model_card(backbone: PreTrainedModel, methods: Sequence[PEMethod], num_added
         num_added: number of parameters in ``theta_a.safetensors``.
         facts: how the model was made, shown as a table; keys of the front matter (``license``, ``language``,
             ``metrics`` ...) go there.
+        whole: the language model that is saved with the backbone, if one is.
     """
-    base = base_model(backbone)
-    own = sum(p.numel() for p in backbone.parameters()) - num_added
+    base, saved = base_model(backbone), backbone if whole is None else whole
+    what = "backbone" if whole is None else "language model"
+    own = sum(p.numel() for p in saved.parameters()) - (num_added if whole is None else 0)
     first, *others = methods
     also = f"; also attached: {', '.join(f'`{method.name}`' for method in others)}" if others else ""
     origin = f" initialised from `{base}`" if base else ""
     summary = (
-        f"A backbone{origin} with {own:,} parameters of its own and {num_added:,} that PE methods added, saved by "
+        f"A {what}{origin} with {own:,} parameters of its own and {num_added:,} that PE methods added, saved by "
         f"pemeta. Fine-tuning method: `{first!r}`{also}.\n"
     )
     notes = (
@@ -53,16 +62,16 @@ def model_card(backbone: PreTrainedModel, methods: Sequence[PEMethod], num_added
         "has one folder for each fine-tuned task.\n"
     )
     matter = yaml.safe_dump(_front_matter(backbone, methods, facts), sort_keys=False, allow_unicode=True)
-    module, auto = _loading_class(backbone)
+    module, auto = _loading_class(saved)
     parts = [
         f"---\n{matter}---\n",
-        f"# {type(backbone).__name__} for fine-tuning with `{first.name}`\n",
+        f"# {type(saved).__name__} for fine-tuning with `{first.name}`\n",
         summary,
         *_how_it_was_made(facts),
         "## Load it\n",
         "With pemeta, ready for fine-tuning, with the saved θ_p and θ_a:\n",
         '```python\nfrom pemeta import PEModel\n\nmodel = PEModel.from_pretrained("PATH")\n```\n',
-        "With transformers alone, as a backbone without the methods' parameters:\n",
+        f"With transformers alone, as a {what} without the methods' parameters:\n",
         f'```python\nfrom {module} import {auto}\n\nbackbone = {auto}.from_pretrained("PATH")\n```\n',
         notes,
     ]
@@ -120,7 +129,13 @@ def _card_of_base(backbone: PreTrainedModel) -> dict[str, Any]:
 def _loading_class(backbone: PreTrainedModel) -> tuple[str, str]:
     """Module and name of the class that loads a backbone in transformers."""
     kind = type(backbone)
-    for auto, mapping in (("AutoModel", MODEL_MAPPING), ("AutoModelForTextEncoding", MODEL_FOR_TEXT_ENCODING_MAPPING)):
+    known_by: dict[str, Any] = {
+        "AutoModel": MODEL_MAPPING,
+        "AutoModelForTextEncoding": MODEL_FOR_TEXT_ENCODING_MAPPING,
+        "AutoModelForCausalLM": CLASSES["causal_lm"],
+        "AutoModelForMaskedLM": CLASSES["masked_lm"],
+    }
+    for auto, mapping in known_by.items():
         known: Any = mapping.get(type(backbone.config), ())
         if kind in (known if isinstance(known, tuple) else (known,)):
             return "transformers", auto

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,14 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pemeta.backbone.loading import load_backbone
 from pemeta.backbone.output_kinds import OutputKind
+from pemeta.backbone.quantised import refuse_writing
 from pemeta.backbone.tokenizers import check_tokenizer, tokenizer_digest
 from pemeta.errors import ModelError, OutputError
 from pemeta.methods.base import PEMethod
+from pemeta.model.digests import theta_p_digest as theta_p_digest
+from pemeta.model.digests import values_digest
 from pemeta.model.dtypes import BUFFERS, added_buffers, restore_buffers, restore_dtypes, unusual_dtypes, write_buffers
 from pemeta.model.manifest import (
     FORMAT,
@@ -90,9 +91,10 @@ def save_model(
     """Write a model's folder completely or not at all; tasks of this θ_p and unrelated files in it are kept.
 
     Raises:
-        ModelError: the tokenizer is not the one that the model's data was encoded with.
+        ModelError: the tokenizer is not the one that the model's data was encoded with, or the backbone is quantised.
         OutputError: the folder holds something else, or tasks of another θ_p or method, or it cannot be written.
     """
+    refuse_writing(model)
     if tokenizer is not None:
         check_tokenizer("this model", model.tokenizer_digest, tokenizer_digest(tokenizer))
     manifest = describe_model(model, facts=facts)
@@ -150,7 +152,8 @@ def write_model(
         manifest = manifest.model_copy(update={"theta_a_digest": file_digest(folder / THETA_A)})
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     others = [method for method in model.attached if method != model.method]
-    card = model_card(model.backbone, [model.method, *others], sum(map(torch.numel, added.values())), manifest.facts)
+    num_added, whole = sum(map(torch.numel, added.values())), None if saved is plain else saved
+    card = model_card(model.backbone, [model.method, *others], num_added, manifest.facts, whole)
     write_text(folder / "README.md", card)
 
 
@@ -273,30 +276,6 @@ def _load_added(model: Network, path: str | Path, manifest: Manifest, keep: bool
         parameter = model.backbone.get_parameter(name)
         parameter.data = parameter.data.to(value.dtype)
     model.load_state({f"backbone.{name}": value for name, value in found.items()})
-
-
-def theta_p_digest(model: Network) -> str:
-    """Digest of θ_p as it was saved, even if it has been loaded in another dtype since."""
-    return model.saved_digest(values_digest(model))
-
-
-def values_digest(model: Network) -> str:
-    """Twelve hexadecimal digits that change with every name and value in θ_p.
-
-    16-bit values are widened to 32 bits first, so that the digest does not depend on which of the two is loaded.
-    """
-    names = set(model.partition().theta_p)
-    sha = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        if name in names:
-            sha.update(name.encode())
-            sha.update(_wide(parameter).flatten().view(torch.uint8).numpy().data)
-    return sha.hexdigest()[:12]
-
-
-def _wide(parameter: nn.Parameter) -> torch.Tensor:
-    value = parameter.detach().cpu().contiguous()
-    return value.float() if value.is_floating_point() and value.element_size() < 4 else value
 
 
 def check_replaceable(folder: Path, mark: str, what: str) -> None:

@@ -13,6 +13,7 @@ from pemeta.backbone.checks import check_backbone, check_batch
 from pemeta.backbone.given import output_width
 from pemeta.backbone.language_models import carry, taken_apart
 from pemeta.backbone.layer_reuse import TRANSFORMED, is_compiled
+from pemeta.backbone.quantised import without_quantised
 from pemeta.errors import ModelError, excerpt, unknown_name
 from pemeta.heads import Head, HeadSpec
 from pemeta.heads.making import head_maker, made_head, require_task_name
@@ -291,8 +292,8 @@ class Network(BackboneForward):
 
     @checked()
     def state(self, names: tuple[str, ...] | None = None) -> State:
-        """Copies of the named parameters (by default all) on the CPU."""
-        parameters = dict(self.named_parameters()) if names is None else parameter_dict(self, names)
+        """Copies of the named parameters on the CPU: by default of all but quantised ones, which nothing changes."""
+        parameters = without_quantised(dict(self.named_parameters()) if names is None else parameter_dict(self, names))
         return {name: parameter.detach().to("cpu", copy=True) for name, parameter in parameters.items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -25,7 +25,8 @@ class PEModel(Network):
     Args:
         backbone: a model of transformers without a head, and without a pooler if possible; or a whole language model,
             ``...ForCausalLM`` or ``...ForMaskedLM``, which is taken apart. It is changed in place, and has this one
-            model. If it had one that no longer exists, that one's methods are detached.
+            model. If it had one that no longer exists, that one's methods are detached. It may be quantised: θ_p is
+            then left as it is, by priming with ``primes: [theta_a]`` and by fine-tuning.
         method: the method that fine-tuning uses; it is attached to the backbone.
         seed: seed of the method's new parameters.
 
@@ -40,7 +41,7 @@ class PEModel(Network):
 
     Raises:
         ModelError: the method cannot be attached to this backbone, or the backbone is the one of another model, is no
-            bare model of transformers, has a pooler, is quantised, is spread over devices, or already has a tuner of
+            bare model of transformers, has a pooler, is spread over devices, or already has a tuner of
             the peft package.
     """
 

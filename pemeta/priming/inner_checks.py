@@ -100,6 +100,21 @@ def read_losses(inner: Sequence[InnerLosses], outer: Sequence[Tensor | float]) -
     return [task.checked(list(islice(found, len(task.measured)))) for task in inner], list(found)
 
 
+def adapted(values: dict[str, Tensor], task: str | None) -> dict[str, Tensor]:
+    """The values that an inner step adapts.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if not values:
+        whose = "the heads have" if task is None else f"the head of task {task!r} has"
+        raise ConfigError(
+            f"the inner loop adapts nothing, because its method leaves θ_a empty and {whose} no parameters; choose a "
+            "method with a θ_a, or a head with parameters (output='own' of a language model's)"
+        )
+    return values
+
+
 def check_used(
     used: Collection[str], theta_a: Sequence[str], heads: Sequence[str], one_task: bool, module: nn.Module
 ) -> None:

@@ -69,6 +69,7 @@ class PrimingJob(Job):
             algorithm.warmup_steps,
             algorithm.max_grad_norm,
             LossScale.suited_to(model.compute_dtype),
+            kind=algorithm.optimizer,
         )
         self._moved = set(map(id, self.optimization.parameters))
         self._reach_checked = False

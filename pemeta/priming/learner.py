@@ -20,7 +20,7 @@ from pemeta.model.given import require_module
 from pemeta.model.partition import Partition
 from pemeta.model.pe_model import PEModel
 from pemeta.priming._learn2learn import clone_parameters
-from pemeta.priming.inner_checks import InnerLosses, check_loss, check_rate, check_used, finite, needs_math
+from pemeta.priming.inner_checks import InnerLosses, adapted, check_loss, check_rate, check_used, finite, needs_math
 from pemeta.priming.inner_rules.base import InnerRule, Moments
 from pemeta.priming.inner_rules.sgd import SGD
 from pemeta.priming.layout import facts
@@ -288,7 +288,7 @@ class PrimingLearner(SharingLearner):
         super().verify()
 
     def _step(self, loss: Tensor) -> None:
-        owned = self.adapted_parameters()
+        owned = adapted(self.adapted_parameters(), self.task)
         with torch.inference_mode(False), torch.enable_grad():
             scaled = loss if self.loss_scale == 1 else loss * self.loss_scale
             gradients: tuple[Tensor | None, ...] = torch.autograd.grad(

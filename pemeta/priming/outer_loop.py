@@ -10,6 +10,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from typing_extensions import Unpack
 
+from pemeta.backbone.quantised import refuse_quantised
 from pemeta.data.examples import Examples
 from pemeta.errors import ConfigError, ModelError
 from pemeta.model.given import require_model
@@ -124,7 +125,7 @@ def _movable(model: PEModel, algorithm: PrimingAlgorithm) -> tuple[str, ...]:
 
     Raises:
         ConfigError: ``primes`` lists what the model does not have, or nothing that ``interpolate`` has an effect on.
-        ModelError: One is frozen, and would silently be moved.
+        ModelError: One is frozen, and would silently be moved; or quantised.
     """
     names = algorithm.trained(model)
     if algorithm.interpolate < 1 and not set(names).intersection(model.partition().theta_p):
@@ -132,6 +133,9 @@ def _movable(model: PEModel, algorithm: PrimingAlgorithm) -> tuple[str, ...]:
             f"interpolate: {algorithm.interpolate} is between values of θ_p, but priming moves nothing of θ_p; remove "
             "interpolate, or let primes list a part of θ_p"
         )
+    refuse_quantised(
+        model, names, "priming moves", "set primes: [theta_a], and what else of θ_p is in floating point by name"
+    )
     frozen = [name for name, one in parameter_dict(model, names).items() if not one.requires_grad]
     if frozen:
         more = f" and {len(frozen) - 3} more" if len(frozen) > 3 else ""

@@ -72,8 +72,8 @@ class Record(Frozen):
     the kind of task compares; None if there are none."""
     num_unseen: int
     outcomes: dict[str, Numbers]
-    """What the main metric needs to know of each test example, by column: it can be computed again on any sample of
-    them. A column ``gold`` is what the data says, whatever was predicted."""
+    """What the main metric needs to know of each test example, by column, so that it can be computed again on any
+    sample of them. A column ``gold`` is what the data says, whatever was predicted."""
     unseen: Counts
     """Indices of the test examples that ``score_unseen`` is computed on."""
     test_digest: str | None = None

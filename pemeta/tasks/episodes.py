@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 import torch
@@ -85,6 +86,12 @@ class Episode:
     def both(self) -> Batch:
         """The support and the query set as one batch, as tensors of first dimension B."""
         return self._batch(0, len(self))
+
+    def parts(self, sentences: Literal["query", "both"], size: int | None) -> list[Batch]:
+        """The query set, or both sets, in batches of at most ``size`` examples; in one if that is None."""
+        start = len(self.support_indices) if sentences == "query" else 0
+        stop, size = len(self), size or max(1, len(self))
+        return [self._batch(at, min(at + size, stop)) for at in range(start, stop, size)]
 
     def _batch(self, start: int, stop: int) -> Batch:
         """Some of the support and query examples, in that order, as tensors of first dimension B."""

@@ -57,17 +57,16 @@ class Checkpoint:
             OutputError: the file cannot be written; the state before is there.
         """
         begun = time.monotonic()
-        found = optimization.optimizer.state_dict()
         whole: State = {f"value.{name}": value for name, value in tensors.items()}
-        for index, state in found["state"].items():
-            whole.update({f"optimizer.{index}.{key}": value.detach().cpu() for key, value in state.items()})
+        for index, state in optimization.optimizer.moments().items():
+            whole.update({f"optimizer.{index}.{key}": value for key, value in state.items()})
         masters = optimization.optimizer.master_values()
         whole.update({f"master.{place}": value.cpu() for place, value in masters.items()})
         whole.update({f"random.{kind}": value for kind, value in generator_states(self.device).items()})
         beside = {
             "identity": self.identity,
             "about": about,
-            "groups": found["param_groups"],
+            "groups": optimization.groups(),
             "schedule": optimization.scheduler.state_dict(),
             "loss_scale": [optimization.scale.value, optimization.scale.good_steps],
         }

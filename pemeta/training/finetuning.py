@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import TypeAdapter
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from pemeta.backbone.layer_reuse import has_dropout
@@ -32,11 +32,12 @@ from pemeta.training.head_start import give_head
 from pemeta.training.hidden_state_cache import HiddenStateCache
 from pemeta.training.job import Gradient, Job
 from pemeta.training.loop import Loop, LoopOptions, check_options
+from pemeta.training.micro_batches import Part, parts_of
 from pemeta.training.optimizer import LossScale, Optimization, check_finite
 from pemeta.training.reach import check_theta_a, without_gradient
 from pemeta.typing import Batch, State
 from pemeta.utils.ahead import Ahead
-from pemeta.utils.devices import pinned
+from pemeta.utils.devices import in_double, pinned, read_numbers
 from pemeta.utils.modules import modes_kept, only_trainable, state_digest
 from pemeta.utils.numerics import precision_of
 from pemeta.utils.seeding import seeded
@@ -184,6 +185,7 @@ class FineTuningJob(Job):
             settings.warmup_steps,
             settings.max_grad_norm,
             LossScale.suited_to(model.compute_dtype),
+            kind=settings.optimizer,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -228,29 +230,34 @@ class FineTuningJob(Job):
             self._epoch = epoch
             self.model.train(self.finetuning.dropout)
         indices, made = self._batches.take(number)
-        batch = self.model.placed(made)
-        if any(self.task.train.has_label(int(i)) for i in indices):
-            loss = self.model.loss(batch, self.task.name)
-        else:  # by chance, only sentences of which no word has a token
-            loss = self.model(batch, self.task.name).sum() * 0.0
-        scaled = loss * self.optimization.scale.value
-        scaled.backward()  # before the value is asked for: a device would be waited for twice
+        labelled = any(self.task.train.has_label(int(i)) for i in indices)
+        losses = [self._part(part, labelled) for part in parts_of(self.model.head(self.task.name), made)]
         if not self._reach_checked:
             check_theta_a(self.model, self._theta_a, without_gradient(self.model, self._theta_a))
             self._reach_checked = True
-        value = loss.item()
+        value = losses[0].item() if len(losses) == 1 else sum(read_numbers(losses))
         check_finite(value, "the loss", f"lower lr (now {self.finetuning.lr})")
         return Gradient({"train": value}, len(indices), sum(self.task.train.length(int(i)) for i in indices))
+
+    def _part(self, part: Part, labelled: bool) -> Tensor:
+        """Add the gradient of a part of a batch, and return its share of the loss, unread."""
+        batch = self.model.placed(part.batch)
+        # By chance, a batch may have only sentences of which no word has a token.
+        loss = self.model.loss(batch, self.task.name) if labelled else self.model(batch, self.task.name).sum() * 0.0
+        # Before the value is asked for: a device would be waited for twice.
+        (loss * (part.share * self.optimization.scale.value)).backward()
+        return loss.detach() if part.share == 1 else in_double(loss.detach()) * part.share
 
     def _epoch_of(self, number: int) -> int:
         """The epoch of a step, both counted from 0."""
         return bisect.bisect_right(self.ends, number)
 
-    def _batch(self, number: int) -> tuple[np.ndarray, Batch]:
-        """The examples of a step, and their batch."""
+    def _batch(self, number: int) -> tuple[np.ndarray, list[Batch]]:
+        """The examples of a step, and their batch, in the parts that run at once."""
         epoch = self._epoch_of(number)
         indices = self._order(epoch)[number - (self.ends[epoch - 1] if epoch else 0)]
-        return indices, pinned(self.task.train.batch(indices), self.model.device)
+        parts = self.finetuning.parts(indices)
+        return indices, [pinned(self.task.train.batch(part), self.model.device) for part in parts]
 
     def taken(self, gradient: Gradient) -> None:
         """Add the loss to its epoch's."""

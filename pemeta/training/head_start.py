@@ -15,12 +15,19 @@ def give_head(model: PEModel, task: Task, start: Literal["new", "primed"], seed:
     """Give a task its head for fine-tuning, in place of one of the same name.
 
     Raises:
-        ConfigError: ``start`` is ``primed``, and the model has no head, or several, that it could mean.
+        ConfigError: ``start`` is ``primed``, and the model has no head, or several, that it could mean; or fine-tuning
+            would change nothing.
     """
     primed = _primed_values(model, task) if start == "primed" else State()
     model.add_head(task.name, task.make_head, seed)
     prefix = model.head_prefix(task.name)
     model.load_state({f"{prefix}.{name}": value for name, value in primed.items()})
+    if not model.stored_names(task.name):
+        raise ConfigError(
+            f"fine-tuning changes nothing, because {model.method.name} leaves θ_a empty and the head of task "
+            f"{task.name!r} has no parameters; choose a method with a θ_a, or a head with parameters (output='own' of "
+            "a language model's)"
+        )
 
 
 def _primed_values(model: PEModel, task: Task) -> State:

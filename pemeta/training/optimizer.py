@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_linear_schedule_with_warmup
 
 from pemeta.errors import ConfigError, NotFiniteError
-from pemeta.training.master_values import MasterAdamW
+from pemeta.training.lean_adamw import OF_PYTORCH, AdamWKind, lean_adamw
+from pemeta.training.master_values import MasterAdamW, MasterValues
 from pemeta.typing import State
 
 NotFinite: TypeAlias = Literal["stop", "skip"]
@@ -73,6 +74,10 @@ class Optimization:
         max_grad_norm: the gradient is scaled down to this norm where it is larger; None leaves it.
         scale: of the losses that the gradients are of; none by default.
         fused: take the norm, and move all parameters, in one operation each; by default on CUDA only.
+        kind: of AdamW: PyTorch's, or one whose moments take less of the device's memory.
+
+    Raises:
+        ConfigError: that kind cannot be used here.
     """
 
     def __init__(
@@ -85,12 +90,13 @@ class Optimization:
         max_grad_norm: float | None = None,
         scale: LossScale | None = None,
         fused: bool | None = None,
+        kind: AdamWKind = "adamw",
     ) -> None:
         self.parameters = list(parameters)
         self.max_grad_norm = max_grad_norm
         self.scale = scale or LossScale()
         self._fused = fused
-        self.optimizer = MasterAdamW(self.parameters, lr, weight_decay, fused)
+        self.optimizer = _made(kind, self.parameters, lr, weight_decay, fused)
         self.scheduler: LRScheduler = get_linear_schedule_with_warmup(self.optimizer, warmup_steps, steps)
 
     def zero_grad(self) -> None:
@@ -98,17 +104,16 @@ class Optimization:
         self.optimizer.zero_grad(set_to_none=True)
 
     def load_moments(self, moments: Mapping[int, State], groups: Any) -> None:
-        """Put back AdamW's state of each parameter, by its place, and its groups.
+        """Put back what the optimiser keeps of each parameter, by its place, and its groups.
 
         Raises:
-            ValueError: the state is of other parameters; PyTorch alone would take it and fail in a later step.
+            ValueError: the state is of other parameters.
         """
-        for index, state in moments.items():
-            shapes = {key: value.shape for key, value in state.items()}
-            shape = self.parameters[index].shape if index < len(self.parameters) else None
-            if shapes != {"step": torch.Size(), "exp_avg": shape, "exp_avg_sq": shape}:
-                raise ValueError(f"the optimiser's state of parameter {index} does not fit")
         self.optimizer.load_moments(moments, groups)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimiser's groups, for a checkpoint: rates, and the places of their parameters."""
+        return list(self.optimizer.state_dict()["param_groups"])
 
     @property
     def learning_rate(self) -> float:
@@ -133,6 +138,14 @@ class Optimization:
         self.scheduler.step()
         self.scale.succeeded()
         return norm
+
+
+def _made(
+    kind: AdamWKind, parameters: list[nn.Parameter], lr: float, weight_decay: float, fused: bool | None
+) -> MasterValues:
+    if kind in OF_PYTORCH:
+        return MasterAdamW(parameters, lr, weight_decay, True if kind == "adamw_fused" else fused)
+    return lean_adamw(kind, parameters, lr, weight_decay)
 
 
 def check_finite(value: float, what: str, remedy: str) -> None:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from pemeta.errors import ModelError
 
@@ -75,8 +76,18 @@ def state_digest(module: nn.Module) -> str:
     sha = hashlib.sha256()
     for name, parameter in module.named_parameters():
         sha.update(name.encode())
-        sha.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        for value in plain_tensors(parameter):
+            sha.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()[:12]
+
+
+def plain_tensors(parameter: Tensor) -> Iterator[Tensor]:
+    """The plain tensors that hold a parameter's values: itself, or those within it."""
+    if not is_traceable_wrapper_subclass(parameter):
+        yield parameter.detach()
+        return
+    for name in parameter.__tensor_flatten__()[0]:
+        yield from plain_tensors(getattr(parameter, name))
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from architectures import backbone
 from tiny_models import ADAPTER, TASKS, data, tiny, with_heads
 from torch import nn
-from torch.testing._internal.two_tensor import TwoTensor
 from transformers import BertConfig, BertModel
 
 from pemeta import (
@@ -41,45 +40,7 @@ def one_process():
     dist.destroy_process_group()
 
 
-# Quantised backbones
-
-
-def test_parameters_that_are_integers_are_refused():
-    model = backbone("bert")
-    layer = model.encoder.layer[0].output.dense
-    layer.weight = nn.Parameter(torch.zeros(layer.weight.shape, dtype=torch.int8), requires_grad=False)
-    with pytest.raises(ModelError, match=r"quantised \(encoder\.layer\.0\.output\.dense\.weight is stored as torch"):
-        PEModel(model, ADAPTER)
-    assert not [name for name, _ in model.named_parameters() if "pemeta" in name]  # nothing was attached
-
-
-class Packed(nn.Module):
-    """A linear map with its values in a buffer, as GPTQ's and AWQ's."""
-
-    def __init__(self, linear):
-        super().__init__()
-        self.bias = linear.bias
-        self.register_buffer("qweight", torch.zeros(linear.weight.shape, dtype=torch.int32))
-
-
-def test_a_backbone_with_values_in_buffers_is_refused():
-    model = backbone("bert")
-    model.encoder.layer[0].output.dense = Packed(model.encoder.layer[0].output.dense)
-    model.config.quantization_config = {"quant_method": "gptq", "bits": 4}
-    with pytest.raises(
-        ModelError, match=r"quantised \(encoder\.layer\.0\.output\.dense\.weight is not among its parameters\), so θ_p"
-    ):
-        PEModel(model, ADAPTER)
-
-
-def test_parameters_that_only_say_that_they_are_floating_point_are_refused():
-    """Those of torchao and quanto hold other tensors."""
-    model = backbone("bert")
-    layer = model.encoder.layer[0].output.dense
-    layer.weight = nn.Parameter(TwoTensor(layer.weight.detach(), layer.weight.detach()))
-    assert layer.weight.is_floating_point()
-    with pytest.raises(ModelError, match=r"quantised \(encoder\.layer\.0\.output\.dense\.weight is TwoTensor\)"):
-        PEModel(model, ADAPTER)
+# Quantised backbones are in test_quantised.py
 
 
 @pytest.mark.parametrize("where", ["model", "config", "both"])

@@ -6,7 +6,19 @@ from tiny_models import tiny
 from tiny_tasks import VOCABULARY, tiny_gpt2
 from transformers import GemmaConfig, GemmaModel, LlamaConfig, LlamaModel, MistralConfig, MistralModel
 
-from pemeta import Adapter, EncodedBlocks, Full, LoRA, PEModel, Prefix, Prompt, Task, evaluate
+from pemeta import (
+    Adapter,
+    EncodedBlocks,
+    Full,
+    LoRA,
+    MetaPriming,
+    PEModel,
+    Prefix,
+    Prompt,
+    Task,
+    evaluate,
+    prime,
+)
 from pemeta.backbone.documents import DOCUMENTS, document_facts
 from pemeta.backbone.packing import is_packed
 from pemeta.errors import DataError, ModelError
@@ -115,6 +127,22 @@ def test_joined_batches_and_reused_hidden_states_stay_the_same(method):
         results.append(sum(model.loss(batch, "text").item() for batch in held))
         plain = sum(model.loss(batch, "text").item() for batch in batches)
         assert results[-1] == pytest.approx(plain, abs=1e-9)
+
+
+@pytest.mark.parametrize("method", [LoRA(rank=2), Adapter(bottleneck=4)], ids=lambda method: method.name)
+def test_priming_is_the_same_in_rows_of_one_document_and_of_several(method):
+    sizes = ((3, 5, 2), (8,), (4, 4), (2, 2, 2, 2), (6, 3), (5,))
+    found = []
+    for padding in ("padded", "packed"):
+        model = tiny_gpt2(method, dropout=0.0)
+        tasks = [Task.causal_lm(name, blocks(seed, sizes), output="tied") for seed, name in enumerate("ab")]
+        settings = MetaPriming(outer_steps=2, inner_steps=2, support_size=3, query_size=3, padding=padding)
+        history = prime(model, tasks, settings)
+        assert history.packed == (padding == "packed")
+        found.append((history.losses, {name: value.detach().clone() for name, value in model.named_parameters()}))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-9)
+    for name, value in found[0][1].items():
+        assert torch.allclose(value, found[1][1][name], atol=1e-9), name
 
 
 def test_refusals():

@@ -290,7 +290,7 @@ def test_an_unknown_key_lists_all_keys(refused, run_config):
     keys = refused("validate", run_config, "finetunin.epochs=3")
     assert "finetunin: unknown key 'finetunin'; did you mean 'finetuning'? Known: backbone, " in keys
     known = set(keys.rpartition("Known: ")[2].split(", "))
-    assert known == {*GridConfig.model_fields, "priming", "finetuning"}
+    assert known == {*GridConfig.model_fields, "priming", "finetuning", "scoring"}
     assert "did you mean 'priming'" in refused("validate", run_config, "primin.outer_lr=1")
 
 

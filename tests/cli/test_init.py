@@ -29,9 +29,13 @@ TOPICS = [{"text": row["text"], "labels": [row["label"], "thing"][: 1 + i % 2]} 
 TEXTS = [{"text": row["text"]} for row in ORDERS]
 WORDS = [{"tokens": row["text"].split(), "ner_tags": ["O", "O", "B-PER", "O"]} for row in ORDERS]
 KINDS: Mapping[str, tuple[Sequence[Mapping[str, Any]], str, str]] = {
-    "classes": (ORDERS, "task: sequence_classification", "accuracy"),
-    "several labels": (TOPICS, "task: {name: sequence_classification, problem: multi_label}", "micro F1"),
-    "numbers": (SCORES, "task: {name: sequence_classification, problem: regression}", "Pearson"),
+    "classes": (ORDERS, "task: {name: sequence_classification, pooling: first}", "accuracy"),
+    "several labels": (
+        TOPICS,
+        "task: {name: sequence_classification, problem: multi_label, pooling: first}",
+        "micro F1",
+    ),
+    "numbers": (SCORES, "task: {name: sequence_classification, problem: regression, pooling: first}", "Pearson"),
     "completions": (SUMS, "task: completion", "exact match"),
     "chats": (CHATS, "task: completion", "exact match"),
     "texts": (TEXTS, "task: language_model", "loss"),
@@ -101,6 +105,15 @@ def test_several_tasks_are_primed_on_and_fine_tuned_on(pemeta: Callable[..., Any
     found = yaml.safe_load(Path("c.yaml").read_text())
     assert (found["sources"], found["targets"]) == (["work"], ["bank", "home", "travel"])
     assert (found["backbone"], found["output"]) == ({"name": "pretrained", "path": "some/model"}, "x")
+
+
+def test_a_decoder_classifies_by_its_last_token(pemeta: Callable[..., Any]) -> None:
+    written(Path("mine.jsonl"), ORDERS)
+    Path("lm").mkdir()
+    Path("lm/config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    assert pemeta("init", "mine.jsonl", "--model", "lm").code == 0
+    task = yaml.safe_load(Path("grid.yaml").read_text())["task"]
+    assert task == {"name": "sequence_classification", "pooling": "last", "bias": False}
 
 
 def test_a_column_of_tasks_makes_each_of_its_values_one(pemeta: Callable[..., Any]) -> None:

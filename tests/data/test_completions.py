@@ -145,6 +145,22 @@ def test_templates_of_families(template, expected, prompt):
     assert only.input_ids[0].tolist() == encoded.input_ids[0].tolist()
 
 
+@pytest.mark.parametrize("template", [CHATML, THINKING, GEMMA, PLAIN], ids=["chatml", "thinking", "gemma", "plain"])
+@pytest.mark.parametrize("content", ["in", "<", "think", "end", "assistant", "a: ", " 4\n", ">"])
+def test_contents_that_are_also_in_the_template(template, content):
+    """Whatever the content, what is learned is what the template shows after its generation prompt."""
+    tokenizer = byte_tokenizer(template, bos=template is GEMMA)
+    turns = [USER, {"role": "assistant", "content": content}] * 2
+    rows = [{"messages": [USER, ANSWER, *MORE]}, {"messages": turns}]
+    for given_rows in (rows, rows[1:]):  # after others, and first
+        encoded = encode_completions(given_rows, tokenizer)
+        end = {GEMMA: "<end_of_turn>", PLAIN: "</s>"}.get(template, "<|im_end|>")
+        shown = content.strip() if template is GEMMA else content.rstrip() if template is PLAIN else content
+        thought = "<think>\n\n</think>\n\n" if template is THINKING else ""
+        expected = [shown if template is PLAIN else f"{shown}{end}", f"{thought}{shown}{end}"]
+        assert learned(encoded, tokenizer, len(given_rows) - 1) == expected
+
+
 def test_texts_are_wrapped_in_a_template_where_it_is_asked_for():
     tokenizer = byte_tokenizer(CHATML)
     rows = [{"prompt": "2 + 2?", "completion": "It is 4."}]

@@ -8,9 +8,8 @@ from pathlib import Path
 PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "first-look.md").read_text(encoding="utf-8")
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
-    return found
+def block(language: str, number: int = 0) -> str:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)[number]
 
 
 def test_the_output_is_what_the_command_prints(tmp_path, monkeypatch, pemeta):
@@ -26,3 +25,10 @@ def test_the_refusal_is_what_the_command_says(tmp_path, monkeypatch, refused):
     monkeypatch.chdir(tmp_path)
     Path("predicted.txt").write_text("Tuva B-PER O\nlo O B-LOC\n\nx O O\n")
     assert f"pemeta: error: {refused('data', 'predicted.txt')}\n" in PAGE
+
+
+def test_what_is_said_of_texts_is_what_the_command_prints(tmp_path, monkeypatch, pemeta):
+    monkeypatch.chdir(tmp_path)
+    Path("orders.jsonl").write_text(block("json"))
+    shown = pemeta("data", "orders.jsonl")
+    assert (shown.code, shown.err, shown.out) == (0, "", block("text", 1))

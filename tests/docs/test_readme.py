@@ -84,4 +84,4 @@ def test_it_and_the_index_of_the_documentation_agree_on_what_is_supported() -> N
         assert readme == docs
     numbers = ("ten", "eleven", "twelve", "thirteen", "fourteen")
     assert f"with {numbers[len(PEMethod.members()) - 10]} PE methods" in " ".join(TEXT.split())
-    assert set(HeadSpec.members()) == {"token_classification", "sequence_classification", "causal_lm"}
+    assert set(HeadSpec.members()) == {"token_classification", "sequence_classification", "causal_lm", "masked_lm"}

@@ -61,6 +61,9 @@ def tiny_cases() -> list[Case]:
     cases += [replace(SMALL, order="plain"), *(replace(SMALL, tasks=3, batch_tasks=both) for both in (False, True))]
     cases += [replace(SMALL, method=method, tasks=3, batch_tasks=True) for method in ("lora", "bitfit")]
     cases += [replace(SMALL, sentences=8, packed=True), replace(lora, sentences=8, order="finetuning", packed=True)]
+    lm = replace(lora, shape="tiny LM")
+    cases += [lm, replace(lm, sentences=12, micro=3), replace(lm, order="finetuning", sentences=8, micro=2)]
+    cases += [replace(lm, method="full", order="plain"), replace(lm, sentences=32, length=64)]
     return cases
 
 

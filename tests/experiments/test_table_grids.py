@@ -60,7 +60,7 @@ def test_a_run_on_tables_has_the_results_of_the_same_sentences_in_token_files(pe
         outcome = pemeta("run", config)
         assert outcome.code == 0, outcome.err
         found[name] = record(tmp_path / name)
-    same = ("data_digest", "validation_curve", "correct", "predicted", "gold", "unseen", "num_train")
+    same = ("data_digest", "test_digest", "validation_curve", "outcomes", "unseen", "num_train")
     for one in found.values():
         assert {key: one[key] for key in same} == {key: found["conll"][key] for key in same}
     assert len({one["digest"] for one in found.values()}) == 4  # of four configurations

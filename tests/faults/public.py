@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 import pandas as pd
 import torch
 from tiny_models import LABELS, TASKS, data, tiny, with_heads
-from tiny_tasks import blocks, texts
+from tiny_tasks import blocks, hidden, texts
 from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerBase
 from typing_extensions import Unpack, get_type_hints
 
@@ -128,6 +128,7 @@ simple("Task", name="en", train=data(0), make_head=TASKS[0].make_head)
 simple("Task.token_classification", name="en", train=data(0))
 simple("Task.sequence_classification", name="en", train=texts(0))
 simple("Task.causal_lm", name="en", train=blocks(0))
+simple("Task.masked_lm", name="en", train=hidden(0))
 simple("Episode", task=TASKS[0], support_indices=(0, 1), query_indices=(2, 3))
 simple("EpisodeSampler", tasks=TASKS, support_size=2, query_size=2)
 simple("Encoded", **{name: getattr(data(0, 2), name) for name in inspect.signature(pemeta.Encoded).parameters})
@@ -135,6 +136,7 @@ simple(
     "EncodedTexts", **{name: getattr(texts(0, 2), name) for name in inspect.signature(pemeta.EncodedTexts).parameters}
 )
 simple("EncodedBlocks", vocab_size=30, input_ids=blocks(0, 2).input_ids, pad_id=0)
+simple("EncodedMasked", vocab_size=30, input_ids=hidden(0, 2).input_ids, labels=hidden(0, 2).labels, pad_id=0)
 simple("Partition", theta_p=("a",), theta_a=("b",), theta_h=("c",))
 simple("CausalLM", vocab_size=30)
 simple("MaskedLM", vocab_size=30)
@@ -259,6 +261,11 @@ def _(stage: Stage) -> Call:
 @base("encode_language_model")
 def _(stage: Stage) -> Call:
     return pemeta.encode_language_model, {"texts": ["Anna met Otto near Rome"], "tokenizer": stage.tokenizer}
+
+
+@base("encode_masked_language_model")
+def _(stage: Stage) -> Call:
+    return pemeta.encode_masked_language_model, {"texts": ["Anna met Otto"], "tokenizer": stage.tokenizer, "seed": 1}
 
 
 @base("PEModel")

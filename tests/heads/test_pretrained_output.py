@@ -1,4 +1,4 @@
-"""Pretrained output: logits, loss and gradients are those of transformers' own language model, and so are meta-gradients."""
+"""Pretrained output: logits, loss, gradients and meta-gradients are those of transformers' own language model."""
 
 import copy
 from types import SimpleNamespace
@@ -76,9 +76,10 @@ def test_so_they_are_for_masked_language_models(monkeypatch, name):
         close(loss, expected.loss)
         loss.backward()
         found = {theirs(model, name): p.grad for name, p in model.named_parameters() if p.grad is not None}
-        assert set(found) == set(gradients)
-        for name, gradient in gradients.items():
-            close(found[name] / largest, gradient / largest)
+        alias = dict(reference.named_parameters(remove_duplicate=False))  # XLM-R's head comes first
+        assert {id(alias[name]) for name in found} == {id(alias[name]) for name in gradients}
+        for name, gradient in found.items():
+            close(gradient / largest, alias[name].grad / largest)
 
 
 def test_a_new_masked_head_is_that_of_bert():
@@ -144,9 +145,7 @@ def test_a_class_that_computes_more_than_its_last_hidden_states_is_refused(monke
         return found
 
     monkeypatch.setattr(type(whole), "forward", forward)
-    with pytest.raises(
-        ModelError, match=r"the logits of LlamaForCausalLM are other ones than those of its part behind"
-    ):
+    with pytest.raises(ModelError, match=r"the logits of LlamaForCausalLM are other ones than those of its part"):
         PEModel(whole, HeadOnly())
     monkeypatch.setattr(type(whole), "forward", inner)
     monkeypatch.setattr(type(whole), "get_output_embeddings", lambda self: None)
@@ -154,20 +153,22 @@ def test_a_class_that_computes_more_than_its_last_hidden_states_is_refused(monke
         PEModel(whole, HeadOnly())
 
 
-def test_logits_that_are_no_product_are_computed_whole(monkeypatch):
+@pytest.mark.parametrize("more", [lambda z: z + z.flip(-1), lambda z: z * z.log_softmax(-1)], ids=["flip", "softmax"])
+def test_logits_that_are_no_function_of_single_products_are_computed_whole(monkeypatch, more):
     """A map over all logits follows here, of which no chunk's derivative is known; positions are still few."""
     whole = causal("llama", False)
     inner = type(whole).forward
 
     def forward(self, **rest):
         found = inner(self, **rest)
-        found.logits = found.logits + found.logits.flip(-1)
+        found.logits = more(found.logits)
         return found
 
     monkeypatch.setattr(type(whole), "forward", forward)
     monkeypatch.setattr(labelled, "CHUNK", 3 * V)
     given = batch(labelled=2)
-    expected = whole(**given).loss
+    logits = whole(**given).logits[:, :-1].flatten(0, 1)
+    expected = F.cross_entropy(logits, given["labels"][:, 1:].flatten(), ignore_index=-100)
     model = model_of(whole)
     assert not model.output.factored
     close(model.loss(given, "text"), expected)
@@ -194,23 +195,24 @@ def test_lower_precision_is_that_of_transformers(monkeypatch, name, chunk):
     assert model.get_parameter("output.lm_head.weight").grad.dtype == torch.bfloat16
 
 
-def next_token_loss(reference, values, data):
+def loss_of(reference, values, data, shift=1):
     """In float64, where transformers' own loss is in float32."""
     logits = functional_call(reference, values, kwargs={k: v for k, v in data.items() if k != "labels"}).logits
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1), data["labels"][:, 1:].flatten(), ignore_index=-100)
+    logits = logits[:, : logits.shape[1] - shift].flatten(0, 1)
+    return F.cross_entropy(logits, data["labels"][:, shift:].flatten(), ignore_index=-100)
 
 
-def unrolled(reference, adapted, episodes, algorithm):
+def unrolled(reference, adapted, episodes, algorithm, shift=1):
     """Outer gradients by an inner loop on transformers' own model, by names of its parameters."""
     start = {name: p.detach().clone().requires_grad_() for name, p in reference.named_parameters()}
     total = 0.0
     for episode in episodes:
         values = dict(start)
         for _ in range(algorithm.inner_steps):
-            loss = next_token_loss(reference, values, episode.support)
+            loss = loss_of(reference, values, episode.support, shift)
             found = torch.autograd.grad(loss, [values[n] for n in adapted], create_graph=not algorithm.first_order)
             values |= {n: values[n] - algorithm.inner_lr * g for n, g in zip(adapted, found, strict=True)}
-        total = total + next_token_loss(reference, values, episode.query)
+        total = total + loss_of(reference, values, episode.query, shift)
     return dict(zip(start, torch.autograd.grad(total, list(start.values()), allow_unused=True), strict=True))
 
 
@@ -228,9 +230,7 @@ META = [
 @pytest.mark.parametrize("chunks", [False, True], ids=["whole", "chunks"])
 @pytest.mark.parametrize("order", ["first", "second"])
 @pytest.mark.parametrize(("name", "tied", "method"), META)
-def test_meta_gradients_are_those_of_an_unroll_on_transformers_own_model(
-    monkeypatch, name, tied, method, order, chunks
-):
+def test_meta_gradients_are_those_of_an_unroll_on_the_whole_model(monkeypatch, name, tied, method, order, chunks):
     """Tied: through the embedding and the output matrix; with Full, both are in θ_a, and adapted."""
     if chunks:
         monkeypatch.setattr(labelled, "CHUNK", 3 * V)
@@ -253,7 +253,10 @@ def test_meta_gradients_are_those_of_an_unroll_on_transformers_own_model(
     )
     adapted = [theirs(model, name) for name in model.partition().theta_a]
     assert ("lm_head.weight" in adapted) == (method == "full" and not tied)
-    expected = unrolled(reference, adapted, drawn, algorithm)
+    compare(model, algorithm, drawn, unrolled(reference, adapted, drawn, algorithm))
+
+
+def compare(model, algorithm, drawn, expected):
     with only_trainable(model, algorithm.trained(model)) as trained:
         job = PrimingJob(model, None, algorithm, 0, trained.values(), None, Processes())
         job.meta_gradient(drawn, 0)
@@ -264,5 +267,47 @@ def test_meta_gradients_are_those_of_an_unroll_on_transformers_own_model(
     assert wrong < 1e-6 * max(1.0, largest)  # norms of Llama's kind are computed in float32
 
 
+@pytest.mark.parametrize("chunks", [False, True], ids=["whole", "chunks"])
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_so_they_are_for_a_masked_language_model(monkeypatch, order, chunks):
+    if chunks:
+        monkeypatch.setattr(labelled, "CHUNK", 3 * V)
+    whole = masked("bert", torch.float64)
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter.mul_(0.3)
+    reference = copy.deepcopy(whole)
+    model = PEModel(whole, BitFit()).eval()
+    model.add_head("en", MaskedLM())
+    drawn = [Made(SimpleNamespace(name="en"), (batch(0, labelled=3),), batch(7, labelled=2))]
+    algorithm = MetaPriming(inner_steps=2, inner_lr=0.05, first_order=order == "first", outer_dropout=False)
+    adapted = [theirs(model, name) for name in model.partition().theta_a]
+    compare(model, algorithm, drawn, unrolled(reference, adapted, drawn, algorithm, shift=0))
+
+
 def test_every_promised_model_is_here():
     assert set(CAUSAL) >= {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "granite", "cohere", "phi3"}
+
+
+def test_checkpointed_layers_change_nothing():
+    """Layers run again in the backward pass, with the values that the pass had, also where the output is in θ_a."""
+    found = []
+    for checkpoint in (False, True):
+        model = model_of(causal("gemma2", True, torch.float64), Full(), "en", "es")
+        model.checkpoint_layers(checkpoint)
+        drawn = [Made(SimpleNamespace(name="en"), (batch(0),), batch(7))]
+        settings = {"inner_steps": 2, "inner_lr": 0.02, "first_order": False, "outer_dropout": False}
+        algorithm = MetaPriming(primes=("theta_a",), **settings)
+        with only_trainable(model, algorithm.trained(model)) as trained:
+            PrimingJob(model, None, algorithm, 0, trained.values(), None, Processes()).meta_gradient(drawn, 0)
+            found.append({name: parameter.grad for name, parameter in trained.items()})
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, msg=name)
+
+
+@pytest.mark.parametrize(("name", "plain"), [("llama", True), ("gemma2", False), ("cohere", False), ("gpt2", True)])
+def test_what_follows_the_product_is_known_without_values(name, plain):
+    """As in an estimate, whose memory depends on it."""
+    model = PEModel(causal(name, False).to("meta"), HeadOnly())
+    assert (model.output.factored, model.output.plain) == (True, plain)
+    assert PEModel(causal(name, False), HeadOnly()).output.plain == plain

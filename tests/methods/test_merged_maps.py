@@ -138,3 +138,33 @@ def test_an_input_that_was_changed_in_place_is_another_one():
     expected = gradient()
     with merged_maps.merged_maps(outer, "pair"):
         assert torch.equal(gradient(), expected)
+
+
+def test_what_a_map_gives_may_be_changed_in_place():
+    torch.manual_seed(0)
+    part = nn.Module()
+    part.query = nn.Linear(3, 4).double().requires_grad_(False)
+    part.query.add_module("pair", LowRank(3, 4, 2, 0.5, 0.0).double())
+    torch.nn.init.normal_(part.query.pair.up.weight)
+
+    def hook(*_):
+        return None
+
+    hook.child = "pair"  # as that of a method, which adds what the pair gives
+    part.query.register_forward_hook(hook)
+    outer = nn.Sequential(part)
+    x = torch.randn(8, 5, 3, dtype=torch.float64, requires_grad=True)
+
+    def gradients():
+        out = part.query(x)
+        if not merged_maps.includes(out, part.query.pair):
+            out = out + part.query.pair(x)
+        out /= 2
+        own = list(part.query.pair.parameters())
+        return torch.autograd.grad(out.square().sum(), [x, *own])
+
+    expected = gradients()
+    with merged_maps.merged_maps(outer, "pair"):
+        assert merged_maps.includes(part.query(x), part.query.pair)
+        for one, other in zip(gradients(), expected, strict=True):
+            torch.testing.assert_close(one, other)

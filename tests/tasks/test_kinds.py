@@ -28,7 +28,11 @@ from pemeta.training.evaluation import predict
 from pemeta.utils.hub import quiet
 
 MULTI = 2
-each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+LONG = {"several-labels", "regression", "choice", "masked_language_model"}
+each_kind = pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, id=name, marks=[pytest.mark.long] * (name in LONG)) for name, kind in KINDS.items()],
+)
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +143,7 @@ def test_a_score_is_that_of_the_predictions_against_the_file(name, grid_of):
     executor = Executor(GridConfig.model_validate(raw), say=lambda line: None, progress=False)
     record = executor.finetune(executor.config.runs[0])
     model = executor.start("plain", 0)[0]
-    test = executor.builder.target("cc", executor.config.target_sizes).test
+    test = executor.builder.target("cc", executor.config.target_sizes).tested.examples
     rows = [json.loads(line) for line in (Path(raw["data"]["path"]) / "test.jsonl").read_text().splitlines()]
     column = next(key for key in ("tags", "labels", "label") if key in rows[0])
     gold = [row[column] for row in rows if row["task"] == "cc"]
@@ -160,14 +164,15 @@ def outer_losses(output: Path) -> list[float]:
     return [one["outer"] for one in json.loads((primed / "priming.json").read_text())["history"]["losses"]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("source", "target"),
     [
-        ("sequence_classification", "token_classification"),
         ("masked_language_model", "sequence_classification"),
-        pytest.param("token_classification", "regression", marks=pytest.mark.long),
-        pytest.param("language_model", "completion", marks=pytest.mark.long),
-        pytest.param("completion", "sequence_classification", marks=pytest.mark.long),
+        ("sequence_classification", "token_classification"),
+        ("token_classification", "regression"),
+        ("language_model", "completion"),
+        ("completion", "sequence_classification"),
     ],
 )
 def test_sources_may_be_of_another_kind_in_another_place(source, target, grid_of, tmp_path):
@@ -185,6 +190,18 @@ def test_sources_may_be_of_another_kind_in_another_place(source, target, grid_of
     assert mixed["plain"].score == alike["plain"].score  # what is fine-tuned without priming knows no source
     assert outer_losses(Path(raw["output"])) != outer_losses(tmp_path / "alike")
     assert mixed["plain"].data_digest != alike["plain"].data_digest  # test examples may be unseen by other sources
+
+
+def test_one_source_may_be_text_without_labels(grid_of):
+    rows = grid_of(KINDS["sequence_classification"])
+    text = {"source_tasks": {"bb": "masked_language_model"}, "source_data": rows["data"]}
+    raw = {**rows, **text, "max_length": 12}
+    builder = Executor(GridConfig.model_validate(raw), say=lambda line: None).builder
+    assert [task.train.kind for task in builder.sources()] == ["sequence_classification", "masked_lm"]
+    found = records(raw)
+    assert found["primed"].config["source_tasks"] == {"bb": {"name": "masked_language_model", "share": 0.15, "seed": 0}}
+    with pytest.raises(ConfigError, match="source_tasks: unknown source 'b'; did you mean"):
+        GridConfig(**{**raw, "source_tasks": {"b": "masked_language_model"}})
 
 
 def test_a_search_takes_the_lowest_value_where_a_lower_one_is_better(grid_of):
@@ -229,14 +246,14 @@ def test_answers_may_be_exchanged_among_training_examples_alone(name, grid_of):
     config = GridConfig.model_validate({**raw, "source_task": control})
     builder = Executor(config).builder
     usual = builder.of_targets.collection("aa", config.source_sizes)
-    other = builder.of_sources.collection("aa", config.source_sizes)
+    other = builder.of_source["aa"].collection("aa", config.source_sizes)
     assert usual.splits["test"] == other.splits["test"]
     kind = config.task
     pairs = list(zip(usual.splits["train"], other.splits["train"], strict=True))
     assert [kind.identity(one) for one, _ in pairs] == [kind.identity(two) for _, two in pairs]
     assert Counter(kind.class_of(one) for one, _ in pairs) == Counter(kind.class_of(two) for _, two in pairs)
     assert any(kind.class_of(one) != kind.class_of(two) for one, two in pairs)
-    assert builder.of_sources.digest("aa", config.source_sizes, "train") != builder.of_targets.digest(
+    assert builder.of_source["aa"].digest("aa", config.source_sizes, "train") != builder.of_targets.digest(
         "aa", config.source_sizes, "train"
     )
 
@@ -261,7 +278,10 @@ def test_one_priming_may_be_fine_tuned_with_several_seeds(grid_of):
 
 def test_kinds_that_need_two_backbones_are_refused(grid_of):
     raw = {**grid_of(KINDS["completion"]), "source_task": "masked_language_model"}
-    with pytest.raises(ConfigError, match="choose one of causal_lm, masked_lm"):
+    with pytest.raises(
+        ConfigError,
+        match="source_task: masked_language_model needs a backbone that is a masked_lm, and",
+    ):
         GridConfig(**raw)
 
 

@@ -25,6 +25,7 @@ from pemeta import (
     LoRA,
     MetaPriming,
     PrimingLearner,
+    SequenceClassification,
     SyntheticWorld,
     TinyTransformer,
 )
@@ -50,7 +51,7 @@ BRIEF = MetaPriming(outer_steps=1, inner_steps=1, support_size=2, query_size=2)
         (lambda: TinyTransformer(width=3), "TinyTransformer: unknown argument 'width'; Known: batch_size, dropout"),
         (lambda: Adam(beta=0.9), "Adam: unknown argument 'beta'; did you mean 'beta"),
         (lambda: CausalLM(vocabsize=3), "CausalLM: unknown argument 'vocabsize'; did you mean 'vocab_size'?"),
-        (lambda: CausalLM(), "CausalLM: vocab_size: this argument is required"),
+        (lambda: SequenceClassification(), "SequenceClassification: labels: this argument is required"),
         (lambda: Adapter(bottleneck=0), "Adapter: bottleneck: input should be greater than 0; found 0"),
         (
             lambda: Adapter(bottleneck=True),

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.optim import Optimizer
 from typing_extensions import Self
 
 from pemeta.backbone.packed_passes import Padding
 from pemeta.methods.base import PEMethod
 from pemeta.model.pe_model import PEModel
+from pemeta.priming.algorithms.outer_step import FIRST as FIRST
+from pemeta.priming.algorithms.outer_step import OuterStep as OuterStep
+from pemeta.priming.algorithms.outer_step import PhaseMemory as PhaseMemory
+from pemeta.priming.algorithms.outer_step import StepLosses as StepLosses
+from pemeta.priming.algorithms.outer_step import mean as mean
+from pemeta.priming.algorithms.outer_step import own_generators as own_generators
+from pemeta.priming.algorithms.outer_step import seed_passes as seed_passes
+from pemeta.priming.algorithms.outer_step import total as total
 from pemeta.priming.algorithms.presets import PRESETS
 from pemeta.priming.algorithms.primes import BACKBONE, Primes, primed_names
 from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
 from pemeta.training.finetuning_settings import FineTuning
+from pemeta.training.lean_adamw import AdamWKind
+from pemeta.training.micro_batches import Part, parts_of
 from pemeta.training.optimizer import check_finite
-from pemeta.utils.devices import read_numbers
+from pemeta.utils.devices import in_double, read_numbers
 from pemeta.utils.modules import parameter_dict
 from pemeta.utils.neutral import Neutral
 from pemeta.utils.registry import Named
-from pemeta.utils.seeding import derive_seed, generators_kept, seed_generators
 
 _BRIEF = {
     "epochs": 3,
@@ -40,56 +46,12 @@ _BRIEF = {
     "bucket_by_length": False,
     "max_tokens": None,
     "padding": "padded",
+    "micro_batch_size": None,
+    "optimizer": "adamw",
     "early_stopping": None,
     "head": "new",
 }
 """The neutral settings of validation's fine-tuning; without validation none of them has an effect."""
-
-
-@dataclass(frozen=True)
-class StepLosses:
-    """Mean losses over the tasks of one outer step.
-
-    Attributes:
-        inner: loss on the support sets at each inner step, before that step's update.
-        outer: loss whose gradient is the outer gradient.
-    """
-
-    inner: tuple[float, ...]
-    outer: float
-
-
-@dataclass(frozen=True)
-class OuterStep:
-    """What an algorithm is told about the outer step whose gradient it takes.
-
-    Attributes:
-        number: the step, counted from 0.
-        loss_scale: factor on the outer gradient and on all inner gradients, against underflow in float16.
-        optimizer: the outer optimiser; None if there is none yet.
-    """
-
-    number: int = 0
-    loss_scale: float = 1.0
-    optimizer: Optimizer | None = None
-
-
-FIRST = OuterStep()
-
-
-@dataclass(frozen=True)
-class PhaseMemory:
-    """How ``pemeta plan`` accounts for the memory of a phase.
-
-    Attributes:
-        listed: the phase has an entry of its own; otherwise it counts as part of what surrounds it.
-        keeps: what the phase leaves behind is kept for the phases after it.
-        cloned: the inner loop's clone is alive in the phase, and so is what earlier phases keep.
-    """
-
-    listed: bool = True
-    keeps: bool = False
-    cloned: bool = False
 
 
 class PrimingAlgorithm(Named):
@@ -114,6 +76,14 @@ class PrimingAlgorithm(Named):
             each other in rows, which computes the same without the work of padding; or ``auto``, the default and our
             choice, packed where that is so much less work that it is faster. What a backbone cannot compute exactly in
             rows is padded. With dropout, its draw differs. ``padded`` repeats earlier versions bit for bit.
+        micro_batch_size: most examples of the outer loss that run at once: a larger batch runs in parts, whose
+            gradients, each weighed by its number of labels, sum to the same. Memory falls with it, and speed where
+            parts do not fill the device. Null, the default, for the whole batch.
+        optimizer: what moves parameters by the outer gradient: ``adamw`` (§4.2); ``adamw_fused``, its step as one
+            operation, as CUDA has it anyway: a fifth of the time on a CPU, rounded otherwise; ``adamw_8bit``, whose
+            moments take a quarter of the memory, rounded; ``adamw_paged``, whose moments a GPU moves to the CPU's
+            memory when its own is full; or ``adamw_8bit_paged``, both. The last three need bitsandbytes (the extra
+            ``lean``), and what is paged needs CUDA.
         validate_every: outer steps between two validations, each a brief fine-tuning on the validation tasks; the
             values with the best score are kept. No validation where null, our choice.
         validation_finetuning: settings of that fine-tuning; three epochs of the usual ones, padded, our choice.
@@ -138,6 +108,8 @@ class PrimingAlgorithm(Named):
     primes: Annotated[Primes, Neutral(BACKBONE)] = BACKBONE
     interpolate: Annotated[float, Field(ge=0, le=1), Neutral(1.0)] = 1.0
     padding: Annotated[Padding, Neutral("padded")] = "auto"
+    micro_batch_size: Annotated[int | None, Field(gt=0), Neutral(None)] = None
+    optimizer: Annotated[AdamWKind, Neutral("adamw")] = "adamw"
     validate_every: Annotated[int | None, Field(gt=0), Neutral(None)] = None
     validation_finetuning: Annotated[FineTuning, Neutral(_BRIEF)] = FineTuning(epochs=3, padding="padded")
 
@@ -158,6 +130,21 @@ class PrimingAlgorithm(Named):
                 "from; set that (algorithms with an inner loop have it), or head: new"
             )
         return self
+
+    @model_validator(mode="after")
+    def _has_a_batch_to_split(self) -> Self:
+        if self.micro_batch_size is not None and not self.splits:
+            raise ValueError(
+                f"micro_batch_size splits the examples of the outer loss; found {self.micro_batch_size}, but "
+                f"{self.name} has no such loss, or runs all tasks as one batch; remove micro_batch_size, or set "
+                "batch_tasks: false"
+            )
+        return self
+
+    @property
+    def splits(self) -> bool:
+        """Whether an outer loss is that of examples that can run in parts."""
+        return True
 
     @property
     def shares_heads(self) -> bool:
@@ -253,6 +240,9 @@ class PrimingAlgorithm(Named):
         if (support, query) != (self.support_size, self.query_size):
             smaller = self.model_copy(update={"support_size": support, "query_size": query})
             yield f"support_size: {support} and query_size: {query}", smaller
+        most = self.micro_batch_size or self.examples_in_gradient
+        if self.splits and most > 1:
+            yield f"micro_batch_size: {most // 2}", self.model_copy(update={"micro_batch_size": most // 2})
 
     def trained(self, model: PEModel) -> tuple[str, ...]:
         """Names of the parameters that the outer optimiser moves: those that ``primes`` lists.
@@ -280,6 +270,15 @@ class PrimingAlgorithm(Named):
         Raises:
             NotFiniteError: a loss is not finite; the heads are as they were.
         """
+
+    def parts(self, model: PEModel, episode: Episode, sentences: Literal["query", "both"]) -> list[Part]:
+        """The query set of an episode, or both sets, in the parts that run at once (``micro_batch_size``)."""
+        return parts_of(model.head(episode.task.name), episode.parts(sentences, self.micro_batch_size))
+
+    def add_part(self, loss: Tensor, share: float, scale: float) -> Tensor:
+        """As :meth:`add_unread`, of a part's loss; returns its share of the whole batch's loss."""
+        found = self.add_unread(loss, share * scale)
+        return found if share == 1 else share * in_double(found)
 
     def add_gradient(self, loss: Tensor, scale: float) -> float:
         """Add the gradient of an outer loss to the parameters' ``grad``, scaled, and return the loss.
@@ -310,20 +309,3 @@ class PrimingAlgorithm(Named):
     def describe(self) -> dict[str, Any]:
         """A record's entries on the inner loop: its method and its number of steps, None without one."""
         return {"inner_method": None, "inner_steps": None}
-
-
-def own_generators(model: PEModel, episodes: Sequence[Episode]) -> AbstractContextManager[None]:
-    """Reserve PyTorch's generators for seeded episodes within the block, and restore them after it."""
-    seeded = any(episode.seed is not None for episode in episodes)
-    return generators_kept(model.device) if seeded else nullcontext()
-
-
-def seed_passes(model: PEModel, episode: Episode, *labels: str) -> None:
-    """Seed the dropout of an episode's passes with the episode's own seed, if it has one."""
-    if episode.seed is not None:
-        seed_generators(derive_seed(episode.seed, *labels), model.device)
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean of some losses."""
-    return sum(values) / len(values)

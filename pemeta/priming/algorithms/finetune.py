@@ -18,6 +18,7 @@ from pemeta.priming.algorithms.base import (
     mean,
     own_generators,
     seed_passes,
+    total,
 )
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 from pemeta.tasks.episodes import Episode
@@ -76,9 +77,13 @@ class FineTunePriming(PrimingAlgorithm):
             for episode in episodes:
                 seed_passes(model, episode)
                 with phase(PASSES), values_of(episode.task.name):
-                    batch = episode.query if self.sentences == "query" else episode.both
-                    loss = model.loss(model.placed(batch), episode.task.name)
-                    losses.append(self.add_unread(loss, step.loss_scale))
+                    found = [
+                        self.add_part(
+                            model.loss(model.placed(part.batch), episode.task.name), part.share, step.loss_scale
+                        )
+                        for part in self.parts(model, episode, self.sentences)
+                    ]
+                    losses.append(total(found))
         return StepLosses((), mean(self.checked(losses)))
 
     def _model_wide(self, parts: Partition) -> tuple[str, ...]:

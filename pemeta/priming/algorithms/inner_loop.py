@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ from pemeta.priming.inner_checks import InnerLosses, read_losses
 from pemeta.priming.sparse_embeddings import sparse_word_gradients
 from pemeta.tasks.episodes import Episode, EpisodeSampler
 from pemeta.tasks.task import Task
+from pemeta.training.micro_batches import Part
 from pemeta.typing import Batch, State
 from pemeta.utils.phases import phase
 
@@ -112,6 +113,16 @@ class InnerLoopPriming(InnerSettings):
         return episode.query
 
     @property
+    def outer_sentences(self) -> Literal["query", "both"]:
+        """The sets that :meth:`outer_batch` is of, where it is to run in parts."""
+        return "query"
+
+    @property
+    def splits(self) -> bool:
+        """Whether tasks run one after the other, and the outer loss is that of a batch."""
+        return not self.batch_tasks
+
+    @property
     def query_passes(self) -> int:
         """Number of passes over the examples of the outer loss; 1."""
         return 1
@@ -137,8 +148,7 @@ class InnerLoopPriming(InnerSettings):
                 with phase(SUPPORT_BELOW):
                     supports = self._supports(model, together, shared, learner.first_order)
                 with phase(QUERY_BELOW):
-                    batches = self._queries(model, together, shared)
-                queries = [Query(one.task.name, batch, step) for one, batch in zip(together, batches, strict=True)]
+                    queries = self._queries(model, together, shared, step)
                 for clone, loss in self._adapted(learner, together, supports, queries):
                     inner.append(clone.inner_losses)
                     outer.append(loss)
@@ -218,8 +228,20 @@ class InnerLoopPriming(InnerSettings):
         each = self.inner_steps // self._parts  # steps on one batch
         return [flat[i : i + self._parts] * each for i in range(0, len(flat), self._parts)]
 
-    def _queries(self, model: PEModel, episodes: Sequence[Episode], shared: SharedGraph) -> list[Batch]:
-        """The batch of each task's outer loss, with what tasks and passes have in common computed once."""
+    def _queries(
+        self, model: PEModel, episodes: Sequence[Episode], shared: SharedGraph, step: OuterStep
+    ) -> list[Query]:
+        """What each task's outer loss is taken of: in parts, or with what passes have in common computed once."""
+        if self.micro_batch_size is None:
+            batches = self._query_batches(model, episodes, shared)
+            return [Query(one.task.name, batch, step) for one, batch in zip(episodes, batches, strict=True)]
+        return [Query(one.task.name, {}, step, self._placed_parts(model, one)) for one in episodes]
+
+    def _placed_parts(self, model: PEModel, episode: Episode) -> list[Part]:
+        parts = self.parts(model, episode, self.outer_sentences)
+        return [Part(model.placed(part.batch), part.share) for part in parts]
+
+    def _query_batches(self, model: PEModel, episodes: Sequence[Episode], shared: SharedGraph) -> list[Batch]:
         found = [self.outer_batch(episode) for episode in episodes]
         batches = [model.placed(batch) for batch in found if batch is not None]
         if not batches:

@@ -10,6 +10,7 @@ from typing_extensions import Self
 from pemeta.methods.base import AnyMethod
 from pemeta.priming.algorithms.base import PrimingAlgorithm
 from pemeta.priming.inner_rules import SGD, AnyRule
+from pemeta.training.lean_adamw import OF_PYTORCH
 from pemeta.utils.neutral import Neutral
 
 _SGD = {"name": "sgd", "max_grad_norm": None, "warmup_steps": 0}
@@ -68,6 +69,11 @@ class InnerSettings(PrimingAlgorithm):
             raise ValueError(
                 "inner_rule.moments: outer needs parameters that the inner loop and the outer optimiser both move; add "
                 "theta_a to primes, or set moments: own"
+            )
+        if getattr(self.inner_rule, "moments", "own") == "outer" and self.optimizer not in OF_PYTORCH:
+            raise ValueError(
+                f"inner_rule.moments: outer reads AdamW's own moments, but optimizer: {self.optimizer} keeps them in "
+                "another form; set optimizer: adamw, or moments: own"
             )
         return self
 

@@ -21,6 +21,7 @@ from pemeta.priming.algorithms.base import (
     mean,
     own_generators,
     seed_passes,
+    total,
 )
 from pemeta.priming.algorithms.inner_loop import InnerLoopPriming
 from pemeta.priming.algorithms.query import QUERY_PASS, Query
@@ -91,20 +92,29 @@ class MetaPriming(InnerLoopPriming):
         """The query set, or both sets."""
         return episode.query if self.sentences == "query" else episode.both
 
+    @property
+    def outer_sentences(self) -> Literal["query", "both"]:
+        """``sentences``."""
+        return self.sentences
+
     def outer_gradient(self, clone: PrimingLearner, original: PrimingLearner, query: Query) -> Tensor | float:
         """Add the gradient of the outer loss (line 9 of Algorithm 1)."""
-        if self.outer_loss == "last":
+        if self.outer_loss == "last" and not query.parts:
             return self.add_unread(clone.module.loss(query.batch, query.task), clone.loss_scale)
-        total: Tensor | float = 0.0
+        found: Tensor | float = 0.0
         along = SharedGraph()
-        for weight, values in zip(self.loss_weights(query.step.number), clone.path, strict=True):
+        path = [clone.adapted_parameters()] if self.outer_loss == "last" else clone.path
+        weights = (1.0,) if self.outer_loss == "last" else self.loss_weights(query.step.number)
+        for weight, values in zip(weights, path, strict=True):
             if weight:
                 # Each pass frees its graph; the inner loop's, which they have in common, is differentiated once.
                 there = clone.with_values({name: along.share(value) for name, value in values.items()})
-                loss = there.module.loss(query.batch, query.task)
-                total = total + weight * in_double(self.add_unread(loss, weight * clone.loss_scale))
+                for part in query.passes:
+                    loss = there.module.loss(part.batch, query.task)
+                    share = weight * part.share
+                    found = found + share * in_double(self.add_unread(loss, share * clone.loss_scale))
         along.backward()
-        return total
+        return found
 
     def outer_gradients(
         self, group: TaskGroup, original: PrimingLearner, queries: Sequence[Query]
@@ -158,8 +168,13 @@ class MetaPriming(InnerLoopPriming):
                 seed_passes(model, episode)
                 clone = learner.clone(episode.task.name)
                 with phase(QUERY_PASS):
-                    loss = clone.module.loss(model.placed(episode.both), episode.task.name)
-                    losses.append(self.add_unread(loss, step.loss_scale))
+                    shares = [
+                        self.add_part(
+                            clone.module.loss(model.placed(part.batch), episode.task.name), part.share, step.loss_scale
+                        )
+                        for part in self.parts(model, episode, "both")
+                    ]
+                    losses.append(total(shares))
                 for name, value in self._heads_of(clone).items():
                     gradient = clone.adapted_parameters()[name].grad
                     heads[name] = value if gradient is None else value - self.inner_lr / step.loss_scale * gradient

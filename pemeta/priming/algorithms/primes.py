@@ -37,17 +37,22 @@ def primed_names(primes: tuple[str, ...], parts: Partition) -> tuple[str, ...]:
     """Names of the parameters that are listed, in the order θ_p, θ_a, θ_h.
 
     Raises:
-        ConfigError: A set has no parameters, unless the other part of the backbone is listed too; or a pattern matches
-            no parameter of θ_p.
+        ConfigError: A set has no parameters, unless another one is listed that has some (the other part of the
+            backbone; any, if it is θ_h, since heads may have none); or a pattern matches no parameter of θ_p.
     """
     sets = {"theta_p": parts.theta_p, "theta_a": parts.theta_a, "theta_h": parts.theta_h}
     wanted: set[str] = set()
     for item in primes:
         found = sets[item] if item in sets else matching(item, parts.theta_p)
-        if not found and not (item in BACKBONE and set(BACKBONE) <= set(primes)):
+        if not found and not _may_be_empty(item, primes):
             raise ConfigError(_nothing(item, item in sets))
         wanted.update(found)
     return tuple(name for names in sets.values() for name in names if name in wanted)
+
+
+def _may_be_empty(item: str, primes: tuple[str, ...]) -> bool:
+    """Whether a set is one part of the backbone beside the other, or θ_h, of which some heads have nothing."""
+    return len(primes) > 1 if item == "theta_h" else item in BACKBONE and set(BACKBONE) <= set(primes)
 
 
 def matching(pattern: str, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -56,6 +61,8 @@ def matching(pattern: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _nothing(item: str, is_set: bool) -> str:
+    if item == "theta_h":
+        return "primes lists theta_h, but the heads have no parameters; list what is to move besides"
     if is_set:
         symbol = item.replace("theta_", "θ_")
         return f"primes lists {item}, but the inner loop's method leaves {symbol} empty; remove it from primes"

@@ -57,6 +57,11 @@ class ReptilePriming(InnerLoopPriming):
         """There is no query set."""
         return False
 
+    @property
+    def splits(self) -> bool:
+        """There is no outer loss."""
+        return False
+
     def outer_batch(self, episode: Episode) -> None:
         """None: there is no outer loss."""
         return

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from pemeta.backbone.output_kinds import OutputKind
@@ -67,7 +67,7 @@ class CompletionTasks(RowTasks[Completion]):
     )
 
     template: str | None = Field(None, min_length=1)
-    template_options: dict[str, JsonValue] | None = None
+    template_options: dict[str, Any] | None = None
     long_completions: LongCompletions = "refuse"
     exchanged: int | None = None
     metrics: tuple[AnyMetric, ...] = Field((ExactMatch(), Loss()), min_length=1)
