@@ -38,7 +38,7 @@ class Generator:
     transformers' class for the architecture says what is done between steps. A step's pass is the model's own: the
     backbone with its PE methods, and the task's head on the last token. Keys and values of earlier steps are kept, and
     prompts of different lengths padded on the left, wherever the first use finds that logits are then those of each
-    sequence by itself, in one pass (:mod:`pemeta.model.generation_ways`).
+    sequence by itself, in one pass (``pemeta.model.generation_ways``).
 
     Args:
         model: the model.

@@ -14,10 +14,12 @@ from pemeta.utils.registry import Named
 
 Floats: TypeAlias = NDArray[np.float64]
 Outcomes: TypeAlias = dict[str, Sequence[float]]
-"""What a metric needs to know of each example, by column: as many numbers in each as there are examples."""
+"""Columns of what a metric needs to know of each example, each with as many numbers as there are examples."""
 Reads: TypeAlias = Literal["predictions", "probabilities", "log_probabilities"]
-"""What a metric is computed from: what is predicted of each example, in terms of the data; the probabilities (C,) of
-outputs; or the natural log-probability of each token that was to be predicted."""
+"""What a metric is computed from.
+
+``predictions`` are what is predicted of each example, in terms of the data; ``probabilities`` those (C,) of outputs;
+and ``log_probabilities`` those of each token that was to be predicted, by the natural logarithm."""
 
 
 class Metric(Named):
@@ -43,7 +45,7 @@ class Metric(Named):
     decimals: ClassVar[int] = 1
     """Digits after the point with which values are shown, in percent where they are."""
     reads: ClassVar[Reads] = "predictions"
-    """What :meth:`outcomes` gets as ``predicted``."""
+    """What ``outcomes`` gets as ``predicted``."""
 
     @abstractmethod
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
@@ -54,7 +56,7 @@ class Metric(Named):
 
         Args:
             gold: what each should be, in terms of the data.
-            predicted: what each was predicted to be, in the same terms; or what :attr:`reads` says.
+            predicted: what each was predicted to be, in the same terms; or what ``reads`` says.
             outputs: the meanings of the head's logits, such as all classes.
         """
 
@@ -65,7 +67,7 @@ class Metric(Named):
         It is what the metric of a data set would be in which each example occurs that often.
 
         Args:
-            outcomes: columns of :meth:`outcomes`, (N,) each.
+            outcomes: columns of ``outcomes``, (N,) each.
             weights: how often each example counts.
         """
 
@@ -76,11 +78,11 @@ class Metric(Named):
         return float(self.value(columns, np.ones((1, count)))[0])
 
     def score(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object] = ()) -> float:
-        """The metric of predictions, with the arguments of :meth:`outcomes`."""
+        """The metric of predictions, with the arguments of ``outcomes``."""
         return self.of(self.outcomes(gold, predicted, outputs))
 
     def by_output(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> dict[str, float]:
-        """The metric of each class or entity type by itself, with the arguments of :meth:`outcomes`; here none."""
+        """The metric of each class or entity type by itself, with the arguments of ``outcomes``; here none."""
         return {}
 
     def require(self) -> None:

@@ -105,7 +105,7 @@ class _OfEntities(Metric):
     """A metric from the entity counts of each sentence.
 
     Attributes:
-        scoring: what becomes of a predicted ``I-X`` that goes on with no entity, as in :func:`entity_scores`.
+        scoring: what becomes of a predicted ``I-X`` that goes on with no entity, as in ``entity_scores``.
     """
 
     scoring: Scoring = "conlleval"
@@ -121,7 +121,7 @@ class EntityF1(_OfEntities):
     """Entity-level micro F1, ``2 correct / (predicted + gold)``; 0 where there is nothing to find and nothing found.
 
     Attributes:
-        scoring: what becomes of a predicted ``I-X`` that goes on with no entity, as in :func:`entity_scores`.
+        scoring: what becomes of a predicted ``I-X`` that goes on with no entity, as in ``entity_scores``.
 
     >>> EntityF1().score([["B-PER", "O"], ["B-LOC", "O"]], [["B-PER", "O"], ["O", "O"]])
     0.666...
@@ -145,7 +145,7 @@ class EntityPrecision(_OfEntities):
     """Entity-level micro precision, ``correct / predicted``; 0 where none is predicted.
 
     Attributes:
-        scoring: as in :class:`EntityF1`.
+        scoring: as in ``f1``.
     """
 
     name: ClassVar[str] = "precision"
@@ -160,7 +160,7 @@ class EntityRecall(_OfEntities):
     """Entity-level micro recall, ``correct / gold``; 0 where there is none.
 
     Attributes:
-        scoring: as in :class:`EntityF1`.
+        scoring: as in ``f1``.
     """
 
     name: ClassVar[str] = "recall"

@@ -80,7 +80,7 @@ class Loss(_OfTokens):
 
 
 class Perplexity(_OfTokens):
-    """The exponential of :class:`Loss`.
+    """The exponential of the loss per predicted token.
 
     >>> Perplexity().score([None, None], [[math.log(0.5)], [math.log(0.5), math.log(0.25)]])
     2.519...

@@ -94,7 +94,7 @@ class Rouge2(_Rouge):
     """ROUGE-2: F1 of pairs of words. Requires ``pip install 'pemeta[texts]'``.
 
     Attributes:
-        stemmer: as in :class:`Rouge1`.
+        stemmer: as in ``rouge1``.
     """
 
     name: ClassVar[str] = "rouge2"
@@ -106,7 +106,7 @@ class RougeL(_Rouge):
     """ROUGE-L: F1 of the longest common subsequence of words. Requires ``pip install 'pemeta[texts]'``.
 
     Attributes:
-        stemmer: as in :class:`Rouge1`.
+        stemmer: as in ``rouge1``.
     """
 
     name: ClassVar[str] = "rougeL"
