@@ -107,7 +107,7 @@ class OutputMap(nn.Module):
         return len(self._matrix(self._bound(backbone, {})).weight)
 
     def factors(self, hidden: Tensor, backbone: nn.Module) -> Factors:
-        """The logits of hidden states (N, D) as a product and what follows it, if they are :attr:`factored`."""
+        """The logits of hidden states (N, D) as a product and what follows it, if they are ``factored``."""
         try:
             before = self._run(hidden, backbone, {self._product: _Catch()})
         except _Caught as caught:

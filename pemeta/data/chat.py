@@ -141,8 +141,8 @@ class Scripts:
         raw = str(turns[number].get("content") or "")
         last = number == len(turns) - 1
         # What the template puts before the content, as an empty thought, may hold the same letters.
-        before = self._before.get(last, "")
-        if last not in self._before or not text.startswith(f"{before}{raw.strip()}", start):
+        before = self._before.get(last)
+        if before is None or not text.startswith(f"{before}{raw.strip()}", start):
             before = self._before_content(text, turns, number, start, where)
         if before is not None and raw.strip():
             self._before[last] = before

@@ -96,13 +96,13 @@ class TaskKind(Named, Generic[Raw]):
     sample: ClassVar[str] = "a text"
     """An input, for a command that predicts."""
     output: ClassVar[OutputKind | None] = None
-    """Which output map of a pretrained language model heads use: ``causal_lm``, ``masked_lm``, or none."""
+    """Which output map of a pretrained language model heads use, ``causal_lm`` or ``masked_lm``; None for none."""
     tells_unseen: ClassVar[bool] = True
     """Whether scores of test examples that are no training examples are of interest, which :meth:`identity` tells."""
     scores_only: ClassVar[tuple[str, ...]] = ()
     """Fields on which scores depend, but no training without validation."""
     at_the_top: ClassVar[tuple[str, ...]] = ()
-    """Fields that configurations had at their top before there were kinds: there they are still read, and digested."""
+    """Fields that configurations had at their top before there were kinds, where they are still read, and digested."""
 
     @property
     @abstractmethod
