@@ -105,9 +105,13 @@ class Plan:
 
     def sources(self, width: int) -> Tensor:
         """Where in a padded batch (B, ``width``) the token of each place is (R, L); -1 where there is no token."""
+        return self._as_rows(self._sources(width))
+
+    def _sources(self, width: int) -> np.ndarray:
         sentence, offset = self._laid
         places = self._origins(width)[sentence] + offset - self.room
-        return self._as_rows(np.where(offset >= self.room, places, -1))
+        found: np.ndarray = np.where(offset >= self.room, places, -1)
+        return found
 
     def places(self, width: int, number: int | None = None) -> Tensor:
         """Where in the rows each token of a padded batch is (B, ``width``); -1 at padding.
@@ -117,7 +121,7 @@ class Plan:
             number: B; by default one for each sentence.
         """
         number = len(self.lengths) if number is None else number
-        sources = self.sources(width).flatten().numpy()
+        sources = self._sources(width)
         places = np.full(number * width, -1, np.int64)
         places[sources[sources >= 0]] = np.flatnonzero(sources >= 0)
         return torch.from_numpy(places.reshape(number, width))

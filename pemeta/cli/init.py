@@ -72,7 +72,7 @@ def init(
         typer.Option("--schema", help="Also write pemeta.schema.json, by which editors check and complete it."),
     ] = False,
 ) -> None:
-    """Write a configuration that runs as it stands, with comments.
+    """Write a commented configuration that runs.
 
     DATA is looked at as by `pemeta data`: the kind of task, the columns and the splits follow from it. Nothing that is
     there is overwritten.

@@ -158,7 +158,7 @@ def best_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
     Rows are in the order of their first indices, and so are the indices in each.
 
     >>> best_fit([3, 9, 4, 2, 6], 10)
-    [[0], [1], [2, 4], [3]]
+    [[0, 3], [1], [2, 4]]
     """
     rows: list[list[int]] = []
     room: list[tuple[int, int]] = []  # left in rows, sorted, with their numbers

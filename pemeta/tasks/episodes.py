@@ -15,6 +15,7 @@ from pemeta.tasks.task import Task
 from pemeta.typing import Batch
 from pemeta.utils.devices import pinned
 from pemeta.utils.seeding import derive_seed, numpy_generator
+from pemeta.utils.signatures import checked
 from pemeta.utils.values import checked_size, listed, whole
 
 
@@ -87,6 +88,7 @@ class Episode:
         """The support and the query set as one batch, as tensors of first dimension B."""
         return self._batch(0, len(self))
 
+    @checked(size=1)
     def parts(self, sentences: Literal["query", "both"], size: int | None) -> list[Batch]:
         """The query set, or both sets, in batches of at most ``size`` examples; in one if that is None."""
         start = len(self.support_indices) if sentences == "query" else 0

@@ -111,6 +111,7 @@ class FineTuning(Frozen):
         batches = [batch for chunk in chunks for batch in cut(np.array(chunk))]
         return [batches[i] for i in rng.permutation(len(batches))]
 
+    @checked()
     def parts(self, indices: np.ndarray) -> list[np.ndarray]:
         """A batch's examples as they run at once, ``micro_batch_size`` at most."""
         return [indices] if self.micro_batch_size is None else _cut(indices, self.micro_batch_size)

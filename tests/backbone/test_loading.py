@@ -115,7 +115,8 @@ def test_a_pickle_in_place_of_any_file_is_not_run(tiny_bert_dir, tmp_path, marke
                     load()
                 except ModelError:
                     failed += 1
-            assert failed or file.name == "README.md", file
+            unread = ("README.md", "model.safetensors.index.json")  # the latter is for servers
+            assert failed or file.name in unread, file
             assert not marker.exists()
             shutil.rmtree(folder)
 

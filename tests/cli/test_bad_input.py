@@ -107,8 +107,8 @@ def test_sentences_longer_than_the_limit_are_counted_and_their_words_predicted_o
     for path in records(data_config):
         record = json.loads(path.read_text(encoding="utf-8"))
         assert (record["num_truncated"], record["num_test"]) == (1, 3)
-        assert record["recall"] == pytest.approx(2 / 3)
-        assert record["precision"] == pytest.approx(2 / 32)
+        assert record["scores"]["recall"] == pytest.approx(2 / 3)
+        assert record["scores"]["precision"] == pytest.approx(2 / 32)
 
 
 def test_a_limit_that_the_model_does_not_have(refused, run_config):

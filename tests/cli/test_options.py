@@ -16,7 +16,10 @@ import pytest
 from pemeta.errors import ModelError
 from pemeta.experiments.executor import Executor
 
-VERBS = ("run", "report", "methods", "algorithms", "validate", "data", "plan", "predict", "export", "setup-learn2learn")
+VERBS = (
+    *("init", "run", "report", "methods", "algorithms", "validate", "data", "plan", "predict", "export", "schema"),
+    "setup-learn2learn",
+)
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

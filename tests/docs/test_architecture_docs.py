@@ -64,7 +64,7 @@ def test_numbers_are_those_of_the_import_lines() -> None:
 
 def test_import_lines_are_counted_by_a_search_for_lines_too() -> None:
     """Of ``tasks`` on ``data``, in another way; functions and type checkers included."""
-    text = "\n".join(path.read_text(encoding="utf-8") for path in (house.ROOT / "tasks").glob("*.py"))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (house.ROOT / "tasks").rglob("*.py"))
 
     assert architecture.import_counts()["tasks", "data"] == len(
         re.findall(r"^\s*from pemeta\.data", text, re.MULTILINE)

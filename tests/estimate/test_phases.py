@@ -147,8 +147,9 @@ def test_what_makes_a_step_lighter_is_what_the_algorithm_declares() -> None:
         "batch_tasks: false": heavy.model_copy(update={"batch_tasks": False}),
         "first_order: true": heavy.model_copy(update={"first_order": True}),
         smaller: heavy.model_copy(update={"support_size": 1, "query_size": 2}),
+        **{words: way for words, way in found.items() if words.startswith("micro_batch_size")},
     }
-    assert [words for words, _ in FineTunePriming(**FEW).lighter()] == [smaller]
+    assert [words for words, _ in FineTunePriming(**FEW).lighter()] == [smaller, "micro_batch_size: 3"]
     assert list(FineTunePriming(support_size=1, query_size=1).lighter()) == []
 
 

@@ -83,7 +83,7 @@ def test_a_setting_has_its_own_targets_seeds_and_sizes(grid: dict[str, Any]) -> 
 
     assert [run for run in config.runs if run.setting == "head"] == [("head", "cc", 0)]
     assert len(config.runs) == 3 * 4 + 1
-    assert config.sizes_of("primed-few").model_dump() == {"train": 8, "validation": None, "test": None}
+    assert config.sizes_of("primed-few").of_splits == {"train": 8, "validation": None, "test": None}
     silent(config).run()
     sizes = {record.setting: record.num_train for record in read_records(Path(grid["output"]))}
     assert sizes == {"plain": 24, "primed": 24, "primed-few": 8, "head": 24}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import numpy as np
 import pandas as pd
 import torch
 from tiny_models import LABELS, TASKS, data, tiny, with_heads
@@ -162,6 +163,7 @@ BASES["FineTuning.batches"] = lambda stage: (
     FineTuning().batches,
     {"train": data(0), "seed": 0, "task": "en", "epoch": 0},
 )
+BASES["FineTuning.parts"] = lambda stage: (FineTuning(micro_batch_size=1).parts, {"indices": np.arange(3)})
 BASES["TinyTransformer.configuration"] = lambda stage: (pemeta.TinyTransformer().configuration, {"vocab_size": 30})
 for _family, _member in ((pemeta.PEMethod, "lora"), (pemeta.PrimingAlgorithm, "meta")):
     simple(f"{_family.__name__}.parse", value=_member)
@@ -201,6 +203,11 @@ def _(stage: Stage) -> Call:
 @base("Episode.supports")
 def _(stage: Stage) -> Call:
     return EpisodeSampler(TASKS, 2, 2)[0][0].supports, {"parts": 2}
+
+
+@base("Episode.parts")
+def _(stage: Stage) -> Call:
+    return EpisodeSampler(TASKS, 2, 2)[0][0].parts, {"sentences": "query", "size": 1}
 
 
 @base("Partition.of")
@@ -435,6 +442,28 @@ def _(stage: Stage) -> Call:
 @base("Server.labels_pairs")
 def _(stage: Stage) -> Call:
     return stage.server().labels_pairs, {"task": "cc"}
+
+
+@base("Server.completes")
+def _(stage: Stage) -> Call:
+    return stage.server().completes, {"task": "cc"}
+
+
+@base("Server.stream")
+def _(stage: Stage) -> Call:
+    folder = stage.folder / "completing"
+    if not folder.is_dir():
+        config = GPT2Config(vocab_size=len(stage.tokenizer), n_embd=8, n_layer=1, n_head=2, n_positions=32)
+        model = PEModel(GPT2Model(config), LoRA(rank=2))
+        model.add_head("lm", pemeta.CausalLM())
+        model.save_pretrained(folder, stage.tokenizer)
+        model.save_task(folder / "tasks" / "lm", "lm")
+    server = pemeta.Server.load(folder, device="cpu")
+
+    def stream(task: str, prompt: str, max_new_tokens: int | None = None) -> list[str]:
+        return list(server.stream(task, prompt, max_new_tokens))
+
+    return stream, {"task": "lm", "prompt": "Anna met", "max_new_tokens": 2}
 
 
 @base("Server.predict")

@@ -378,7 +378,14 @@ def test_other_files_in_the_folder_stay_and_old_weights_go(tiny_bert_dir, tmp_pa
     other.save_pretrained(tmp_path / "m")
     names = {file.name for file in (tmp_path / "m").iterdir()}
     mine = {".git", "notes.txt", "model_of_mine.safetensors", "pytorch_model.bin", "link"}
-    assert names == mine | {"README.md", "config.json", "model.safetensors", "pemeta.json"}
+    assert names == mine | {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pemeta.json",
+    }
+    assert (tmp_path / "m" / "model.safetensors.index.json").read_text() != "mine"
     assert (tmp_path / "m.tmp").is_dir()
     assert (tmp_path / "m" / "link").readlink() == tmp_path / "elsewhere"
     assert (tmp_path / "m" / "model_of_mine.safetensors").read_text() == "mine"
