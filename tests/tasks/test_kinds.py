@@ -192,6 +192,7 @@ def test_sources_may_be_of_another_kind_in_another_place(source, target, grid_of
     assert mixed["plain"].data_digest != alike["plain"].data_digest  # test examples may be unseen by other sources
 
 
+@pytest.mark.long
 def test_one_source_may_be_text_without_labels(grid_of):
     rows = grid_of(KINDS["sequence_classification"])
     text = {"source_tasks": {"bb": "masked_language_model"}, "source_data": rows["data"]}
@@ -218,7 +219,7 @@ def test_a_search_takes_the_lowest_value_where_a_lower_one_is_better(grid_of):
     assert any(line.startswith("chosen for plain") for line in said)
 
 
-@pytest.mark.parametrize("name", ["sequence_classification", "completion"])
+@pytest.mark.parametrize("name", ["sequence_classification", pytest.param("completion", marks=pytest.mark.long)])
 def test_examples_may_be_so_many_of_each_class(name, grid_of):
     config = GridConfig.model_validate({**few(grid_of(KINDS[name])), "target_sizes": {"per_class": 3, "test": 5}})
     target = Executor(config).builder.target("cc", config.target_sizes)

@@ -60,6 +60,7 @@ def test_checkpointed_layers_change_no_gradient(monkeypatch, which):
                 torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
 
 
+@pytest.mark.long
 def test_checkpointed_layers_hold_less():
     held, batch = {}, PROMPTED.train.batch(range(12))
     for checkpointed in (False, True):
@@ -90,6 +91,7 @@ def test_the_loss_in_bfloat16_is_that_of_transformers_under_autocast():
     assert ours.item() == pytest.approx(expected.item(), rel=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("held", [torch.float32, torch.bfloat16], ids=["autocast", "parameters in bfloat16"])
 @pytest.mark.parametrize("which", [0, 1], ids=["priming", "fine-tuning"])
 def test_in_bfloat16_gradients_are_near_those_in_float32(monkeypatch, held, which):
