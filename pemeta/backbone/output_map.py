@@ -78,6 +78,7 @@ class OutputMap(nn.Module):
         self._prefix = str(whole.base_model_prefix)
         self._product = _product_of(whole)
         self._ties = _ties(whole)
+        self._missing = _rows(whole) - len(whole.get_output_embeddings().weight)
         shell = _skeleton(whole, whole.base_model, self._ties)
         # What the class holds is held here, by the same names; the class itself is in a tuple, and so no part.
         for kind in ("_modules", "_parameters", "_buffers"):
@@ -105,6 +106,20 @@ class OutputMap(nn.Module):
     def classes(self, backbone: nn.Module) -> int:
         """Number V of logits."""
         return len(self._matrix(self._bound(backbone, {})).weight)
+
+    def refuse_resized(self, backbone: nn.Module) -> None:
+        """Refuse a backbone whose word embedding was resized without this output map.
+
+        Raises:
+            ModelError: it was.
+        """
+        rows, classes = _rows(backbone), self.classes(backbone)
+        if rows - classes != self._missing:
+            raise ModelError(
+                f"the word embedding of this {type(backbone).__name__} was resized to {rows} rows, but the output "
+                f"matrix of its {self.name} has {classes}; resize the whole language model before the PEModel is made "
+                "of it"
+            )
 
     def factors(self, hidden: Tensor, backbone: nn.Module) -> Factors:
         """The logits of hidden states (N, D) as a product and what follows it, if they are ``factored``."""
@@ -176,6 +191,12 @@ class OutputMap(nn.Module):
 
     def _matrix(self, whole: nn.Module) -> Any:
         return whole.get_submodule(self._product)
+
+
+def _rows(model: Any) -> int:
+    """Rows of the word embedding; 0 if there is none."""
+    weight = getattr(model.get_input_embeddings(), "weight", None)
+    return len(weight) if isinstance(weight, Tensor) else 0
 
 
 class _Output(tuple[Tensor]):

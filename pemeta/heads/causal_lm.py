@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from pemeta.backbone.language_models import output_of
 from pemeta.backbone.output_kinds import OutputKind
 from pemeta.backbone.output_map import Factors
 from pemeta.backbone.output_matrix import why_not_tied
@@ -90,7 +89,7 @@ class CausalLMHead(VocabularyHead):
                     f"{hidden.shape[-1]} wide, so it cannot serve as the output matrix; use a head with output='own'"
                 )
         if self.pretrained:
-            output_of(backbone, self.output_kind)
+            self._check_output(backbone)
         elif self.weight is None and (why := why_not_tied(backbone)):
             raise ModelError(
                 f"output='tied' takes the word embedding as the output matrix, but {why}; use output='pretrained', for "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Self
 
-from pemeta.backbone.language_models import find_output, output_of
+from pemeta.backbone.language_models import find_output
 from pemeta.backbone.output_kinds import OutputKind
 from pemeta.backbone.output_map import Factors
 from pemeta.errors import ConfigError
@@ -75,7 +75,7 @@ class MaskedLMHead(VocabularyHead):
         """
         self._check_rows(backbone)
         if self.pretrained:
-            output_of(backbone, self.output_kind)
+            self._check_output(backbone)
 
 
 class MaskedLM(HeadSpec):

@@ -135,6 +135,10 @@ class VocabularyHead(Head):
         # Not a slice of all rows: its gradient would be copied into another matrix of that size.
         return weight if len(weight) == self.vocab_size else weight[: self.vocab_size]
 
+    def _check_output(self, backbone: nn.Module) -> None:
+        """Refuse a backbone without pretrained output, or whose output lacks tokens that were added."""
+        output_of(backbone, self.output_kind).refuse_resized(backbone)
+
     def _check_rows(self, backbone: nn.Module) -> None:
         """Refuse a backbone that has fewer tokens than the labels come from."""
         rows = len(word_embedding(backbone))

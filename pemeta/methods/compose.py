@@ -48,6 +48,11 @@ class Compose(PEMethod):
         return all(method.by_example for method in self.methods)
 
     @property
+    def adapts_output(self) -> bool:
+        """True if it is for any member."""
+        return any(method.adapts_output for method in self.methods)
+
+    @property
     def identity_at_start(self) -> bool:
         """True if it is for every member."""
         return all(method.identity_at_start for method in self.methods)

@@ -16,8 +16,8 @@ from transformers import DynamicCache
 from pemeta.backbone.attention import attention_of
 from pemeta.backbone.checks import check_token_ids
 from pemeta.backbone.layer_reuse import TRANSFORMED
-from pemeta.errors import DataError
-from pemeta.model.generation import Generator, Tokens, left_padded
+from pemeta.errors import DataError, ModelError, counted
+from pemeta.model.generation import Generator, Tokens, left_padded, token_ids
 from pemeta.model.generation_ways import alike, way_for
 from pemeta.model.given import require_model
 from pemeta.model.pe_model import PEModel
@@ -57,8 +57,10 @@ def candidate_scores(
         For each prompt, a natural log-probability for each of its answers.
 
     Raises:
+        ArgumentError: a prompt or an answer is something else than token ids.
         DataError: there are not answers for each prompt, or a prompt or an answer has no token.
-        ModelError: the task is not a language model, or transformers has none for this architecture.
+        ModelError: the task is not a language model, transformers has none for this architecture, or a prompt with an
+            answer is longer than the backbone's positions.
     """
     require_model(model, "candidate_scores")
     rows = _rows(prompts, candidates)
@@ -67,6 +69,7 @@ def candidate_scores(
     for prompt, answers in rows:
         check_token_ids(model.backbone, {"input_ids": torch.cat([prompt, *answers])[None]})
     generator = Generator(model, task)
+    _check_room(generator, rows)
     with modes_kept(model), generator.passes():
         model.eval()
         found = _summed(generator, rows, batch_size)
@@ -89,7 +92,10 @@ def _rows(prompts: Sequence[Tokens], candidates: Sequence[Sequence[Tokens]]) -> 
         )
     rows = []
     for number, (prompt, answers) in enumerate(zip(prompts, candidates, strict=True), 1):
-        row = (torch.as_tensor(prompt, dtype=torch.long), [torch.as_tensor(a, dtype=torch.long) for a in answers])
+        row = (
+            token_ids(prompt, f"prompt {number}"),
+            [token_ids(answer, f"a candidate of prompt {number}") for answer in answers],
+        )
         if not len(row[0]) or not row[1] or not all(map(len, row[1])):
             raise DataError(
                 f"prompt {number} has {len(row[0])} tokens, and candidates of {[len(answer) for answer in row[1]]}; a "
@@ -97,6 +103,17 @@ def _rows(prompts: Sequence[Tokens], candidates: Sequence[Sequence[Tokens]]) -> 
             )
         rows.append(row)
     return rows
+
+
+def _check_room(generator: Generator, rows: Sequence[Row]) -> None:
+    """Refuse answers that do not fit behind their prompt."""
+    for number, (prompt, answers) in enumerate(rows, 1):
+        longest = max(map(len, answers))
+        if generator.room is not None and len(prompt) + longest - 1 > generator.room:
+            raise ModelError(
+                f"prompt {number} has {counted(len(prompt), 'token')} and a candidate has {longest}, but the backbone "
+                f"has positions for {generator.room}; shorten the prompt, in a run by a lower max_length"
+            )
 
 
 def _summed(generator: Generator, rows: Sequence[Row], batch_size: int) -> list[list[float]]:

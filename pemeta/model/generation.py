@@ -18,7 +18,7 @@ from pemeta.backbone.checks import check_token_ids
 from pemeta.backbone.finite_masks import finite_masks
 from pemeta.backbone.layer_reuse import TRANSFORMED
 from pemeta.backbone.positions import first_position, position_limit
-from pemeta.errors import ModelError, counted, reason
+from pemeta.errors import ArgumentError, ConfigError, ModelError, counted, excerpt, reason
 from pemeta.heads import CausalLMHead
 from pemeta.model.generation_ways import Way, way_for
 from pemeta.model.given import require_model
@@ -156,6 +156,24 @@ def _forward(model: PEModel, task: str, whole: PreTrainedModel) -> Callable[...,
     return forward
 
 
+def token_ids(tokens: Tokens, what: str) -> Tensor:
+    """Token ids as a tensor (T,), which may be empty.
+
+    Raises:
+        ArgumentError: they are something else, such as a text, or the ids of several sequences.
+    """
+    try:
+        ids = torch.as_tensor(tokens)
+    except (TypeError, ValueError, RuntimeError):
+        ids = torch.empty(())
+    if ids.ndim != 1 or (len(ids) and ids.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8)):
+        raise ArgumentError(
+            f"{what} must be token ids, such as [5, 6, 7]; found {excerpt(tokens)}; encode texts with the model's own "
+            "tokenizer"
+        )
+    return ids.long()
+
+
 def left_padded(prompts: Sequence[Tokens], pad: int) -> tuple[Tensor, Tensor]:
     """Token ids (B, T) of prompts with padding before the shorter ones, and their attention mask."""
     length = max(map(len, prompts))
@@ -231,26 +249,48 @@ def completions(
         The new tokens of each prompt, in order.
 
     Raises:
+        ArgumentError: a prompt is something else than token ids, or so is ``stop``.
+        ConfigError: ``options`` say where to stop, or ask for several continuations.
         ModelError: the task is not a language model, transformers has none for this architecture, or a prompt is empty
             or leaves no room for a token.
     """
     require_model(model, "completions")
     generator = Generator(model, task)
-    given = [torch.as_tensor(prompt, dtype=torch.long) for prompt in prompts]
+    given = [token_ids(prompt, f"prompt {number}") for number, prompt in enumerate(prompts, 1)]
+    ends = _ends(stop, options)
     rooms = [_room(generator, prompt, number, max_new_tokens) for number, prompt in enumerate(given, 1)]
     if not given:
         return []
     way = way_for(generator, given)
     settings = {"do_sample": False, **(options or {}), "use_cache": way.cache}
-    pad = min(stop, default=0)
+    pad = 0  # any token will do: it is not attended to, and follows what ends a continuation
     found: dict[int, list[int]] = {}
     for part in _parts(given, rooms, way, max_new_tokens, batch_size):
         ids, mask = left_padded([given[index] for index in part], pad)
-        own = GenerationConfig(max_new_tokens=rooms[part[0]], pad_token_id=pad, eos_token_id=sorted(stop) or None)
+        own = GenerationConfig(max_new_tokens=rooms[part[0]], pad_token_id=pad, eos_token_id=ends or None)
         masked = {"attention_mask": mask.to(model.device), **settings}
-        made = generator.run(ids.to(model.device), own, masked)[:, ids.shape[1] :].tolist()
-        found |= {index: _until(tokens, stop) for index, tokens in zip(part, made, strict=True)}
+        made = generator.run(ids.to(model.device), own, masked)
+        if not isinstance(made, Tensor) or len(made) != len(part):
+            raise ConfigError(
+                "options make transformers' generate return something else than one sequence for each prompt; leave "
+                "out num_return_sequences and return_dict_in_generate, and repeat a prompt to have several"
+            )
+        new = made[:, ids.shape[1] :].tolist()
+        found |= {index: _until(tokens, ends) for index, tokens in zip(part, new, strict=True)}
     return [found[index] for index in range(len(given))]
+
+
+def _ends(stop: Any, options: Mapping[str, Any] | None) -> list[int]:
+    """The tokens that stop."""
+    if options and "eos_token_id" in options:
+        raise ConfigError(
+            f"options has eos_token_id {excerpt(options['eos_token_id'])}, but what ends a continuation is given as "
+            "stop; give it there"
+        )
+    found = token_ids(list(stop) if isinstance(stop, Collection) else stop, "stop").tolist()
+    if found and min(found) < 0:
+        raise ArgumentError(f"stop must be token ids, which are not negative; found {min(found)}; leave it out")
+    return sorted({*found})
 
 
 def _room(generator: Generator, prompt: Tensor, number: int, wanted: int) -> int:

@@ -91,10 +91,13 @@ def save_model(
     """Write a model's folder completely or not at all; tasks of this θ_p and unrelated files in it are kept.
 
     Raises:
-        ModelError: the tokenizer is not the one that the model's data was encoded with, or the backbone is quantised.
+        ModelError: the tokenizer is not the one that the model's data was encoded with, or the backbone is quantised,
+            or its word embedding has another size than when the model was made, but the output matrix has not.
         OutputError: the folder holds something else, or tasks of another θ_p or method, or it cannot be written.
     """
     refuse_writing(model)
+    if model.output is not None:
+        model.output.refuse_resized(model.backbone)  # or nothing could load the folder
     if tokenizer is not None:
         check_tokenizer("this model", model.tokenizer_digest, tokenizer_digest(tokenizer))
     manifest = describe_model(model, facts=facts)

@@ -9,7 +9,7 @@ from tiny_models import METHODS, shaken
 from transformers import GenerationConfig
 
 from pemeta import CausalLM, PEModel
-from pemeta.errors import DataError, ModelError
+from pemeta.errors import ArgumentError, ConfigError, DataError, ModelError
 from pemeta.methods import IA3, BitFit, Full, HeadOnly, LayerNormTuning, LoRA, Prefix, Prompt
 from pemeta.methods.base import PEMethod
 from pemeta.model import candidates, generation_ways
@@ -278,12 +278,46 @@ def test_generation_ends_where_it_is_to_end():
     assert completions(model, "lm", []) == []
 
 
+@pytest.mark.parametrize("given", ["abc", [5.5, 6], torch.tensor([[5, 6]]), 5, [None], [True]])
+def test_what_is_no_sequence_of_token_ids_is_refused(given):
+    model = model_on(whole("gpt2"), LoRA(rank=2))
+    expected = r"must be token ids, such as \[5, 6, 7\]; found"
+    for call in (
+        lambda: completions(model, "lm", [[3], given]),
+        lambda: candidate_scores(model, "lm", [given], [[[4]]]),
+        lambda: candidate_scores(model, "lm", [[3]], [[[4], given]]),
+    ):
+        with pytest.raises(ArgumentError, match=expected):
+            call()
+
+
+def test_where_generation_stops_is_said_by_token_ids():
+    model = model_on(whole("gpt2"), LoRA(rank=2))
+    free = completions(model, "lm", PROMPTS, max_new_tokens=4)
+    assert completions(model, "lm", PROMPTS, max_new_tokens=4, stop=[30, 31]) == free  # tokens that it has not
+    assert completions(model, "lm", PROMPTS, max_new_tokens=4, stop=torch.tensor([30])) == free
+    for stop in ([None], 5, ["</s>"]):
+        with pytest.raises(ArgumentError, match=r"stop must be token ids, such as"):
+            completions(model, "lm", PROMPTS, stop=stop)
+    with pytest.raises(ArgumentError, match=r"stop must be token ids, which are not negative; found -1"):
+        completions(model, "lm", PROMPTS, stop=[2, -1])
+    with pytest.raises(ConfigError, match=r"options has eos_token_id 7, but what ends .* is given as stop"):
+        completions(model, "lm", PROMPTS, options={"eos_token_id": 7})
+    for options in ({"num_return_sequences": 2, "num_beams": 2}, {"return_dict_in_generate": True}):
+        with pytest.raises(ConfigError, match=r"something else than one sequence for each prompt; leave out num_ret"):
+            completions(model, "lm", PROMPTS, max_new_tokens=2, options=options)
+
+
 def test_what_candidates_need():
     model = model_on(whole("gpt2"), LoRA(rank=2))
     with pytest.raises(DataError, match="each prompt needs its candidates; found 2 prompts and candidates for 1"):
         candidate_scores(model, "lm", [[3], [4]], [[[5]]])
     with pytest.raises(DataError, match=r"prompt 1 has 1 tokens, and candidates of \[1, 0\]; a prompt needs a token"):
         candidate_scores(model, "lm", [[3]], [[[5], []]])
+    long = list(range(3, 30)) + [3] * 11
+    assert len(candidate_scores(model, "lm", [long], [[[5] * 3]])[0]) == 1
+    with pytest.raises(ModelError, match=r"prompt 2 has 38 tokens and a candidate has 4, but .* positions for 40"):
+        candidate_scores(model, "lm", [[3], long], [[[5]], [[5] * 2, [5] * 4]])
     assert candidate_scores(model, "lm", [], []) == []
 
 

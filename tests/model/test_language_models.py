@@ -11,7 +11,7 @@ from language_models import EACH, V, batch, causal, masked, theirs
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from pemeta import Adapter, CausalLM, Full, HeadOnly, LoRA, MaskedLM, PEModel
+from pemeta import Adapter, CausalLM, Compose, Full, HeadOnly, LoRA, MaskedLM, PEModel
 from pemeta.backbone.loading import load_backbone
 from pemeta.errors import ModelError
 from pemeta.model.model_files import theta_p_digest
@@ -149,8 +149,11 @@ def test_tasks_on_a_base_elsewhere_get_the_whole_language_model(tmp_path):
     assert torch.equal(back.eval()(batch(), "text"), model.eval()(batch(), "text"))
 
 
-def test_full_fine_tuning_stores_the_output_matrix_too(tmp_path):
-    model = saved(tmp_path, causal("llama", False), Full())
+@pytest.mark.parametrize(
+    "method", [Full(), Compose(methods=[Adapter(bottleneck=2), Full()])], ids=["alone", "composed"]
+)
+def test_full_fine_tuning_stores_the_output_matrix_too(tmp_path, method):
+    model = saved(tmp_path, causal("llama", False), method)
     assert model.partition().theta_p == ()
     assert "output.lm_head.weight" in model.stored_names("text")
     with torch.no_grad():
@@ -159,6 +162,31 @@ def test_full_fine_tuning_stores_the_output_matrix_too(tmp_path):
     back = PEModel.from_pretrained(tmp_path, attention="eager").eval()
     back.load_task(tmp_path / "tasks" / "text")
     assert torch.equal(back(batch(), "text"), model(batch(), "text"))
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_an_embedding_that_was_resized_without_its_output_matrix_is_refused(tmp_path, name):
+    """It would be saved with two sizes, of which a folder's configuration has one, and nothing could load it."""
+    whole = causal(name, False)
+    with quiet():
+        whole.resize_token_embeddings(V + 3)
+    model = saved(tmp_path / "whole", whole, LoRA(rank=2))
+    back = PEModel.from_pretrained(tmp_path / "whole", attention="eager").eval()
+    back.load_task(tmp_path / "whole" / "tasks" / "text")
+    assert torch.equal(back(batch(), "text"), model(batch(), "text"))
+    with quiet():
+        model.backbone.resize_token_embeddings(V + 5)
+    expected = rf"was resized to {V + 5} rows, but the output matrix of its \w+ForCausalLM has {V + 3}; resize"
+    with pytest.raises(ModelError, match=expected):
+        model.save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match=expected):
+        model.add_head("more", CausalLM())
+    tied = PEModel(causal(name, True), LoRA(rank=2))
+    with quiet():
+        tied.backbone.resize_token_embeddings(V + 5)
+    tied.add_head("more", CausalLM())
+    tied.save_pretrained(tmp_path / "tied")
+    assert PEModel.from_pretrained(tmp_path / "tied").output.classes(tied.backbone) == V + 5
 
 
 def test_a_task_may_store_nothing_at_all(tmp_path):
