@@ -193,7 +193,13 @@ class CompletionTasks(RowTasks[Completion]):
             stop=examples.end_ids,
             batch_size=self.batch_size,
         )
-        return [str(tokenizer.decode(own, skip_special_tokens=True)) for own in tokens]
+        texts = [str(tokenizer.decode(own, skip_special_tokens=True)) for own in tokens]
+        return [
+            _content(text, str(tokenizer.decode(whole[len(prompt) :], skip_special_tokens=True)), gold)
+            for text, whole, prompt, gold in zip(
+                texts, examples.input_ids, examples.prompt_ids, examples.completions, strict=True
+            )
+        ]
 
     def _chosen(
         self, model: PEModel, task: str, tested: Tested[Completion], tokenizer: PreTrainedTokenizerBase
@@ -224,6 +230,22 @@ class CompletionTasks(RowTasks[Completion]):
         ends = examples.num_cut_completions
         of_ends = f", and the ends of {counted(ends, 'completion')}" if ends else ""
         return f"{line}; {counted(examples.num_cut_tokens, 'token')} cut at the beginning of prompts{of_ends}"
+
+
+def _content(written: str, right: str, gold: str) -> str:
+    r"""What a model has written, without what a template puts before contents, such as an empty thought.
+
+    Args:
+        written: What it has written.
+        right: What it should have written.
+        gold: The content in that.
+
+    >>> _content("<think>\n\n</think>\n\n5", "<think>\n\n</think>\n\n4", "4"), _content(" 5", " 4", "4")
+    ('5', ' 5')
+    """
+    whole, content = right.strip(), gold.strip()
+    before = whole.removesuffix(content).strip() if content and whole.endswith(content) else ""
+    return written.lstrip().removeprefix(before).lstrip() if before and written.lstrip().startswith(before) else written
 
 
 def _with_completion(example: Completion, text: str) -> Completion:

@@ -85,7 +85,7 @@ class SequenceClassificationTasks(RowTasks[LabelledText]):
         return self.metrics or tuple(map(Metric.parse, USUAL[self.problem]))
 
     def raw(self, rows: Iterable[Row]) -> Iterator[LabelledText]:  # noqa: D102 - inherited
-        return labelled_texts(rows, self.problem)
+        return labelled_texts(rows, self.problem, self.classes)
 
     def text(self, example: LabelledText) -> str:
         """The text, or both of a pair."""
