@@ -359,3 +359,40 @@ def test_who_writes_what_was_to_be_learned_is_right(template, monkeypatch):
     own[0] = tokenizer("<think>\n\n</think>\n\n5", add_special_tokens=False)["input_ids"]
     wrong = kind.predicted(None, "t", tested, tokenizer, {"log_probabilities": lambda *_: []})["predictions"]
     assert ExactMatch().score(kind.gold(examples), wrong) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "says"),
+    [
+        ({"name": "completion"}, "f1", "f1 does not suit completions (sentence 1 of 2 has 1 gold tag and 2 predicted"),
+        ({"name": "completion"}, "macro_f1", "macro_f1 does not suit completions (unknown class 'a'"),
+        ({"name": "completion"}, "ece", "ece reads probabilities, which there are none of for completions"),
+        ({"name": "sequence_classification"}, "f1", "use such as accuracy, macro_f1, mcc"),
+        ({"name": "sequence_classification"}, "pearson", "pearson does not suit problem: single_label"),
+        (
+            {"name": "sequence_classification"},
+            "ece",
+            "one must be of predictions, to compare epochs by; found ece alone",
+        ),
+        ({"name": "sequence_classification", "problem": "multi_label"}, "mcc", "does not suit problem: multi_label"),
+        (
+            {"name": "sequence_classification", "problem": "regression"},
+            "macro_f1",
+            "use such as pearson, spearman, mse",
+        ),
+    ],
+)
+def test_a_metric_of_other_predictions_is_refused_when_the_configuration_is_read(kind, metric, says):
+    with pytest.raises(ConfigError) as caught:
+        TaskKind.parse({**kind, "metrics": [metric]})
+    assert says in str(caught.value)
+
+
+def test_metrics_that_suit_a_kind_are_taken():
+    for kind, metrics in (
+        ({"name": "completion"}, ["accuracy", "loss", "perplexity", "exact_match"]),
+        ({"name": "sequence_classification"}, ["macro_f1", "mcc", "accuracy", "ece"]),
+        ({"name": "sequence_classification", "problem": "multi_label"}, ["multilabel_macro_f1", "accuracy"]),
+        ({"name": "sequence_classification", "problem": "regression"}, ["mse", "pearson", "spearman"]),
+    ):
+        assert [metric.name for metric in TaskKind.parse({**kind, "metrics": metrics}).scored_by] == metrics
