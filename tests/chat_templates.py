@@ -49,6 +49,13 @@ THINKING = """
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}
 """
+MISTRAL = """{{ bos_token }}
+{%- for message in messages -%}
+{%- if message['role'] == 'user' -%}{{ '[INST] ' + message['content'] + '[/INST]' }}
+{%- else -%}{{ ' ' + message['content'] | trim + eos_token }}{%- endif -%}
+{%- endfor -%}
+"""
+"""Mistral's version 3, where a blank comes before what the assistant says, and which knows no generation prompt."""
 PLAIN = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n\n{% endfor %}"
 """Without special tokens and without a generation prompt."""
 SPECIAL = (

@@ -80,7 +80,9 @@ class Scripts:
         whole = self._render((*turns, {"role": ASSISTANT, "content": _STAND_IN}), where)
         if not whole.startswith(opened) or _STAND_IN not in whole:
             raise DataError(f"{where}: {self._apart(whole, opened)}")
-        return whole[: whole.index(_STAND_IN)]
+        found = whole[: whole.index(_STAND_IN)]
+        # A blank alone, as of Mistral's and Llama 2's templates, is the model's to write: servers send none.
+        return found if found[len(opened) :].strip() else opened
 
     def script(self, completion: Completion, where: str) -> Script:
         """The text of a prompt with its completion, and where what is learned begins and ends in it.

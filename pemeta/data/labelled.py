@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pemeta.data.classes import Problem, number_of, written
 from pemeta.data.rows import Row
-from pemeta.data.tables.cells import is_list, words_in
+from pemeta.data.tables.cells import NUMBER, list_in, shows_list
 from pemeta.data.turns import Completion
 from pemeta.errors import ConfigError, DataError, counted, excerpt, shortened, unknown_name
 from pemeta.utils.values import missing, text_problem
@@ -37,25 +37,30 @@ class LabelledText:
         return json.dumps([self.text, self.pair, self.label], ensure_ascii=False)
 
 
-def labelled_texts(rows: Iterable[Row], problem: Problem = "single_label") -> Iterator[LabelledText]:
+def labelled_texts(
+    rows: Iterable[Row], problem: Problem = "single_label", classes: Sequence[str] | None = None
+) -> Iterator[LabelledText]:
     """The texts with labels that rows hold, in order.
 
     Args:
         rows: Rows with the roles :data:`pemeta.data.roles.CLASSIFICATION`.
         problem: What a label is. With ``multi_label`` it is a list, or a text that shows one as JSON or Python write
             it; a text that shows none is one class, and an empty one is no class.
+        classes: All classes, if they were given. The label -1 is refused where it is none of them.
 
     Raises:
         DataError: A text or a label is missing, or of another kind; the message names the row's place.
     """
     pairs: bool | None = None
+    known = frozenset(classes or ())
     for row in rows:
         text, pair = _text(row, "text"), _text(row, "text_pair") if "text_pair" in row.values else None
         if pairs is not None and pairs != (pair is not None):
             raise DataError(f"{row.where}: some rows have a second text, and others have none; give each row one")
         pairs = pair is not None
         given = row.values.get("labels", row.values.get("label"))
-        yield LabelledText(text, _LABELS[problem](given, row.where), pair, row.where)
+        label = number_of(given, row.where) if problem == "regression" else _LABELS[problem](given, row.where, known)
+        yield LabelledText(text, label, pair, row.where)
 
 
 def plain_texts(rows: Iterable[Row]) -> Iterator[str]:
@@ -78,7 +83,7 @@ def _text(row: Row, role: str) -> str:
     return str(value)
 
 
-def _class(value: Any, where: str) -> str:
+def _class(value: Any, where: str, known: Collection[str]) -> str:
     if isinstance(value, list | tuple | set | dict):
         raise DataError(
             f"{where}: expected one class; found {excerpt(value)}; if a text may have several, set problem: multi_label"
@@ -86,27 +91,31 @@ def _class(value: Any, where: str) -> str:
     if missing(value) or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{where} has no label; remove the row, or give it one")
     name = written(value)
-    if name == "-1":
-        raise DataError(f"{where}: the label -1 marks texts without a label, as in GLUE's test sets: remove them")
+    if name == "-1" and name not in known:
+        raise DataError(
+            f"{where}: the label -1 marks texts without a label, as in GLUE's test sets: remove them; or, if it is a "
+            "class, list all of them: classes: ['-1', ...]"
+        )
     if isinstance(value, float):
         raise DataError(f"{where}: expected a class; found the number {value}; for numbers set problem: regression")
     return name
 
 
-def _classes(value: Any, where: str) -> tuple[str, ...]:
+def _classes(value: Any, where: str, known: Collection[str]) -> tuple[str, ...]:
     if isinstance(value, str):
-        value = words_in(value, where) if is_list(value) else [value] if value.strip() else []
+        value = list_in(value, where, "labels") if shows_list(value) else [value] if value.strip() else []
     if missing(value):
-        value = []
+        raise DataError(f"{where} has no labels; give [] for a text of no class, or remove the row")
     if not isinstance(value, list | tuple):
         value = [value]
-    names = [_class(one, where) for one in value]
+    names = [_class(one, where, known) for one in value]
     if len(set(names)) < len(names):
-        raise DataError(f"{where}: a class is there twice in {excerpt(names)}; remove one")
+        each = "; a row lists the classes of its text, not 0 or 1 for each class" if {*names} <= {"0", "1"} else ""
+        raise DataError(f"{where}: a class is there twice in {excerpt(names)}; remove one{each}")
     return tuple(names)
 
 
-_LABELS: dict[Problem, Any] = {"single_label": _class, "multi_label": _classes, "regression": number_of}
+_LABELS: dict[Problem, Any] = {"single_label": _class, "multi_label": _classes}
 
 
 def classes_in(examples: Iterable[LabelledText]) -> tuple[str, ...]:
@@ -116,8 +125,8 @@ def classes_in(examples: Iterable[LabelledText]) -> tuple[str, ...]:
     ('9', '10')
     """
     found = {name for one in examples for name in _names(one.label)}
-    numbers = all(name.lstrip("-").isdigit() for name in found)
-    return tuple(sorted(found, key=int if numbers else None))
+    numbers = all(NUMBER.fullmatch(name) for name in found)
+    return tuple(sorted(found, key=(lambda name: (int(name), name)) if numbers else None))  # "1" and "01" are two
 
 
 def check_classes(examples: Iterable[LabelledText], classes: Sequence[str], split: str, given: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pemeta.data.tables.table import Table
@@ -33,7 +33,7 @@ class Roles:
 
     Attributes:
         kind: The kind of task, for messages.
-        choices: The roles of a row; or several such, of which the first is read whose columns are there.
+        choices: The roles of a row; or several such, of which those are read whose columns are there.
     """
 
     kind: str
@@ -49,6 +49,17 @@ class Roles:
         """Those of which something is predicted."""
         return tuple(dict.fromkeys(role.name for choice in self.choices for role in choice if role.given))
 
+    def late(self, row: Mapping[str, object], columns: Mapping[str, str]) -> str | None:
+        """The name of a column with a usual name that a row has, and the table's first row had not.
+
+        Args:
+            row: The row by column.
+            columns: The columns that are read, by role.
+        """
+        choices = (choice for choice in self.choices if {*columns} <= {role.name for role in choice})
+        lacking = (role for choice in choices for role in choice if role.name not in columns)
+        return next((name for role in lacking for name in role.usual if row.get(name) is not None), None)
+
     def columns(self, table: Table, given: Mapping[str, str | int]) -> dict[str, str]:
         """The column of each role in a table.
 
@@ -58,7 +69,7 @@ class Roles:
 
         Raises:
             ConfigError: A given role is none of these.
-            DataError: A column is not there, or not known.
+            DataError: A column is not there, or not known; or the columns of several choices are.
         """
         odd = next((name for name in given if name not in self.names), None)
         if odd is not None:
@@ -68,10 +79,11 @@ class Roles:
                 known = shortened(unknown_name("column", str(column), table.columns), 300)
                 raise DataError(f"{table.where}: columns.{name}: {known}")
         fitting = [choice for choice in self.choices if {*given} <= {role.name for role in choice}]
-        for choice in fitting:
-            found = _found(choice, table.columns, given)
-            if found is not None:
-                return found
+        found = [one for choice in fitting if (one := _found(choice, table.columns, given)) is not None]
+        if len(found) > 1:
+            raise DataError(f"{table.where}: {_ambiguous(found)}")
+        if found:
+            return found[0]
         raise DataError(f"{table.where}: {_lacking(fitting or self.choices, table.columns, given)}")
 
 
@@ -86,6 +98,14 @@ def _found(choice: Iterable[Role], columns: Collection[str], given: Mapping[str,
         elif role.needed:
             return None
     return found
+
+
+def _ambiguous(found: Sequence[Mapping[str, str]]) -> str:
+    """What is said where several choices of columns are there."""
+    own = [{role: column for role, column in one.items() if any(role not in other for other in found)} for one in found]
+    what = ", and ".join(" and ".join(one.values()) for one in own)
+    say = ", or ".join(f"columns: {{{', '.join(f'{role}: {one[role]}' for role in one)}}}" for one in own)
+    return f"expected one of several; found the columns {what}; say which: {say}"
 
 
 def _lacking(choices: Iterable[Iterable[Role]], columns: Collection[str], given: Mapping[str, str | int]) -> str:

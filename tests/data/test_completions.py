@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from chat_templates import CHATML, GEMMA, MARKED, PHI, PLAIN, THINKING, byte_tokenizer
+from chat_templates import CHATML, GEMMA, MARKED, MISTRAL, PHI, PLAIN, THINKING, byte_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -124,9 +124,10 @@ def test_the_rule_holds_for_any_content(contents):
         (GEMMA, ["It is 4.<end_of_turn>", "6, yes<end_of_turn>"], "<start_of_turn>model\n"),
         (PHI, ["It is 4.<|end|>", "6, yes<|end|>"], "<|assistant|>\n"),
         (THINKING, ["It is 4.<|im_end|>", "<think>\n\n</think>\n\n6, yes<|im_end|>"], "<|im_start|>assistant\n"),
+        (MISTRAL, [" It is 4.</s>", " 6, yes</s>"], "[/INST]"),
         (PLAIN, ["It is 4.", "6, yes</s>"], "assistant: "),
     ],
-    ids=["chatml", "gemma", "phi", "thinking", "plain"],
+    ids=["chatml", "gemma", "phi", "thinking", "mistral", "plain"],
 )
 def test_templates_of_families(template, expected, prompt):
     tokenizer = byte_tokenizer(template, bos=template is GEMMA)

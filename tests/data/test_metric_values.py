@@ -284,3 +284,8 @@ def test_ones_own_metric_is_a_file_and_a_line(tmp_path, monkeypatch):
 
 def test_every_metric_has_a_case():
     assert {Metric.parse(case.metric).name for case in CASES} == set(Metric.members())
+
+
+@pytest.mark.parametrize("metric", ["pearson", "spearman", "mse"])
+def test_numbers_of_a_model_that_diverged_have_no_score(metric):
+    assert np.isnan(Metric.parse(metric).score([1.0, 2.0, 3.0], [1.0, float("nan"), 2.0]))

@@ -10,6 +10,7 @@ import pytest
 from pemeta.data import HubData, TableData
 from pemeta.data.labelled import LabelledText, check_classes, classes_in, digest_of, labelled_texts, plain_texts
 from pemeta.data.roles import CLASSIFICATION, COMPLETION, TEXT
+from pemeta.data.rows import Row
 from pemeta.data.sentences import SPLITS
 from pemeta.data.sources import ConllData, SyntheticData
 from pemeta.data.turns import completions
@@ -256,3 +257,57 @@ def test_sources_of_sentences_have_no_rows(tmp_path):
     write_jsonl(tmp_path / "train.jsonl", ROWS[:1])
     message = refusal(DataError, TableData(path=str(tmp_path)).rows, "news", CLASSIFICATION)
     assert "1 example to train on with 1 different text, which are too few to hold some out" in message
+
+
+def test_the_order_of_classes_depends_on_their_names_alone():
+    names = ["1", "01", "001", "0001", "00001", "0", "00", "000", "0000", "2"]
+    orders = {classes_in([LabelledText("t", name) for name in some]) for some in (names, names[::-1], sorted(names))}
+    assert orders == {("0", "00", "000", "0000", "00001", "0001", "001", "01", "1", "2")}
+    assert classes_in([LabelledText("t", name) for name in ("\u00b2", "--1", "1")]) == ("--1", "1", "\u00b2")
+
+
+def test_lists_of_one_number_in_a_text_are_lists(tmp_path):
+    (tmp_path / "train.csv").write_text('text,labels\na,"[0, 1]"\nb,[1]\nc,"(1,)"\nd,[]\ne,1\nf,\n')
+    source = TableData(path=str(tmp_path), validation="train", test="train")
+    found = [one.label for one in texts(source, problem="multi_label")["train"]]
+    assert found == [("0", "1"), ("1",), ("1",), (), ("1",), ()]
+    (tmp_path / "train.csv").write_text("text,labels\na,[bad]\n")
+    assert "the labels look like a list, but cannot be read" in refusal(
+        DataError, texts, source, "t", CLASSIFICATION, "multi_label"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{"text": "a", "labels": None}], "line 1 has no labels; give [] for a text of no class"),
+        ([{"text": "a", "labels": [0, 1, 1]}], "a row lists the classes of its text, not 0 or 1 for each class"),
+        (
+            [{"text": "a", "label": "x", "labels": ["y"]}],
+            "found the columns label, and labels; say which: columns: {label:",
+        ),
+        (
+            [{"text": "a", "labels": ["x"]}, {"text": "b", "text_pair": "p", "labels": ["y"]}],
+            "line 2: the row has 'text_pair', which rows before it lack; give each row one, or remove it",
+        ),
+    ],
+    ids=["null", "0 or 1 for each", "label and labels", "a pair that begins late"],
+)
+def test_rows_of_several_labels_that_are_refused(tmp_path, rows, says):
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    source = TableData(path=str(tmp_path), validation="train", test="train")
+    assert says in refusal(DataError, texts, source, "t", CLASSIFICATION, "multi_label")
+
+
+def test_one_of_two_columns_that_would_do_is_read_where_it_is_said(tmp_path):
+    write_jsonl(tmp_path / "train.jsonl", [{"text": "a", "label": "x", "labels": "y"}])
+    for column, label in (("label", "x"), ("labels", "y")):
+        source = TableData(path=str(tmp_path), validation="train", test="train", columns={column: column})
+        assert texts(source)["train"] == [LabelledText("a", label)]
+
+
+def test_minus_one_is_a_class_where_it_is_said():
+    rows = [Row({"text": "a", "label": -1}, "row 0"), Row({"text": "b", "label": "1"}, "row 1")]
+    with pytest.raises(DataError, match=r"or, if it is a class, list all of them: classes: \['-1', ...\]"):
+        list(labelled_texts(rows))
+    assert [one.label for one in labelled_texts(rows, classes=["-1", "0", "1"])] == ["-1", "1"]

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from chat_templates import CHATML, MISTRAL, THINKING, byte_tokenizer
 from kinds import FIRST_OF_TEST, KINDS, SIZES, Kind, write_rows
 from seqeval.metrics import f1_score as entity_f1
 from sklearn.metrics import accuracy_score, f1_score, mean_squared_error
 from tokenizers import decoders
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from pemeta import Completion
+from pemeta.data.metrics import ExactMatch
 from pemeta.errors import ConfigError, DataError
 from pemeta.experiments.config import GridConfig
 from pemeta.experiments.data_check import check_data
@@ -24,6 +27,7 @@ from pemeta.experiments.executor import Executor
 from pemeta.experiments.runner import Runner
 from pemeta.reporting.records import Record, read_records
 from pemeta.tasks.kinds import TaskKind
+from pemeta.tasks.kinds import base as kinds_base
 from pemeta.training.evaluation import predict
 from pemeta.utils.hub import quiet
 
@@ -339,3 +343,57 @@ def test_labels_of_test_that_training_lacks_are_named(grid_of):
         DataError, match=r"the label 'places' of . texts in test is not among the labels of train; .*'place'"
     ):
         check_data(Executor(config, say=lambda line: None).builder, config.runs)
+
+
+@pytest.mark.parametrize("template", [THINKING, MISTRAL, CHATML], ids=["thinking", "mistral", "chatml"])
+def test_who_writes_what_was_to_be_learned_is_right(template, monkeypatch):
+    """What a template puts before contents, such as an empty thought, is no part of an answer."""
+    kind, tokenizer = TaskKind.parse({"name": "completion", "template": "chat"}), byte_tokenizer(template)
+    rows = tuple(Completion(f"{i} + 1?", answer) for i, answer in enumerate(("4", "<think>\n\n</think>\n\n4", " no\n")))
+    data = kinds_base.Collection("t", {"test": rows}, (), ())
+    examples = kind.encode(data, "test", tokenizer, None)
+    own = [ids[len(prompt) : -1] for ids, prompt in zip(examples.input_ids, examples.prompt_ids, strict=True)]
+    monkeypatch.setattr("pemeta.tasks.kinds.completion.generated", lambda *_, **__: own)
+    tested = kinds_base.Tested(data, "test", examples)
+    found = kind.predicted(None, "t", tested, tokenizer, {"log_probabilities": lambda *_: []})
+    assert ExactMatch().score(kind.gold(examples), found["predictions"]) == 1.0
+    own[0] = tokenizer("<think>\n\n</think>\n\n5", add_special_tokens=False)["input_ids"]
+    wrong = kind.predicted(None, "t", tested, tokenizer, {"log_probabilities": lambda *_: []})["predictions"]
+    assert ExactMatch().score(kind.gold(examples), wrong) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "says"),
+    [
+        ({"name": "completion"}, "f1", "f1 does not suit completions (sentence 1 of 2 has 1 gold tag and 2 predicted"),
+        ({"name": "completion"}, "macro_f1", "macro_f1 does not suit completions (unknown class 'a'"),
+        ({"name": "completion"}, "ece", "ece reads probabilities, which there are none of for completions"),
+        ({"name": "sequence_classification"}, "f1", "use such as accuracy, macro_f1, mcc"),
+        ({"name": "sequence_classification"}, "pearson", "pearson does not suit problem: single_label"),
+        (
+            {"name": "sequence_classification"},
+            "ece",
+            "one must be of predictions, to compare epochs by; found ece alone",
+        ),
+        ({"name": "sequence_classification", "problem": "multi_label"}, "mcc", "does not suit problem: multi_label"),
+        (
+            {"name": "sequence_classification", "problem": "regression"},
+            "macro_f1",
+            "use such as pearson, spearman, mse",
+        ),
+    ],
+)
+def test_a_metric_of_other_predictions_is_refused_when_the_configuration_is_read(kind, metric, says):
+    with pytest.raises(ConfigError) as caught:
+        TaskKind.parse({**kind, "metrics": [metric]})
+    assert says in str(caught.value)
+
+
+def test_metrics_that_suit_a_kind_are_taken():
+    for kind, metrics in (
+        ({"name": "completion"}, ["accuracy", "loss", "perplexity", "exact_match"]),
+        ({"name": "sequence_classification"}, ["macro_f1", "mcc", "accuracy", "ece"]),
+        ({"name": "sequence_classification", "problem": "multi_label"}, ["multilabel_macro_f1", "accuracy"]),
+        ({"name": "sequence_classification", "problem": "regression"}, ["mse", "pearson", "spearman"]),
+    ):
+        assert [metric.name for metric in TaskKind.parse({**kind, "metrics": metrics}).scored_by] == metrics

@@ -94,4 +94,5 @@ def _ranks(values: Floats, weights: Floats) -> Floats:
     ranks = np.cumsum(sizes, axis=1) - (sizes - 1) / 2
     placed = np.empty_like(weights)
     placed[:, order] = np.repeat(ranks, np.diff(begins, append=len(values)), axis=1)
+    placed[:, np.isnan(values)] = np.nan  # of a model that diverged
     return placed

@@ -76,6 +76,25 @@ def tags_in(value: Any, where: str) -> Any:
     return value
 
 
+def shows_list(text: str) -> bool:
+    """Whether a text that holds classes, and no words, shows a list of them, perhaps of one number only.
+
+    >>> shows_list("[1]"), shows_list("['a', 'b']"), shows_list("a [1]")
+    (True, True, False)
+    """
+    bare = text.strip(BLANKS)
+    return is_list(bare) or (bare.startswith("[") and bare.endswith("]")) or bool(re.fullmatch(r"\(.*,\)", bare))
+
+
+def list_in(text: str, where: str, what: str) -> list[Any]:
+    """The list that a text shows; ``what`` its values are is for messages.
+
+    Raises:
+        DataError: It begins like a list, but is none.
+    """
+    return _literal(text.strip(BLANKS), where, what)
+
+
 def split_text(text: str) -> list[str]:
     """The words of a text between blanks; no-break spaces are part of words."""
     return [word for word in re.split(f"[{BLANKS}]+", text) if word]

@@ -232,6 +232,10 @@ class TableReading(Frozen):
                 check_column(table, self.task_column, "task_column")
             for row in filter(partial(self._is_of, task, table.names, others), table.rows):
                 values = {role: value_of(row, column) for role, column in columns.items()}
+                if late := roles.late(row.values, columns):
+                    raise DataError(
+                        f"{row.where}: the row has {late!r}, which rows before it lack; give each row one, or remove it"
+                    )
                 for role in {"label", "labels"} & columns.keys():
                     values[role] = named(values[role], table.names.get(columns[role]) or self.names)
                 yield Row(values, row.where)

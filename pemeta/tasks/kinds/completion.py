@@ -6,8 +6,9 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerBase
+from typing_extensions import Self
 
 from pemeta.backbone.output_kinds import OutputKind
 from pemeta.data.completions import EncodedCompletions, LongCompletions, encode_completions
@@ -27,6 +28,7 @@ from pemeta.model.generation import completions as generated
 from pemeta.model.pe_model import PEModel
 from pemeta.model.task_files import Prompting
 from pemeta.tasks.kinds.base import AnyMetric, Collection, Predict, Tested
+from pemeta.tasks.kinds.fitting_metrics import check_metrics
 from pemeta.tasks.kinds.rows import RowTasks
 from pemeta.tasks.task import Task
 
@@ -76,6 +78,12 @@ class CompletionTasks(RowTasks[Completion]):
     length_normalised: bool = True
     max_new_tokens: int = Field(64, gt=0)
     batch_size: int = Field(16, gt=0)
+
+    @model_validator(mode="after")
+    def _fitting_metrics(self) -> Self:
+        found: dict[Reads, Sequence[Any]] = {"predictions": ("bb", "a"), "log_probabilities": [[-0.5], [-0.5]]}
+        check_metrics(self.metrics, "completions", ("a", "bb"), found, range(2), ("exact_match", "accuracy", "loss"))
+        return self
 
     @property
     def scored_by(self) -> tuple[Metric, ...]:
@@ -193,7 +201,13 @@ class CompletionTasks(RowTasks[Completion]):
             stop=examples.end_ids,
             batch_size=self.batch_size,
         )
-        return [str(tokenizer.decode(own, skip_special_tokens=True)) for own in tokens]
+        texts = [str(tokenizer.decode(own, skip_special_tokens=True)) for own in tokens]
+        return [
+            _content(text, str(tokenizer.decode(whole[len(prompt) :], skip_special_tokens=True)), gold)
+            for text, whole, prompt, gold in zip(
+                texts, examples.input_ids, examples.prompt_ids, examples.completions, strict=True
+            )
+        ]
 
     def _chosen(
         self, model: PEModel, task: str, tested: Tested[Completion], tokenizer: PreTrainedTokenizerBase
@@ -224,6 +238,22 @@ class CompletionTasks(RowTasks[Completion]):
         ends = examples.num_cut_completions
         of_ends = f", and the ends of {counted(ends, 'completion')}" if ends else ""
         return f"{line}; {counted(examples.num_cut_tokens, 'token')} cut at the beginning of prompts{of_ends}"
+
+
+def _content(written: str, right: str, gold: str) -> str:
+    r"""What a model has written, without what a template puts before contents, such as an empty thought.
+
+    Args:
+        written: What it has written.
+        right: What it should have written.
+        gold: The content in that.
+
+    >>> _content("<think>\n\n</think>\n\n5", "<think>\n\n</think>\n\n4", "4"), _content(" 5", " 4", "4")
+    ('5', ' 5')
+    """
+    whole, content = right.strip(), gold.strip()
+    before = whole.removesuffix(content).strip() if content and whole.endswith(content) else ""
+    return written.lstrip().removeprefix(before).lstrip() if before and written.lstrip().startswith(before) else written
 
 
 def _with_completion(example: Completion, text: str) -> Completion:
