@@ -49,6 +49,8 @@ def export_task(path: str | Path, out: Path, task: str | Path | None = None, for
     else:
         if (out / MANIFEST).exists():
             raise OutputError(f"{out} is a model saved by pemeta, which an export would replace; give another folder")
+        if out.is_dir() and Path(base).is_dir() and out.samefile(base):
+            raise OutputError(f"{out} is the task's own base, which an export would replace; give another folder")
         check_replaceable(out, "config.json", "an exported model")
         merged = to_transformers(model, name, load_tokenizer(base))
         with replaced_folder(out) as temporary, quiet():

@@ -13,7 +13,8 @@ from tokenizer_kinds import tokenizer_of
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, TextStreamer
 
 from pemeta import PEMethod, PEModel, Server, to_transformers
-from pemeta.errors import ConfigError, DataError, ModelError
+from pemeta.deploy.exporting import export_task
+from pemeta.errors import ConfigError, DataError, ModelError, OutputError
 from pemeta.heads import CausalLM, SequenceClassification
 from pemeta.model.task_files import Prompting
 
@@ -243,6 +244,16 @@ def test_export_says_what_is_wrong(pemeta, served, tmp_path):
     )
     assert done.code == 2
     assert "its rank 2 is more than --max-lora-rank 1; start the server with --max-lora-rank 8" in done.err
+
+
+def test_an_export_does_not_replace_its_own_base(served, tmp_path, monkeypatch):
+    base = tmp_path / "base"
+    AutoModelForCausalLM.from_pretrained(served).save_pretrained(base)
+    monkeypatch.setattr("pemeta.deploy.exporting.resolve_base", lambda *_: str(base))
+    before = (base / "model.safetensors").read_bytes()
+    with pytest.raises(OutputError, match="is the task's own base, which an export would replace"):
+        export_task(served, base, "plain")
+    assert (base / "model.safetensors").read_bytes() == before
 
 
 def test_a_model_with_a_table_of_positions_is_not_run_beyond_it(tmp_path):

@@ -21,6 +21,7 @@ from transformers import (
 from pemeta import PEMethod, PEModel, to_transformers
 from pemeta.errors import ModelError
 from pemeta.heads import CausalLM, MaskedLM, SequenceClassification
+from pemeta.model.same_outputs import differ
 from pemeta.utils.hub import quiet
 
 
@@ -92,6 +93,23 @@ def test_in_sixteen_bits(tmp_path):
     again = reloaded(to_transformers(model, "t"), AutoModelForSequenceClassification, tmp_path)
     with torch.no_grad():
         assert torch.allclose(again(**BATCH).logits.float(), logits(model), atol=0.1)
+
+
+def test_small_logits_are_rounded_as_the_large_ones_are():
+    """As in SmolLM2-135M, whose logits reach 35 and are off by 6e-4 after a merge in float32, by 2e-5 in float64."""
+    one = torch.linspace(-35, 35, 81).view(1, 1, 81)
+    assert differ(one + 6.5e-4, one) is None
+    assert differ(one + 6.5e-3, one) is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_odd_token_is_rounding_in_sixteen_bits_only(dtype):
+    one = torch.linspace(-35, 35, 80, dtype=dtype).view(1, 8, 10)
+    odd = one.clone()
+    odd[0, 3] += 20
+    assert (differ(odd, one) is None) == (dtype == torch.bfloat16)
+    assert differ(one + 2, one) == pytest.approx(2, abs=0.2)  # off everywhere
+    assert differ(one * float("nan"), one) is not None
 
 
 def test_it_works_in_a_pipeline(tiny_bert_dir, tokenizer):
