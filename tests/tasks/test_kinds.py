@@ -338,3 +338,26 @@ def test_labels_of_test_that_training_lacks_are_named(grid_of):
         DataError, match=r"the label 'places' of . texts in test is not among the labels of train; .*'place'"
     ):
         check_data(Executor(config, say=lambda line: None).builder, config.runs)
+
+
+@pytest.mark.parametrize(
+    ("task", "metrics", "error"),
+    [
+        ("sequence_classification", ["f1"], "f1 does not measure answers that are classes; use one of .*'macro_f1'"),
+        ("sequence_classification", ["pearson"], "pearson does not measure answers that are classes"),
+        ("sequence_classification", ["perplexity"], "perplexity does not measure answers that are classes"),
+        ("completion", ["macro_f1"], "macro_f1 does not measure answers that are texts"),
+        ("completion", ["exact_match", "exact_match"], "exact_match is named twice"),
+        ("sequence_classification", [{"name": "ece", "bins": 3}], "ece cannot compare epochs"),
+        ("sequence_classification", [{"name": "ece", "bins": 3}, "accuracy", "ece"], "ece is named twice"),
+    ],
+)
+def test_metrics_of_other_answers_are_refused_when_they_are_read(task, metrics, error):
+    with pytest.raises(ConfigError, match=f"metrics: {error}"):
+        TaskKind.parse({"name": task, "metrics": metrics})
+
+
+@pytest.mark.parametrize(("problem", "wrong"), [("multi_label", "macro_f1"), ("regression", "accuracy")])
+def test_metrics_of_another_problem_are_refused_when_they_are_read(problem, wrong):
+    with pytest.raises(ConfigError, match=f"metrics: {wrong} does not measure"):
+        TaskKind.parse({"name": "sequence_classification", "problem": problem, "metrics": [wrong]})

@@ -6,8 +6,9 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerBase
+from typing_extensions import Self
 
 from pemeta.backbone.output_kinds import OutputKind
 from pemeta.data.completions import EncodedCompletions, LongCompletions, encode_completions
@@ -26,7 +27,7 @@ from pemeta.model.candidates import candidate_scores
 from pemeta.model.generation import completions as generated
 from pemeta.model.pe_model import PEModel
 from pemeta.model.task_files import Prompting
-from pemeta.tasks.kinds.base import AnyMetric, Collection, Predict, Tested
+from pemeta.tasks.kinds.base import AnyMetric, Collection, Predict, Tested, check_metrics
 from pemeta.tasks.kinds.rows import RowTasks
 from pemeta.tasks.task import Task
 
@@ -76,6 +77,11 @@ class CompletionTasks(RowTasks[Completion]):
     length_normalised: bool = True
     max_new_tokens: int = Field(64, gt=0)
     batch_size: int = Field(16, gt=0)
+
+    @model_validator(mode="after")
+    def _of_answers(self) -> Self:
+        check_metrics(self.metrics, "text")
+        return self
 
     @property
     def scored_by(self) -> tuple[Metric, ...]:

@@ -13,6 +13,7 @@ from typing_extensions import Self
 from pemeta.data.examples import Examples
 from pemeta.data.labelled import LabelledText, check_classes, classes_in, digest_of, labelled_texts
 from pemeta.data.metrics import Metric
+from pemeta.data.metrics.base import Form
 from pemeta.data.roles import CLASSIFICATION
 from pemeta.data.rows import Row
 from pemeta.data.sentences import Split
@@ -20,7 +21,7 @@ from pemeta.data.sources import DataSource
 from pemeta.data.texts import EncodedTexts, encode_texts
 from pemeta.heads import HeadSpec, SequenceClassification
 from pemeta.heads.sequence_classification import Pooling
-from pemeta.tasks.kinds.base import AnyMetric, Collection
+from pemeta.tasks.kinds.base import AnyMetric, Collection, check_metrics
 from pemeta.tasks.kinds.rows import RowTasks
 from pemeta.tasks.task import Task
 from pemeta.utils.digests import config_digest
@@ -32,6 +33,8 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "regression": ("pearson", "spearman", "mse"),
 }
 """The metrics where none are given."""
+FORMS: Mapping[str, Form] = {"single_label": "class", "multi_label": "labels", "regression": "number"}
+"""What the answers to each problem are."""
 
 
 ASSUMED = 20
@@ -77,6 +80,14 @@ class SequenceClassificationTasks(RowTasks[LabelledText]):
     def _of_numbers(self) -> Self:
         if self.problem == "regression" and (self.classes or self.class_weights):
             raise ValueError("a regression has numbers and no classes; remove classes and class_weights")
+        return self
+
+    @model_validator(mode="after")
+    def _of_answers(self) -> Self:
+        check_metrics(self.scored_by, FORMS[self.problem])
+        if all(metric.reads != "predictions" for metric in self.scored_by):
+            names = ", ".join(metric.name for metric in self.scored_by)
+            raise ValueError(f"metrics: {names} cannot compare epochs, for it reads probabilities; add accuracy")
         return self
 
     @property
