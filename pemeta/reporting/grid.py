@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pemeta.errors import OutputError
 from pemeta.reporting.records import Record
 from pemeta.reporting.scale import Scale, metric_named
+
+if TYPE_CHECKING:  # takes a second to import
+    from pemeta.data.metrics import Metric
 
 GROUPS = ("Without priming", "With priming")
 RUN_KEYS = ("target", "seed")
@@ -152,16 +155,22 @@ def scale_of(records: Iterable[Record], of: Literal["metric", "validation_metric
     Raises:
         OutputError: they are of several metrics, or of one that nobody knows.
     """
-    found: dict[str, Record] = {}
+    found: dict[Metric, Record] = {}
     for record in records:
-        found.setdefault(getattr(record, of), record)
+        settings = record.metric_settings if of == "metric" else {}
+        found.setdefault(metric_named(getattr(record, of), settings), record)
     if len(found) > 1:
         (one, first), (other, second), *_ = found.items()
-        raise OutputError(
-            f"scores of different metrics cannot be compared: {first.filename} has {one} and {second.filename} has "
-            f"{other}; compare settings on tasks of one kind"
+        names = (
+            [f"{metric.name} with {metric}" for metric in (one, other)]
+            if one.name == other.name
+            else [one.name, other.name]
         )
-    return Scale(metric_named(next(iter(found), "f1")))
+        raise OutputError(
+            f"scores of different metrics cannot be compared: {first.filename} has {names[0]} and "
+            f"{second.filename} has {names[1]}; compare settings on tasks of one kind"
+        )
+    return Scale(next(iter(found), None) or metric_named("f1"))
 
 
 def _ordered(found: Iterable[str], first: Sequence[str]) -> tuple[str, ...]:

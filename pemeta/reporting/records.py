@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, NonNegativeInt, PlainSerializer, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PlainSerializer, ValidationError, model_validator
 
 from pemeta.errors import OutputError
 from pemeta.reporting.old_records import is_old, upgraded
@@ -59,6 +59,8 @@ class Record(Frozen):
     """The word for a test example, such as ``sentence``."""
     metric: str
     """The main metric, by its name."""
+    metric_settings: dict[str, Any] = Field(default_factory=dict)
+    """Its settings that are not the defaults, such as the number of bins."""
     score: float
     """The main metric of all test examples."""
     scores: dict[str, float]

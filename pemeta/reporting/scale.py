@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pemeta.errors import OutputError, unknown_name
 
@@ -13,8 +13,12 @@ if TYPE_CHECKING:  # takes a second to import
     from pemeta.data.metrics import Metric
 
 
-def metric_named(name: str) -> Metric:
+def metric_named(name: str, settings: Mapping[str, Any] | None = None) -> Metric:
     """The metric of a record, by its name.
+
+    Args:
+        name: its name.
+        settings: those of its settings that are not the defaults.
 
     Raises:
         OutputError: there is none.
@@ -24,7 +28,7 @@ def metric_named(name: str) -> Metric:
     members = Metric.members()
     if name not in members:
         raise OutputError(f"{unknown_name('metric', name, members)}; import the file that has it before the report")
-    return members[name]()
+    return members[name](**settings or {})
 
 
 def capitalised(text: str) -> str:

@@ -329,3 +329,22 @@ def test_an_old_file_that_lacks_something_is_refused(tmp_path: Path, name: str) 
     path.write_text(json.dumps(fields), encoding="utf-8")
     with pytest.raises(OutputError, match=f"is not a record of this version: {name}: this key is required; remove it"):
         read_record(path)
+
+
+def test_a_metric_with_settings_is_computed_with_them():
+    rng = np.random.default_rng(0)
+    columns = {"confidence": [*rng.uniform(0.3, 1, SIZE)], "correct": [*map(int, rng.integers(0, 2, SIZE))]}
+    other = {**columns, "correct": [1 - right for right in columns["correct"]]}
+
+    def one_bin(outcomes):  # of a single bin: |accuracy − mean confidence|
+        return abs(statistics.fmean(outcomes["correct"]) - statistics.fmean(outcomes["confidence"]))
+
+    first, second = (
+        of_metric("ece", own, name, metric_settings={"bins": 1}) for name, own in (("b", columns), ("a", other))
+    )
+    difference = paired_difference([first], [second])
+    assert difference is not None
+    assert difference.whole.mean == pytest.approx(one_bin(columns) - one_bin(other))
+    usual = of_metric("ece", other, "a")
+    with pytest.raises(OutputError, match=r"has ece with bins=1 and .* has ece with bins=15"):
+        paired_difference([first], [usual])

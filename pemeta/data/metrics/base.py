@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pemeta.errors import DataError, counted
 from pemeta.utils.registry import Named
 
+Form: TypeAlias = Literal["class", "labels", "number", "tags", "text", "tokens"]
+"""What an example's answer is: one class, any number of labels, a number, a tag per word, a text, or its tokens."""
 Floats: TypeAlias = NDArray[np.float64]
 Outcomes: TypeAlias = dict[str, Sequence[float]]
 """Columns of what a metric needs to know of each example, each with as many numbers as there are examples."""
@@ -46,6 +48,8 @@ class Metric(Named):
     """Digits after the point with which values are shown, in percent where they are."""
     reads: ClassVar[Reads] = "predictions"
     """What ``outcomes`` gets as ``predicted``."""
+    forms: ClassVar[tuple[Form, ...]] = ()
+    """The answers that it measures; any where empty."""
 
     @abstractmethod
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:

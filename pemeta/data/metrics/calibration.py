@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from pemeta.data.metrics.base import Floats, Metric, Outcomes, Reads, check_pairs, ratio
+from pemeta.data.metrics.base import Floats, Form, Metric, Outcomes, Reads, check_pairs, ratio
 from pemeta.errors import DataError, unknown_name
 
 
@@ -31,6 +31,7 @@ class CalibrationError(Metric):
     description: ClassVar[str] = "the expected calibration error of the likeliest class's probability"
     higher_is_better: ClassVar[bool] = False
     reads: ClassVar[Reads] = "probabilities"
+    forms: ClassVar[tuple[Form, ...]] = ("class",)
 
     bins: int = Field(15, ge=1)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pemeta.data.metrics.base import Floats, Metric, Outcomes, TaskScores, check_alike, check_pairs, ratio
+from pemeta.data.metrics.base import Floats, Form, Metric, Outcomes, TaskScores, check_alike, check_pairs, ratio
 from pemeta.errors import DataError, unknown_name
 from pemeta.utils.values import checked_names, listed
 
@@ -72,6 +72,7 @@ class Accuracy(Metric):
     name: ClassVar[str] = "accuracy"
     label: ClassVar[str] = "accuracy"
     description: ClassVar[str] = "the share of examples predicted right"
+    forms: ClassVar[tuple[Form, ...]] = ("class", "labels", "text")
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
         """Whether each example is ``correct``, as 0 or 1."""
@@ -92,6 +93,8 @@ class Accuracy(Metric):
 
 class _OfClasses(Metric):
     """A metric from the class that each example has and the one that it is predicted to have."""
+
+    forms: ClassVar[tuple[Form, ...]] = ("class",)
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
         """The places of the ``gold`` and the ``predicted`` class among the outputs; -1 for a prediction that is none.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 
-from pemeta.data.metrics.base import Floats, Metric, Outcomes, TaskScores, check_alike, ratio
+from pemeta.data.metrics.base import Floats, Form, Metric, Outcomes, TaskScores, check_alike, ratio
 from pemeta.utils.values import checked_names, known, listed
 
 Scoring: TypeAlias = Literal["conlleval", "strict"]
@@ -107,6 +107,8 @@ class _OfEntities(Metric):
     Attributes:
         scoring: what becomes of a predicted ``I-X`` that goes on with no entity, as in ``entity_scores``.
     """
+
+    forms: ClassVar[tuple[Form, ...]] = ("tags",)
 
     scoring: Scoring = "conlleval"
 

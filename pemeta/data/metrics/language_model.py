@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pemeta.data.metrics.base import Floats, Metric, Outcomes, Reads, TaskScores, ratio
+from pemeta.data.metrics.base import Floats, Form, Metric, Outcomes, Reads, TaskScores, ratio
 from pemeta.utils.values import listed
 
 
@@ -54,6 +54,7 @@ class _OfTokens(Metric):
     percent: ClassVar[bool] = False
     decimals: ClassVar[int] = 3
     reads: ClassVar[Reads] = "log_probabilities"
+    forms: ClassVar[tuple[Form, ...]] = ("text", "tokens")
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
         """The negative log-likelihood ``nll`` of each example's tokens, and their number ``tokens``."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pemeta.data.metrics.base import Floats, Metric, Outcomes, check_pairs, ratio
+from pemeta.data.metrics.base import Floats, Form, Metric, Outcomes, check_pairs, ratio
 from pemeta.errors import DataError, excerpt, unknown_name
 
 
@@ -21,6 +21,7 @@ class MultilabelMicroF1(Metric):
     name: ClassVar[str] = "multilabel_micro_f1"
     label: ClassVar[str] = "micro F1"
     description: ClassVar[str] = "micro F1 over the labels of all examples, as scikit-learn counts it"
+    forms: ClassVar[tuple[Form, ...]] = ("labels",)
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
         """Numbers of ``correct``, ``predicted`` and ``gold`` labels of each example."""
@@ -49,6 +50,7 @@ class MultilabelMacroF1(Metric):
     name: ClassVar[str] = "multilabel_macro_f1"
     label: ClassVar[str] = "macro F1"
     description: ClassVar[str] = "the mean F1 of all labels, as scikit-learn counts it"
+    forms: ClassVar[tuple[Form, ...]] = ("labels",)
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
         """For each label: 1 where an example is predicted to have it, 2 where it should, 3 for both, 0 else."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pemeta.data.metrics.base import Floats, Metric, Outcomes, check_pairs, ratio
+from pemeta.data.metrics.base import Floats, Form, Metric, Outcomes, check_pairs, ratio
 
 CONSTANT = 1e-24
 """A variance below this share of the largest square is a rounding error."""
@@ -18,6 +18,7 @@ class _OfNumbers(Metric):
 
     percent: ClassVar[bool] = False
     decimals: ClassVar[int] = 3
+    forms: ClassVar[tuple[Form, ...]] = ("number",)
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
         """The ``gold`` and the ``predicted`` number of each example."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from pemeta.data.metrics.base import Floats, Metric, Outcomes, check_pairs, ratio
+from pemeta.data.metrics.base import Floats, Form, Metric, Outcomes, check_pairs, ratio
 from pemeta.errors import ConfigError, DataError, excerpt
 
 
@@ -34,6 +34,7 @@ class ExactMatch(Metric):
     name: ClassVar[str] = "exact_match"
     label: ClassVar[str] = "exact match"
     description: ClassVar[str] = "the share of texts equal to the right one"
+    forms: ClassVar[tuple[Form, ...]] = ("class", "text")
 
     ignore_case: bool = False
     ignore_space: bool = True
@@ -61,6 +62,8 @@ class _Rouge(Metric):
     Attributes:
         stemmer: whether words are compared by their stems (Porter's, for English); false, as the package.
     """
+
+    forms: ClassVar[tuple[Form, ...]] = ("text",)
 
     stemmer: bool = False
 
@@ -116,6 +119,8 @@ class RougeL(_Rouge):
 
 class _Summed(Metric):
     """A metric of sacrebleu for a whole corpus, from counts that are summed over its texts."""
+
+    forms: ClassVar[tuple[Form, ...]] = ("text",)
 
     def outcomes(self, gold: Sequence[Any], predicted: Sequence[Any], outputs: Sequence[object]) -> Outcomes:
         """The counts of each text that sacrebleu sums, by their place."""

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from pemeta.backbone.output_kinds import OutputKind
 from pemeta.data.examples import Examples
 from pemeta.data.metrics import Metric
-from pemeta.data.metrics.base import Outcomes, Reads
+from pemeta.data.metrics.base import Form, Outcomes, Reads
 from pemeta.data.sentences import Split
 from pemeta.data.sources import DataSource
 from pemeta.data.streams import Text
@@ -31,6 +31,15 @@ AnyMetric = Annotated[Metric, PlainValidator(Metric.parse), PlainSerializer(lamb
 """A metric as a configuration has it: its name, or a mapping with the name and its settings."""
 Predict: TypeAlias = Callable[[PEModel, Examples, str], Sequence[Any]]
 """Predictions of a model for encoded examples of a task, as :func:`pemeta.training.evaluation.predict` makes them."""
+PLURALS: Mapping[Form, str] = {
+    "class": "classes",
+    "labels": "sets of labels",
+    "number": "numbers",
+    "tags": "tags",
+    "text": "texts",
+    "tokens": "tokens",
+}
+"""Answers in messages."""
 
 
 @dataclass(frozen=True)
@@ -258,6 +267,25 @@ def chosen(values: Mapping[Reads, Sequence[Any]], indices: Iterable[int]) -> dic
     """What is predicted of some examples."""
     kept = list(indices)
     return {reads: [found[i] for i in kept] for reads, found in values.items()}
+
+
+def check_metrics(metrics: Sequence[Metric], form: Form) -> None:
+    """Refuse metrics that do not measure the answers of a task, or that would share a place in a record.
+
+    Args:
+        metrics: what the task is scored by.
+        form: what its answers are.
+
+    Raises:
+        ValueError: one measures others, or is named twice.
+    """
+    names = [metric.name for metric in metrics]
+    fitting = [name for name, one in Metric.members().items() if not one.forms or form in one.forms]
+    for name in names:
+        if name not in fitting:
+            raise ValueError(f"metrics: {name} does not measure answers that are {PLURALS[form]}; use one of {fitting}")
+        if names.count(name) > 1:
+            raise ValueError(f"metrics: {name} is named twice, but a record has one value of each; remove one")
 
 
 def few_of_each(kind: TaskKind[Raw], data: Collection[Raw], most: int) -> Collection[Raw]:

@@ -27,8 +27,7 @@ from pemeta.model.candidates import candidate_scores
 from pemeta.model.generation import completions as generated
 from pemeta.model.pe_model import PEModel
 from pemeta.model.task_files import Prompting
-from pemeta.tasks.kinds.base import AnyMetric, Collection, Predict, Tested
-from pemeta.tasks.kinds.fitting_metrics import check_metrics
+from pemeta.tasks.kinds.base import AnyMetric, Collection, Predict, Tested, check_metrics
 from pemeta.tasks.kinds.rows import RowTasks
 from pemeta.tasks.task import Task
 
@@ -80,9 +79,8 @@ class CompletionTasks(RowTasks[Completion]):
     batch_size: int = Field(16, gt=0)
 
     @model_validator(mode="after")
-    def _fitting_metrics(self) -> Self:
-        found: dict[Reads, Sequence[Any]] = {"predictions": ("bb", "a"), "log_probabilities": [[-0.5], [-0.5]]}
-        check_metrics(self.metrics, "completions", ("a", "bb"), found, range(2), ("exact_match", "accuracy", "loss"))
+    def _of_answers(self) -> Self:
+        check_metrics(self.metrics, "text")
         return self
 
     @property

@@ -13,7 +13,7 @@ from typing_extensions import Self
 from pemeta.data.examples import Examples
 from pemeta.data.labelled import LabelledText, check_classes, classes_in, digest_of, labelled_texts
 from pemeta.data.metrics import Metric
-from pemeta.data.metrics.base import Reads
+from pemeta.data.metrics.base import Form
 from pemeta.data.roles import CLASSIFICATION
 from pemeta.data.rows import Row
 from pemeta.data.sentences import Split
@@ -21,8 +21,7 @@ from pemeta.data.sources import DataSource
 from pemeta.data.texts import EncodedTexts, encode_texts
 from pemeta.heads import HeadSpec, SequenceClassification
 from pemeta.heads.sequence_classification import Pooling
-from pemeta.tasks.kinds.base import AnyMetric, Collection
-from pemeta.tasks.kinds.fitting_metrics import check_metrics
+from pemeta.tasks.kinds.base import AnyMetric, Collection, check_metrics
 from pemeta.tasks.kinds.rows import RowTasks
 from pemeta.tasks.task import Task
 from pemeta.utils.digests import config_digest
@@ -34,12 +33,9 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "regression": ("pearson", "spearman", "mse"),
 }
 """The metrics where none are given."""
-_SAMPLE: Mapping[str, tuple[Any, ...]] = {
-    "single_label": ("a", "bb"),
-    "multi_label": (("a",), ()),
-    "regression": (0.0, 1.0),
-}
-"""Labels of two examples, on which metrics are tried."""
+FORMS: Mapping[str, Form] = {"single_label": "class", "multi_label": "labels", "regression": "number"}
+"""What the answers to each problem are."""
+
 
 ASSUMED = 20
 """Classes of a task whose data was not read, in a plan."""
@@ -87,17 +83,11 @@ class SequenceClassificationTasks(RowTasks[LabelledText]):
         return self
 
     @model_validator(mode="after")
-    def _fitting_metrics(self) -> Self:
-        metrics, gold = self.metrics or (), _SAMPLE[self.problem]
-        found: dict[Reads, Sequence[Any]] = {"predictions": gold[::-1]}
-        if self.problem == "single_label":
-            found["probabilities"] = [[0.6, 0.4], [0.4, 0.6]]
-        check_metrics(metrics, f"problem: {self.problem}", gold, found, ("a", "bb"), USUAL[self.problem])
-        if metrics and all(metric.reads != "predictions" for metric in metrics):
-            raise ValueError(
-                f"metrics: one must be of predictions, to compare epochs by; found {metrics[0].name} alone; add "
-                f"{USUAL[self.problem][0]}"
-            )
+    def _of_answers(self) -> Self:
+        check_metrics(self.scored_by, FORMS[self.problem])
+        if all(metric.reads != "predictions" for metric in self.scored_by):
+            names = ", ".join(metric.name for metric in self.scored_by)
+            raise ValueError(f"metrics: {names} cannot compare epochs, for it reads probabilities; add accuracy")
         return self
 
     @property
