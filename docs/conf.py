@@ -61,7 +61,7 @@ nitpick_ignore_regex = [
         r"Any(Method|Algorithm|Backbone|Data|Head|Rule)|Labels|Output|OutputKind|Part|Pooling|Prompt|TaskType|Counts|Numbers|Name|Printable|Grid|DType",
     ),
     (r"py:class", r"Layout|SchemeSetting|'columns'|'IOB2'|0|Padding|'padded'|Tensor|TaskGroup"),
-    (r"py:class", r"Problem|'single_label'|True|AdamWKind|'adamw'|MaskedOutput|TinyCausalTransformer"),
+    (r"py:class", r"Problem|'single_label'|True|AdamWKind|'adamw'|MaskedOutput|TinyCausalTransformer|Form"),
     (r"py:class", r"pemeta\.(backbone\.output_map\.Factors|training\.micro_batches\.Part)|dict\[~typing\.Literal.*"),
     (r"py:(class|obj)", r"pemeta\.(data\.examples\.(Decoded|Scored)|tasks\.kinds\.(base|rows)\.Raw)"),  # type variables
     # Classes of our own that users meet only as the types of arguments that others give.
