@@ -462,6 +462,7 @@ def test_no_command_shows_the_help(pemeta):
 
 
 @pytest.mark.parametrize("entry", ["pemeta", "pemeta.cli"])
+@pytest.mark.long
 def test_an_error_in_a_process_of_its_own(entry, tmp_path):
     done = finished("-m", entry, "run", "no.yaml", cwd=tmp_path)
     assert done.returncode == 2

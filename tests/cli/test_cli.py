@@ -395,6 +395,7 @@ def test_an_interrupt_between_the_runs_keeps_those_that_are_done(pemeta, run_con
     assert read_record(out / "records" / "primed__cc__seed0.json").seed == 0
 
 
+@pytest.mark.long
 def test_a_real_signal_to_a_process_of_its_own(run_config, tmp_path):
     run_config["settings"] = {"primed": {"method": "adapter", "priming": "meta"}}
     run_config["priming"] |= {"outer_steps": 100_000_000}

@@ -213,6 +213,7 @@ def accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pemeta: Callable[.
 
 
 @pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.long
 def test_what_is_printed_is_a_configuration_that_is_accepted(tmp_path, name, pemeta, accepted, tiny_bert_dir):
     path = written(tmp_path, SAMPLES[name])
     shown = pemeta("data", path, *(() if name in AS_PRINTED else ("--backbone", tiny_bert_dir)))

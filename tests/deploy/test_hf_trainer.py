@@ -138,6 +138,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("options", ARGUMENTS.values(), ids=ARGUMENTS)
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.long
 def test_trainer_s_arguments(tiny_bert_dir, data, tokenizer, tmp_path, options, capsys):
     model = new(tiny_bert_dir, data)
     before, stored = model.state(), set(model.stored_names("aa"))

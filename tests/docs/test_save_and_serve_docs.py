@@ -27,6 +27,7 @@ assert again.tasks == ("cim",) and server.tasks == ("cim", "dov")
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_blocks_run(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = finished("-c", "\n".join(BLOCKS) + CHECKS, cwd=tmp_path, environment=environment, check=True)

@@ -113,6 +113,7 @@ def test_the_table_of_trackers_is_the_registry() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_blocks_run(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = finished("-c", "\n".join(BLOCKS), cwd=tmp_path, environment=environment, check=True)

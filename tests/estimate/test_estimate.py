@@ -192,6 +192,7 @@ def test_the_operations_of_a_step_are_those_that_pytorch_counts(method: str, ord
         ("full", {}, 18),
     ],
 )
+@pytest.mark.long
 def test_a_task_costs_so_many_forward_passes(method: Any, algorithm: dict[str, Any], forwards: float) -> None:
     """The table of docs/concepts/speed.md."""
     sizes = {"vocab_size": 100, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12}
@@ -568,6 +569,7 @@ def test_the_command_prints_json(pemeta: Any, run_config: dict[str, Any]) -> Non
     assert stage["needs"] == held + stage["memory"]["overhead"] + stage["copies"]
 
 
+@pytest.mark.long
 def test_what_is_too_large_is_reported_with_remedies(
     pemeta: Any, run_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,6 +128,7 @@ def test_a_tracker_that_is_not_installed_is_reported_once_a_grid(
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.long
 def test_the_log_of_a_grid(run_config: dict[str, Any], tmp_path: Path, jobs: int) -> None:
     path = tmp_path / "log" / "grid.jsonl"
     run({**run_config, "threads": 1}, log=path, jobs=jobs)

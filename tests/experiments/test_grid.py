@@ -353,6 +353,7 @@ def test_nothing_of_a_search_stays_in_memory(open_grid: dict[str, Any], monkeypa
 
 
 @pytest.mark.parametrize("error", [ModelError("broken"), TrainingError("the loss is not finite")])
+@pytest.mark.long
 def test_what_a_failed_search_leaves_out(
     open_grid: dict[str, Any], pemeta: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -400,6 +401,7 @@ def test_devices_are_looked_at_before_anything_runs(grid: dict[str, Any], refuse
 # Several at a time, and what can happen to them
 
 
+@pytest.mark.long
 def test_several_at_a_time_give_the_same_records(grid: dict[str, Any]) -> None:
     one, two = (config_of(grid, output=f"{grid['output']}-{name}") for name in ("one", "two"))
     silent(one).run()

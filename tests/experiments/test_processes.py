@@ -136,6 +136,7 @@ def test_a_process_that_dies_ends_the_run(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_error_between_two_exchanges_ends_the_run(tmp_path, grid):
     outcome = together(tmp_path, "stuck")
     assert outcome.returncode != 0
@@ -163,6 +164,7 @@ def scores(folder) -> dict[str, dict]:
 @pytest.mark.parametrize(
     ("processes", "launcher"), [(2, ACCELERATE), pytest.param(3, TORCHRUN, marks=pytest.mark.long)]
 )
+@pytest.mark.long
 def test_a_grid_by_several_processes_has_the_records_of_one(grid, tmp_path, pemeta, processes, launcher):
     """Three processes are more than there are source tasks."""
     path, config = grid

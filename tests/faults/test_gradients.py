@@ -24,6 +24,7 @@ def compared(processes: int, every: int) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_sample_by_two_processes() -> None:
     found = compared(2, every=113)
     assert found["tried"] > 15

@@ -31,6 +31,7 @@ def failures(whole: dict[str, Any], killed: list[dict[str, Any]]) -> list[dict[s
     return [one for one in killed if not as_ever(one)]
 
 
+@pytest.mark.long
 def test_a_few_kills(tmp_path: Path) -> None:
     whole, killed = run(tmp_path, "few")
     kinds = Counter(whole["points"])

@@ -414,6 +414,7 @@ def test_dropout_is_never_reused():
     assert "trunk" in model.eval().reusing([data])[0]
 
 
+@pytest.mark.long
 def test_dropout_in_the_query_pass_is_drawn_with_and_without_batching():
     """Equal in distribution: with dropout of 0.5 two passes differ, and their mean loss is that of the plain path."""
     means = []
